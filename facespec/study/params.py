@@ -1,0 +1,200 @@
+"""`params.yaml`, validated and frozen: one block per stage, every key known, every number in range."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from facespec.study.errors import StudyError, did_you_mean
+
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Rate = Annotated[float, Field(gt=0, le=10)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Block(BaseModel):
+    """A frozen group of parameters that refuses keys it does not know, naming the nearest one it does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for key in values:
+                if key not in cls.model_fields:
+                    raise ValueError(f"unknown key {key!r}: {did_you_mean(str(key), cls.model_fields)}")
+        return values
+
+
+class ExpressionFaces(Block):
+    """The `expression` role: `source` is ``embedded`` or a path to FER2013; counts are for embedded faces."""
+
+    source: str
+    train: Count
+    test: Count
+
+
+class IdentityFaces(Block):
+    """The `identity` role: `source` is ``embedded`` or a path to VoxCeleb1; counts are for embedded faces."""
+
+    source: str
+    people: Annotated[int, Field(ge=2)]
+    train: Count
+    test: Count
+
+
+class ProbeFaces(Block):
+    """The `probe` role: `source` is ``embedded`` or a path to KDEF."""
+
+    source: str
+    people: Annotated[int, Field(ge=2)]
+
+
+class Data(Block):
+    """Faces of all three roles; `size` in pixels, `channels` 1 (grey) or 3 (RGB)."""
+
+    seed: Seed
+    size: Annotated[int, Field(ge=32, le=512)]
+    channels: Literal[1, 3]
+    tolerated: Share
+    expression: ExpressionFaces
+    identity: IdentityFaces
+    probe: ProbeFaces
+
+
+class Split(Block):
+    """Which probe images are held out from every fit."""
+
+    hold_out: Literal["cell", "session", "people"]
+    seed: Seed
+    session: Literal["A", "B"]
+    people: Annotated[float, Field(gt=0, lt=1)]
+
+
+class NetworkBlock(Block):
+    """The trunk all networks share."""
+
+    trunk: Literal["small_vgg", "vgg16"]
+    channels: Annotated[list[Count], Field(min_length=1)]
+    convolutions: Annotated[int, Field(ge=1, le=4)]
+    branch_after: str | None
+
+
+class Finetune(Block):
+    """How a trained network is fitted to the probe's training images."""
+
+    epochs: Count
+    batch_size: Annotated[int, Field(ge=2)]  # batch norm needs two
+    optimizer: Literal["adamw", "sgd"]
+    learning_rate: Rate
+    weight_decay: Annotated[float, Field(ge=0, le=1)]
+    step_epochs: Count
+    label_smoothing: Share
+    preset: Literal["small", "vgg16"]
+
+
+class Train(Finetune):
+    """How a network is fitted to its training roles."""
+
+    schedule: Literal["summed", "alternate"]
+
+
+class Decoding(Block):
+    """Logistic regression from penultimate responses (Figures 1B and S1A)."""
+
+    penalty: Rate
+    iterations: Count
+    expression_test: Count
+    identity_test: Count
+    identity_people: Annotated[int, Field(ge=2)]
+    fit_images: Count
+    resamples: Annotated[int, Field(ge=100)]  # the published pickles hold 100
+
+
+class Accuracy(Block):
+    """Top-1 accuracy of the heads (Figures 1C and S1B)."""
+
+    resamples: Annotated[int, Field(ge=100)]
+
+
+class Checks(Block):
+    """How claims become verdicts."""
+
+    level: Annotated[float, Field(gt=0.5, lt=1)]
+    margin: Annotated[float, Field(gt=0, lt=1)]
+    draws: Annotated[int, Field(ge=100)]
+    seed: Seed
+
+
+class Params(Block):
+    """All parameters of one study."""
+
+    profile: str
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    data: Data
+    split: Split
+    network: NetworkBlock
+    train: Train
+    finetune: Finetune
+    decoding: Decoding
+    accuracy: Accuracy
+    checks: Checks
+
+    @model_validator(mode="after")
+    def _distinct_seeds(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: {self.seeds} repeats a seed; every replicate needs its own.")
+        return self
+
+
+def read_params(path: Path) -> Params:
+    """Read and validate `path`; raises `StudyError` naming file, key, value and what is allowed."""
+    values = read_mapping(path)
+    profiles = values.pop("profiles", {}) or {}
+    for name, overlay in profiles.items():  # a mistyped profile should not wait until it is used
+        _validated(path, merged(values, overlay), prefix=f"profiles.{name}: ")
+    return _validated(path, values)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The raw mapping in a YAML file."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StudyError(f"{path}: no such file. Run inside a study directory; `facespec init DIR` makes one.") from None
+    except yaml.YAMLError as error:
+        raise StudyError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise StudyError(f"{path}: expected a mapping of blocks, got {type(values).__name__}.")
+    return values
+
+
+def merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `overlay` in their places; lists are replaced, not joined."""
+    result = dict(base)
+    for key, value in overlay.items():
+        nested = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if nested else value
+    return result
+
+
+def _validated(path: Path, values: dict[str, Any], *, prefix: str = "") -> Params:
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{path}: {prefix}{_sentence(problem)}" for problem in error.errors()]
+        raise StudyError("\n".join(lines)) from None
+
+
+def _sentence(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "value_error":  # raised by a validator here, already a sentence
+        return (f"{where}: " if where else "") + str(problem["ctx"]["error"])
+    if problem["type"] == "missing":
+        return f"{where}: missing; see params.yaml of the project for its meaning and default."
+    return f"{where}: got {problem['input']!r}. {problem['msg']}."

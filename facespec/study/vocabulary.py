@@ -1,0 +1,67 @@
+"""The words of the study: tasks, roles, networks, expressions, views, sessions.
+
+Names travel everywhere; numeric codes of a dataset stay in its adapter.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Task(StrEnum):
+    """What a network is asked about a face."""
+
+    EXPRESSION = "expression"
+    IDENTITY = "identity"
+
+
+class Role(StrEnum):
+    """What a set of faces is for: training one of the tasks, or probing both."""
+
+    EXPRESSION = "expression"
+    IDENTITY = "identity"
+    PROBE = "probe"
+
+
+class Expression(StrEnum):
+    """The seven expressions shared by FER2013 and KDEF (there: afraid = fear, angry, disgusted, ...)."""
+
+    ANGRY = "angry"
+    DISGUST = "disgust"
+    FEAR = "fear"
+    HAPPY = "happy"
+    NEUTRAL = "neutral"
+    SAD = "sad"
+    SURPRISE = "surprise"
+
+
+class View(StrEnum):
+    """The camera's five positions around a probe face; left and right as in KDEF's file names (FL HL S HR FR)."""
+
+    FULL_LEFT = "full_left"
+    HALF_LEFT = "half_left"
+    STRAIGHT = "straight"
+    HALF_RIGHT = "half_right"
+    FULL_RIGHT = "full_right"
+
+
+class Network(StrEnum):
+    """What a network was trained on."""
+
+    EXPRESSION = "expression"
+    IDENTITY = "identity"
+    JOINT = "joint"
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks this network has a head for."""
+        return tuple(Task) if self is Network.JOINT else (Task(self.value),)
+
+
+TASKS = tuple(Task)
+ROLES = tuple(Role)
+NETWORKS = tuple(Network)
+EXPRESSIONS = tuple(Expression)
+VIEWS = tuple(View)
+SESSIONS = ("A", "B")
+TRAIN, TEST = "train", "test"
