@@ -114,12 +114,14 @@ class Decoding(Block):
     identity_people: Annotated[int, Field(ge=2)]
     fit_images: Count
     resamples: Annotated[int, Field(ge=100)]  # the published pickles hold 100
+    seed: Seed
 
 
 class Accuracy(Block):
     """Top-1 accuracy of the heads (Figures 1C and S1B)."""
 
     resamples: Annotated[int, Field(ge=100)]
+    seed: Seed
 
 
 class Checks(Block):

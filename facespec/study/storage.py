@@ -133,18 +133,18 @@ def read_pickle(path: Path) -> Any:
 
 
 @contextmanager
-def only_one(directory: Path) -> Iterator[None]:
-    """Hold `directory` for this process; a second holder is refused at once rather than mixing its files in.
+def only_one(work: Path) -> Iterator[None]:
+    """Hold the right to make `work` (a file or directory); a second holder is refused at once, not mixed in.
 
-    The lock is the operating system's: it ends with the process, also when that is killed.
+    The lock is a file beside `work`, held by the operating system: it ends with the process, also when that is killed.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(directory / ".facespec.lock")
+    work.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(work.parent / f".{work.name}.lock")
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise StudyError(
-            f"{directory}: another facespec run is at work here. Wait for it to end, or use another directory."
+            f"{work}: another facespec run is making this. Wait for it to end, or use another study directory."
         ) from None
     try:
         yield

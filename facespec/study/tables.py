@@ -27,6 +27,15 @@ class Column:
     high: float | None = None
     optional: bool = False  # empty text or NaN is an answer
 
+    @property
+    def allows(self) -> str:
+        """What may stand here, for messages."""
+        if self.allowed:
+            return f"one of {[str(word) for word in self.allowed]}"
+        low = f", at least {self.low:g}" if self.low is not None else ""
+        high = f", at most {self.high:g}" if self.high is not None else ""
+        return f"{self.kind}{low}{high}"
+
 
 @dataclass(frozen=True)
 class Schema:
@@ -63,19 +72,17 @@ class Schema:
                 wrong |= numbers > rule.high
         if wrong.any():
             row = values.index[wrong][0]
-            bounds = f" within [{rule.low}, {rule.high}]" if rule.low is not None or rule.high is not None else ""
-            allowed = f"one of {list(rule.allowed)}" if rule.allowed else f"{rule.kind}{bounds}"
+            got = values[row].item() if hasattr(values[row], "item") else values[row]
             raise StudyError(
-                f"table {self.name!r}, column {values.name!r}, row {row}: got {values[row]!r}, allowed: {allowed}."
+                f"table {self.name!r}, column {values.name!r}, row {row}: got {got!r}, allowed: {rule.allows}."
             )
 
     def read(self, path: Path) -> pd.DataFrame:
         """Read and check a CSV file of this table."""
         text = {name: str for name, column in self.columns.items() if column.kind == "text"}
+        empty = {name: [""] for name in self.columns if name not in text}
         try:
-            table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={
-                name: [""] for name, column in self.columns.items() if column.kind != "text"
-            })  # fmt: skip
+            table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
         except FileNotFoundError:
             raise StudyError(f"{path}: no such file. `dvc repro` makes it.") from None
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:

@@ -1,0 +1,45 @@
+# Two commands do everything: `make repro` and `make test`. Both make the pinned environment first, if it is missing.
+VENV := .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+UV_VERSION := 0.13.9
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+ENVIRONMENT := $(VENV)/.complete
+
+.PHONY: repro quick test lint lock figures clean environment
+.DEFAULT_GOAL := repro
+
+repro: $(ENVIRONMENT)  ## train the networks, draw the figures, judge the claims
+	python -m facespec repro
+
+quick: $(ENVIRONMENT)  ## the same in minutes, at small size, in runs/quick
+	python -m facespec init runs/quick --profile quick
+	python -m facespec repro runs/quick
+
+test: $(ENVIRONMENT)  ## the whole test suite, notebooks included
+	python -m pytest
+
+figures: $(ENVIRONMENT)  ## draw every figure of the quick study and compare what is drawn with its tables
+	python -m pytest --nbval-lax -p no:cacheprovider runs/quick/Analysis_Reproduction
+
+lint: $(ENVIRONMENT)
+	ruff check .
+	ruff format --check .
+	mypy
+
+environment: $(ENVIRONMENT)
+
+$(ENVIRONMENT): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v != (3, 11) and f"facespec is pinned for Python 3.11, found {v[0]}.{v[1]}: install it, or run make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.lock
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+lock: $(ENVIRONMENT)  ## pin again from the ranges in pyproject.toml
+	uv lock --quiet
+	uv export --quiet --all-groups --no-emit-project --no-header --output-file requirements.lock
+	python .ci/pins.py
+
+clean:  ## remove everything that can be made again
+	rm -rf $(VENV) runs data checkpoints Results build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,14 @@
+"""How often is a network's own answer right? Top-1 accuracy of its heads (Figures 1C and S1B)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from facespec.study.errors import StudyError
+
+
+def correct_answers(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Whether each answer is right: two ``(n,)`` arrays of class codes in, ``(n,)`` bool out."""
+    if predicted.shape != true.shape:
+        raise StudyError(f"answers and truth must pair up, got {predicted.shape} and {true.shape}.")
+    return predicted == true

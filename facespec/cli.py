@@ -1,0 +1,202 @@
+"""The `facespec` command: one sub-command per stage of the pipeline, and init, repro, data, published."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from facespec.study.errors import StudyError
+from facespec.study.params import Params, read_params
+from facespec.study.paths import Paths
+from facespec.study.storage import only_one
+from facespec.study.vocabulary import Network
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+data_app = typer.Typer(no_args_is_help=True, help="Fill the three roles with faces, look at them, check them.")
+published_app = typer.Typer(no_args_is_help=True, help="The original study's published results.")
+app.add_typer(data_app, name="data")
+app.add_typer(published_app, name="published")
+
+Device = Annotated[str, typer.Option(envvar="FACESPEC_DEVICE", help="auto, cpu or cuda; not a parameter of the study.")]
+Workers = Annotated[int, typer.Option(envvar="FACESPEC_WORKERS", min=1, help="Processes that render faces.")]
+Directory = Annotated[Path, typer.Argument(help="A study directory.")]
+Source = Annotated[str | None, typer.Option(help="Path to real faces for this role, instead of params.yaml's source.")]
+CORES = os.cpu_count() or 1
+
+
+def main() -> None:
+    """Run the command; a refusal is printed as its message alone, with exit status 2."""
+    try:
+        app()
+    except StudyError as error:
+        Console(stderr=True, soft_wrap=True).print(f"facespec: {error}", style="bold red", markup=False, highlight=False)
+        raise SystemExit(2) from None
+
+
+def _study() -> tuple[Paths, Params]:
+    paths = Paths()
+    return paths, read_params(paths.params)
+
+
+# Stages are imported inside their commands: torch takes seconds to load, and most commands do not need it.
+
+
+@app.command()
+def init(
+    directory: Directory,
+    profile: Annotated[str, typer.Option(help="A profile of params.yaml.")] = "default",
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="BLOCK.NAME=VALUE", help="Another parameter.")] = None,
+) -> None:
+    """Make a study directory with its own parameters; finished results in it are kept."""
+    from facespec.stages import init as stage
+
+    stage.run(directory, profile=profile, settings=set_ or ())
+    typer.echo(f"{directory}: ready. Next: facespec repro {directory}")
+
+
+@app.command()
+def repro(directory: Directory = Path(), workers: Workers = CORES) -> None:
+    """Build the faces if needed, run the pipeline, print the verdicts and where the figures are."""
+    from facespec.stages import repro as stage
+
+    stage.run(Paths(directory), workers=workers)
+
+
+@app.command()
+def train(network: Network, seed: int, device: Device = "auto") -> None:
+    """Fit one network to the faces of its tasks."""
+    from facespec.stages import train as stage
+
+    paths, params = _study()
+    with only_one(paths.checkpoint("train", network, seed)):
+        stage.run(paths, params, network=network, seed=seed, device=device)
+
+
+@app.command()
+def finetune(network: Network, seed: int, device: Device = "auto") -> None:
+    """Fit a trained network to the probe faces that are not held out."""
+    from facespec.stages import finetune as stage
+
+    paths, params = _study()
+    with only_one(paths.checkpoint("finetune", network, seed)):
+        stage.run(paths, params, network=network, seed=seed, device=device)
+
+
+@app.command()
+def decoding(device: Device = "auto") -> None:
+    """Figures 1B and S1A: what can be read out of the frozen single-task networks?"""
+    from facespec.stages import decoding as stage
+
+    stage.run(*_study(), device=device)
+
+
+@app.command()
+def accuracy(device: Device = "auto") -> None:
+    """Figures 1C and S1B: how often are single-task and joint networks right?"""
+    from facespec.stages import accuracy as stage
+
+    stage.run(*_study(), device=device)
+
+
+@app.command()
+def export() -> None:
+    """The tables under the original study's file names, keys and shapes."""
+    from facespec.stages import export as stage
+
+    stage.run(Paths())
+
+
+@app.command()
+def figures() -> None:
+    """Draw Figures 1 and S1."""
+    from facespec.stages import figures as stage
+
+    stage.run(Paths())
+
+
+@app.command()
+def checks() -> None:
+    """Judge the published claims on this study's tables."""
+    from facespec.stages import checks as stage
+
+    stage.run(*_study())
+
+
+@data_app.command("build")
+def data_build(
+    expression: Source = None, identity: Source = None, probe: Source = None, workers: Workers = CORES
+) -> None:
+    """Fill data/ with the faces of all three roles."""
+    from facespec.stages import data as stage
+
+    paths, params = _study()
+    sources = {"expression": expression, "identity": identity, "probe": probe}
+    with only_one(paths.data):
+        stage.build(paths, params.data, sources={k: v for k, v in sources.items() if v}, workers=workers)
+
+
+@data_app.command("check")
+def data_check() -> None:
+    """Prove that data/ is what data.dvc pins, byte for byte; say what differs otherwise."""
+    from facespec.stages import data as stage
+
+    differences = stage.differences(Paths())
+    if differences:
+        raise StudyError("data/ differs from data.dvc:\n" + "\n".join(f"  {line}" for line in differences))
+    typer.echo("data/ is what data.dvc pins, byte for byte.")
+
+
+@data_app.command("pin")
+def data_pin() -> None:
+    """Write data.dvc from what data/ holds now."""
+    from facespec.stages import data as stage
+
+    stage.pin(Paths())
+    typer.echo("data.dvc now pins data/.")
+
+
+@data_app.command("info")
+def data_info() -> None:
+    """Where the faces come from: sources, counts, excluded files and why, content hash."""
+    from facespec.stages import data as stage
+
+    console = Console(soft_wrap=True)
+    for renderable in stage.info(Paths()):
+        console.print(renderable)
+
+
+@data_app.command("show")
+def data_show(to: Annotated[Path, typer.Option(help="PNG file.")] = Path("Results/figures/faces.png")) -> None:
+    """Draw a contact sheet of the faces in data/: people, expressions, views, in-the-wild samples, region maps."""
+    from facespec.stages import data as stage
+
+    stage.show(Paths(), to)
+    typer.echo(f"{to}: written.")
+
+
+def _published() -> Any:
+    from facespec.stages import published as stage
+
+    return stage
+
+
+@published_app.command("fetch")
+def published_fetch(
+    from_: Annotated[str | None, typer.Option("--from", help="Git URL or directory; default: the original repository.")] = None,
+    to: Annotated[Path, typer.Option(help="Where the files go.")] = Path("published"),
+) -> None:
+    """Get the original study's files at commit e570ea8, each verified against its git blob id."""
+    _published().fetch(from_, to, Console(soft_wrap=True))
+
+
+@published_app.command("replay")
+def published_replay(
+    directory: Annotated[Path, typer.Argument(help="Holds the original's files.")],
+    to: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("Results/published"),
+) -> None:
+    """Draw Figures 1 and S1 from the published results and check them against the reference table to 1e-6."""
+    _published().replay(directory, to, Console(soft_wrap=True))

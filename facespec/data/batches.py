@@ -1,0 +1,171 @@
+"""Batches: from a FaceSet to what a network sees. Random parameters are drawn first, then applied purely.
+
+The same generator state gives the same batches, and an image's result does not depend on the images beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from facespec.data.faceset import FaceSet
+from facespec.study.errors import StudyError, did_you_mean
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, by which Pillow and torchvision turn grey
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How images become network input; travels with the weights (`models.checkpoints`).
+
+    Images are resized (`resize`: shorter side in px; None: they already have `size`), cropped to `size` px, shifted by
+    up to `shift` px in each direction (edge pixels repeated), flipped left-right with probability 1/2 if `flip`,
+    turned grey with `grey_probability`, scaled to [0, 1], and normalised by `mean` and `std`. Without draws, at test
+    time, only the deterministic part remains: resize, centre crop, normalise.
+    """
+
+    name: str
+    size: int
+    channels: int
+    resize: int | None
+    shift: int
+    flip: bool
+    grey_probability: float
+    mean: float = 0.5  # [L]
+    std: float = 0.5  # [L]
+
+
+def small(size: int, channels: int) -> Preset:
+    """Faces as they are, shifted by up to a twelfth of their size, and flipped [O]."""
+    return Preset("small", size, channels, resize=None, shift=size // 12, flip=True, grey_probability=0.0)
+
+
+def vgg16(size: int, channels: int) -> Preset:
+    """Resize to 256, random crop of 224, grey with probability 0.2, whatever the faces' `size` [L]."""
+    del size
+    return Preset("vgg16", 224, channels, resize=256, shift=0, flip=False, grey_probability=0.2)
+
+
+PRESETS: Mapping[str, Callable[[int, int], Preset]] = {"small": small, "vgg16": vgg16}
+
+
+def preset_for(name: str, size: int, channels: int) -> Preset:
+    """The preset `name` for faces of `size` px and `channels`; `StudyError` for an unknown name."""
+    if name not in PRESETS:
+        raise StudyError(f"unknown preset {name!r}: {did_you_mean(name, PRESETS)}")
+    return PRESETS[name](size, channels)
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """The random parameters of n images: `down`, `right` in [0, 1) place the crop; `flip`, `grey` are booleans."""
+
+    down: np.ndarray
+    right: np.ndarray
+    flip: np.ndarray
+    grey: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray | slice) -> Draws:
+        """The parameters of some of the images."""
+        return Draws(self.down[rows], self.right[rows], self.flip[rows], self.grey[rows])
+
+
+def draw(preset: Preset, n: int, generator: np.random.Generator) -> Draws:
+    """Random parameters for `n` images."""
+    down, right, flip, grey = generator.random((4, n))
+    return Draws(down, right, (flip < 0.5) & preset.flip, grey < preset.grey_probability)
+
+
+def apply(images: np.ndarray, preset: Preset, draws: Draws | None) -> torch.Tensor:
+    """Network input made of `images`, uint8 (n, H, W) or (n, H, W, 3), with `draws`, or None for test time.
+
+    Returns float32 (n, channels, size, size), channels last in memory. Grey images are repeated and colours averaged
+    (luma) where the preset's channels ask for it. Raises `StudyError` for images of another size than the preset's.
+    """
+    faces = np.require(images[..., None] if images.ndim == 3 else images, requirements=["C", "W"])
+    if preset.resize is not None:
+        faces = _resized(faces, preset.resize)
+    elif faces.shape[1:3] != (preset.size, preset.size):
+        raise StudyError(
+            f"images of {faces.shape[1]}x{faces.shape[2]} px; the network takes {preset.size}x{preset.size} px. "
+            "Use the faces it was trained on, or make them again with that data.size."
+        )
+    window = torch.from_numpy(_window(faces, preset, draws)).to(torch.float32)
+    window = _coloured(window, preset, draws)
+    # in place: a fresh tensor per step would double the time of small images
+    window.div_(255).sub_(preset.mean).div_(preset.std)
+    return window.permute(0, 3, 1, 2)
+
+
+def _resized(faces: np.ndarray, shorter: int) -> np.ndarray:
+    """(n, H, W, C) -> (n, h, w, C) with min(h, w) == shorter; bilinear, antialiased, in uint8 as Pillow does it."""
+    height, width = faces.shape[1:3]
+    target = [int(shorter * side / min(height, width)) for side in (height, width)]
+    planes = torch.from_numpy(faces).permute(0, 3, 1, 2)  # channels last in memory: ten times faster than floats
+    return functional.interpolate(planes, size=target, mode="bilinear", antialias=True).permute(0, 2, 3, 1).numpy()
+
+
+def _window(faces: np.ndarray, preset: Preset, draws: Draws | None) -> np.ndarray:
+    """Crop, shift and flip in one gather: (n, H, W, C) -> (n, size, size, C), edge pixels repeated outside."""
+    n, height, width, channels = faces.shape
+    room = np.array([height, width]) - preset.size
+    if draws is None:
+        top, left = np.tile(np.round(room / 2).astype(int), (n, 1)).T
+        flip = np.zeros(n, dtype=bool)
+        if not room.any():
+            return faces
+    else:
+        top, left = (np.floor(u * (r + 2 * preset.shift + 1)).astype(int) - preset.shift
+                     for u, r in zip((draws.down, draws.right), room, strict=True))  # fmt: skip
+        flip = draws.flip
+    steps = np.arange(preset.size)
+    rows = np.clip(top[:, None] + steps, 0, height - 1)
+    columns = np.clip(left[:, None] + np.where(flip[:, None], steps[::-1], steps), 0, width - 1)
+    pixels = (np.arange(n)[:, None] * height + rows)[:, :, None] * width + columns[:, None, :]
+    flat = faces.reshape(n * height * width, channels)
+    # one channel: indexing scalars is several times faster than indexing rows of length one
+    return flat[:, 0].take(pixels)[..., None] if channels == 1 else flat.take(pixels, axis=0)
+
+
+def _coloured(faces: torch.Tensor, preset: Preset, draws: Draws | None) -> torch.Tensor:
+    """The preset's number of channels; the drawn images grey."""
+    if faces.shape[3] == 1:
+        return faces.expand(-1, -1, -1, preset.channels).contiguous() if preset.channels > 1 else faces
+    luma = torch.tensor(LUMA)
+    if preset.channels == 1:
+        return (faces * luma).sum(dim=3, keepdim=True)
+    if draws is not None and draws.grey.any():
+        grey = torch.from_numpy(draws.grey)
+        faces[grey] = (faces[grey] * luma).sum(dim=3, keepdim=True).expand(-1, -1, -1, 3)
+    return faces
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """`images` float32 (n, channels, size, size); `positions` int64 (n,), their indices in the FaceSet."""
+
+    images: torch.Tensor
+    positions: np.ndarray
+
+
+def batches(
+    faces: FaceSet, indices: np.ndarray, *, batch_size: int, preset: Preset, generator: np.random.Generator | None
+) -> Iterator[Batch]:
+    """The images at `indices`, `batch_size` at a time; the last batch may be short.
+
+    With a generator (training): in random order, augmented by `preset`; a last batch of one image is dropped, as
+    batch norm needs two. Without (test): in the order given, all of them, not augmented.
+    """
+    order = np.asarray(indices, dtype=np.int64)
+    if generator is not None:
+        order = generator.permutation(order)
+        if len(order) % batch_size == 1 and len(order) > 1:
+            order = order[:-1]
+    for start in range(0, len(order), batch_size):
+        positions = order[start : start + batch_size]
+        draws = draw(preset, len(positions), generator) if generator is not None else None
+        yield Batch(apply(faces.images(positions), preset, draws), positions)

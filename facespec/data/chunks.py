@@ -1,0 +1,67 @@
+"""Chunks: images and labels on their way from a renderer or an adapter into a FaceSet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from facespec.study.errors import StudyError
+from facespec.study.tables import LABELS
+
+
+@dataclass(frozen=True, eq=False)
+class FaceChunk:
+    """Some images with their labels.
+
+    `images` uint8 (k, H, W) or (k, H, W, 3); `labels` k rows of `study.tables.LABELS`; `regions` uint8 (k, H, W).
+    """
+
+    images: np.ndarray
+    labels: pd.DataFrame
+    regions: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a FaceSet is: its role, images per shard, names of region codes (None: no regions) and provenance.
+
+    A callable provenance is evaluated after the last chunk, when counts and excluded files are known.
+    """
+
+    role: str
+    shard_size: int
+    region_codes: dict[str, int] | None
+    provenance: dict[str, Any] | Callable[[], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Import:
+    """A dataset on its way in: the two arguments that `faceset.write_faceset` takes beside the directory.
+
+    `chunks` reads the files as it is consumed, and may raise `StudyError` until its end.
+    """
+
+    chunks: Iterator[FaceChunk]
+    description: Description
+
+
+def check_chunk(chunk: FaceChunk, shape: tuple[int, ...], region_codes: dict[str, int] | None) -> pd.DataFrame:
+    """The chunk's labels in column order, if its images are of `shape`, one image's; `StudyError` otherwise."""
+    k, images, regions = len(chunk.labels), chunk.images, chunk.regions
+    if len(shape) not in (2, 3) or shape[2:] not in ((), (3,)):
+        raise StudyError(f"images of shape {shape}, allowed: (height, width) grey or (height, width, 3) RGB.")
+    if images.dtype != np.uint8 or images.shape != (k, *shape):
+        raise StudyError(f"images are {images.dtype} {images.shape}, expected uint8 {(k, *shape)} for {k} labels.")
+    if (regions is None) != (region_codes is None):
+        raise StudyError("region maps and region codes come together or not at all.")
+    if regions is not None and region_codes is not None:
+        if regions.dtype != np.uint8 or regions.shape != (k, *shape[:2]):
+            raise StudyError(f"regions are {regions.dtype} {regions.shape}, expected uint8 {(k, *shape[:2])}.")
+        unknown = np.setdiff1d(np.flatnonzero(np.bincount(regions.ravel())), list(region_codes.values()))
+        if unknown.size:
+            raise StudyError(f"regions hold {unknown.tolist()}, which the region codes {region_codes} do not name.")
+    return LABELS.check(chunk.labels)

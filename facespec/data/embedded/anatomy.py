@@ -1,0 +1,139 @@
+"""Who a face is: identity parameters, and how a population of people is drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+# name -> (low, high) in head units unless said otherwise; drawn with most people in the middle ("peaked")
+PEAKED: dict[str, tuple[float, float]] = {
+    "head_width": (0.60, 0.74),
+    "face_length": (0.90, 1.10),  # scales y below the eyes
+    "jaw_width": (0.34, 0.60),
+    "jaw_height": (-0.64, -0.48),
+    "chin_width": (0.12, 0.30),
+    "chin_length": (-0.92, -0.80),
+    "chin_forward": (0.42, 0.58),
+    "cheekbones": (0.00, 0.07),
+    "cheek_fullness": (-0.03, 0.06),
+    "brow_ridge": (0.01, 0.07),
+    "brow_thickness": (0.018, 0.052),
+    "brow_arch": (-0.01, 0.08),
+    "brow_tilt": (-0.07, 0.07),
+    "brow_inner": (0.07, 0.16),
+    "brow_length": (0.32, 0.42),
+    "brow_height": (0.19, 0.27),
+    "eye_width": (0.135, 0.185),
+    "eye_opening": (0.055, 0.095),
+    "eye_spacing": (0.26, 0.34),
+    "eye_tilt": (-0.10, 0.16),  # slope
+    "eye_depth": (0.03, 0.09),
+    "iris_size": (0.062, 0.078),
+    "lid_crease": (0.03, 0.08),
+    "nose_length": (-0.47, -0.33),
+    "nose_width": (0.075, 0.135),
+    "nose_bridge": (0.56, 0.66),
+    "nose_tip": (0.72, 0.88),
+    "nose_upturn": (-0.03, 0.05),
+    "mouth_width": (0.19, 0.29),
+    "mouth_height": (-0.66, -0.57),
+    "lip_upper": (0.022, 0.066),
+    "lip_lower": (0.034, 0.085),
+    "lip_tone": (0.0, 1.0),  # share of the way from skin to deep red
+    "ear_size": (0.15, 0.26),
+    "ear_angle": (0.03, 0.11),
+    "asymmetry_brow": (-0.30, 0.30),  # relative difference between the sides
+    "asymmetry_mouth": (-0.30, 0.30),
+}
+
+# drawn evenly; shares of 1 unless said otherwise
+EVEN: dict[str, tuple[float, float]] = {
+    "skin_tone": (0.0, 1.0),  # light to dark
+    "skin_red": (0.0, 1.0),
+    "hair_tone": (0.0, 1.0),  # light to dark
+    "hair_red": (0.0, 1.0),
+    "hair_grey": (0.0, 1.0),
+    "hairline": (0.46, 0.72),
+    "hair_recess": (-0.10, 0.45),
+    "hair_part": (-0.28, 0.28),
+    "hair_volume": (0.03, 0.20),
+    "hair_length": (-1.60, -0.30),  # where the side hair ends
+    "hair_curl": (0.0, 1.0),
+    "hair_bun": (0.0, 0.30),
+    "iris_tone": (0.0, 1.0),  # light to dark
+    "iris_hue": (0.0, 1.0),  # blue to green
+    "age": (0.0, 1.0),
+    "mole_x": (-0.42, 0.42),
+    "mole_y": (-0.80, 0.45),
+    "mole_size": (0.0, 0.045),
+    "freckles": (0.0, 1.0),
+    "scar": (0.0, 1.0),
+    "scar_x": (-0.40, 0.40),
+    "scar_y": (-0.75, 0.45),
+    "scar_slope": (-1.5, 1.5),
+    "beard": (0.0, 1.0),
+    "moustache": (0.0, 1.0),
+    "glasses": (0.0, 1.0),  # darkness of the frame
+    "glasses_width": (0.19, 0.26),
+    "glasses_height": (0.13, 0.22),
+}
+
+PARAMETERS: tuple[str, ...] = (*PEAKED, *EVEN)
+COLUMN: dict[str, int] = {name: index for index, name in enumerate(PARAMETERS)}
+
+
+def draw_people(n: int, generator: np.random.Generator, *, male: npt.NDArray[np.bool_]) -> Floats:
+    """(n, len(PARAMETERS)) people; `male` (n,) shifts what differs between the sexes on average."""
+    low, high = (np.array([bounds[end] for bounds in (*PEAKED.values(), *EVEN.values())]) for end in (0, 1))
+    first, second = generator.random((n, len(PARAMETERS))), generator.random((n, len(PARAMETERS)))
+    peaked = np.arange(len(PARAMETERS)) < len(PEAKED)
+    share = np.where(peaked, 0.5 * (first + second), first)
+    share = _sexed(share, male)
+    people = low + (high - low) * share
+    return _coherent(people, second, male)
+
+
+def _sexed(share: Floats, male: npt.NDArray[np.bool_]) -> Floats:
+    """Shift some parameters by a fifth of their range, up or down."""
+    toward = {"jaw_width": 1, "chin_width": 1, "brow_thickness": 1, "brow_ridge": 1, "nose_width": 1, "brow_arch": -1,
+              "lip_upper": -1, "lip_lower": -1, "eye_opening": -1, "brow_height": -1, "lip_tone": -1}  # fmt: skip
+    share = share.copy()
+    for name, sign in toward.items():
+        shift = np.where(male, 0.18 * sign, -0.18 * sign)
+        share[:, COLUMN[name]] = np.minimum(np.maximum(share[:, COLUMN[name]] + shift, 0.0), 1.0)
+    return share
+
+
+def _coherent(people: Floats, luck: Floats, male: npt.NDArray[np.bool_]) -> Floats:
+    """Make parameters go together: dark skin with dark hair and eyes, beards on some men, grey hair with age."""
+
+    def put(name: str, values: Floats) -> None:
+        people[:, COLUMN[name]] = values
+
+    def get(name: str) -> Floats:
+        return people[:, COLUMN[name]]
+
+    def lucky(name: str, share: float) -> npt.NDArray[np.bool_]:
+        return luck[:, COLUMN[name]] < share
+
+    tone = get("skin_tone")
+    put("hair_tone", np.maximum(get("hair_tone"), np.minimum(tone * 1.6, 1.0)))
+    put("iris_tone", np.maximum(get("iris_tone"), np.minimum(tone * 1.8, 1.0)))
+    put("hair_grey", np.where(lucky("hair_grey", 0.4), np.maximum(get("age") - 0.55, 0.0) * 2.2, 0.0))
+    put("beard", np.where(male & lucky("beard", 0.38), 0.25 + 0.75 * get("beard"), 0.0))
+    put("moustache", np.where(male & (lucky("moustache", 0.2) | (get("beard") > 0.3)), 0.4 + 0.6 * get("moustache"), 0.0))
+    put("glasses", np.where(lucky("glasses", 0.16), 0.4 + 0.6 * get("glasses"), 0.0))
+    put("mole_size", np.where(lucky("mole_size", 0.45), 0.014 + 0.4 * get("mole_size"), 0.0))
+    put("freckles", np.where(lucky("freckles", 0.3) & (tone < 0.5), get("freckles"), 0.0))
+    put("scar", np.where(lucky("scar", 0.12), 0.4 + 0.6 * get("scar"), 0.0))
+    put("hair_bun", np.where(~male & lucky("hair_bun", 0.25), 0.14 + 0.5 * get("hair_bun"), 0.0))
+    short = np.where(male, ~lucky("hair_length", 0.12), lucky("hair_length", 0.25)) | (get("hair_bun") > 0)
+    put("hair_length", np.where(short, 0.0, get("hair_length")))  # 0: none below the ears
+    bald = male & lucky("hair_volume", 0.12)
+    put("hairline", np.where(bald, 1.5, np.where(male, get("hairline"), get("hairline") - 0.05)))
+    fringe = ~bald & lucky("hairline", 0.22)
+    put("hairline", np.where(fringe, 0.36 + 0.3 * (get("hairline") - 0.41), get("hairline")))
+    put("hair_recess", np.where(male, get("hair_recess"), np.minimum(get("hair_recess"), 0.15)))
+    return people

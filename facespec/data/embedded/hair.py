@@ -1,0 +1,94 @@
+"""Hair: a cap with a hairline, side hair, a bun, and the beard that is painted on skin."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from facespec.data.embedded.geometry import (
+    Field,
+    Words,
+    between,
+    bump,
+    clip,
+    ellipsoid,
+    lattice,
+    smooth,
+    smooth_max,
+    smooth_min,
+    unit,
+    wave,
+)
+from facespec.data.embedded.head import Columns, Distance, Point
+
+
+def hair_distance(who: Columns, act: Columns) -> Distance:
+    """Signed distance to the hair; positive everywhere for the bald. Hair does not move with expressions."""
+    volume = who["hair_volume"]
+    long = who["hair_length"] < -0.2
+    absent = np.where(who["hairline"] > 1.0, np.float32(2.0), np.float32(0.0))
+
+    def distance(point: Point) -> Field:
+        x, y, z = point
+        width = who["head_width"] + 0.6 * volume
+        cap = ellipsoid((x, y - 0.29, z + 0.11), (width, 0.73 + volume, 0.80 + 0.5 * volume))
+        cap = cap + 0.05 * who["hair_curl"] * volume * _curls(point)
+        cap = smooth_max(cap, 0.6 * (_lower_edge(who, point) - y), 0.06)
+        fall = ellipsoid((x, y + 0.15, z + 0.26), (width + 0.05 + 0.4 * volume, 1.6, 0.62 + 0.4 * volume))
+        fall = smooth_max(fall, who["hair_length"] - y, 0.10)
+        fall = smooth_max(fall, 0.8 * (z - 0.14 - 0.25 * (y - 0.3)), 0.08)
+        fall = smooth_max(fall, y - 0.75, 0.3)
+        cap = np.where(long, smooth_min(cap, fall, 0.10), cap)
+        bun = ellipsoid((x, y - 0.82, z + 0.52), (who["hair_bun"] + 0.02, who["hair_bun"] + 0.02, who["hair_bun"] + 0.02))
+        cap = np.where(who["hair_bun"] > 0.0, smooth_min(cap, bun, 0.05), cap)
+        return cap + absent
+
+    return distance
+
+
+def _curls(point: Point) -> Field:
+    """Ripples between -1 and 1: tent waves along the three axes."""
+    total = 0.0
+    for axis, per_unit in zip(point, (4.1, 4.7, 4.4), strict=True):
+        phase = axis * per_unit - np.floor(axis * per_unit)
+        tent = np.abs(phase - 0.5) * 4.0 - 1.0
+        total = total + tent * (1.5 - 0.5 * tent * tent)
+    return total * (1.0 / 3.0)
+
+
+def _lower_edge(who: Columns, point: Point) -> Field:
+    """Height where the cap of hair ends: nape, ears, temples, forehead."""
+    x, _, z = point
+    front = who["hairline"] + who["hair_part"] * x
+    recess = who["hair_recess"] * bump((np.abs(x) - 0.42, z - 0.5, z * 0.0), (0.30, 0.5, 1.0))
+    sides = -0.42 + 0.44 * smooth((z + 0.22) / 0.16)
+    return sides + (front + recess - sides) * smooth((z - 0.06) / 0.36)
+
+
+def strands(point: Point, seed: Words) -> Field:
+    """Lighter and darker strands, about -1 to 1, running with the hair's fall."""
+    x, y, z = point
+    along = x * 9.0 - z * 11.0 + y * 1.5
+    return wave(along, seed) + wave(along * 2.7 + y * 2.0, seed + np.uint32(7)) - 1.0
+
+
+def beard_cover(who: Columns, point: Point) -> Field:
+    """How much of the skin at `point` (jaw movement undone) beard and moustache hide, before the mouth is painted."""
+    x, y, z = point
+    ax = np.abs(x)
+    edge = -0.50 + 0.62 * smooth((0.50 - z) / 0.50) - 0.25 * np.maximum(0.30 - ax, 0.0)
+    cheeks = smooth((edge - y) / 0.14 + 0.5) * smooth((z + 0.06 - 0.3 * np.minimum(y + 0.5, 0.0)) / 0.10)
+    mouth = who["mouth_height"]
+    lip = mouth + 0.055
+    above = between(y, lip - 0.02, lip + 0.075 - 0.22 * np.maximum(ax - 0.08, 0.0), 0.05) * smooth((0.34 - ax) / 0.08)
+    sides = between(ax, 0.24, 0.36, 0.10) * between(y, mouth - 0.25, lip + 0.03, 0.10)
+    front = smooth((z - 0.3) / 0.1)
+    moustache = who["moustache"] * above * front
+    beard = who["beard"] * np.maximum(cheeks, sides * front)
+    return clip(np.maximum(beard, moustache))
+
+
+def stubble(point: Point, seed: Words) -> Field:
+    """Fine grain between 0 and 1."""
+    x, y, z = point
+    word, _, _ = lattice(x * 38.0, y * 38.0 + z * 29.0, seed)
+    return unit(word)

@@ -1,0 +1,160 @@
+"""Which faces fill the three roles: people, expressions, scenes; every random number is drawn here, before any pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from facespec.data.embedded import action_units, anatomy, scenes
+from facespec.study.params import Data
+from facespec.study.tables import LABELS
+from facespec.study.vocabulary import EXPRESSIONS, SESSIONS, TEST, TRAIN, VIEWS, Expression, Role, View
+
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+
+# FER2013's training images per expression [P], of 28,709
+FREQUENCIES: dict[Expression, int] = {
+    Expression.ANGRY: 3995, Expression.DISGUST: 436, Expression.FEAR: 4097, Expression.HAPPY: 7215,
+    Expression.NEUTRAL: 4965, Expression.SAD: 4830, Expression.SURPRISE: 3171,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Stimuli:
+    """Everything that decides n pictures, row by row.
+
+    `labels`: `study.tables.LABELS`; `people` (n, identity parameters); `codes` (n,) expression in enum order;
+    `intensity` (n,); `style`, `idle` (n, 13); `scene` (n, scene parameters); `keys` (n,) uint64 of the pixel noise.
+    """
+
+    labels: pd.DataFrame
+    people: Floats
+    codes: Codes
+    intensity: Floats
+    style: Floats
+    idle: Floats
+    scene: Floats
+    keys: npt.NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def units(self) -> Floats:
+        """(n, 13) intensities of the action units."""
+        return action_units.compose(self.codes, self.intensity, style=self.style, idle=self.idle)
+
+    def take(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> Stimuli:
+        """The stimuli at `indices`, in that order."""
+        at = np.asarray(indices, dtype=np.int64)
+        return Stimuli(self.labels.iloc[at].reset_index(drop=True), self.people[at], self.codes[at],
+                       self.intensity[at], self.style[at], self.idle[at], self.scene[at], self.keys[at])  # fmt: skip
+
+
+def with_expression(stimuli: Stimuli, expressions: Sequence[Expression]) -> Stimuli:
+    """The same people, scenes and noise, showing `expressions` (one per stimulus) instead; labels follow."""
+    codes = np.array([EXPRESSIONS.index(Expression(name)) for name in expressions], dtype=np.int64)
+    labels = stimuli.labels.assign(expression=[EXPRESSIONS[code].value for code in codes])
+    return replace(stimuli, codes=codes, labels=labels)
+
+
+def with_identity(stimuli: Stimuli, people: Floats) -> Stimuli:
+    """The same expressions, scenes and noise on the faces of `people` (n, identity parameters); identity labels go."""
+    return replace(stimuli, people=np.asarray(people, np.float64), labels=stimuli.labels.assign(identity=""))
+
+
+def draw(role: Role, block: Data, generator: np.random.Generator) -> Stimuli:
+    """All stimuli of `role`, as many as `block` asks for."""
+    if role is Role.EXPRESSION:
+        return _expression(block, generator)
+    return _identity(block, generator) if role is Role.IDENTITY else _probe(block, generator)
+
+
+def quotas(n: int) -> Codes:
+    """(7,) images per expression: FER2013's shares of `n`, by largest remainders, at least one each if n allows."""
+    weights = np.array([FREQUENCIES[name] for name in EXPRESSIONS], dtype=np.int64)
+    total = 28709
+    counts, rest = n * weights // total, n * weights % total
+    order = np.argsort(-rest, kind="stable")
+    counts[order[: n - int(counts.sum())]] += 1
+    if n >= len(counts):
+        for index in np.flatnonzero(counts == 0):
+            counts[index] += 1
+            counts[np.argmax(counts)] -= 1
+    return counts
+
+
+def _skewed(n: int, generator: np.random.Generator) -> Codes:
+    return generator.permutation(np.repeat(np.arange(len(EXPRESSIONS), dtype=np.int64), quotas(n)))
+
+
+def _expression(block: Data, generator: np.random.Generator) -> Stimuli:
+    """In the wild, about two pictures per person, nobody in both splits."""
+    train, test = block.expression.train, block.expression.test
+    crowd = [max(1, n // 2) for n in (train, test)]
+    person = np.concatenate([generator.integers(0, crowd[0], train), crowd[0] + generator.integers(0, crowd[1], test)])
+    codes = np.concatenate([_skewed(train, generator), _skewed(test, generator)])
+    names = np.array([f"e{index:05d}" for index in range(crowd[0] + crowd[1])])
+    return _wild(names, person, codes, splits=[TRAIN] * train + [TEST] * test, generator=generator)
+
+
+def _identity(block: Data, generator: np.random.Generator) -> Stimuli:
+    """In the wild, the same number of pictures of every person, any expression."""
+    train, test = block.identity.train, block.identity.test
+    person = np.repeat(np.arange(block.identity.people, dtype=np.int64), train + test)
+    codes = _skewed(len(person), generator)
+    names = np.array([f"p{index:04d}" for index in range(block.identity.people)])
+    splits = ([TRAIN] * train + [TEST] * test) * block.identity.people
+    return _wild(names, person, codes, splits=splits, generator=generator)
+
+
+def _wild(names: npt.NDArray[np.str_], person: Codes, codes: Codes, *, splits: list[str],
+          generator: np.random.Generator) -> Stimuli:  # fmt: skip
+    n, crowd = len(person), len(names)
+    people = anatomy.draw_people(crowd, generator, male=generator.random(crowd) < 0.5)
+    style = action_units.draw_style(crowd, generator)
+    labels = LABELS.check(pd.DataFrame({
+        "stimulus": [f"{names[who]}-{index:05d}" for index, who in enumerate(person)],
+        "split": splits,
+        "identity": names[person],
+        "expression": [EXPRESSIONS[code].value for code in codes],
+        "view": "",
+        "session": "",
+    }))  # fmt: skip
+    return Stimuli(labels, people[person], codes, 0.30 + 0.70 * generator.random(n), style[person],
+                   action_units.draw_idle(codes, generator, amount=1.0), scenes.draw_wild(n, generator),
+                   _keys(n, generator))  # fmt: skip
+
+
+def _probe(block: Data, generator: np.random.Generator) -> Stimuli:
+    """In the studio: everyone with every expression, from five views, in two sessions."""
+    crowd = block.probe.people
+    male = np.arange(crowd) >= (crowd + 1) // 2
+    people = anatomy.draw_people(crowd, generator, male=male)
+    style = action_units.draw_style(crowd, generator)
+    names = [f"{'M' if is_male else 'F'}{index % ((crowd + 1) // 2) + 1:02d}" for index, is_male in enumerate(male)]
+    cells = [(who, session, code, view) for who in range(crowd) for session in SESSIONS
+             for code in range(len(EXPRESSIONS)) for view in VIEWS]  # fmt: skip
+    person = np.array([cell[0] for cell in cells], dtype=np.int64)
+    codes = np.array([cell[2] for cell in cells], dtype=np.int64)
+    views: list[View] = [cell[3] for cell in cells]
+    labels = LABELS.check(pd.DataFrame({
+        "stimulus": [f"{session}{names[who]}-{EXPRESSIONS[code].value}-{view.value}" for who, session, code, view in cells],
+        "split": "probe",
+        "identity": [names[who] for who in person],
+        "expression": [EXPRESSIONS[code].value for code in codes],
+        "view": [view.value for view in views],
+        "session": [cell[1] for cell in cells],
+    }))  # fmt: skip
+    return Stimuli(labels, people[person], codes, 0.70 + 0.30 * generator.random(len(cells)), style[person],
+                   action_units.draw_idle(codes, generator, amount=0.25), scenes.draw_probe(views, generator),
+                   _keys(len(cells), generator))  # fmt: skip
+
+
+def _keys(n: int, generator: np.random.Generator) -> npt.NDArray[np.uint64]:
+    return generator.integers(0, 2**64 - 1, n, dtype=np.uint64, endpoint=True)

@@ -1,0 +1,221 @@
+"""FaceSet: uint8 images and one row of labels per image, in a directory; the only format later rooms know.
+
+::
+
+    faceset.json       version, role, height, width, channels, n, shard_size, regions {name: code} or null, provenance
+    labels.csv         `study.tables.LABELS`; row i belongs to image i
+    images-00000.npy   uint8 (k, H, W) grey or (k, H, W, 3) RGB; `shard_size` images each, the last may hold fewer
+    regions-00000.npy  optional, uint8 (k, H, W): the facial region every pixel belongs to
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, ValidationError, model_validator
+
+from facespec.data.chunks import Description, FaceChunk, check_chunk
+from facespec.data.directories import replacing_directory, write_synced
+from facespec.data.shards import ShardReader, ShardWriter, check_shards
+from facespec.study.errors import StudyError
+from facespec.study.params import Block, Count
+from facespec.study.storage import read_json
+from facespec.study.tables import LABELS
+
+
+class Head(Block):
+    """`faceset.json`: all about a FaceSet that is not in its labels or pixels; refuses what it does not know."""
+
+    version: Literal[1]
+    role: Literal["expression", "identity", "probe"]
+    height: Count
+    width: Count
+    channels: Literal[1, 3]
+    n: Count
+    shard_size: Count
+    regions: dict[str, Annotated[int, Field(ge=0, le=255)]] | None
+    provenance: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _regions_and_source(self) -> Self:
+        if self.regions is not None and (not self.regions or len(set(self.regions.values())) < len(self.regions)):
+            raise ValueError(f"regions: expected null or names with distinct codes, got {self.regions!r}.")
+        if not isinstance(self.provenance.get("source"), str):
+            raise ValueError(f"provenance: expected a text 'source' in it, got {self.provenance!r}.")
+        return self
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image."""
+        return (self.height, self.width, 3) if self.channels == 3 else (self.height, self.width)
+
+
+@dataclass(frozen=True, eq=False)
+class FaceSet:
+    """Labelled images on disk; made by `FaceSet.open`, which validates everything except the pixels.
+
+    `labels` has one row per image (`study.tables.LABELS`).
+    """
+
+    directory: Path
+    head: Head
+    labels: pd.DataFrame
+
+    @classmethod
+    def open(cls, directory: Path) -> FaceSet:
+        """Open and validate `directory` without reading a pixel.
+
+        Raises `StudyError`, naming the file, for anything missing, truncated, of the wrong shape or inconsistent.
+        """
+        directory = Path(directory)
+        head = _head(directory, read_json(directory / "faceset.json"))
+        labels = LABELS.read(directory / "labels.csv")
+        if len(labels) != head.n:
+            raise StudyError(
+                f"{directory / 'labels.csv'}: {len(labels)} rows for {head.n} images. Make the faces again."
+            )
+        _check_distinct(directory, labels)
+        size = head.shard_size
+        check_shards(directory, "images", (head.n, *head.image_shape), shard_size=size)
+        check_shards(directory, "regions", (head.n, *head.image_shape[:2]) if head.regions else None, shard_size=size)
+        return cls(directory, head, labels)
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return self.head.n
+
+    def __len__(self) -> int:
+        return self.head.n
+
+    @property
+    def role(self) -> str:
+        """What the faces are for: ``expression``, ``identity`` or ``probe``."""
+        return self.head.role
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return self.head.height
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return self.head.width
+
+    @property
+    def channels(self) -> int:
+        """1 (grey) or 3 (RGB)."""
+        return self.head.channels
+
+    @property
+    def region_codes(self) -> dict[str, int]:
+        """Names of the values in the region maps; empty where there are none."""
+        return dict(self.head.regions or {})
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Source, counts, excluded files, content hash."""
+        return self.head.provenance
+
+    @property
+    def source(self) -> str:
+        """Where the faces come from, as figures name it: "embedded faces", "FER2013", ..."""
+        return str(self.head.provenance["source"])
+
+    def images(self, indices: np.ndarray) -> np.ndarray:
+        """The images at `indices` (any order, repeats allowed): uint8 (n, H, W), or (n, H, W, 3) for RGB."""
+        return self._images.rows(indices)
+
+    def regions(self, indices: np.ndarray) -> np.ndarray:
+        """The region maps at `indices`: uint8 (n, H, W); `StudyError` where the set has none."""
+        if not self.head.regions:
+            raise StudyError(
+                f"{self.directory}: these faces ({self.source}) have no region maps; only embedded faces have them."
+            )
+        return self._regions.rows(indices)
+
+    @cached_property
+    def _images(self) -> ShardReader:
+        return ShardReader(self.directory, "images", (self.n, *self.head.image_shape), shard_size=self.head.shard_size)
+
+    @cached_property
+    def _regions(self) -> ShardReader:
+        shape = (self.n, self.height, self.width)
+        return ShardReader(self.directory, "regions", shape, shard_size=self.head.shard_size)
+
+
+def write_faceset(directory: Path, chunks: Iterable[FaceChunk], description: Description) -> FaceSet:
+    """Write `chunks` as the FaceSet `directory`, whole or not at all, and open it.
+
+    Holds one chunk at a time; the files depend on the images, not on how they were cut into chunks. An earlier
+    FaceSet in that place is replaced once the new one is complete. Raises `StudyError` for chunks of another shape,
+    mode or length than the first or than their labels, repeated stimulus names, no images at all, or a full disk.
+    """
+    directory = Path(directory)
+    with replacing_directory(directory, mark="faceset.json") as partial:
+        shape, labels = _write_chunks(partial, chunks, description)
+        _check_distinct(directory, labels)
+        head = {
+            **dict(zip(("height", "width"), shape, strict=False)),
+            "version": 1,
+            "role": str(description.role),
+            "channels": 3 if len(shape) == 3 else 1,
+            "n": len(labels),
+            "shard_size": description.shard_size,
+            "regions": description.region_codes,
+            "provenance": description.provenance() if callable(description.provenance) else description.provenance,
+        }
+        _head(directory, head)
+        content = json.dumps(head, indent=2, sort_keys=True, allow_nan=False) + "\n"
+        write_synced(partial / "faceset.json", content.encode())
+        write_synced(partial / "labels.csv", labels.to_csv(index=False, lineterminator="\n").encode())
+    return FaceSet.open(directory)
+
+
+def _write_chunks(
+    directory: Path, chunks: Iterable[FaceChunk], description: Description
+) -> tuple[tuple[int, ...], pd.DataFrame]:
+    """Write the shards; returns the shape of one image and all labels."""
+    tables: list[pd.DataFrame] = []
+    shape: tuple[int, ...] = ()
+    size = description.shard_size
+    with ExitStack() as writers:
+        for chunk in chunks:
+            if not tables:
+                shape = chunk.images.shape[1:]
+                images = writers.enter_context(ShardWriter(directory, "images", shape, shard_size=size))
+                regions = writers.enter_context(ShardWriter(directory, "regions", shape[:2], shard_size=size))
+            tables.append(check_chunk(chunk, shape, description.region_codes))
+            images.append(chunk.images)
+            if chunk.regions is not None:
+                regions.append(chunk.regions)
+    if not sum(map(len, tables)):
+        raise StudyError("no images: a set of faces holds at least one.")
+    return shape, pd.concat(tables, ignore_index=True)
+
+
+def _head(directory: Path, values: Any) -> Head:
+    try:
+        return Head.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        own = problem["type"] == "value_error"  # raised by a validator of ours, already a sentence
+        sentence = str(problem["ctx"]["error"]) if own else f"{where}: got {problem['input']!r}. {problem['msg']}."
+        raise StudyError(f"{directory / 'faceset.json'}: {sentence}") from None
+
+
+def _check_distinct(directory: Path, labels: pd.DataFrame) -> None:
+    repeated = labels["stimulus"].duplicated()
+    if repeated.any():
+        name = labels["stimulus"][repeated].iloc[0]
+        raise StudyError(f"{directory / 'labels.csv'}: stimulus {name!r} appears more than once.")

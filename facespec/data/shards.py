@@ -1,0 +1,157 @@
+"""Shards: one long uint8 array in numbered `.npy` files; written as a stream, checked by header, read by index.
+
+Shard i holds rows i * shard_size ... of the array; the last may hold fewer.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.lib import format as npy
+
+from facespec.study.errors import StudyError
+
+# Resident bytes of mapped files before they are let go: a process that streams any number of images stays below
+# this plus one batch. A page fault maps up to 64 KiB around it, and an image may begin and end inside such a block.
+RESIDENT_BYTES = 256 * 2**20
+FAULT_AROUND = 2 * 64 * 2**10
+OPEN_SHARDS = 256  # every mapping holds a file descriptor, and a process may have only 1024
+
+
+def shard_name(kind: str, number: int) -> str:
+    """File name of a shard; `kind` is ``images`` or ``regions``."""
+    return f"{kind}-{number:05d}.npy"
+
+
+class ShardReader:
+    """Rows of a sharded uint8 array, `shape` (n, ...), by index.
+
+    Shards are memory-mapped when first needed and let go before they pile up: a mapping costs no memory until its
+    pages are read; those then stay resident as long as the mapping lives.
+    """
+
+    def __init__(self, directory: Path, kind: str, shape: tuple[int, ...], *, shard_size: int) -> None:
+        self._directory = directory
+        self._kind = kind
+        self._shape = shape
+        self._shard_size = shard_size
+        self._open: dict[int, np.ndarray] = {}
+        self._resident = 0
+
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """The rows at `indices`, an integer array (k,) in any order with repeats: uint8 (k, ...)."""
+        indices = np.asarray(indices)
+        if indices.ndim != 1 or (indices.size and not np.issubdtype(indices.dtype, np.integer)):
+            raise TypeError(f"indices must be a 1-D array of integers, got {indices.dtype} {indices.shape}")
+        if indices.size and (indices.min() < 0 or indices.max() >= self._shape[0]):
+            raise IndexError(
+                f"{self._directory}: indices {indices.min()}..{indices.max()} leave 0..{self._shape[0] - 1}"
+            )
+        gathered = np.empty((len(indices), *self._shape[1:]), dtype=np.uint8)
+        shards, rows = np.divmod(indices, self._shard_size)
+        # grouped by shard, and in file order within each: the disk is walked once, forwards
+        order = np.argsort(indices, kind="stable")
+        first = np.flatnonzero(np.diff(shards[order], prepend=-1))
+        for group in np.split(order, first[1:]):
+            if len(group):
+                gathered[group] = self._mapped(int(shards[group[0]]), len(group))[rows[group]]
+        return gathered
+
+    def _mapped(self, number: int, k: int) -> np.ndarray:
+        need = k * (int(np.prod(self._shape[1:])) + FAULT_AROUND)
+        if self._resident + need > RESIDENT_BYTES or (number not in self._open and len(self._open) >= OPEN_SHARDS):
+            self._open.clear()
+            self._resident = 0
+        if number not in self._open:
+            path = self._directory / shard_name(self._kind, number)
+            length = min(self._shard_size, self._shape[0] - number * self._shard_size)
+            shape = (length, *self._shape[1:])
+            start = path.stat().st_size - int(np.prod(shape))
+            self._open[number] = np.memmap(path, np.uint8, mode="r", offset=start, shape=shape).view(np.ndarray)
+        self._resident += need
+        return self._open[number]
+
+
+class ShardWriter:
+    """Writes rows as they come into shards of `shard_size`; holds none back. Use as a context manager."""
+
+    def __init__(self, directory: Path, kind: str, shape: tuple[int, ...], *, shard_size: int) -> None:
+        self._directory = directory
+        self._kind = kind
+        self._shape = shape
+        self._shard_size = shard_size
+        self._file: BinaryIO | None = None
+        self._number = 0
+        self._filled = 0
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+    def append(self, rows: np.ndarray) -> None:
+        """Add `rows`: uint8 (k, *shape)."""
+        while len(rows):
+            if self._file is None:
+                self._file = (self._directory / shard_name(self._kind, self._number)).open("wb")
+                self._write_header(self._shard_size)
+            room = self._shard_size - self._filled
+            self._file.write(np.ascontiguousarray(rows[:room]).data)
+            self._filled += len(rows[:room])
+            rows = rows[room:]
+            if self._filled == self._shard_size:
+                self._close()
+
+    def _write_header(self, k: int) -> None:
+        assert self._file is not None
+        # numpy pads headers so that the first axis may change later: both headers have the same length
+        npy.write_array_header_1_0(self._file, {"descr": "|u1", "fortran_order": False, "shape": (k, *self._shape)})
+
+    def _close(self) -> None:
+        if self._file is None:
+            return
+        with self._file as file:
+            if self._filled < self._shard_size:
+                file.seek(0)
+                self._write_header(self._filled)
+            file.flush()
+            os.fsync(file.fileno())
+        self._file = None
+        self._number += 1
+        self._filled = 0
+
+
+def check_shards(directory: Path, kind: str, shape: tuple[int, ...] | None, *, shard_size: int) -> None:
+    """Every shard of the array `shape` (None: no array) is there, whole and of the right shape, and no other.
+
+    Reads headers and file sizes only. Raises `StudyError` naming the file.
+    """
+    n = shape[0] if shape is not None else 0
+    expected = {shard_name(kind, i): min(shard_size, n - start) for i, start in enumerate(range(0, n, shard_size))}
+    for path in sorted(directory.glob(f"{kind}-*.npy")):
+        if path.name not in expected:
+            raise StudyError(f"{path}: does not belong to this set of faces. Make the faces again.")
+    for name, k in expected.items():
+        _check_shard(directory / name, (k, *(shape or ())[1:]))
+
+
+def _check_shard(path: Path, shape: tuple[int, ...]) -> None:
+    try:
+        with path.open("rb") as file:
+            version = npy.read_magic(file)
+            read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            found, fortran, dtype = read_header(file)
+            start, size = file.tell(), path.stat().st_size
+    except FileNotFoundError:
+        raise StudyError(f"{path}: no such file. Make the faces again.") from None
+    except ValueError as error:
+        raise StudyError(f"{path}: not a numpy file ({error}). Make the faces again.") from error
+    if found != shape or dtype != np.uint8 or fortran:
+        order = ", columns first" if fortran else ""
+        raise StudyError(f"{path}: holds {dtype} {found}{order}, expected uint8 {shape}. Make the faces again.")
+    if size != start + int(np.prod(shape)):
+        raise StudyError(f"{path}: {size} bytes instead of {start + int(np.prod(shape))}. Make the faces again.")

@@ -1,0 +1,84 @@
+"""Where a network runs, and under which rules its numbers come out the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from facespec.study.errors import StudyError, did_you_mean
+
+DEVICES = ("auto", "cpu", "cuda")
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+
+
+def pick(name: str) -> torch.device:
+    """The device called `name`; "auto" is the GPU where there is one. Raises `StudyError` for a GPU that is not there."""
+    if name not in DEVICES:
+        raise StudyError(f"unknown device {name!r}: {did_you_mean(name, DEVICES)}")
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        reason = "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no CUDA GPU"
+        raise StudyError(f"device 'cuda' was asked for, but {reason}. Use 'cpu', or 'auto' to take what is there.")
+    return torch.device("cuda" if found and name != "cpu" else "cpu")
+
+
+@contextmanager
+def deterministic(threads: int | None = None) -> Iterator[None]:
+    """Inside, equal inputs give equal bits on one machine; everything is restored at the end, also after an error.
+
+    Deterministic kernels only, no benchmarking of kernels, full float32 (no TF32), a fixed cuBLAS workspace.
+
+    What holds: the same machine (processor or GPU, library versions) and the same number of threads give the same bits.
+    Another number of threads or another machine adds floats in another order: close, not equal. `threads` sets the
+    number within this context; None keeps torch's, which is the machine's cores unless OMP_NUM_THREADS says otherwise.
+
+    On a GPU, enter before the process's first matrix product: cuBLAS reads its workspace setting once.
+    """
+    with ExitStack() as undo:
+        _switch_on(undo)
+        if threads is not None:
+            undo.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(threads)
+        yield
+
+
+def _switch_on(undo: ExitStack) -> None:
+    """Set every switch, leaving in `undo` what sets it back."""
+    enabled, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    undo.callback(torch.use_deterministic_algorithms, enabled, warn_only=warn)
+    torch.use_deterministic_algorithms(True)
+    switches: list[tuple[Any, str, Any]] = [
+        (torch.utils.deterministic, "fill_uninitialized_memory", False),  # would cost time and change no result
+        (torch.backends.cudnn, "benchmark", False),
+        (torch.backends.cudnn, "deterministic", True),
+        (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
+        (torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+        (torch.backends.mkldnn.matmul, "fp32_precision", "ieee"),
+        (torch.backends.mkldnn.conv, "fp32_precision", "ieee"),
+    ]
+    for owner, name, value in switches:
+        undo.callback(setattr, owner, name, getattr(owner, name))
+        setattr(owner, name, value)
+    if WORKSPACE not in os.environ:
+        undo.callback(os.environ.pop, WORKSPACE, None)
+        os.environ[WORKSPACE] = ":4096:8"
+
+
+@contextmanager
+def borrowed(network: nn.Module, device: torch.device, *, training: bool) -> Iterator[None]:
+    """Lend `network` to `device` in training or evaluation mode; every module gets its mode and device back."""
+    modes = {module: module.training for module in network.modules()}
+    home = next(network.parameters()).device
+    try:
+        network.to(device)
+        network.train(training)
+        yield
+    finally:
+        network.to(home)
+        for module, mode in modes.items():
+            module.training = mode

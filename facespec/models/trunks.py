@@ -1,0 +1,117 @@
+"""The two trunks of the study as ordered, named modules: `small_vgg` [O] and `vgg16` [L].
+
+Convolutions are numbered in depth order, ``conv1``, ``conv2``, ...; what follows a convolution shares its number
+(``norm1``, ``relu1``). Pools are numbered by the block they close.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from facespec.study.errors import StudyError
+from facespec.study.params import NetworkBlock
+
+VGG16_BLOCKS = (64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)  # [L] torchvision's vgg16
+VGG16_GRID = 7  # px: the map that vgg16's classifier reads
+VGG16_WIDTH = 4096  # units of fc6 and fc7
+
+
+class GlobalAverage(nn.Module):
+    """Mean over the map, (n, c, h, w) -> (n, c). Unlike adaptive pooling, it has a deterministic gradient on CUDA."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps.mean(dim=(2, 3))
+
+
+class FixedGrid(nn.Module):
+    """Average (n, c, h, w) to (n, c, size, size), as vgg16 does between its convolutions and its classifier."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        if maps.shape[2:] == (self.size, self.size):
+            return maps  # adaptive pooling would change nothing, and has no deterministic gradient on CUDA
+        return functional.adaptive_avg_pool2d(maps, self.size)
+
+
+class Dropout(nn.Module):
+    """Dropout that draws from a generator of its own, so that the global random state stays untouched.
+
+    Masks are drawn on the CPU: the same generator gives the same masks on every device.
+    """
+
+    def __init__(self, share: float = 0.5) -> None:
+        super().__init__()
+        self.share = share
+        self.generator: torch.Generator | None = None
+
+    def forward(self, responses: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return responses
+        if self.generator is None:
+            raise StudyError(
+                "this network has dropout, which draws from a generator of its own: call network.draw_from(generator) "
+                "before training, or network.eval() to use it."
+            )
+        kept = torch.rand(responses.shape, generator=self.generator) >= self.share
+        return responses * kept.to(responses) / (1 - self.share)
+
+
+def parts(block: NetworkBlock, *, channels: int) -> OrderedDict[str, nn.Module]:
+    """All modules of a trunk, by name, in depth order, from (n, `channels`, h, w) images to (n, d) responses."""
+    if block.trunk == "vgg16":
+        return _vgg16(channels)
+    blocks = [[width] * block.convolutions for width in block.channels]
+    named = _convolutions(blocks, channels, normalised=True)
+    named.popitem()  # no pool after the last block: class activation maps keep its resolution
+    named["average"] = GlobalAverage()
+    return named
+
+
+def width(block: NetworkBlock) -> int:
+    """How many penultimate units a trunk has."""
+    return VGG16_WIDTH if block.trunk == "vgg16" else block.channels[-1]
+
+
+def smallest_image(block: NetworkBlock) -> int:
+    """The shortest side, in px, that survives the trunk's pools."""
+    pools = len(VGG16_BLOCKS) if block.trunk == "vgg16" else len(block.channels) - 1
+    return 2**pools
+
+
+def _vgg16(channels: int) -> OrderedDict[str, nn.Module]:
+    named = _convolutions(VGG16_BLOCKS, channels, normalised=False)
+    named["grid"] = FixedGrid(VGG16_GRID)
+    named["flatten"] = nn.Flatten()
+    inputs = VGG16_BLOCKS[-1][-1] * VGG16_GRID**2
+    for name in ("fc6", "fc7"):
+        named[name] = nn.Linear(inputs, VGG16_WIDTH)
+        named[f"relu_{name}"] = nn.ReLU()
+        named[f"dropout_{name}"] = Dropout()
+        inputs = VGG16_WIDTH
+    return named
+
+
+def _convolutions(
+    blocks: Sequence[Sequence[int]], channels: int, *, normalised: bool
+) -> OrderedDict[str, nn.Module]:
+    """3x3 convolutions with ReLU, batch norm between them if `normalised`, and a 2x2 max-pool after every block."""
+    named: OrderedDict[str, nn.Module] = OrderedDict()
+    number = 0
+    for closing, filters in enumerate(blocks, start=1):
+        for units in filters:
+            number += 1
+            named[f"conv{number}"] = nn.Conv2d(channels, units, 3, padding=1, bias=not normalised)
+            if normalised:
+                named[f"norm{number}"] = nn.BatchNorm2d(units)
+            named[f"relu{number}"] = nn.ReLU()  # not in place: a recorded response must stay what it was
+            channels = units
+        named[f"pool{closing}"] = nn.MaxPool2d(2)
+    return named

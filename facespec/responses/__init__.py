@@ -1,0 +1,1 @@
+"""What a network's layers answer to faces, whole or lesioned."""

@@ -1,0 +1,87 @@
+"""What a network answers: the responses of any layer, the penultimate responses of a task, the predicted classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from facespec.data.batches import Preset, batches
+from facespec.data.faceset import FaceSet
+from facespec.models.device import borrowed
+from facespec.models.layers import layer
+from facespec.models.networks import FaceNetwork
+
+
+@contextmanager
+def recording(network: FaceNetwork, layers: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
+    """Record the responses of `layers` (dotted names) inside the context.
+
+    Lends a dict that every forward pass fills: layer -> its latest responses, (n, units, h, w) or (n, units), detached
+    and cloned. Nothing remains attached to the network afterwards, also after an error.
+    """
+    responses: dict[str, torch.Tensor] = {}
+    modules = {name: layer(network, name) for name in layers}
+    handles = []
+    try:
+        for name, module in modules.items():
+            handles.append(module.register_forward_hook(_keeping(responses, name)))
+        yield responses
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def penultimate_responses(
+    network: FaceNetwork,
+    faces: FaceSet,
+    indices: np.ndarray,
+    task: str,
+    *,
+    preset: Preset,
+    batch_size: int,
+    device: torch.device,
+) -> np.ndarray:
+    """What the head of `task` reads of the images at `indices`, in their order: float32 (n, d).
+
+    One batch of images is held at a time. The network gets its mode and device back.
+    """
+    chunks = []
+    with borrowed(network, device, training=False), torch.inference_mode():
+        for batch in batches(faces, indices, batch_size=batch_size, preset=preset, generator=None):
+            chunks.append(network.penultimate(batch.images.to(device), task).float().cpu().numpy())
+    if chunks:
+        return np.concatenate(chunks)
+    return np.empty((0, network.width), dtype=np.float32)
+
+
+def predictions(
+    network: FaceNetwork,
+    faces: FaceSet,
+    indices: np.ndarray,
+    *,
+    preset: Preset,
+    batch_size: int,
+    device: torch.device,
+) -> dict[str, np.ndarray]:
+    """The class each head finds likeliest for the images at `indices`, in their order: task -> int64 (n,).
+
+    One batch of images is held at a time. The network gets its mode and device back. Of equal logits the first wins.
+    """
+    answers: dict[str, list[np.ndarray]] = {task: [] for task in network.tasks}
+    with borrowed(network, device, training=False), torch.inference_mode():
+        for batch in batches(faces, indices, batch_size=batch_size, preset=preset, generator=None):
+            for task, logits in network(batch.images.to(device)).items():
+                answers[task].append(logits.argmax(dim=1).cpu().numpy())
+    return {task: np.concatenate([np.empty(0, dtype=np.int64), *chunks]) for task, chunks in answers.items()}
+
+
+def _keeping(responses: dict[str, torch.Tensor], name: str) -> Any:
+    def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        responses[name] = output.detach().clone()
+
+    return hook

@@ -1,0 +1,3 @@
+"""What training and fine-tuning share: fit, resume, and write checkpoint and history."""
+
+from __future__ import annotations

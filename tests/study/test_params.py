@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from facespec.study.errors import StudyError
+from facespec.study.params import merged, read_params
+
+
+@pytest.fixture
+def values(project: Path) -> dict[str, Any]:
+    return yaml.safe_load((project / "params.yaml").read_text()) | {"profiles": {}}
+
+
+def refused(tmp_path: Path, values: dict[str, Any]) -> str:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(StudyError) as caught:
+        read_params(path)
+    return str(caught.value).replace(str(path), "params.yaml")
+
+
+def test_the_projects_own_parameters_are_valid_and_frozen(project: Path) -> None:
+    params = read_params(project / "params.yaml")
+    assert params.profile == "default" and len(params.seeds) == 3
+    with pytest.raises(ValidationError):
+        params.train.epochs = 2  # type: ignore[misc]
+
+
+def test_every_number_carries_its_mark(project: Path) -> None:
+    """[P] published, [D] derived, [L] lineage or [O] our own: on its line, or on the profile it belongs to."""
+    lines = (project / "params.yaml").read_text().split("\nprofiles:")[0].splitlines()
+    unmarked = [line for line in lines if ":" in line and not line.lstrip().startswith("#")
+                and line.split("#")[0].split(":", 1)[1].strip() and not any(f"[{m}" in line for m in "PDLO")]  # fmt: skip
+    assert unmarked == ["profile: default"]
+
+
+def test_mistyped_key(tmp_path: Path, values: dict[str, Any]) -> None:
+    values["train"]["epoch"] = 3
+    assert refused(tmp_path, values) == (
+        "params.yaml: train: unknown key 'epoch': did you mean 'epochs'? Allowed: 'epochs', 'batch_size', 'optimizer', "
+        "'learning_rate', 'weight_decay', 'step_epochs', 'label_smoothing', 'preset', 'schedule'."
+    )
+
+
+def test_mistyped_block(tmp_path: Path, values: dict[str, Any]) -> None:
+    values["trian"] = values.pop("train")
+    assert "unknown key 'trian': did you mean 'train'? Allowed: 'profile', 'seeds', 'data'" in refused(tmp_path, values)
+
+
+def test_out_of_range(tmp_path: Path, values: dict[str, Any]) -> None:
+    values["train"]["epochs"] = 0
+    assert refused(tmp_path, values) == (
+        "params.yaml: train.epochs: got 0. Input should be greater than or equal to 1."
+    )
+
+
+def test_wrong_kind(tmp_path: Path, values: dict[str, Any]) -> None:
+    values["finetune"]["learning_rate"] = "fast"
+    assert refused(tmp_path, values) == (
+        "params.yaml: finetune.learning_rate: got 'fast'. Input should be a valid number."
+    )
+
+
+def test_missing_key(tmp_path: Path, values: dict[str, Any]) -> None:
+    del values["checks"]["margin"]
+    assert refused(tmp_path, values) == (
+        "params.yaml: checks.margin: missing; see params.yaml of the project for its meaning and default."
+    )
+
+
+def test_a_mistyped_profile_is_found_before_it_is_used(tmp_path: Path, values: dict[str, Any]) -> None:
+    values["profiles"] = {"mine": {"network": {"chanels": [8]}}}
+    assert refused(tmp_path, values) == (
+        "params.yaml: profiles.mine: network: unknown key 'chanels': did you mean 'channels'? "
+        "Allowed: 'trunk', 'channels', 'convolutions', 'branch_after'."
+    )
+
+
+def test_repeated_seed(tmp_path: Path, values: dict[str, Any]) -> None:
+    values["seeds"] = [3, 3]
+    assert refused(tmp_path, values) == "params.yaml: seeds: [3, 3] repeats a seed; every replicate needs its own."
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(StudyError) as caught:
+        read_params(tmp_path / "params.yaml")
+    assert str(caught.value) == (
+        f"{tmp_path}/params.yaml: no such file. Run inside a study directory; `facespec init DIR` makes one."
+    )
+
+
+def test_not_yaml(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("train: [1, 2")
+    with pytest.raises(StudyError, match=r"params\.yaml: not valid YAML: "):
+        read_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("- 1")
+    with pytest.raises(StudyError, match=r"expected a mapping of blocks, got list\."):
+        read_params(tmp_path / "params.yaml")
+
+
+trees = st.recursive(st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3), max_leaves=8)
+mappings = st.dictionaries(st.sampled_from("abc"), trees, max_size=3)
+
+
+@given(mappings, mappings)
+def test_overlays_win_and_repeat_harmlessly(base: dict, overlay: dict) -> None:
+    once = merged(base, overlay)
+    assert merged(once, overlay) == once
+    assert merged(base, {}) == base
+    for key, value in overlay.items():
+        assert once[key] == value or (isinstance(value, dict) and isinstance(base.get(key), dict))

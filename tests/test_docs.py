@@ -1,0 +1,31 @@
+"""The documents say what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+
+def marked(text: str, mark: str) -> set[str]:
+    """Dotted names of the parameters whose line carries `mark`."""
+    names, block = set(), []
+    for line in text.split("\nprofiles:")[0].splitlines():
+        found = re.match(r"( *)([a-z_]+):", line)
+        if found and not line.lstrip().startswith("#"):
+            block = [*block[: len(found[1]) // 2], found[2]]
+            if f"[{mark}" in line:
+                names.add(".".join(block))
+    return names
+
+
+def test_every_decision_of_ours_is_listed_in_the_deviations(project: Path) -> None:
+    listed = set(re.findall(r"`([a-z_.]+)`", (project / "docs" / "deviations.md").read_text()))
+    own = marked((project / "params.yaml").read_text(), "O")
+    assert len(own) > 30
+    assert own <= listed
+
+
+def test_links_of_the_documents_lead_somewhere(project: Path) -> None:
+    for document in [project / "README.md", *(project / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / link).exists(), f"{document.name}: {link}"

@@ -1,0 +1,153 @@
+"""The rooms stay apart: import directions, torch-free rooms, and a pipeline that declares what its code reads."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[1]
+PACKAGE = PROJECT / "facespec"
+
+# room -> rooms it may import besides itself and `study`
+DOORS: dict[str, set[str]] = {
+    "study": set(),
+    "data": set(),
+    "models": set(),
+    "training": {"data", "models"},
+    "responses": {"data", "models"},
+    "analyses": {"data", "models", "responses"},
+    "published": set(),
+    "figures": {"published"},
+    "checks": {"published"},
+    "report": {"published", "figures", "checks"},
+    "stages": {"data", "models", "training", "responses", "analyses", "published", "figures", "checks", "report"},
+}
+TORCH_FREE = {"study", "figures", "checks", "report", "published"}
+FILES = sorted(PACKAGE.rglob("*.py"))
+DISK = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "mkdir", "unlink", "to_csv", "read_csv", "savefig"}
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else "cli"
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Dotted names of every module that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@cache
+def closure(path: Path) -> frozenset[Path]:
+    """The package's files that running `path` can load, itself included; docstring-only `__init__` files aside."""
+    found: set[Path] = set()
+    ahead = [path]
+    while ahead:
+        file = ahead.pop()
+        if file in found:
+            continue
+        found.add(file)
+        for name in imported(file):
+            if name.startswith("facespec."):
+                stem = PROJECT.joinpath(*name.split("."))
+                ahead += [c for c in (stem.with_suffix(".py"), stem / "__init__.py") if c.is_file()]
+    return frozenset(f for f in found if any(isinstance(n, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.Assign)
+                                             for n in ast.parse(f.read_text(encoding="utf-8")).body))  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_flow_one_way(path: Path) -> None:
+    here = room(path)
+    if here == "cli":
+        return
+    rooms = {name.split(".")[1] for name in imported(path) if name.startswith("facespec.")}
+    assert rooms - DOORS[here] - {here, "study"} == set()
+    if here in TORCH_FREE:
+        assert not any(name.split(".")[0] in ("torch", "torchvision", "safetensors") for name in imported(path))
+
+
+def test_the_rooms_above_the_line_never_load_torch() -> None:
+    """Not through others either: a figure can be drawn where torch is not installed."""
+    for here in TORCH_FREE & {room(p) for p in FILES}:
+        for path in (PACKAGE / here).rglob("*.py"):
+            for file in closure(path):
+                assert not any(name.split(".")[0] == "torch" for name in imported(file)), f"{path} loads {file}"
+
+
+def test_analyses_stand_alone() -> None:
+    for path in (PACKAGE / "analyses").glob("*.py"):
+        others = {n.split(".")[2] for n in imported(path) if n.startswith("facespec.analyses.")}
+        assert others <= {"resampling"}, path
+
+
+def test_only_stages_open_generators_and_only_doors_touch_the_disk() -> None:
+    for path in FILES:
+        names = {node.attr if isinstance(node, ast.Attribute) else node.id
+                 for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                 if isinstance(node, ast.Attribute | ast.Name)}  # fmt: skip
+        if room(path) not in ("stages", "cli", "study"):
+            assert not any(n.startswith("facespec.study.seeds") for n in imported(path)), f"{path} opens a generator"
+            assert "default_rng" not in names, path
+            assert not {"manual_seed_all", "RandomState"} & names, path
+        if room(path) in ("analyses", "responses", "figures", "report") and path.name not in ("style.py",):
+            assert not DISK & names, f"{path} touches the disk: {DISK & names}"
+        if room(path) not in ("stages", "cli", "study"):
+            assert not any(n.startswith("facespec.study.paths") for n in imported(path)), f"{path} knows paths"
+
+
+def stages() -> dict[str, dict]:
+    pipeline = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))
+    return pipeline["stages"]
+
+
+@pytest.mark.parametrize("name", stages())
+def test_a_stage_declares_the_code_it_runs(name: str) -> None:
+    """DVC re-runs a stage when a listed file changes; a file that is not listed would go stale in silence."""
+    module = PACKAGE / "stages" / f"{name}.py"
+    needed = {p.relative_to(PROJECT).as_posix() for p in closure(module)}
+    if "facespec/published/reference.py" in needed:
+        needed.add("facespec/published/reference_accuracy.csv")
+    declared = {dep for dep in stages()[name]["deps"] if dep.startswith("facespec/")}
+    assert declared == needed
+
+
+@pytest.mark.parametrize("name", stages())
+def test_a_stage_declares_the_parameters_it_reads(name: str) -> None:
+    tree = ast.parse((PACKAGE / "stages" / f"{name}.py").read_text(encoding="utf-8"))
+    read = {node.attr for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"}  # fmt: skip
+    assert set(stages()[name].get("params", [])) == read
+
+
+@pytest.mark.parametrize("name", stages())
+def test_one_name_from_end_to_end(name: str) -> None:
+    """stage = sub-command = module = test file."""
+    stage = stages()[name]
+    assert stage["cmd"].split()[:4] == ["python", "-m", "facespec", name]
+    assert (PACKAGE / "stages" / f"{name}.py").is_file()
+    assert (PROJECT / "tests" / "stages" / f"test_{name}.py").is_file()
+    from facespec.cli import app
+
+    assert name in {command.name or command.callback.__name__ for command in app.registered_commands}
+
+
+def test_no_room_for_leftovers() -> None:
+    assert not [p for p in FILES if p.stem in ("utils", "helpers", "misc", "common")]
+
+
+def test_no_host_of_a_package_index_and_no_path_of_a_machine_is_committed() -> None:
+    words = ["p" + "ypi.org", "python" + "hosted.org", "/ro" + "ot/", "/ho" + "me/"]
+    for name in ("requirements.lock", "pixi.toml", "pyproject.toml", "README.md", "Makefile", "dvc.yaml", "params.yaml"):
+        text = (PROJECT / name).read_text(encoding="utf-8")
+        assert not [word for word in words if word in text], name

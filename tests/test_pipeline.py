@@ -1,0 +1,180 @@
+"""The whole pipeline at quick size, as a stranger runs it: a clone, `facespec repro`, the notebooks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from facespec.stages import init
+from facespec.study.params import read_params
+from facespec.study.storage import read_pickle
+from facespec.study.tables import ACCURACY, VERDICTS
+
+pytestmark = pytest.mark.pipeline
+
+PICKLES = {
+    "Fig1B_KDEF_Lesioned_models_dict_results.pickle",
+    "Fig1C_KDEF_SPLIT_Accuracy_Results.pickle",
+    "SFig1A_with_2_Other_Datasets_Lesioned_models_dict_results.pickle",
+    "SFig1B_with_2_Other_Datasets_SPLIT_Accuracy_Results.pickle",
+}
+
+
+def run(*words: str, cwd: Path) -> str:
+    """Run a command of this environment in `cwd` and return all it printed; fail with that if it fails."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    git = {f"GIT_{who}_{what}": "tester@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    # coverage's own variables would make every child measure itself
+    rest = {name: value for name, value in os.environ.items() if not name.startswith("COV_CORE")}
+    ended = subprocess.run(
+        words, cwd=cwd, env={**rest, **git, "PATH": path, "COLUMNS": "200"}, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, f"{' '.join(words)}\n{ended.stdout[-4000:]}\n{ended.stderr[-4000:]}"
+    return ended.stdout + ended.stderr
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
+    """A git clone of the project as it lies here, set to the quick profile."""
+    directory = tmp_path_factory.mktemp("clone") / "facespec"
+    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=project).split("\0")
+    for name in filter(None, listed):
+        if (project / name).is_file():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(project / name, directory / name)
+    init.run(directory.parent / "quick", profile="quick", project=directory)
+    shutil.copy2(directory.parent / "quick" / "params.yaml", directory / "params.yaml")
+    run("git", "init", "--quiet", cwd=directory)
+    run("git", "add", "--all", cwd=directory)
+    run("git", "commit", "--quiet", "--message", "start", cwd=directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def said(clone: Path) -> str:
+    """What `facespec repro` printed in the clone; made once, other tests use its results."""
+    return run("python", "-m", "facespec", "repro", cwd=clone)
+
+
+@pytest.fixture(scope="session")
+def study(clone: Path, said: str) -> Path:
+    return clone
+
+
+def test_one_command_ends_with_verdicts_figures_and_a_comparison(said: str, study: Path) -> None:
+    for claim in ("C1", "C2", "C3", "C4"):
+        assert claim in said
+    figures = {path.name for path in (study / "Results" / "figures").glob("*.png")}
+    assert figures and all(name in said for name in figures)
+    assert {Path(name).with_suffix(".pdf").name for name in figures} <= {
+        path.name for path in (study / "Results" / "figures").glob("*.pdf")
+    }
+    # the committed lock records the default size, this is the quick one
+    assert said.strip().splitlines()[-1].startswith(("Not comparable", "No recorded run"))
+
+
+def test_every_stage_ran(study: Path) -> None:
+    lock = yaml.safe_load((study / "dvc.lock").read_text())["stages"]
+    stages = yaml.safe_load((study / "dvc.yaml").read_text())["stages"]
+    assert {name.split("@")[0] for name in lock} == set(stages)
+
+
+def test_nothing_runs_twice(study: Path) -> None:
+    lock = (study / "dvc.lock").read_bytes()
+    said = run("dvc", "repro", cwd=study)
+    assert "Running stage" not in said and "up to date" in said
+    assert (study / "dvc.lock").read_bytes() == lock
+
+
+def test_running_again_gives_the_same_bytes(study: Path) -> None:
+    """One training, one fine-tuning and everything after them, forced: the lock's digests stay."""
+    lock = (study / "dvc.lock").read_bytes()
+    seed = read_params(study / "params.yaml").seeds[0]
+    stages = [f"train@joint-{seed}", f"finetune@expression-{seed}", "decoding", "accuracy", "export", "figures", "checks"]
+    said = run("dvc", "repro", "--force", "--single-item", *stages, cwd=study)
+    assert said.count("Running stage") == len(stages)
+    assert (study / "dvc.lock").read_bytes() == lock
+
+
+def test_a_parameter_reruns_what_reads_it(study: Path) -> None:
+    params = study / "params.yaml"
+    before = params.read_text()
+    try:
+        params.write_text(before.replace("margin: 0.02", "margin: 0.03"))
+        said = run("dvc", "repro", "--dry", cwd=study)
+        assert [line.split("'")[1] for line in said.splitlines() if "Running stage" in line] == ["checks"]
+        params.write_text(before.replace("hold_out: cell", "hold_out: session"))
+        said = run("dvc", "repro", "--dry", cwd=study)
+        rerun = {line.split("'")[1].split("@")[0] for line in said.splitlines() if "Running stage" in line}
+        assert {"finetune", "decoding", "accuracy"} <= rerun and "train" not in rerun
+    finally:
+        params.write_text(before)
+
+
+def test_tables_keep_their_contract(study: Path) -> None:
+    params = read_params(study / "params.yaml")
+    decoding = ACCURACY.read(study / "Results" / "decoding.csv")
+    accuracy = ACCURACY.read(study / "Results" / "accuracy.csv")
+    assert len(decoding) == 8 * len(params.seeds) * (params.decoding.resamples + 1)
+    assert len(accuracy) == 8 * len(params.seeds) * (params.accuracy.resamples + 1)
+    cells = pd.concat([decoding, accuracy]).query("resample == -1")
+    # counted by hand from the quick profile: 20 people x 7 expressions; 7 x 5; 20 people x 5; 350; 40 x 5
+    expected = {("1B", "expression"): 140, ("1B", "identity"): 140, ("1C", "expression"): 140, ("1C", "identity"): 140,
+                ("S1A", "expression"): 35, ("S1A", "identity"): 100, ("S1B", "expression"): 350, ("S1B", "identity"): 200}  # fmt: skip
+    assert cells.groupby(["figure", "tested_on"])["n"].unique().map(list).to_dict() == {k: [n] for k, n in expected.items()}
+    chance = cells.groupby(["figure", "tested_on"])["chance"].first()
+    assert chance[("1B", "identity")] == 1 / 20 and chance[("1B", "expression")] == pytest.approx(1 / 7)
+    assert chance[("S1A", "identity")] == 1 / 20 and chance[("S1B", "identity")] == 1 / 40
+    assert set(cells["source"]) == {"embedded faces"}
+
+
+def test_pickles_keep_the_originals_contract(study: Path) -> None:
+    results = study / "Results"
+    assert {path.name for path in results.glob("*.pickle")} == PICKLES
+    for name in PICKLES:
+        content = read_pickle(results / name)
+        assert len(content) == 4
+        for values in content.values():
+            assert len(values) == 100 and all(type(value) is float and 0 <= value <= 1 for value in values)
+    decoding = ACCURACY.read(results / "decoding.csv")
+    own = decoding.query("figure == '1B' and trained_on == 'expression' and tested_on == 'identity' and 0 <= resample < 100")
+    key = "precision_score_face_expression_model_face_recognition_data"
+    exported = read_pickle(results / "Fig1B_KDEF_Lesioned_models_dict_results.pickle")[key]
+    np.testing.assert_array_equal(exported, own.sort_values("resample")["accuracy"])
+
+
+def test_verdicts_are_a_dvc_metric(study: Path) -> None:
+    table = VERDICTS.read(study / "Results" / "checks" / "verdicts.csv")
+    assert set(table["claim"]) >= {"C1", "C2", "C3", "C4"}
+    judged = json.loads((study / "Results" / "checks" / "verdicts.json").read_text())
+    assert set(judged) == set(table["claim"])
+    shown = json.loads(run("dvc", "metrics", "show", "--json", cwd=study))
+    assert "verdicts.json" in json.dumps(shown)
+
+
+def test_training_history_is_a_dvc_plot(study: Path) -> None:
+    shown = json.loads(run("dvc", "plots", "show", "--json", cwd=study))
+    assert any("joint" in name for name in json.dumps(shown).split('"'))
+
+
+def test_the_notebooks_run_on_this_study(study: Path) -> None:
+    said = run("python", "-m", "pytest", "--nbval-lax", "-q", "-p", "no:cacheprovider", "-c", "pyproject.toml",
+               "--rootdir", ".", "Analysis_Reproduction", cwd=study)  # fmt: skip
+    assert " passed" in said and "failed" not in said
+
+
+def test_the_data_directory_is_what_it_was_made_from(study: Path) -> None:
+    """Another source for one role remakes that role alone."""
+    before = {path: path.stat().st_mtime_ns for path in (study / "data").rglob("*.json")}
+    run("python", "-m", "facespec", "repro", cwd=study)
+    assert {path: path.stat().st_mtime_ns for path in (study / "data").rglob("*.json")} == before
+    run("python", "-m", "facespec", "data", "info", cwd=study)
