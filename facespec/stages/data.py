@@ -12,7 +12,8 @@ from rich.progress import Progress
 
 from facespec.data import fer2013, kdef, voxceleb
 from facespec.data.chunks import Import
-from facespec.data.embedded import roles as embedded
+from facespec.data.embedded import production
+from facespec.data.embedded.roles import draw
 from facespec.data.faceset import FaceSet, write_faceset
 from facespec.stages.progress import progress_bar
 from facespec.study.errors import StudyError
@@ -23,7 +24,7 @@ from facespec.study.storage import read_json, write_bytes, write_json
 from facespec.study.vocabulary import ROLES, Role
 
 EMBEDDED = "embedded"
-CODE = Path(embedded.__file__).parent
+CODE = Path(production.__file__).parent
 Report = Callable[[int, int], None]
 
 
@@ -86,8 +87,8 @@ def _reporting(bar: Progress, name: str) -> Report:
 
 def _faces(block: Data, role: Role, source: str, *, workers: int, report: Report) -> Import:
     if source == EMBEDDED:
-        stimuli = embedded.draw(role, block, generator(block.seed, "faces", role.value))
-        return embedded.imported(stimuli, size=block.size, channels=block.channels, workers=workers, report=report)
+        stimuli = draw(role, block, generator(block.seed, "faces", role.value))
+        return production.imported(stimuli, size=block.size, channels=block.channels, workers=workers, report=report)
     how = {"size": block.size, "channels": block.channels, "tolerated": block.tolerated}
     path = Path(source).expanduser()
     if role is Role.EXPRESSION:

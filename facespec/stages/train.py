@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-from facespec.data.batches import preset_for
 from facespec.data.faceset import FaceSet
 from facespec.data.splits import class_codes
-from facespec.models import networks
-from facespec.models.checkpoints import Checkpoint
-from facespec.stages.fitting import fitted
+from facespec.models.networks import build
+from facespec.stages.fitting import Job, complete
 from facespec.study.params import Params
 from facespec.study.paths import Paths
 from facespec.study.seeds import integer_seed
@@ -18,10 +17,18 @@ from facespec.training.fit import TaskData
 
 
 def run(paths: Paths, params: Params, *, network: Network, seed: int, device: str) -> None:
-    """Write the checkpoint and history of `network`, replicate `seed`, trained on the training images of its roles."""
+    """Write the checkpoint and history of `network`, replicate `seed`, trained on the training images of its roles.
+
+    Networks of one seed start from the same trunk, so that single-task and joint networks differ in training alone.
+    """
     data, classes = {}, {}
     for task in network.tasks:
         faces = FaceSet.open(paths.faces(task.value))
-        indices = np.flatnonzero(faces.labels["split"] == TRAIN)
-        codes, classes[task.value] = class_codes(faces.labels.iloc[indices], task.value)
-        data[task.value] = TaskData(faces, indices, codes)
+        rows = np.flatnonzero(faces.labels["split"] == TRAIN)
+        codes, classes[task.value] = class_codes(faces.labels.iloc[rows], task.value)
+        data[task.value] = TaskData(faces, rows, codes)
+    draws = torch.Generator().manual_seed(integer_seed(seed, "train", "weights"))
+    sizes = {task: len(names) for task, names in classes.items()}
+    model = build(params.network, sizes, channels=faces.channels, generator=draws)
+    job = Job("train", network, seed, params.train, used=params.model_dump(include={"network", "train"}))
+    complete(paths, job, model, data, classes=classes, device=device)

@@ -58,7 +58,7 @@ EVEN: dict[str, tuple[float, float]] = {
     "hairline": (0.46, 0.72),
     "hair_recess": (-0.10, 0.45),
     "hair_part": (-0.28, 0.28),
-    "hair_volume": (0.03, 0.20),
+    "hair_volume": (0.02, 0.20),
     "hair_length": (-1.60, -0.30),  # where the side hair ends
     "hair_curl": (0.0, 1.0),
     "hair_bun": (0.0, 0.30),
@@ -123,7 +123,8 @@ def _coherent(people: Floats, luck: Floats, male: npt.NDArray[np.bool_]) -> Floa
     put("iris_tone", np.maximum(get("iris_tone"), np.minimum(tone * 1.8, 1.0)))
     put("hair_grey", np.where(lucky("hair_grey", 0.4), np.maximum(get("age") - 0.55, 0.0) * 2.2, 0.0))
     put("beard", np.where(male & lucky("beard", 0.38), 0.25 + 0.75 * get("beard"), 0.0))
-    put("moustache", np.where(male & (lucky("moustache", 0.2) | (get("beard") > 0.3)), 0.4 + 0.6 * get("moustache"), 0.0))
+    hairy_lip = male & (lucky("moustache", 0.2) | (get("beard") > 0.3))
+    put("moustache", np.where(hairy_lip, 0.4 + 0.6 * get("moustache"), 0.0))
     put("glasses", np.where(lucky("glasses", 0.16), 0.4 + 0.6 * get("glasses"), 0.0))
     put("mole_size", np.where(lucky("mole_size", 0.45), 0.014 + 0.4 * get("mole_size"), 0.0))
     put("freckles", np.where(lucky("freckles", 0.3) & (tone < 0.5), get("freckles"), 0.0))
@@ -133,6 +134,7 @@ def _coherent(people: Floats, luck: Floats, male: npt.NDArray[np.bool_]) -> Floa
     put("hair_length", np.where(short, 0.0, get("hair_length")))  # 0: none below the ears
     bald = male & lucky("hair_volume", 0.12)
     put("hairline", np.where(bald, 1.5, np.where(male, get("hairline"), get("hairline") - 0.05)))
+    put("hair_volume", get("hair_volume") + np.where(get("hair_curl") > 0.75, 0.12, 0.0))
     fringe = ~bald & lucky("hairline", 0.22)
     put("hairline", np.where(fringe, 0.36 + 0.3 * (get("hairline") - 0.41), get("hairline")))
     put("hair_recess", np.where(male, get("hair_recess"), np.minimum(get("hair_recess"), 0.15)))

@@ -6,8 +6,9 @@ import numpy as np
 
 from facespec.data.embedded.canvas import REGIONS, Canvas, Palette
 from facespec.data.embedded.geometry import Field, clip, cover, ellipse, smooth
-from facespec.data.embedded.head import Camera, Columns
+from facespec.data.embedded.head import Columns
 from facespec.data.embedded.scenes import OCCLUDERS, SHAPES
+from facespec.data.embedded.view import Camera
 
 
 def paint_background(scene: Columns, view: Camera, palette: Palette) -> Canvas:

@@ -16,7 +16,7 @@ REGIONS: dict[str, int] = {
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601 weights of red, green and blue
 
-Colour = npt.NDArray[np.float32]  # (channels, n, 1)
+Colour = Field  # (channels, n, 1)
 Palette = dict[str, Colour]
 
 SKIN = ((0.97, 0.83, 0.74), (0.91, 0.72, 0.58), (0.78, 0.57, 0.42), (0.62, 0.43, 0.31), (0.47, 0.32, 0.24))
@@ -27,7 +27,7 @@ IRIS = ((0.55, 0.70, 0.80), (0.42, 0.55, 0.45), (0.45, 0.32, 0.16), (0.25, 0.15,
 class Canvas:
     """Colour (channels, n, pixels) and region (n, pixels), painted over from back to front."""
 
-    def __init__(self, colour: npt.NDArray[np.float32], region: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, colour: Field, region: npt.NDArray[np.uint8]) -> None:
         self.colour = colour
         self.region = region
 
@@ -38,7 +38,7 @@ class Canvas:
         fill[...] = colour
         return cls(fill, np.full((n, pixels), region, np.uint8))
 
-    def paint(self, alpha: Field, colour: npt.NDArray[np.float32]) -> None:
+    def paint(self, alpha: Field, colour: Field) -> None:
         """Mix `colour` (channels, n, 1 or pixels) in by `alpha` (n, pixels)."""
         for own, new in zip(self.colour, colour, strict=True):
             own += alpha * (new - own)

@@ -8,7 +8,7 @@ import numpy as np
 
 from facespec.data.embedded.canvas import REGIONS, Canvas, Palette
 from facespec.data.embedded.geometry import Field, between, clip, cover, ellipse, line, smooth
-from facespec.data.embedded.head import Columns, Point
+from facespec.data.embedded.head import Columns, Point, in_face
 
 
 @dataclass(frozen=True)
@@ -26,23 +26,15 @@ class Face:
     y: Field
     z: Field
     soft: Field
+    ax: Field
+    side: Field
+    front: Field
 
-    @property
-    def ax(self) -> Field:
-        return np.abs(self.x)
-
-    @property
-    def side(self) -> Field:
-        return np.where(self.x < 0.0, np.float32(-1.0), np.float32(1.0))
-
-    @property
-    def front(self) -> Field:
-        return smooth((self.z - 0.18) / 0.10)
-
-
-def face_of(who: Columns, act: Columns, scene: Columns, *, point: Point, soft: Field) -> Face:
-    x, y, z = point
-    return Face(who, act, scene, x, np.where(y < 0.0, y / who["face_length"], y), z, soft)
+    @classmethod
+    def seen(cls, who: Columns, act: Columns, scene: Columns, *, point: Point, soft: Field) -> Face:
+        x, y, z = point
+        side = np.where(x < 0.0, np.float32(-1.0), np.float32(1.0))
+        return cls(who, act, scene, x, in_face(who, y), z, soft, np.abs(x), side, smooth((z - 0.18) / 0.10))
 
 
 def paint_nose(face: Face, canvas: Canvas, palette: Palette) -> None:
@@ -100,7 +92,8 @@ def _lids(face: Face) -> tuple[Field, Field]:
     narrow = narrow + 0.22 * act["au1"] * act["au4"] * (1.0 - act["au5"])
     shut = clip(scene["blink"])
     upper = opening * np.maximum(wide - narrow, 0.18) * (1.0 - 0.95 * shut)
-    lower = opening * 0.62 * np.maximum(1.0 + 0.20 * act["au5"] - 0.55 * act["au6"] - 0.45 * act["au7"] - 0.5 * act["au9"], 0.1)
+    pushed = 0.55 * act["au6"] + 0.45 * act["au7"] + 0.5 * act["au9"]
+    lower = opening * 0.62 * np.maximum(1.0 + 0.20 * act["au5"] - pushed, 0.1)
     return upper, lower * (1.0 - 0.6 * shut)
 
 
@@ -131,13 +124,14 @@ def paint_brows(face: Face, canvas: Canvas, palette: Palette) -> None:
 
 
 def paint_folds(face: Face, canvas: Canvas, palette: Palette) -> None:
-    """Lines that movements and years fold into the skin."""
+    """Lines that movements and years fold into cheeks and forehead."""
     who, act, ax, y = face.who, face.act, face.ax, face.y
     old = 0.45 * np.maximum(who["age"] - 0.45, 0.0)
     corner_x, corner_y = who["mouth_width"] * (1.0 + 0.2 * act["au12"]) + 0.07, who["mouth_height"] + 0.06 * act["au12"]
     top = who["nose_length"] + 0.06
     t = clip((top - y) / (top - corner_y))
-    path = 1.05 * who["nose_width"] + 0.035 + (corner_x - 1.05 * who["nose_width"] - 0.035) * t + 0.12 * act["au12"] * t * (1 - t)
+    wing_x = 1.05 * who["nose_width"] + 0.035
+    path = wing_x + (corner_x - wing_x) * t + 0.12 * act["au12"] * t * (1.0 - t)
     depth = 0.10 + old + 0.55 * act["au12"] + 0.65 * act["au9"] + 0.15 * act["au15"]
     fold = line(ax - path, 0.010, face.soft * 1.1) * between(y, corner_y, top, 0.09) * face.front
     canvas.paint(clip(depth, 0.0, 0.75) * fold, palette["skin_shadow"])
@@ -148,10 +142,17 @@ def paint_folds(face: Face, canvas: Canvas, palette: Palette) -> None:
         wrinkle = line(y - row + 0.10 * ax * ax - 0.05 * act["au1"], 0.007, face.soft) * width * face.front
         strength = clip(0.35 * act["au1"] + 0.3 * act["au2"] + old, 0.0, 0.6)
         canvas.paint(strength * wrinkle, palette["skin_shadow"])
+
+
+def paint_eye_folds(face: Face, canvas: Canvas, palette: Palette) -> None:
+    """Crow's feet and the pouch below the eye."""
+    who, act, ax, y = face.who, face.act, face.ax, face.y
+    old = 0.45 * np.maximum(who["age"] - 0.45, 0.0)
     outer = who["eye_spacing"] + who["eye_width"]
     for slope in (-0.55, 0.0, 0.55):
-        ray = line(y - 0.02 - slope * (ax - outer + 0.03), 0.006, face.soft) * between(ax, outer + 0.035, outer + 0.14, 0.03)
+        ray = line(y - 0.02 - slope * (ax - outer + 0.03), 0.006, face.soft)
+        ray = ray * between(ax, outer + 0.035, outer + 0.14, 0.03)
         canvas.paint(clip(0.55 * act["au6"] + 0.8 * old, 0.0, 0.6) * ray * face.front, palette["skin_shadow"])
-    pouch = line(ellipse(ax - who["eye_spacing"], y + 0.0, 0.17, 0.125), 0.008, face.soft) * smooth((-0.03 - y) / 0.04)
+    pouch = line(ellipse(ax - who["eye_spacing"], y, 0.17, 0.125), 0.008, face.soft) * smooth((-0.03 - y) / 0.04)
     canvas.paint(clip(0.10 + 0.8 * old + 0.40 * act["au6"] + 0.15 * act["au7"], 0.0, 0.6) * pouch * face.front,
                  palette["skin_shadow"])  # fmt: skip

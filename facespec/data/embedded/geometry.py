@@ -7,10 +7,12 @@ a test reads this package's syntax trees and refuses anything else.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-Field = npt.NDArray[np.float32]  # (n, pixels), or (n, 1) for one number per image
+Field = npt.NDArray[np.floating[Any]]  # float32 (n, pixels), or (n, 1) for one number per image
 Words = npt.NDArray[np.uint32]
 
 HALF_SQRT2 = 0.7071067811865476  # sine and cosine of 45 degrees

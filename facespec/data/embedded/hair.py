@@ -24,35 +24,40 @@ from facespec.data.embedded.head import Columns, Distance, Point
 def hair_distance(who: Columns, act: Columns) -> Distance:
     """Signed distance to the hair; positive everywhere for the bald. Hair does not move with expressions."""
     volume = who["hair_volume"]
-    long = who["hair_length"] < -0.2
-    absent = np.where(who["hairline"] > 1.0, np.float32(2.0), np.float32(0.0))
+    curly = np.maximum(who["hair_curl"] - 0.45, 0.0)
+    none, far = np.float32(0.0), np.float32(2.0)  # what is absent is far away
+    short = np.where(who["hair_length"] < -0.2, none, far)
+    bunless = np.where(who["hair_bun"] > 0.0, none, far)
+    absent = np.where(who["hairline"] > 1.0, far, none)
 
     def distance(point: Point) -> Field:
         x, y, z = point
         width = who["head_width"] + 0.6 * volume
         cap = ellipsoid((x, y - 0.29, z + 0.11), (width, 0.73 + volume, 0.80 + 0.5 * volume))
-        cap = cap + 0.05 * who["hair_curl"] * volume * _curls(point)
+        cap = cap + 0.35 * curly * volume * _curls(point)
         cap = smooth_max(cap, 0.6 * (_lower_edge(who, point) - y), 0.06)
         fall = ellipsoid((x, y + 0.15, z + 0.26), (width + 0.05 + 0.4 * volume, 1.6, 0.62 + 0.4 * volume))
         fall = smooth_max(fall, who["hair_length"] - y, 0.10)
         fall = smooth_max(fall, 0.8 * (z - 0.14 - 0.25 * (y - 0.3)), 0.08)
         fall = smooth_max(fall, y - 0.75, 0.3)
-        cap = np.where(long, smooth_min(cap, fall, 0.10), cap)
-        bun = ellipsoid((x, y - 0.82, z + 0.52), (who["hair_bun"] + 0.02, who["hair_bun"] + 0.02, who["hair_bun"] + 0.02))
-        cap = np.where(who["hair_bun"] > 0.0, smooth_min(cap, bun, 0.05), cap)
-        return cap + absent
+        cap = smooth_min(cap, fall + short, 0.10)
+        bx, by, bz = x, y - 0.82, z + 0.52
+        bun = np.sqrt(bx * bx + by * by + bz * bz) - who["hair_bun"] + bunless
+        return smooth_min(cap, bun, 0.05) + absent
 
     return distance
 
 
 def _curls(point: Point) -> Field:
-    """Ripples between -1 and 1: tent waves along the three axes."""
-    total = 0.0
-    for axis, per_unit in zip(point, (4.1, 4.7, 4.4), strict=True):
-        phase = axis * per_unit - np.floor(axis * per_unit)
-        tent = np.abs(phase - 0.5) * 4.0 - 1.0
-        total = total + tent * (1.5 - 0.5 * tent * tent)
-    return total * (1.0 / 3.0)
+    """Locks: waves along the three axes, between -1 and 1."""
+    x, y, z = point
+    return (_tents(x * 3.1 + 0.2) + _tents(y * 3.7) + _tents(z * 3.4)) * (1.0 / 3.0)
+
+
+def _tents(t: Field) -> Field:
+    """A rounded wave of period 1 between -1 and 1."""
+    tent = np.abs(t - np.floor(t) - 0.5) * 4.0 - 1.0
+    return tent * (1.5 - 0.5 * tent * tent)
 
 
 def _lower_edge(who: Columns, point: Point) -> Field:
@@ -60,6 +65,7 @@ def _lower_edge(who: Columns, point: Point) -> Field:
     x, _, z = point
     front = who["hairline"] + who["hair_part"] * x
     recess = who["hair_recess"] * bump((np.abs(x) - 0.42, z - 0.5, z * 0.0), (0.30, 0.5, 1.0))
+    front = front + 0.05 * who["hair_curl"] * (_tents(x * 5.3) + 0.5 * _tents(x * 11.7 + 0.3))
     sides = -0.42 + 0.44 * smooth((z + 0.22) / 0.16)
     return sides + (front + recess - sides) * smooth((z - 0.06) / 0.36)
 

@@ -1,9 +1,8 @@
-"""The solid head: distances to its skin, and the point of skin that each pixel sees (sphere tracing)."""
+"""The solid head: signed distances to its skin, from identity and action units."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,61 +13,6 @@ Distance = Callable[[Point], Field]
 Columns = dict[str, Field]  # one (n, 1) array per parameter
 Solid = Callable[[Columns, Columns], Distance]  # from identity and action units
 
-STEPS, MORE_STEPS = 6, 18  # of sphere tracing: all rays, then those that are not there yet
-ARRIVED = 0.004  # head units, a tenth of a pixel at 48 px
-FARTHEST = 1.45  # no part of head or hair is farther from the origin, in head units
-
-
-@dataclass(frozen=True)
-class Camera:
-    """Pixels in the frame of the head: pixel (u, v) at depth w lies at `origin` + w `forward`.
-
-    `origin`: three (n, pixels) arrays; `forward`, `light`: three (n, 1) arrays; `pixel` (n, 1): a pixel's width;
-    `u`, `v` (n, pixels): image coordinates in head units before the head is turned.
-    """
-
-    origin: Point
-    forward: Point
-    light: Point
-    pixel: Field
-    u: Field
-    v: Field
-
-    def at(self, depth: Field) -> Point:
-        ox, oy, oz = self.origin
-        fx, fy, fz = self.forward
-        return ox + depth * fx, oy + depth * fy, oz + depth * fz
-
-
-def camera(scene: Columns, size: int) -> Camera:
-    """Rays of an image of `size` x `size` pixels, orthographic."""
-    index = np.arange(size * size, dtype=np.int64)
-    column, row = (index % size).astype(np.float32), (index // size).astype(np.float32)
-    half = np.float32(size / 2)
-    u = ((column[None] + np.float32(0.5)) / half - np.float32(1)) * scene["scale"] - scene["shift_x"]
-    v = (np.float32(1) - (row[None] + np.float32(0.5)) / half) * scene["scale"] - scene["shift_y"]
-    length = np.sqrt(scene["light_x"] * scene["light_x"] + scene["light_y"] * scene["light_y"] + 1.0)
-    zero, one = np.zeros_like(length), np.ones_like(length)
-    light = tuple(part / length for part in (scene["light_x"], scene["light_y"], one))
-    return Camera(
-        origin=_into_head(scene, (u, v, zero)),
-        forward=_into_head(scene, (zero, zero, one)),
-        light=_into_head(scene, (light[0], light[1], light[2])),
-        pixel=scene["scale"] / half,
-        u=u,
-        v=v,
-    )
-
-
-def _into_head(scene: Columns, vector: Point) -> Point:
-    """Undo roll (about z), then pitch (about x), then yaw (about y)."""
-    x, y, z = vector
-    c, s = scene["roll_c"], scene["roll_s"]
-    x, y = c * x + s * y, c * y - s * x
-    c, s = scene["pitch_c"], scene["pitch_s"]
-    y, z = c * y + s * z, c * z - s * y
-    c, s = scene["yaw_c"], scene["yaw_s"]
-    return c * x - s * z, y, c * z + s * x
 
 
 def jaw_drop(act: Columns, y: Field) -> Field:
@@ -76,6 +20,11 @@ def jaw_drop(act: Columns, y: Field) -> Field:
     drop = 0.15 * act["au26"] + 0.02 * act["au16"]
     share = smooth((-0.56 - y) / 0.36) * smooth((y + 1.75) / 0.45)
     return y + drop * share
+
+
+def in_face(who: Columns, y: Field) -> Field:
+    """Height on an average face: below the eyes, faces differ in length."""
+    return np.maximum(y, 0.0) + np.minimum(y, 0.0) / who["face_length"]
 
 
 def skin_distance(who: Columns, act: Columns) -> Distance:
@@ -86,7 +35,7 @@ def skin_distance(who: Columns, act: Columns) -> Distance:
         ax = np.abs(x)
         skull = ellipsoid((x, y - 0.27, z + 0.10), (who["head_width"], 0.73, 0.80))
         y = jaw_drop(act, y)
-        y = np.where(y < 0.0, y / who["face_length"], y)
+        y = in_face(who, y)
         face = ellipsoid((x, y + 0.16, z - 0.08), (who["head_width"] * 0.87, 0.72, 0.62))
         jaw = ellipsoid((x, y - who["jaw_height"], z - 0.12), (who["jaw_width"], 0.36, 0.50))
         chin = ellipsoid((x, y - who["chin_length"], z - who["chin_forward"]), (who["chin_width"], 0.13, 0.16))
@@ -123,8 +72,9 @@ def _relief(who: Columns, act: Columns, point: Point) -> Field:
     wing = who["nose_length"] + 0.03 + 0.04 * act["au9"]
     height = height + 0.07 * bump((x - who["nose_width"], y - wing, z - 0.68), (0.09, 0.10, 0.22))
     press = 1.0 - 0.4 * clip(act["au23"])
-    height = height + (0.4 * who["lip_upper"] + 0.035) * press * bump((x, y - mouth - 0.05, z - 0.62), (0.26, 0.09, 0.3))
-    return height + (0.4 * who["lip_lower"] + 0.03) * press * bump((x, y - mouth + 0.07, z - 0.62), (0.24, 0.09, 0.3))
+    upper, lower = 0.4 * who["lip_upper"] + 0.035, 0.4 * who["lip_lower"] + 0.03
+    height = height + upper * press * bump((x, y - mouth - 0.05, z - 0.62), (0.26, 0.09, 0.3))
+    return height + lower * press * bump((x, y - mouth + 0.07, z - 0.62), (0.24, 0.09, 0.3))
 
 
 def ear_distance(who: Columns, point: Point) -> Field:
@@ -136,53 +86,3 @@ def ear_distance(who: Columns, point: Point) -> Field:
     return ellipsoid((beyond - stand * (0.35 - (z + 0.06) * 3.0), y + 0.06, z + 0.06), (0.055, size, size * 0.62))
 
 
-def trace(view: Camera, solid: Solid, who: Columns, act: Columns) -> tuple[Field, Field]:
-    """Depth of the surface along each ray, and how much of the pixel it covers; misses are seen at their nearest."""
-    square = FARTHEST * FARTHEST - view.u * view.u - view.v * view.v
-    depth = np.sqrt(np.maximum(square, 0.01))
-    march = _march(view.at, solid(who, act), depth=depth, steps=STEPS)
-    on_way = (march.nearest > ARRIVED) & (march.depth > -FARTHEST) & (square > 0.0)
-    image, _ = np.nonzero(on_way)
-    origin = tuple(part[on_way] for part in view.origin)
-    forward = tuple(part[image, 0] for part in view.forward)
-    few = solid({name: column[image, 0] for name, column in who.items()},
-                {name: column[image, 0] for name, column in act.items()})  # fmt: skip
-
-    def at(depth: Field) -> Point:
-        x, y, z = (o + depth * f for o, f in zip(origin, forward, strict=True))
-        return x, y, z
-
-    rest = _march(at, few, depth=march.depth[on_way], steps=MORE_STEPS)
-    closer = rest.nearest < march.nearest[on_way]
-    march.best[on_way] = np.where(closer, rest.best, march.best[on_way])
-    march.nearest[on_way] = np.where(closer, rest.nearest, march.nearest[on_way])
-    return march.best, clip(1.0 - np.maximum(march.nearest - ARRIVED, 0.0) / view.pixel)
-
-
-@dataclass(frozen=True)
-class _March:
-    """Where rays are, and where on their way they came nearest."""
-
-    depth: Field
-    nearest: Field
-    best: Field
-
-
-def _march(at: Callable[[Field], Point], distance: Distance, *, depth: Field, steps: int) -> _March:
-    nearest, best = np.full_like(depth, 9.0), depth
-    for _ in range(steps):
-        d = distance(at(depth))
-        closer = d < nearest
-        nearest, best = np.where(closer, d, nearest), np.where(closer, depth, best)
-        depth = depth - d
-    return _March(depth, nearest, best)
-
-
-def normals(point: Point, distance: Distance) -> Point:
-    """Unit normals in the frame of the head, from differences of the distance."""
-    step = np.float32(0.012)
-    x, y, z = point
-    here = distance(point)
-    nx, ny, nz = (distance((x + step, y, z)) - here, distance((x, y + step, z)) - here, distance((x, y, z + step)) - here)
-    length = np.maximum(np.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
-    return nx / length, ny / length, nz / length

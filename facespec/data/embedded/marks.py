@@ -6,7 +6,7 @@ import numpy as np
 
 from facespec.data.embedded.canvas import REGIONS, Canvas, Palette
 from facespec.data.embedded.features import Face
-from facespec.data.embedded.geometry import Words, clip, cover, ellipse, lattice, line, smooth, unit
+from facespec.data.embedded.geometry import Words, clip, cover, ellipse, lattice, line, scramble, smooth, unit
 from facespec.data.embedded.hair import beard_cover, stubble
 from facespec.data.embedded.head import jaw_drop
 
@@ -16,7 +16,8 @@ def paint_marks(face: Face, canvas: Canvas, palette: Palette, *, seed: Words) ->
     who, x, soft = face.who, face.x, face.soft
     y = jaw_drop(face.act, face.y)
     word, in_x, in_y = lattice(x * 15.0, y * 15.0, seed)
-    spot = cover(ellipse(in_x - 0.5, in_y - 0.5, 0.30, 0.30), soft * 15.0) * (unit(word) < 0.55)
+    spot_x, spot_y = 0.25 + 0.5 * unit(scramble(word)), 0.25 + 0.5 * unit(scramble(word + np.uint32(1)))
+    spot = cover(ellipse(in_x - spot_x, in_y - spot_y, 0.22, 0.22), soft * 15.0) * (unit(word) < 0.6)
     where = clip(1.0 - np.abs(ellipse(face.ax - 0.22, y + 0.16, 0.30, 0.16)) / 0.30) * smooth((0.05 - y) / 0.06)
     canvas.paint(0.42 * who["freckles"] * spot * where * face.front, palette["skin_shadow"])
     scar_y = y - who["scar_y"] - who["scar_slope"] * (x - who["scar_x"])
@@ -25,7 +26,8 @@ def paint_marks(face: Face, canvas: Canvas, palette: Palette, *, seed: Words) ->
     canvas.paint(0.6 * who["scar"] * scar, palette["skin_shadow"])
     canvas.mark(scar * (who["scar"] > 0.0), REGIONS["marks"])
     size = np.maximum(who["mole_size"], 0.001)
-    mole = cover(ellipse(x - who["mole_x"], y - who["mole_y"], size, size), soft) * face.front * (who["mole_size"] > 0.0)
+    mole = cover(ellipse(x - who["mole_x"], y - who["mole_y"], size, size), soft)
+    mole = mole * face.front * (who["mole_size"] > 0.0)
     canvas.paint(0.85 * mole, palette["skin_dark"])
     canvas.mark(mole, REGIONS["marks"])
 
@@ -50,8 +52,8 @@ def paint_glasses(face: Face, canvas: Canvas, palette: Palette) -> None:
     boxy = np.maximum(np.abs(dx) - rx, np.abs(y) - ry)
     lens = 0.5 * (lens + boxy)
     rim = line(lens, 0.012, soft) * face.front
-    bridge = line(y - 0.05, 0.014, soft) * cover(np.maximum(ax + rx - who["eye_spacing"] - 0.01, lens * 0.0 - lens), soft)
-    temple = line(y - 0.055, 0.014, soft) * smooth((ax - who["eye_spacing"] - rx) / 0.03) * smooth((face.z + 0.10) / 0.05)
+    bridge = line(y - 0.05, 0.014, soft) * cover(np.maximum(dx + rx, -lens), soft)
+    temple = line(y - 0.055, 0.014, soft) * smooth((dx + 0.01 - rx) / 0.03) * smooth((face.z + 0.10) / 0.05)
     frame = np.maximum(np.maximum(rim, bridge * face.front), temple) * worn
     canvas.paint((0.45 + 0.5 * np.maximum(who["glasses"], shaded)) * frame, palette["frame"])
     canvas.mark(frame, REGIONS["marks"])

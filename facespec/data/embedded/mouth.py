@@ -30,7 +30,8 @@ def shape(face: Face) -> Mouth:
     smile, sad, stretch = act["au12"], act["au15"], act["au20"]
     drop, tight, low = act["au26"], act["au23"], act["au16"]
     lean = 1.0 + who["asymmetry_mouth"] * clip(face.x / 0.2, -1.0, 1.0)
-    half = who["mouth_width"] * (1.0 + 0.34 * smile + 0.30 * stretch - 0.16 * tight - 0.22 * drop * (1.0 - clip(stretch + smile)))
+    rounded = 0.22 * drop * (1.0 - clip(stretch + smile))
+    half = who["mouth_width"] * (1.0 + 0.34 * smile + 0.30 * stretch - 0.16 * tight - rounded)
     s = clip(face.ax / half)
     ss = s * s
     round_ = np.sqrt(np.maximum(1.0 - ss, 0.0))  # a round opening when the jaw drops, crescents when it does not

@@ -9,17 +9,18 @@ from facespec.data.embedded import anatomy, scenes
 from facespec.data.embedded.action_units import UNITS
 from facespec.data.embedded.backdrop import paint_background, paint_body, paint_occluder
 from facespec.data.embedded.canvas import REGIONS, Canvas, Palette, palette
-from facespec.data.embedded.features import Face, face_of, paint_brows, paint_eyes, paint_folds, paint_nose
+from facespec.data.embedded.features import Face, paint_brows, paint_eye_folds, paint_eyes, paint_folds, paint_nose
 from facespec.data.embedded.geometry import Field, Words, clip, cover, ellipse, scramble
 from facespec.data.embedded.hair import hair_distance, strands
-from facespec.data.embedded.head import Camera, Columns, Point, camera, ear_distance, normals, skin_distance, trace
+from facespec.data.embedded.head import Columns, Point, ear_distance, skin_distance
 from facespec.data.embedded.marks import paint_beard, paint_glasses, paint_marks
 from facespec.data.embedded.mouth import paint_mouth
+from facespec.data.embedded.view import FARTHEST, Camera, camera, normals, trace
 
 Floats = npt.NDArray[np.float64]
 Bytes = npt.NDArray[np.uint8]
 
-TILE = 1 << 16  # pixels worked on at once: their arrays fit a processor's cache
+TILE = 1 << 15  # pixels worked on at once: their arrays fit a processor's cache
 
 
 def paint(people: Floats, units: Floats, scene: Floats, *, keys: npt.NDArray[np.uint64], size: int, channels: int
@@ -65,15 +66,19 @@ def _tile(who: Columns, act: Columns, scene: Columns, *, keys: npt.NDArray[np.ui
 def _paint_head(who: Columns, act: Columns, scene: Columns, *, view: Camera, canvas: Canvas, colours: Palette,
                 body: Field) -> None:  # fmt: skip
     """Skin, with hair behind and before it."""
-    skin_depth, skin_alpha = trace(view, skin_distance, who, act)
-    hair_depth, hair_alpha = trace(view, hair_distance, who, act)
+    skin_depth, skin_alpha = trace(view, skin_distance, who, act=act, until=-FARTHEST)
+    hidden = skin_depth - 0.1 - (1.0 - np.floor(skin_alpha)) * FARTHEST
+    hair_depth, hair_alpha = trace(view, hair_distance, who, act=act, until=hidden)
     seed = person_seed(who)
-    hair_alpha = hair_alpha * (hair_depth > body)
+    hair_alpha = hair_alpha * (hair_depth > np.maximum(body, hidden))
     skin_alpha = skin_alpha * (skin_depth > body - 0.25)
-    wisps = _lit_hair(view, view.at(hair_depth), scene, colours=colours, seed=seed, normal=normals(view.at(hair_depth), hair_distance(who, act)))
+    normal = normals(view, hair_distance, who, act=act, depth=hair_depth, seen=hair_alpha)
+    wisps = _lit_hair(view, view.at(hair_depth), scene, colours=colours, seed=seed, normal=normal)
     canvas.paint(hair_alpha, wisps)
     canvas.mark(hair_alpha, REGIONS["hair"])
-    face = _lit_skin(who, act, scene, view=view, point=view.at(skin_depth), colours=colours, seed=seed)
+    face = _painted_skin(who, act, scene, view=view, point=view.at(skin_depth), colours=colours, seed=seed)
+    normal = normals(view, skin_distance, who, act=act, depth=skin_depth, seen=skin_alpha)
+    face.colour = face.colour * _light(view, normal, scene)
     canvas.paint(skin_alpha, face.colour)
     canvas.mark(skin_alpha, face.region)
     before = hair_alpha * clip((hair_depth - skin_depth) / 0.02 + 0.5)
@@ -93,13 +98,15 @@ def _light(view: Camera, normal: Point, scene: Columns) -> Field:
     return scene["ambient"] * (0.85 + 0.15 * normal[1]) + scene["diffuse"] * wrapped
 
 
-def _lit_skin(who: Columns, act: Columns, scene: Columns, *, view: Camera, point: Point, colours: Palette, seed: Words
-              ) -> Canvas:  # fmt: skip
-    face = face_of(who, act, scene, point=point, soft=view.pixel * 1.1)
+def _painted_skin(who: Columns, act: Columns, scene: Columns, *, view: Camera, point: Point, colours: Palette,
+                  seed: Words) -> Canvas:  # fmt: skip
+    face = Face.seen(who, act, scene, point=point, soft=view.pixel * 1.1)
     canvas = Canvas.filled(colours["skin"], region=REGIONS["outline"], pixels=face.x.shape[1])
     _paint_ears(face, canvas, colours, point=point)
-    canvas.paint(0.35 * clip(1.0 - ellipse(face.ax - 0.36, face.y + 0.24, 0.12, 0.10) / 0.12) * face.front, colours["blush"])
+    cheek = clip(1.0 - ellipse(face.ax - 0.36, face.y + 0.24, 0.12, 0.10) / 0.12)
+    canvas.paint(0.35 * cheek * face.front, colours["blush"])
     paint_folds(face, canvas, colours)
+    paint_eye_folds(face, canvas, colours)
     paint_beard(face, canvas, colours, seed=seed)
     paint_nose(face, canvas, colours)
     paint_eyes(face, canvas, colours)
@@ -107,7 +114,6 @@ def _lit_skin(who: Columns, act: Columns, scene: Columns, *, view: Camera, point
     paint_mouth(face, canvas, colours)
     paint_marks(face, canvas, colours, seed=seed)
     paint_glasses(face, canvas, colours)
-    canvas.colour = canvas.colour * _light(view, normals(point, skin_distance(who, act)), scene)
     return canvas
 
 
@@ -117,11 +123,12 @@ def _paint_ears(face: Face, canvas: Canvas, colours: Palette, *, point: Point) -
     canvas.mark(ear, REGIONS["ears"])
     rim = ellipse(point[2] + 0.04, point[1] + 0.04, 0.36 * size, 0.66 * size)
     canvas.paint(0.45 * ear * cover(rim, 0.04), colours["skin_shadow"])
-    canvas.paint(0.7 * ear * cover(ellipse(point[2] - 0.01, point[1] + 0.07, 0.16 * size, 0.25 * size), 0.03), colours["skin_dark"])
+    hole = ellipse(point[2] - 0.01, point[1] + 0.07, 0.16 * size, 0.25 * size)
+    canvas.paint(0.7 * ear * cover(hole, 0.03), colours["skin_dark"])
 
 
 def _lit_hair(view: Camera, point: Point, scene: Columns, *, colours: Palette, seed: Words, normal: Point
-              ) -> npt.NDArray[np.float32]:  # fmt: skip
+              ) -> Field:  # fmt: skip
     tone = strands(point, seed)
     canvas = Canvas.filled(colours["hair"], region=REGIONS["hair"], pixels=tone.shape[1])
     canvas.paint(0.55 * clip(-tone), colours["hair_dark"])
@@ -129,7 +136,7 @@ def _lit_hair(view: Camera, point: Point, scene: Columns, *, colours: Palette, s
     return canvas.colour * _light(view, normal, scene)
 
 
-def _blurred(picture: npt.NDArray[np.float32], share: Field) -> npt.NDArray[np.float32]:
+def _blurred(picture: Field, share: Field) -> Field:
     """Mix each pixel with its neighbours 1, 2, 4, ... pixels away, out to 1/48 of the picture."""
     reach = 1
     while reach * 48 <= picture.shape[-1]:
@@ -144,7 +151,7 @@ def _blurred(picture: npt.NDArray[np.float32], share: Field) -> npt.NDArray[np.f
     return picture
 
 
-def _developed(picture: npt.NDArray[np.float32], scene: Columns, keys: npt.NDArray[np.uint64]) -> Bytes:
+def _developed(picture: Field, scene: Columns, keys: npt.NDArray[np.uint64]) -> Bytes:
     """Exposure, haze and sensor noise; then whole grey levels."""
     size = picture.shape[-1]
     gain, lift = scene["gain"][:, :, None], scene["lift"][:, :, None]
@@ -152,7 +159,9 @@ def _developed(picture: npt.NDArray[np.float32], scene: Columns, keys: npt.NDArr
     low = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)[:, None]
     high = (keys >> np.uint64(32)).astype(np.uint32)[:, None]
     words = scramble(scramble(np.arange(size * size, dtype=np.uint32)[None] ^ low) + high)
-    four = sum((words >> np.uint32(shift) & np.uint32(255)).astype(np.int32) for shift in (0, 8, 16, 24))
+    four = np.zeros(words.shape, np.int32)
+    for shift in (0, 8, 16, 24):
+        four += (words >> np.uint32(shift) & np.uint32(255)).astype(np.int32)
     grain = (four - 510).astype(np.float32) * np.float32(1.0 / 147.8)  # standard deviation 1
     level = level + (grain * scene["noise"]).reshape(len(keys), size, size)
     return np.floor(clip(level + np.float32(0.5), 0.0, 255.0)).astype(np.uint8)

@@ -1,71 +1,25 @@
-"""Which faces fill the three roles: people, expressions, scenes; every random number is drawn here, before any pixel."""
+"""Which faces fill the three roles: people, expressions, scenes; all random numbers are drawn before any pixel."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from facespec.data.embedded import action_units, anatomy, scenes
+from facespec.data.embedded.production import chunks, description, imported, render
+from facespec.data.embedded.stimuli import Codes, Stimuli, with_expression, with_identity
 from facespec.study.params import Data
 from facespec.study.tables import LABELS
 from facespec.study.vocabulary import EXPRESSIONS, SESSIONS, TEST, TRAIN, VIEWS, Expression, Role, View
 
-Floats = npt.NDArray[np.float64]
-Codes = npt.NDArray[np.int64]
+__all__ = ["Stimuli", "chunks", "description", "draw", "imported", "render", "with_expression", "with_identity"]
 
 # FER2013's training images per expression [P], of 28,709
 FREQUENCIES: dict[Expression, int] = {
     Expression.ANGRY: 3995, Expression.DISGUST: 436, Expression.FEAR: 4097, Expression.HAPPY: 7215,
     Expression.NEUTRAL: 4965, Expression.SAD: 4830, Expression.SURPRISE: 3171,
 }  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class Stimuli:
-    """Everything that decides n pictures, row by row.
-
-    `labels`: `study.tables.LABELS`; `people` (n, identity parameters); `codes` (n,) expression in enum order;
-    `intensity` (n,); `style`, `idle` (n, 13); `scene` (n, scene parameters); `keys` (n,) uint64 of the pixel noise.
-    """
-
-    labels: pd.DataFrame
-    people: Floats
-    codes: Codes
-    intensity: Floats
-    style: Floats
-    idle: Floats
-    scene: Floats
-    keys: npt.NDArray[np.uint64]
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    @property
-    def units(self) -> Floats:
-        """(n, 13) intensities of the action units."""
-        return action_units.compose(self.codes, self.intensity, style=self.style, idle=self.idle)
-
-    def take(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> Stimuli:
-        """The stimuli at `indices`, in that order."""
-        at = np.asarray(indices, dtype=np.int64)
-        return Stimuli(self.labels.iloc[at].reset_index(drop=True), self.people[at], self.codes[at],
-                       self.intensity[at], self.style[at], self.idle[at], self.scene[at], self.keys[at])  # fmt: skip
-
-
-def with_expression(stimuli: Stimuli, expressions: Sequence[Expression]) -> Stimuli:
-    """The same people, scenes and noise, showing `expressions` (one per stimulus) instead; labels follow."""
-    codes = np.array([EXPRESSIONS.index(Expression(name)) for name in expressions], dtype=np.int64)
-    labels = stimuli.labels.assign(expression=[EXPRESSIONS[code].value for code in codes])
-    return replace(stimuli, codes=codes, labels=labels)
-
-
-def with_identity(stimuli: Stimuli, people: Floats) -> Stimuli:
-    """The same expressions, scenes and noise on the faces of `people` (n, identity parameters); identity labels go."""
-    return replace(stimuli, people=np.asarray(people, np.float64), labels=stimuli.labels.assign(identity=""))
 
 
 def draw(role: Role, block: Data, generator: np.random.Generator) -> Stimuli:
@@ -100,7 +54,8 @@ def _expression(block: Data, generator: np.random.Generator) -> Stimuli:
     person = np.concatenate([generator.integers(0, crowd[0], train), crowd[0] + generator.integers(0, crowd[1], test)])
     codes = np.concatenate([_skewed(train, generator), _skewed(test, generator)])
     names = np.array([f"e{index:05d}" for index in range(crowd[0] + crowd[1])])
-    return _wild(names, person, codes, splits=[TRAIN] * train + [TEST] * test, generator=generator)
+    splits = [TRAIN] * train + [TEST] * test
+    return _wild(Role.EXPRESSION, names, person=person, codes=codes, splits=splits, generator=generator)
 
 
 def _identity(block: Data, generator: np.random.Generator) -> Stimuli:
@@ -110,10 +65,10 @@ def _identity(block: Data, generator: np.random.Generator) -> Stimuli:
     codes = _skewed(len(person), generator)
     names = np.array([f"p{index:04d}" for index in range(block.identity.people)])
     splits = ([TRAIN] * train + [TEST] * test) * block.identity.people
-    return _wild(names, person, codes, splits=splits, generator=generator)
+    return _wild(Role.IDENTITY, names, person=person, codes=codes, splits=splits, generator=generator)
 
 
-def _wild(names: npt.NDArray[np.str_], person: Codes, codes: Codes, *, splits: list[str],
+def _wild(role: Role, names: npt.NDArray[np.str_], *, person: Codes, codes: Codes, splits: list[str],
           generator: np.random.Generator) -> Stimuli:  # fmt: skip
     n, crowd = len(person), len(names)
     people = anatomy.draw_people(crowd, generator, male=generator.random(crowd) < 0.5)
@@ -126,7 +81,7 @@ def _wild(names: npt.NDArray[np.str_], person: Codes, codes: Codes, *, splits: l
         "view": "",
         "session": "",
     }))  # fmt: skip
-    return Stimuli(labels, people[person], codes, 0.30 + 0.70 * generator.random(n), style[person],
+    return Stimuli(role, labels, people[person], codes, 0.30 + 0.70 * generator.random(n), style[person],
                    action_units.draw_idle(codes, generator, amount=1.0), scenes.draw_wild(n, generator),
                    _keys(n, generator))  # fmt: skip
 
@@ -144,14 +99,14 @@ def _probe(block: Data, generator: np.random.Generator) -> Stimuli:
     codes = np.array([cell[2] for cell in cells], dtype=np.int64)
     views: list[View] = [cell[3] for cell in cells]
     labels = LABELS.check(pd.DataFrame({
-        "stimulus": [f"{session}{names[who]}-{EXPRESSIONS[code].value}-{view.value}" for who, session, code, view in cells],
+        "stimulus": [f"{at}{names[who]}-{EXPRESSIONS[code].value}-{view.value}" for who, at, code, view in cells],
         "split": "probe",
         "identity": [names[who] for who in person],
         "expression": [EXPRESSIONS[code].value for code in codes],
         "view": [view.value for view in views],
         "session": [cell[1] for cell in cells],
     }))  # fmt: skip
-    return Stimuli(labels, people[person], codes, 0.70 + 0.30 * generator.random(len(cells)), style[person],
+    return Stimuli(Role.PROBE, labels, people[person], codes, 0.70 + 0.30 * generator.random(len(cells)), style[person],
                    action_units.draw_idle(codes, generator, amount=0.25), scenes.draw_probe(views, generator),
                    _keys(len(cells), generator))  # fmt: skip
 

@@ -54,7 +54,7 @@ class _Draw:
         column = COLUMNS.index(name)
         self.put(name, low + (high - low) * 0.5 * (self.uniforms[:, column] + self.more[:, column]))
 
-    def put(self, name: str, values: Floats | float) -> None:
+    def put(self, name: str, values: npt.NDArray[np.floating] | float) -> None:
         self.table[:, COLUMNS.index(name)] = values
 
     def rotation(self, axis: str, half_tangent: float) -> None:
@@ -88,7 +88,7 @@ def draw_wild(n: int, generator: np.random.Generator) -> Floats:
     draw.even("diffuse", 0.45, 0.80)
     draw.peaked("gain", 0.72, 1.18)
     draw.even("lift", 0.0, 0.10)
-    draw.peaked("tint", -0.14, 0.14)
+    draw.peaked("tint", -0.07, 0.11)
     draw.even("blur", 0.0, 0.9)
     draw.even("noise", 2.0, 11.0)
     draw.peaked("gaze_x", -0.055, 0.055)
@@ -137,7 +137,7 @@ def draw_probe(views: list[View], generator: np.random.Generator) -> Floats:
     draw.rotation("pitch", 0.03)
     draw.rotation("roll", 0.02)
     _view(draw, views)
-    draw.peaked("scale", 1.24, 1.34)
+    draw.peaked("scale", 1.13, 1.20)
     draw.peaked("shift_x", -0.05, 0.05)
     draw.peaked("shift_y", -0.02, 0.06)
     draw.peaked("light_x", -0.55, 0.25)

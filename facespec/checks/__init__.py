@@ -1,0 +1,1 @@
+"""Tables in, verdicts out: claims, replay of the published results, and what figures really show. No torch."""

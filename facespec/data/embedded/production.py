@@ -1,0 +1,115 @@
+"""Many faces at once: rendered by several processes, delivered in order, a chunk at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from facespec.data.chunks import Description, FaceChunk, Import
+from facespec.data.embedded.canvas import REGIONS
+from facespec.data.embedded.rendering import paint
+from facespec.data.embedded.stimuli import Stimuli
+from facespec.study.errors import StudyError
+
+SOURCE = "embedded faces"
+SHARD = 2048  # images per file
+JOB_PIXELS = 1 << 19  # pixels one process works on before it reports back
+
+Bytes = npt.NDArray[np.uint8]
+Pictures = tuple[Bytes, Bytes]
+
+
+def render(stimuli: Stimuli, indices: Sequence[int] | npt.NDArray[np.integer], *, size: int, channels: int) -> Pictures:
+    """Images uint8 (n, size, size) or (n, size, size, 3), and region codes uint8 (n, size, size; see `REGIONS`).
+
+    Pure: an image depends on its own row of `stimuli` only, never on order, batch or number of processes. A grey image
+    is the luminance of the RGB one, up to rounding and clipping.
+    """
+    if channels not in (1, 3) or not 32 <= size <= 512:
+        raise StudyError(f"faces of {size} px with {channels} channels; allowed: 32 to 512 px, 1 (grey) or 3 (RGB).")
+    part = stimuli.take(indices)
+    return paint(part.people, part.units, part.scene, keys=part.keys, size=size, channels=channels)
+
+
+def chunks(stimuli: Stimuli, *, size: int, channels: int, chunk: int, workers: int) -> Iterator[FaceChunk]:
+    """All faces in order, `chunk` at a time, rendered by `workers` processes (1: in this one)."""
+    n = len(stimuli)
+    jobs = _jobs(n, chunk=chunk, size=size)
+    with _Painters(stimuli, size=size, channels=channels, workers=workers) as painters:
+        parts = painters.paint(jobs)
+        for start in range(0, n, chunk):
+            stop = min(start + chunk, n)
+            done = [next(parts) for job_start, _ in jobs if start <= job_start < stop]
+            images, regions = (np.concatenate([part[which] for part in done]) for which in (0, 1))
+            yield FaceChunk(images, stimuli.labels.iloc[start:stop].reset_index(drop=True), regions)
+
+
+def _jobs(n: int, *, chunk: int, size: int) -> list[tuple[int, int]]:
+    """Bounds of the pieces of work; none crosses a chunk."""
+    step = max(1, JOB_PIXELS // (size * size))
+    return [(start, min(start + step, edge + chunk, n)) for edge in range(0, n, chunk)
+            for start in range(edge, min(edge + chunk, n), step)]  # fmt: skip
+
+
+class _Painters:
+    """Worker processes that end with the block; pieces of work are sent ahead only as far as memory should go."""
+
+    def __init__(self, stimuli: Stimuli, *, size: int, channels: int, workers: int) -> None:
+        self.stimuli, self.size, self.channels, self.workers = stimuli, size, channels, workers
+        # spawned, not forked: the same on every platform, and safe beside threads
+        self.pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if workers > 1 else None
+
+    def __enter__(self) -> _Painters:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+    def paint(self, jobs: list[tuple[int, int]]) -> Iterator[Pictures]:
+        """The pictures of each job, in order."""
+        if self.pool is None:
+            for bounds in jobs:
+                yield paint(**self._work(bounds))
+            return
+        waiting: deque[Future[Pictures]] = deque()
+        for bounds in jobs:
+            if len(waiting) >= 2 * self.workers:
+                yield waiting.popleft().result()
+            waiting.append(self.pool.submit(paint, **self._work(bounds)))
+        while waiting:
+            yield waiting.popleft().result()
+
+    def _work(self, bounds: tuple[int, int]) -> dict[str, Any]:
+        part = self.stimuli.take(range(*bounds))
+        return {"people": part.people, "units": part.units, "scene": part.scene, "keys": part.keys,
+                "size": self.size, "channels": self.channels}  # fmt: skip
+
+
+def description(stimuli: Stimuli) -> Description:
+    """What the FaceSet of `stimuli` says about itself."""
+    labels = stimuli.labels
+    counts = {"images": len(labels), "people": int(labels["identity"].nunique())}
+    counts |= {split: int((labels["split"] == split).sum()) for split in sorted(set(labels["split"]))}
+    counts |= {name: int((labels["expression"] == name).sum()) for name in sorted(set(labels["expression"]))}
+    provenance = {"source": SOURCE, "counts": counts, "excluded": [], "content": stimuli.digest()}
+    return Description(stimuli.role.value, SHARD, dict(REGIONS), provenance)
+
+
+def imported(stimuli: Stimuli, *, size: int, channels: int, workers: int, report: Callable[[int, int], None]) -> Import:
+    """Chunks and description for a FaceSet; `report` hears how many images of how many are done."""
+
+    def counted() -> Iterator[FaceChunk]:
+        done = 0
+        for chunk in chunks(stimuli, size=size, channels=channels, chunk=512, workers=workers):
+            done += len(chunk.labels)
+            yield chunk
+            report(done, len(stimuli))
+
+    return Import(counted(), description(stimuli))

@@ -1,0 +1,1 @@
+"""Tables in, Axes out. No torch, no analysis."""

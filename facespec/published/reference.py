@@ -1,0 +1,75 @@
+"""The published accuracies behind Figures 1 and S1, as facts.
+
+Source: Tazi et al. 2023, "Emergence of Interpretable Functional Specialization in Neural Networks Trained on Facial
+Expression and Identity Recognition"; the four result pickles behind these figures in its repository,
+github.com/yanistazi/Identity_Expression_Specialization, at commit e570ea8947873746021d95eee5f9701ebcd023ed.
+``reference_accuracy.csv`` holds, per bar, what follows from its 100 bootstrap resamples, rounded to 6 decimals: `mean`,
+`sd` (divisor 99), `low` and `high` (2.5 and 97.5 percentiles, linear interpolation); and `n`, the size of the test set
+[P, D: the resamples are multiples of 1 / n].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from facespec.study.errors import StudyError, did_you_mean
+from facespec.study.tables import ACCURACY, REFERENCE
+from facespec.study.vocabulary import Role, Task
+
+FIGURES = ACCURACY.columns["figure"].allowed
+TABLE = Path(__file__).with_name("reference_accuracy.csv")
+
+
+def reference_accuracy(figure: str | None = None) -> pd.DataFrame:
+    """The REFERENCE table, 16 rows; of one figure (``"1B"``, ``"1C"``, ``"S1A"``, ``"S1B"``), 4 rows."""
+    table = REFERENCE.read(TABLE)
+    if figure is None:
+        return table
+    if figure not in FIGURES:
+        raise StudyError(f"no published accuracies of figure {figure!r}: {did_you_mean(figure, FIGURES)}")
+    return table[table["figure"] == figure].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One row of the REFERENCE table: a bar of a published figure, and the file and key that hold its resamples."""
+
+    figure: str
+    trained_on: str
+    tested_on: str
+    source: str
+    mean: float
+    sd: float
+    low: float
+    high: float
+    resamples: int
+    n: int
+    file: str
+    key: str
+
+
+def published_bars(figure: str | None = None) -> list[Bar]:
+    """The rows of `reference_accuracy`, one by one."""
+    return [
+        Bar(**{str(name): value for name, value in row.items()})
+        for row in reference_accuracy(figure).to_dict("records")
+    ]
+
+
+def role_of(figure: str, tested_on: str) -> str:
+    """The role whose faces a figure tests on: the probe in 1B and 1C, the task's own training role in S1A and S1B [P]."""
+    return Role.PROBE.value if figure in ("1B", "1C") else Role(tested_on).value
+
+
+def published_chance(figure: str, tested_on: str) -> float:
+    """Accuracy of guessing, as published: 1 of 7 expressions [P], of 70 people in KDEF [P], of 1251 in VoxCeleb1 [D].
+
+    For identity in S1A it is 1/1251 too [O]: how many people the 500 published test images show is unknown, and fewer
+    would mean a higher chance.
+    """
+    if tested_on == Task.EXPRESSION:
+        return 1 / 7
+    return 1 / 70 if role_of(figure, tested_on) == Role.PROBE else 1 / 1251

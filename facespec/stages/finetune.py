@@ -1,0 +1,34 @@
+"""Fine-tune a trained network on the probe images that are not held out, for the tasks it knows."""
+
+from __future__ import annotations
+
+import torch
+
+from facespec.data.faceset import FaceSet
+from facespec.data.splits import class_codes, hold_out
+from facespec.models import checkpoints
+from facespec.models.networks import with_new_heads
+from facespec.stages.fitting import Job, complete
+from facespec.study.params import Params
+from facespec.study.paths import Paths
+from facespec.study.seeds import generator, integer_seed
+from facespec.study.vocabulary import Network, Role
+from facespec.training.fit import TaskData
+
+
+def run(paths: Paths, params: Params, *, network: Network, seed: int, device: str) -> None:
+    """Write the checkpoint and history of `network`, replicate `seed`, fitted to both probe tasks it has heads for.
+
+    The heads are new (other people than in training); everything below them starts from the trained weights.
+    """
+    faces = FaceSet.open(paths.faces(Role.PROBE))
+    rows, _ = hold_out(faces.labels, params.split, generator(params.split.seed, "split"))
+    data, classes = {}, {}
+    for task in network.tasks:
+        codes, classes[task.value] = class_codes(faces.labels, task.value)
+        data[task.value] = TaskData(faces, rows, codes[rows])
+    trained = checkpoints.load(paths.checkpoint("train", network, seed), expect=network).network
+    draws = torch.Generator().manual_seed(integer_seed(seed, "finetune", "heads"))
+    model = with_new_heads(trained, {task: len(names) for task, names in classes.items()}, generator=draws)
+    job = Job("finetune", network, seed, params.finetune, used=params.model_dump(include={"split", "finetune"}))
+    complete(paths, job, model, data, classes=classes, device=device)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facespec.published.reference import published_chance, reference_accuracy, role_of
+from facespec.study.errors import StudyError
+from facespec.study.storage import read_pickle
+
+
+def test_every_bar_is_there_once() -> None:
+    table = reference_accuracy()
+    assert len(table) == 16
+    assert not table.duplicated(["figure", "trained_on", "tested_on"]).any()
+    assert not table.duplicated(["file", "key"]).any()
+    assert table.groupby("figure")["file"].nunique().eq(1).all()
+
+
+@pytest.mark.parametrize(
+    "figure, trained_on, tested_on, mean, n, source",
+    [
+        ("1B", "expression", "identity", 0.341, 490, "KDEF"),
+        ("1B", "identity", "expression", 0.182, 490, "KDEF"),
+        ("1C", "joint", "identity", 0.985, 490, "KDEF"),
+        ("1C", "joint", "expression", 0.5466, 490, "KDEF"),
+        ("S1A", "expression", "expression", 0.433, 140, "FER2013"),
+        ("S1A", "identity", "identity", 0.900, 500, "VoxCeleb1"),
+        ("S1B", "joint", "expression", 0.558, 7178, "FER2013"),
+        ("S1B", "identity", "identity", 0.839, 40032, "VoxCeleb1"),
+    ],
+)
+def test_bars_as_the_paper_prints_them(
+    figure: str, trained_on: str, tested_on: str, mean: float, n: int, source: str
+) -> None:
+    row = reference_accuracy(figure).query("trained_on == @trained_on and tested_on == @tested_on").iloc[0]
+    assert (round(row["mean"], 4 if figure == "1C" and tested_on == "expression" else 3), row["n"], row["source"]) == (
+        mean, n, source
+    )  # fmt: skip
+
+
+def test_the_numbers_follow_from_the_pickles(published: Path) -> None:
+    """Rounded to 6 decimals, so within half a millionth."""
+    for row in reference_accuracy().itertuples():
+        values = np.array(read_pickle(published / row.file)[row.key])
+        own = [values.mean(), values.std(ddof=1), *np.percentile(values, [2.5, 97.5]), len(values)]
+        np.testing.assert_allclose([row.mean, row.sd, row.low, row.high, row.resamples], own, atol=0.51e-6, rtol=0)
+        assert np.allclose(values * row.n, np.round(values * row.n), atol=0.02), "n images make multiples of 1 / n"
+
+
+def test_sd_is_nearly_that_of_resampled_images() -> None:
+    """Another road [D]: the bootstrap of n images has binomial sd, and 100 draws estimate it within 25 %."""
+    table = reference_accuracy()
+    binomial = np.sqrt(table["mean"] * (1 - table["mean"]) / table["n"])
+    assert (np.abs(table["sd"] / binomial - 1) < 0.25).all()
+
+
+def test_transcribed_table_is_unchanged() -> None:
+    from facespec.published.reference import TABLE
+
+    assert hashlib.sha256(TABLE.read_bytes()).hexdigest().startswith("acf03d8db9306296")
+
+
+def test_roles_and_chance() -> None:
+    assert [role_of(f, t) for f in ("1B", "1C", "S1A", "S1B") for t in ("expression", "identity")] == (
+        ["probe"] * 4 + ["expression", "identity"] * 2
+    )
+    assert round(published_chance("1B", "expression"), 3) == 0.143
+    assert round(published_chance("1C", "identity"), 3) == 0.014
+    assert published_chance("S1B", "identity") == 1 / 1251
+
+
+def test_unknown_figure() -> None:
+    with pytest.raises(StudyError) as error:
+        reference_accuracy("1D")
+    assert str(error.value) == (
+        "no published accuracies of figure '1D': did you mean '1C'? Allowed: '1B', '1C', 'S1A', 'S1B'."
+    )
