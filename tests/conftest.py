@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
+import rich.console  # noqa: F401  (draws from `random` when first imported)
 
 matplotlib.use("Agg")
 

@@ -160,7 +160,10 @@ def batches(
     With a generator (training): in random order, augmented by `preset`; a last batch of one image is dropped, as
     batch norm needs two. Without (test): in the order given, all of them, not augmented.
     """
-    order = np.asarray(indices, dtype=np.int64)
+    order = np.asarray(indices)
+    if order.size and not np.issubdtype(order.dtype, np.integer):  # a mask would become images 0 and 1
+        raise TypeError(f"indices must be integers, got {order.dtype}")
+    order = order.astype(np.int64)
     if generator is not None:
         order = generator.permutation(order)
         if len(order) % batch_size == 1 and len(order) > 1:

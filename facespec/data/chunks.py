@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ import pandas as pd
 
 from facespec.study.errors import StudyError
 from facespec.study.tables import LABELS
+
+# a carriage return would tear a row of the CSV file apart, and an undecodable byte of a file name has no UTF-8
+UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +40,10 @@ class Description:
     shard_size: int
     region_codes: dict[str, int] | None
     provenance: dict[str, Any] | Callable[[], dict[str, Any]]
+
+    def __post_init__(self) -> None:
+        if self.shard_size < 1:
+            raise StudyError(f"shards of {self.shard_size} images, allowed: 1 or more.")
 
 
 @dataclass(frozen=True)
@@ -64,4 +72,9 @@ def check_chunk(chunk: FaceChunk, shape: tuple[int, ...], region_codes: dict[str
         unknown = np.setdiff1d(np.flatnonzero(np.bincount(regions.ravel())), list(region_codes.values()))
         if unknown.size:
             raise StudyError(f"regions hold {unknown.tolist()}, which the region codes {region_codes} do not name.")
-    return LABELS.check(chunk.labels)
+    labels = LABELS.check(chunk.labels)
+    for column in labels:
+        for text in labels[column]:
+            if UNWRITABLE.search(str(text)):
+                raise StudyError(f"{column} {text!r} holds a control character or an undecodable byte. Rename it.")
+    return labels

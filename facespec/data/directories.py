@@ -26,13 +26,22 @@ def replacing_directory(directory: Path, *, mark: str) -> Iterator[Path]:
             f"{directory}: something else is already here (no {mark} in it), and it is not overwritten. "
             "Move it away, or choose another directory."
         )
-    place.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
+    with _naming_a_full_disk(directory):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
+        try:
+            # mkdtemp makes private directories; faces are as readable as any other directory the user makes
+            (partial / "new").mkdir()
+            yield partial / "new"
+            _exchange(partial / "new", place, aside=partial / "old")
+        finally:
+            shutil.rmtree(partial)
+
+
+@contextmanager
+def _naming_a_full_disk(directory: Path) -> Iterator[None]:
     try:
-        # mkdtemp makes private directories; faces are as readable as any other directory the user makes
-        (partial / "new").mkdir()
-        yield partial / "new"
-        _exchange(partial / "new", place, aside=partial / "old")
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StudyError(
@@ -40,8 +49,6 @@ def replacing_directory(directory: Path, *, mark: str) -> Iterator[Path]:
                 "free some space and run the same command again."
             ) from error
         raise
-    finally:
-        shutil.rmtree(partial)
 
 
 def _exchange(new: Path, place: Path, *, aside: Path) -> None:
@@ -49,11 +56,12 @@ def _exchange(new: Path, place: Path, *, aside: Path) -> None:
     if not place.exists():
         new.rename(place)
         return
-    place.rename(aside)
     try:
+        place.rename(aside)
         new.rename(place)
-    except BaseException:
-        aside.rename(place)
+    except BaseException:  # an interrupt can come between any two steps
+        if aside.exists() and not place.exists():
+            aside.rename(place)
         raise
 
 

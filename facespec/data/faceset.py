@@ -76,6 +76,8 @@ class FaceSet:
         Raises `StudyError`, naming the file, for anything missing, truncated, of the wrong shape or inconsistent.
         """
         directory = Path(directory)
+        if not (directory / "faceset.json").is_file():
+            raise StudyError(f"{directory}: no faces here (no faceset.json in it). `facespec data build` makes them.")
         head = _head(directory, read_json(directory / "faceset.json"))
         labels = LABELS.read(directory / "labels.csv")
         if len(labels) != head.n:
@@ -178,6 +180,7 @@ def write_faceset(directory: Path, chunks: Iterable[FaceChunk], description: Des
         content = json.dumps(head, indent=2, sort_keys=True, allow_nan=False) + "\n"
         write_synced(partial / "faceset.json", content.encode())
         write_synced(partial / "labels.csv", labels.to_csv(index=False, lineterminator="\n").encode())
+        FaceSet.open(partial)  # only what can be opened may replace what could be
     return FaceSet.open(directory)
 
 
@@ -208,9 +211,12 @@ def _head(directory: Path, values: Any) -> Head:
         return Head.model_validate(values)
     except ValidationError as error:
         problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        own = problem["type"] == "value_error"  # raised by a validator of ours, already a sentence
-        sentence = str(problem["ctx"]["error"]) if own else f"{where}: got {problem['input']!r}. {problem['msg']}."
+        where = ".".join(map(str, problem["loc"])) or "the whole file"
+        sentence = f"{where}: got {problem['input']!r}. {problem['msg']}."
+        if problem["type"] == "value_error":  # raised by a validator of ours, already a sentence
+            sentence = str(problem["ctx"]["error"])
+        elif problem["type"] == "missing":
+            sentence = f"{where}: missing. Make the faces again."
         raise StudyError(f"{directory / 'faceset.json'}: {sentence}") from None
 
 

@@ -46,6 +46,7 @@ class ShardReader:
         indices = np.asarray(indices)
         if indices.ndim != 1 or (indices.size and not np.issubdtype(indices.dtype, np.integer)):
             raise TypeError(f"indices must be a 1-D array of integers, got {indices.dtype} {indices.shape}")
+        indices = indices.astype(np.int64)  # a narrow type could not be divided by a shard's size
         if indices.size and (indices.min() < 0 or indices.max() >= self._shape[0]):
             raise IndexError(
                 f"{self._directory}: indices {indices.min()}..{indices.max()} leave 0..{self._shape[0] - 1}"
@@ -148,7 +149,7 @@ def _check_shard(path: Path, shape: tuple[int, ...]) -> None:
             start, size = file.tell(), path.stat().st_size
     except FileNotFoundError:
         raise StudyError(f"{path}: no such file. Make the faces again.") from None
-    except ValueError as error:
+    except Exception as error:  # a damaged header can raise nearly anything
         raise StudyError(f"{path}: not a numpy file ({error}). Make the faces again.") from error
     if found != shape or dtype != np.uint8 or fortran:
         order = ", columns first" if fortran else ""

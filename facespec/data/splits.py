@@ -33,7 +33,8 @@ def hold_out(labels: pd.DataFrame, rule: Split, generator: np.random.Generator) 
         test = np.flatnonzero(labels["session"] == rule.session)
     else:
         _require(labels, "identity")
-        n = max(1, round(rule.people * labels["identity"].nunique()))
+        known = labels["identity"].nunique()
+        n = max(1, min(round(rule.people * known), known - 1))
         test = np.flatnonzero(labels["identity"].isin(draw_people(labels, n, generator)))
     train = np.setdiff1d(np.arange(len(labels)), test)
     if not len(test) or not len(train):
@@ -67,6 +68,13 @@ def draw_people(labels: pd.DataFrame, n: int, generator: np.random.Generator) ->
     return tuple(people[i] for i in np.sort(generator.permutation(len(people))[:n]))
 
 
+def draw_images(labels: pd.DataFrame, at_most: int, generator: np.random.Generator) -> np.ndarray:
+    """Sorted rows of `labels`: `at_most` different images, or all of them where there are no more."""
+    _require(labels)
+    rows = labels.reset_index(drop=True).sort_values("stimulus").index.to_numpy(dtype=np.int64)
+    return np.sort(generator.permutation(rows)[:at_most])
+
+
 def class_codes(labels: pd.DataFrame, column: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """The class of every row, int64 (n,), and the names that the codes index.
 
@@ -95,7 +103,7 @@ def _require(labels: pd.DataFrame, *columns: str) -> None:
     if labels.empty:
         raise StudyError("no images to choose from.")
     for column in columns:
-        empty = labels[column] == ""
+        empty = labels[column].isna() | (labels[column] == "")
         if empty.any():
             first = labels["stimulus"][empty].iloc[0]
             raise StudyError(

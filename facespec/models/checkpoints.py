@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
@@ -87,10 +86,14 @@ def load(path: Path, *, expect: Network | None = None) -> Checkpoint:
     try:
         name = Network(description["network_name"])
         classes = {task: tuple(names) for task, names in description["classes"].items()}
-        network = _rebuilt(path, description, {task: len(names) for task, names in classes.items()}, tensors)
+        network = _rebuilt(description, {task: len(names) for task, names in classes.items()}, tensors)
         rest = {key: description[key] for key in ("preset", "params", "history")}
-    except (KeyError, AttributeError, TypeError, ValidationError) as error:
-        raise StudyError(f"{path}: its description is not one of a facespec checkpoint ({error!r}).") from error
+    except StudyError as error:
+        raise StudyError(f"{path}: {error}") from error
+    except (KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise StudyError(
+            f"{path}: its description is not one of a facespec checkpoint ({error!r}). Train it again."
+        ) from error
     if expect is not None and name is not Network(expect):
         raise StudyError(f"{path}: holds the {name.value} network, expected the {Network(expect).value} network.")
     checkpoint = Checkpoint(network=network, network_name=name, classes=classes, **rest)
@@ -102,9 +105,9 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 of names, types, shapes and values, whatever their order, device and memory format."""
     content = hashlib.sha256()
     for name in sorted(tensors):
-        array = tensors[name].detach().cpu().contiguous().numpy()
-        content.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        content.update(array.data)
+        tensor = tensors[name].detach().cpu().contiguous()
+        content.update(f"{name} {_kind(tensor)}\n".encode())
+        content.update(tensor.reshape(-1).view(torch.uint8).numpy().data)  # bytes: numpy does not know every type
     return content.hexdigest()
 
 
@@ -126,9 +129,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return description, tensors
 
 
-def _rebuilt(
-    path: Path, description: dict[str, Any], classes: dict[str, int], tensors: dict[str, torch.Tensor]
-) -> FaceNetwork:
+def _rebuilt(description: dict[str, Any], classes: dict[str, int], tensors: dict[str, torch.Tensor]) -> FaceNetwork:
     block = NetworkBlock.model_validate(description["architecture"])
     # these weights are overwritten one and all; the seed is of no consequence
     network = build(block, classes, channels=description["channels"], generator=torch.Generator().manual_seed(0))
@@ -140,7 +141,7 @@ def _rebuilt(
         if (got.shape, got.dtype) != (needed.shape, needed.dtype):
             problems.append(f"{name} is {_kind(got)}, needs {_kind(needed)}")
     if problems:
-        raise StudyError(f"{path}: the weights do not fit the network it describes: {'; '.join(problems)}.")
+        raise StudyError(f"the weights do not fit the network it describes: {'; '.join(problems)}.")
     network.load_state_dict(tensors)
     return network.eval()
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from facespec.study.errors import StudyError, did_you_mean
@@ -28,14 +29,16 @@ def pick(name: str) -> torch.device:
 
 
 @contextmanager
-def deterministic(threads: int | None = None) -> Iterator[None]:
-    """Inside, equal inputs give equal bits on one machine; everything is restored at the end, also after an error.
+def deterministic(threads: int | None = 1) -> Iterator[None]:
+    """Inside, equal inputs give equal bits on one kind of machine; everything is restored at the end, also after an error.
 
-    Deterministic kernels only, no benchmarking of kernels, full float32 (no TF32), a fixed cuBLAS workspace.
+    Deterministic kernels only, no benchmarking of kernels, full float32 (no TF32), a fixed cuBLAS workspace, and
+    `threads` threads for torch and for the linear algebra beneath numpy and scikit-learn (None: as many as they like).
 
-    What holds: the same machine (processor or GPU, library versions) and the same number of threads give the same bits.
-    Another number of threads or another machine adds floats in another order: close, not equal. `threads` sets the
-    number within this context; None keeps torch's, which is the machine's cores unless OMP_NUM_THREADS says otherwise.
+    What holds: the same processor or GPU and library versions give the same bits. With one thread, the default, the
+    number of cores does not matter; another number of threads, or another kind of machine, adds floats in another
+    order: close, not equal. One thread per network is no loss: small networks gain little from more, and several
+    networks are fitted at once.
 
     On a GPU, enter before the process's first matrix product: cuBLAS reads its workspace setting once.
     """
@@ -44,6 +47,7 @@ def deterministic(threads: int | None = None) -> Iterator[None]:
         if threads is not None:
             undo.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(threads)
+            undo.enter_context(threadpool_limits(threads, user_api="blas"))
         yield
 
 

@@ -48,13 +48,20 @@ class FaceNetwork(nn.Module):
 
     def forward(self, images: torch.Tensor, tasks: Iterable[str] | None = None) -> dict[str, torch.Tensor]:
         """Logits (n, classes) per task, of all tasks or of `tasks` only; `images` is float (n, channels, h, w)."""
+        asked = tuple(tasks or self.tasks)
+        self._check_known(asked)
         shared = self.trunk(self._checked(images))
-        return {task: self.heads[task](self._own(shared, task)) for task in tasks or self.tasks}
+        return {task: self.heads[task](self._own(shared, task)) for task in asked}
+
+    def answers(self, images: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Logits per task, each task of its own images; the trunk sees all images as one batch."""
+        self._check_known(images)
+        parts = self.trunk(self._checked(torch.cat(list(images.values())))).split([len(own) for own in images.values()])
+        return {task: self.heads[task](self._own(part, task)) for task, part in zip(images, parts, strict=True)}
 
     def penultimate(self, images: torch.Tensor, task: str) -> torch.Tensor:
         """Responses (n, d) that the head of `task` reads."""
-        if task not in self.tasks:
-            raise StudyError(f"this network does not know task {task!r}: {did_you_mean(task, self.tasks)}")
+        self._check_known([task])
         return self._own(self.trunk(self._checked(images)), task)
 
     def draw_from(self, generator: torch.Generator | None) -> None:
@@ -62,6 +69,11 @@ class FaceNetwork(nn.Module):
         for module in self.modules():
             if isinstance(module, trunks.Dropout):
                 module.generator = generator
+
+    def _check_known(self, tasks: Iterable[str]) -> None:
+        for task in tasks:
+            if task not in self.tasks:
+                raise StudyError(f"this network does not know task {str(task)!r}: {did_you_mean(task, self.tasks)}")
 
     def _own(self, shared: torch.Tensor, task: str) -> torch.Tensor:
         return self.branches[task](shared) if task in self.branches else shared

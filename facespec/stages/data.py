@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.console import RenderableType
 from rich.progress import Progress
 
 from facespec.data import fer2013, kdef, voxceleb
@@ -15,9 +16,10 @@ from facespec.data.chunks import Import
 from facespec.data.embedded import production
 from facespec.data.embedded.roles import draw
 from facespec.data.faceset import FaceSet, write_faceset
+from facespec.stages.faces_info import described
 from facespec.stages.progress import progress_bar
 from facespec.study.errors import StudyError
-from facespec.study.params import Data
+from facespec.study.params import Data, read_params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.storage import read_json, write_bytes, write_json
@@ -81,7 +83,7 @@ def _fill(paths: Paths, block: Data, role: Role, *, source: str, workers: int) -
 
 
 def _reporting(bar: Progress, name: str) -> Report:
-    task = bar.add_task(name, total=None)
+    task = bar.add_task(name, total=None, numbers="")
     return lambda done, total: bar.update(task, completed=done, total=total)
 
 
@@ -144,3 +146,17 @@ def _directory_digest(files: Mapping[str, str]) -> str:
 def opened(paths: Paths) -> list[FaceSet]:
     """The FaceSets of all three roles."""
     return [FaceSet.open(paths.faces(role)) for role in ROLES]
+
+
+def show(paths: Paths, to: Path) -> None:
+    """Draw a contact sheet of all three roles into the PNG file `to`; the same data give the same picture."""
+    # drawing libraries take a second to load, and building faces does not need them
+    from facespec.figures.style import save_png
+    from facespec.stages.faces_show import sheet
+
+    save_png(sheet(dict(zip(ROLES, opened(paths), strict=True)), read_params(paths.params).data), to)
+
+
+def info(paths: Paths) -> list[RenderableType]:
+    """What every role says about itself, for the terminal: see `faces_info.described`."""
+    return [part for faces in opened(paths) for part in described(faces)]

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.progress import Progress
 
+import facespec
 from facespec.data.batches import preset_for
 from facespec.models import checkpoints
 from facespec.models.device import deterministic, pick
 from facespec.models.networks import FaceNetwork
+from facespec.stages.progress import progress_bar
 from facespec.study.params import Finetune
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.storage import write_table
 from facespec.study.vocabulary import Network
-from facespec.training.fit import TaskData, fit
+from facespec.training.fit import Plan, Report, Status, TaskData, fit
 
 
 @dataclass(frozen=True)
@@ -39,13 +45,32 @@ def complete(
     faces = next(iter(data.values())).faces
     preset = preset_for(job.block.preset, faces.height, faces.channels)
     unfinished = paths.progress(job.stage, job.network, job.seed)
-    with deterministic():
-        history = fit(
-            model, data, job.block, preset=preset, generator=generator(job.seed, job.stage, "batches"),
-            resume=unfinished, device=pick(device),
-        )  # fmt: skip
+    with deterministic(), progress_bar() as bar:
+        plan = Plan(job.block, preset, pick(device), code=_code())
+        stream = generator(job.seed, job.stage, "batches")
+        history = fit(model, data, plan, generator=stream, unfinished=unfinished, report=_reporting(bar, job))
     where = job.stage, job.network, job.seed
     checkpoint = checkpoints.Checkpoint(model, job.network, classes, asdict(preset), job.used, history)
     checkpoints.save(paths.checkpoint(*where), checkpoint)
     write_table(paths.history(*where), pd.DataFrame(history))
     unfinished.unlink(missing_ok=True)
+
+
+def _code() -> str:
+    """A digest of the package: what an older version of it began is not continued by this one."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(facespec.__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _reporting(bar: Progress, job: Job) -> Report:
+    task = bar.add_task(f"{job.stage} {job.network.value}-{job.seed}", total=None, numbers="")
+    began = time.monotonic()
+
+    def report(status: Status) -> None:
+        speed = status.images / (time.monotonic() - began)
+        numbers = f"loss {status.loss:.3f}  accuracy {status.accuracy:.3f}  {speed:.0f} images/s"
+        bar.update(task, completed=status.step, total=status.steps, numbers=numbers)
+
+    return report

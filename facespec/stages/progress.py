@@ -7,7 +7,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def progress_bar() -> Progress:
-    """A bar with counts and remaining time, on standard error; nothing is printed where that is not a terminal."""
+    """A bar with counts, a task's `numbers` (text) and the remaining time, on standard error.
+
+    Nothing is printed where that is not a terminal.
+    """
     console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    texts = [TextColumn("{task.description}"), TextColumn("{task.fields[numbers]}")]
+    columns = texts[0], BarColumn(), MofNCompleteColumn(), texts[1], TimeRemainingColumn()
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)

@@ -67,7 +67,8 @@ def test_every_key_holds_its_own_bar_of_the_first_seed() -> None:
     whole = table(seeds=(3, 1)).query("seed == 3 and 0 <= resample < 100")
     for figure, content in zip(("1B", "1C", "S1A", "S1B"), exported(table(seeds=(3, 1))).values(), strict=True):
         for key, values in content.items():
-            own = whole[["figure", "trained_on", "tested_on"]].eq((figure, *meaning(key))).all(axis=1)
+            trained_on, tested_on = meaning(key)
+            own = (whole["figure"] == figure) & (whole["trained_on"] == trained_on) & (whole["tested_on"] == tested_on)
             assert values == whole[own].sort_values("resample")["accuracy"].tolist()
 
 

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from facespec.stages.repro import comparison
+from hypothesis import given
+from hypothesis import strategies as st
+
+from facespec.stages.repro import chains, comparison
 
 
 def run(digest: str, number: float = 0.5, *, path: str = "Results/decoding.csv") -> dict[str, Any]:
@@ -38,3 +41,12 @@ def test_other_outputs() -> None:
     assert comparison(run("a"), run("a", path="other.csv")) == (
         "Not comparable with the recorded run: its outputs are others (other seeds or stages)."
     )
+
+
+@given(st.lists(st.integers(0, 99), min_size=1, max_size=5, unique=True), st.integers(1, 20))
+def test_every_network_is_fitted_once_and_the_work_is_shared_evenly(seeds: list[int], workers: int) -> None:
+    shares = chains(seeds, workers)
+    names = ["expression", "identity", "joint"]
+    assert sorted(name for share in shares for name in share) == sorted(f"finetune@{n}-{s}" for n in names for s in seeds)
+    loads = [sum(2 if "joint" in name else 1 for name in share) for share in shares]
+    assert len(loads) <= workers and min(loads) > 0 and max(loads) - min(loads) <= 2

@@ -51,8 +51,8 @@ def paint_nose(face: Face, canvas: Canvas, palette: Palette) -> None:
     hole = cover(ellipse(ax - 0.55 * width, y - base + 0.035, 0.40 * width, 0.026), face.soft)
     canvas.paint(0.75 * hole * face.front, palette["skin_dark"])
     for height in (0.00, 0.065, 0.13):
-        fold = line(y - height - 0.35 * ax, 0.011, face.soft) * smooth((0.13 - ax) / 0.05)
-        canvas.paint(clip(0.85 * act["au9"]) * fold * face.front, palette["skin_shadow"])
+        fold = line(y - height - 0.35 * ax, 0.014, face.soft) * smooth((0.14 - ax) / 0.05)
+        canvas.paint(clip(act["au9"]) * fold * face.front, palette["skin_shadow"])
 
 
 def paint_eyes(face: Face, canvas: Canvas, palette: Palette) -> None:
@@ -132,9 +132,9 @@ def paint_folds(face: Face, canvas: Canvas, palette: Palette) -> None:
     t = clip((top - y) / (top - corner_y))
     wing_x = 1.05 * who["nose_width"] + 0.035
     path = wing_x + (corner_x - wing_x) * t + 0.12 * act["au12"] * t * (1.0 - t)
-    depth = 0.10 + old + 0.55 * act["au12"] + 0.65 * act["au9"] + 0.15 * act["au15"]
+    depth = 0.10 + old + 0.55 * act["au12"] + 0.85 * act["au9"] + 0.15 * act["au15"]
     fold = line(ax - path, 0.010, face.soft * 1.1) * between(y, corner_y, top, 0.09) * face.front
-    canvas.paint(clip(depth, 0.0, 0.75) * fold, palette["skin_shadow"])
+    canvas.paint(clip(depth, 0.0, 0.85) * fold, palette["skin_shadow"])
     frown = line(ax - 0.045 - 0.12 * np.maximum(y - 0.2, 0.0), 0.009, face.soft) * between(y, 0.10, 0.31, 0.08)
     canvas.paint(clip(0.70 * act["au4"] + 0.5 * old, 0.0, 0.7) * frown * face.front, palette["skin_shadow"])
     for row in (0.39, 0.46, 0.53):

@@ -54,18 +54,39 @@ def ellipse(dx: Field, dy: Field, rx: Field | float, ry: Field | float) -> Field
 
 def ellipsoid(point: tuple[Field, Field, Field], radii: tuple[Field | float, ...]) -> Field:
     """Near its surface the signed distance from `point` to an ellipsoid around the origin."""
-    x, y, z = (p / r for p, r in zip(point, radii, strict=True))
-    k0 = np.sqrt(x * x + y * y + z * z)
-    x, y, z = (q / r for q, r in zip((x, y, z), radii, strict=True))
-    k1 = np.sqrt(x * x + y * y + z * z)
-    return k0 * (k0 - 1.0) / np.maximum(k1, 1e-6)
+    sx, sy, sz = (np.float32(1.0) / r for r in radii)
+    x, y, z = point[0] * sx, point[1] * sy, point[2] * sz
+    x *= x  # in place from here: a quarter of all time is spent in these lines
+    y *= y
+    z *= z
+    k0 = x + y
+    k0 += z
+    np.sqrt(k0, out=k0)
+    x *= sx * sx
+    y *= sy * sy
+    z *= sz * sz
+    x += y
+    x += z
+    np.sqrt(x, out=x)
+    np.maximum(x, np.float32(1e-6), out=x)
+    np.subtract(k0, np.float32(1.0), out=y)
+    k0 *= y
+    k0 /= x
+    return k0
 
 
 def bump(point: tuple[Field, Field, Field], radii: tuple[Field | float, ...]) -> Field:
     """A hill of height 1 around the origin that is exactly 0 from `radii` on: what it moves, it moves only there."""
-    x, y, z = (p / r for p, r in zip(point, radii, strict=True))
-    hill = np.maximum(1.0 - (x * x + y * y + z * z), 0.0)
-    return hill * hill
+    x, y, z = (p * (np.float32(1.0) / r) for p, r in zip(point, radii, strict=True))
+    x *= x
+    y *= y
+    z *= z
+    x += y
+    x += z
+    np.subtract(np.float32(1.0), x, out=x)
+    np.maximum(x, np.float32(0.0), out=x)
+    x *= x
+    return x
 
 
 def smooth_min(a: Field, b: Field, width: float) -> Field:

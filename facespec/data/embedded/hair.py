@@ -71,9 +71,11 @@ def _lower_edge(who: Columns, point: Point) -> Field:
 
 
 def strands(point: Point, seed: Words) -> Field:
-    """Lighter and darker strands, about -1 to 1, running with the hair's fall."""
+    """Lighter and darker strands, about -1 to 1, falling from the crown to all sides."""
     x, y, z = point
-    along = x * 9.0 - z * 11.0 + y * 1.5
+    z = z + 0.12
+    around = z / (np.abs(x) + np.abs(z) + 0.05)  # the square around the crown: 1 front, -1 back
+    along = (around + 3.0) * np.where(x < 0.0, np.float32(-7.0), np.float32(7.0)) + y * 0.8
     return wave(along, seed) + wave(along * 2.7 + y * 2.0, seed + np.uint32(7)) - 1.0
 
 

@@ -14,7 +14,6 @@ Columns = dict[str, Field]  # one (n, 1) array per parameter
 Solid = Callable[[Columns, Columns], Distance]  # from identity and action units
 
 
-
 def jaw_drop(act: Columns, y: Field) -> Field:
     """Where the skin now at height `y` was with the mouth closed: below the mouth, the jaw's movement is undone."""
     drop = 0.15 * act["au26"] + 0.02 * act["au16"]
@@ -84,5 +83,3 @@ def ear_distance(who: Columns, point: Point) -> Field:
     size = who["ear_size"]
     stand = who["ear_angle"]
     return ellipsoid((beyond - stand * (0.35 - (z + 0.06) * 3.0), y + 0.06, z + 0.06), (0.055, size, size * 0.62))
-
-

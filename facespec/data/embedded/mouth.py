@@ -34,20 +34,23 @@ def shape(face: Face) -> Mouth:
     half = who["mouth_width"] * (1.0 + 0.34 * smile + 0.30 * stretch - 0.16 * tight - rounded)
     s = clip(face.ax / half)
     ss = s * s
-    round_ = np.sqrt(np.maximum(1.0 - ss, 0.0))  # a round opening when the jaw drops, crescents when it does not
-    bow = (1.0 - ss) + (round_ - 1.0 + ss) * clip(drop + act["au20"] + act["au16"])
-    corner = 0.150 * smile * lean - 0.120 * sad - 0.035 * stretch
-    middle = who["mouth_height"] + corner * (ss - 0.35) + 0.02 * sad + 0.045 * act["au9"]
-    up = 0.060 * drop + 0.012 * act["au9"] + 0.015 * smile
+    # the opening: crescents with the jaw up, round with the jaw down, nearly a box where lips are stretched or bared
+    round_ = np.sqrt(np.maximum(1.0 - ss, 0.0))
+    bow = (1.0 - ss) + (round_ - 1.0 + ss) * clip(drop + low)
+    bow = bow + (np.sqrt(round_) - bow) * clip(0.8 * stretch + 0.5 * low)
+    corner = 0.150 * smile * lean - 0.120 * sad - 0.055 * stretch
+    height = who["mouth_height"] - 0.010 * sad
+    middle = height + corner * (ss - 0.35) + 0.015 * act["au9"]
+    up = 0.060 * drop + 0.035 * act["au9"] + 0.015 * smile
     parted = np.maximum(smile - 0.35, 0.0)
-    down = 0.22 * drop + 0.075 * low + 0.15 * parted + 0.045 * stretch
+    down = 0.22 * drop * (1.0 - 0.35 * clip(stretch)) + 0.075 * low + 0.15 * parted + 0.045 * stretch
     thin = 1.0 - 0.60 * clip(tight)
     upper = who["lip_upper"] * thin * (1.0 - 0.30 * clip(smile) - 0.35 * clip(act["au9"]))
     lower = who["lip_lower"] * thin * (1.0 - 0.20 * clip(smile))
     bow_dip = 1.0 - 0.30 * clip(1.0 - s / 0.22)
     lips = 1.0 - ss * ss * s
     inner_top, inner_bottom = middle + up * bow, middle - down * bow
-    return Mouth(half, who["mouth_height"] + corner * 0.65, middle, inner_top + upper * lips * bow_dip,
+    return Mouth(half, height + corner * 0.65, middle, inner_top + upper * lips * bow_dip,
                  inner_top, inner_bottom, inner_bottom - lower * lips)  # fmt: skip
 
 
@@ -76,7 +79,7 @@ def paint_mouth(face: Face, canvas: Canvas, palette: Palette) -> None:
 def _teeth(face: Face, canvas: Canvas, palette: Palette, *, mouth: Mouth, inside: Field) -> None:
     """Upper teeth below the upper lip, more of them in a smile; lower ones when the lower lip is pulled down."""
     act, y, soft = face.act, face.y, face.soft
-    shown = 0.015 + 0.11 * clip(act["au12"]) + 0.045 * clip(act["au20"]) - 0.02 * clip(act["au9"])
+    shown = 0.015 + 0.11 * clip(act["au12"]) + 0.045 * clip(act["au20"]) + 0.02 * clip(act["au9"])
     upper = inside * cover(mouth.inner_top - shown - y, soft)
     canvas.paint(0.95 * upper * clip(shown / 0.02), palette["teeth"])
     shown = 0.05 * clip(act["au16"]) + 0.03 * clip(act["au20"]) - 0.05 * clip(act["au12"])

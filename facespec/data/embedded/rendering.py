@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -50,38 +52,60 @@ def _columns(names: tuple[str, ...], table: Floats) -> Columns:
     return {name: table[:, index : index + 1].astype(np.float32) for index, name in enumerate(names)}
 
 
+@dataclass(frozen=True)
+class _Shot:
+    """Everything that a picture of n faces is made from: parameters as columns, the camera and the colours."""
+
+    who: Columns
+    act: Columns
+    scene: Columns
+    view: Camera
+    colours: Palette
+
+    @property
+    def seed(self) -> Words:
+        return person_seed(self.who)
+
+    def light(self, normal: Point) -> Field:
+        """Wrapped diffuse light: soft, with a shadow side that is never black."""
+        towards, scene = self.view.light, self.scene
+        facing = normal[0] * towards[0] + normal[1] * towards[1] + normal[2] * towards[2]
+        wrapped = clip(0.35 + 0.65 * facing)
+        return scene["ambient"] * (0.85 + 0.15 * normal[1]) + scene["diffuse"] * wrapped
+
+
 def _tile(who: Columns, act: Columns, scene: Columns, *, keys: npt.NDArray[np.uint64], size: int, channels: int
           ) -> tuple[Bytes, Bytes]:  # fmt: skip
     view = camera(scene, size)
     colours = palette(who, scene, channels=channels)
     canvas = paint_background(scene, view, colours)
     body = paint_body(who, scene, view, canvas=canvas, palette=colours)
-    _paint_head(who, act, scene, view=view, canvas=canvas, colours=colours, body=body)
+    _paint_head(_Shot(who, act, scene, view, colours), canvas, body=body)
     paint_occluder(scene, view, canvas, colours)
     shape = (channels, len(keys), size, size)
     picture = _blurred(canvas.colour.reshape(shape), scene["blur"][:, :, None])
     return _developed(picture, scene, keys), canvas.region.reshape(shape[1:])
 
 
-def _paint_head(who: Columns, act: Columns, scene: Columns, *, view: Camera, canvas: Canvas, colours: Palette,
-                body: Field) -> None:  # fmt: skip
-    """Skin, with hair behind and before it."""
+def _paint_head(shot: _Shot, canvas: Canvas, *, body: Field) -> None:
+    """Skin, with hair behind and before it; `body` is the depth of neck and shirt."""
+    view, who, act = shot.view, shot.who, shot.act
     skin_depth, skin_alpha = trace(view, skin_distance, who, act=act, until=-FARTHEST)
-    hidden = skin_depth - 0.1 - (1.0 - np.floor(skin_alpha)) * FARTHEST
+    # only whole skin hides hair, here and below: where there is none, its depth must not show, it moves with the jaw
+    hidden = np.where(skin_alpha >= 1.0, skin_depth - 0.1, np.float32(-FARTHEST))
     hair_depth, hair_alpha = trace(view, hair_distance, who, act=act, until=hidden)
-    seed = person_seed(who)
     hair_alpha = hair_alpha * (hair_depth > np.maximum(body, hidden))
     skin_alpha = skin_alpha * (skin_depth > body - 0.25)
     normal = normals(view, hair_distance, who, act=act, depth=hair_depth, seen=hair_alpha)
-    wisps = _lit_hair(view, view.at(hair_depth), scene, colours=colours, seed=seed, normal=normal)
+    wisps = _lit_hair(shot, view.at(hair_depth), normal=normal)
     canvas.paint(hair_alpha, wisps)
     canvas.mark(hair_alpha, REGIONS["hair"])
-    face = _painted_skin(who, act, scene, view=view, point=view.at(skin_depth), colours=colours, seed=seed)
+    face = _painted_skin(shot, view.at(skin_depth))
     normal = normals(view, skin_distance, who, act=act, depth=skin_depth, seen=skin_alpha)
-    face.colour = face.colour * _light(view, normal, scene)
+    face.colour = face.colour * shot.light(normal)
     canvas.paint(skin_alpha, face.colour)
     canvas.mark(skin_alpha, face.region)
-    before = hair_alpha * clip((hair_depth - skin_depth) / 0.02 + 0.5)
+    before = hair_alpha * clip((hair_depth - skin_depth) / 0.02 + 0.5) * (skin_alpha > 0.0)
     canvas.paint(before, wisps)
     canvas.mark(before, REGIONS["hair"])
 
@@ -91,28 +115,21 @@ def person_seed(who: Columns) -> Words:
     return scramble((who["head_width"] * np.float32(4.0e6)).astype(np.int32).view(np.uint32))
 
 
-def _light(view: Camera, normal: Point, scene: Columns) -> Field:
-    """Wrapped diffuse light: soft, with a shadow side that is never black."""
-    facing = normal[0] * view.light[0] + normal[1] * view.light[1] + normal[2] * view.light[2]
-    wrapped = clip(0.35 + 0.65 * facing)
-    return scene["ambient"] * (0.85 + 0.15 * normal[1]) + scene["diffuse"] * wrapped
-
-
-def _painted_skin(who: Columns, act: Columns, scene: Columns, *, view: Camera, point: Point, colours: Palette,
-                  seed: Words) -> Canvas:  # fmt: skip
-    face = Face.seen(who, act, scene, point=point, soft=view.pixel * 1.1)
+def _painted_skin(shot: _Shot, point: Point) -> Canvas:
+    colours = shot.colours
+    face = Face.seen(shot.who, shot.act, shot.scene, point=point, soft=shot.view.pixel * 1.1)
     canvas = Canvas.filled(colours["skin"], region=REGIONS["outline"], pixels=face.x.shape[1])
     _paint_ears(face, canvas, colours, point=point)
     cheek = clip(1.0 - ellipse(face.ax - 0.36, face.y + 0.24, 0.12, 0.10) / 0.12)
     canvas.paint(0.35 * cheek * face.front, colours["blush"])
     paint_folds(face, canvas, colours)
     paint_eye_folds(face, canvas, colours)
-    paint_beard(face, canvas, colours, seed=seed)
+    paint_beard(face, canvas, colours, seed=shot.seed)
     paint_nose(face, canvas, colours)
+    paint_marks(face, canvas, colours, seed=shot.seed)  # on skin: never on an eye, a brow or teeth
     paint_eyes(face, canvas, colours)
     paint_brows(face, canvas, colours)
     paint_mouth(face, canvas, colours)
-    paint_marks(face, canvas, colours, seed=seed)
     paint_glasses(face, canvas, colours)
     return canvas
 
@@ -127,13 +144,12 @@ def _paint_ears(face: Face, canvas: Canvas, colours: Palette, *, point: Point) -
     canvas.paint(0.7 * ear * cover(hole, 0.03), colours["skin_dark"])
 
 
-def _lit_hair(view: Camera, point: Point, scene: Columns, *, colours: Palette, seed: Words, normal: Point
-              ) -> Field:  # fmt: skip
-    tone = strands(point, seed)
-    canvas = Canvas.filled(colours["hair"], region=REGIONS["hair"], pixels=tone.shape[1])
-    canvas.paint(0.55 * clip(-tone), colours["hair_dark"])
-    canvas.paint(0.45 * clip(tone), colours["hair_light"])
-    return canvas.colour * _light(view, normal, scene)
+def _lit_hair(shot: _Shot, point: Point, *, normal: Point) -> Field:
+    tone = strands(point, shot.seed)
+    canvas = Canvas.filled(shot.colours["hair"], region=REGIONS["hair"], pixels=tone.shape[1])
+    canvas.paint(0.55 * clip(-tone), shot.colours["hair_dark"])
+    canvas.paint(0.45 * clip(tone), shot.colours["hair_light"])
+    return canvas.colour * shot.light(normal)
 
 
 def _blurred(picture: Field, share: Field) -> Field:

@@ -7,13 +7,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from facespec.data.embedded import action_units, anatomy, scenes
-from facespec.data.embedded.production import chunks, description, imported, render
-from facespec.data.embedded.stimuli import Codes, Stimuli, with_expression, with_identity
+from facespec.data.embedded.stimuli import Codes, Stimuli
 from facespec.study.params import Data
 from facespec.study.tables import LABELS
 from facespec.study.vocabulary import EXPRESSIONS, SESSIONS, TEST, TRAIN, VIEWS, Expression, Role, View
-
-__all__ = ["Stimuli", "chunks", "description", "draw", "imported", "render", "with_expression", "with_identity"]
 
 # FER2013's training images per expression [P], of 28,709
 FREQUENCIES: dict[Expression, int] = {
@@ -32,7 +29,7 @@ def draw(role: Role, block: Data, generator: np.random.Generator) -> Stimuli:
 def quotas(n: int) -> Codes:
     """(7,) images per expression: FER2013's shares of `n`, by largest remainders, at least one each if n allows."""
     weights = np.array([FREQUENCIES[name] for name in EXPRESSIONS], dtype=np.int64)
-    total = 28709
+    total = int(weights.sum())
     counts, rest = n * weights // total, n * weights % total
     order = np.argsort(-rest, kind="stable")
     counts[order[: n - int(counts.sum())]] += 1

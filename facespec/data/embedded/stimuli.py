@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from facespec.data.embedded import action_units, anatomy
-from facespec.study.errors import StudyError
+from facespec.study.errors import StudyError, did_you_mean
 from facespec.study.vocabulary import EXPRESSIONS, Expression, Role
 
 Floats = npt.NDArray[np.float64]
@@ -66,6 +66,9 @@ def with_expression(stimuli: Stimuli, expressions: Sequence[Expression | str]) -
     """
     if len(expressions) != len(stimuli):
         raise StudyError(f"{len(expressions)} expressions for {len(stimuli)} stimuli; give one for each.")
+    for name in expressions:
+        if name not in EXPRESSIONS:
+            raise StudyError(f"unknown expression {str(name)!r}: {did_you_mean(str(name), map(str, EXPRESSIONS))}")
     codes = np.array([EXPRESSIONS.index(Expression(name)) for name in expressions], dtype=np.int64)
     labels = stimuli.labels.assign(expression=[EXPRESSIONS[code].value for code in codes])
     return replace(stimuli, codes=codes, labels=labels)

@@ -9,9 +9,10 @@ import numpy as np
 from facespec.data.embedded.geometry import Field, clip
 from facespec.data.embedded.head import Columns, Distance, Point, Solid
 
-STEPS = 4  # of sphere tracing, for all rays
-ROUNDS = (4, 6, 10)  # further steps, each round for the rays that are not there yet
+STEPS = 3  # of sphere tracing, for all rays
+ROUNDS = (3, 4, 6)  # further steps, each round for the rays that are not there yet
 ARRIVED = 0.004  # head units, a tenth of a pixel at 48 px
+PASSED = 0.12  # head units: a ray that is this much farther away than it was has gone by
 FARTHEST = 1.45  # no part of head or hair is farther from the origin, in head units
 ABSENT = 9.0  # farther than anything
 
@@ -126,7 +127,7 @@ def trace(view: Camera, solid: Solid, who: Columns, *, act: Columns, until: Fiel
             near, there = np.where(closer, gap, near), np.where(closer, at, there)
             at = at - gap
         depth[on_way], nearest[on_way], best[on_way] = at, near, there
-        on_way = on_way[(near > ARRIVED) & (at > until[on_way])]
+        on_way = on_way[(near > ARRIVED) & (gap < near + PASSED) & (at > until[on_way])]
     shape = view.u.shape
     return best.reshape(shape), clip(1.0 - np.maximum(nearest.reshape(shape) - ARRIVED, 0.0) / view.pixel)
 

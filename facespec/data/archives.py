@@ -1,0 +1,205 @@
+"""One way to read the files of a data set, whether it lies in a directory, a `.zip` or a `.tar` (`.gz`, `.bz2`, `.xz`).
+
+Nothing is ever written where a name in an archive says, so no name can lead out of it.
+"""
+
+from __future__ import annotations
+
+import stat
+import unicodedata
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from facespec.data.spool import Spool
+from facespec.data.tars import DAMAGE, unpack
+from facespec.study.errors import StudyError
+
+LARGEST = 64 * 2**20  # bytes of one file read whole; no face comes near it
+LEADS_OUT = "a name that leads out of the archive"
+IRREGULAR = "a link or a device, not a file"
+_MAGIC = {b"PK\3\4": "zip", b"PK\5\6": "zip", b"\xfd7zXZ\0": "xz", b"\x1f\x8b": "gz", b"BZh": "bz2"}
+_ENDINGS = (".zip", ".tar", ".tgz", ".txz", ".tbz2", ".gz", ".xz", ".bz2")
+
+
+class Unusable(Exception):
+    """One file cannot be used; `args[0]` is the reason. `known`: so it is in every copy of the data set."""
+
+    def __init__(self, reason: str, *, known: bool = False) -> None:
+        super().__init__(reason)
+        self.known = known
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """The files of a data set by name: ``/`` between folders, no root, system files left out.
+
+    `names` is sorted, so nothing depends on the order within an archive. `refused` names what is in it but never
+    read, with the reason.
+    """
+
+    names: tuple[str, ...]
+    refused: tuple[tuple[str, str], ...]
+    opener: Callable[[str], IO[bytes]]
+
+    def open(self, name: str) -> IO[bytes]:
+        """A file to read from the start; `Unusable` where the archive or the disk does not give it."""
+        try:
+            return self.opener(name)
+        except DAMAGE as error:
+            raise Unusable("cannot be opened") from error
+
+    @property
+    def some(self) -> str:
+        """The first few names, for messages."""
+        return ", ".join(self.names[:3]) + (", ..." if len(self.names) > 3 else "") or "nothing that is read"
+
+    def read(self, name: str) -> bytes:
+        """A whole file; `Unusable` where it is damaged in the archive, or larger than any face."""
+        with self.open(name) as file:
+            try:
+                content = file.read(LARGEST + 1)
+            except DAMAGE as error:
+                raise Unusable("damaged in the archive") from error
+        if len(content) > LARGEST:
+            raise Unusable(f"larger than {LARGEST // 2**20} MiB")
+        return content
+
+
+@contextmanager
+def opened(path: Path, *, keep: tuple[str, ...]) -> Iterator[Files]:
+    """The files at `path`: a directory, an archive (told by its first bytes, not its name), or one other file.
+
+    Directories and zips are read in place. A tar is read once from start to end, as its compression demands, and the
+    files whose names end in `keep` (lower case) wait in an unnamed temporary file on disk: memory stays bounded, and
+    the order within the archive does not matter. Raises `StudyError` if `path` is missing, empty, truncated or damaged.
+    """
+    with ExitStack() as stack:
+        try:
+            files = _files(path, _kind(path), keep=keep, stack=stack)
+        except PermissionError as error:
+            raise StudyError(
+                f"{error.filename or path}: cannot be read ({error.strerror}). Change its permissions."
+            ) from error
+        if not files.names and not files.refused:
+            raise StudyError(f"{path}: no files in it. Give the directory or archive that holds the data set.")
+        yield files
+
+
+def _files(path: Path, kind: str, *, keep: tuple[str, ...], stack: ExitStack) -> Files:
+    if kind == "directory":
+        return _directory(path)
+    if kind == "zip":
+        return _zip(path, stack)
+    if kind == "file":
+        return Files((path.name,), (), lambda _: path.open("rb"))
+    return _tar(path, kind, keep=keep, stack=stack)
+
+
+def refuse_missing(path: Path) -> None:
+    """Raise `StudyError` if nothing is at `path`."""
+    if not path.exists():
+        raise StudyError(f"{path}: no such file or directory. Give the path of the data set; see docs/data.md.")
+
+
+def _kind(path: Path) -> str:
+    refuse_missing(path)
+    if path.is_dir():
+        return "directory"
+    with path.open("rb") as file:
+        start = file.read(265)
+    for magic, kind in (
+        (b"PK\3\4", "zip"),
+        (b"PK\5\6", "zip"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"\x1f\x8b", "gz"),
+        (b"BZh", "bz2"),
+    ):
+        if start.startswith(magic):
+            return kind
+    if start[257:262] == b"ustar":
+        return "tar"
+    if path.name.lower().endswith(_ENDINGS):
+        raise _damaged(path, "it does not begin as one")
+    return "file"
+
+
+def _damaged(path: Path, why: object) -> StudyError:
+    return StudyError(f"{path}: not a whole zip or tar archive ({why}). It may be truncated: fetch it again.")
+
+
+def _clean(name: str) -> str | None:
+    """`name` as `Files` spells it; None for system files; raises `Unusable` if it leads out of the archive."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    # names may hold bytes that are no text; labels are UTF-8
+    text = unicodedata.normalize("NFC", "/".join(parts).encode("utf-8", "backslashreplace").decode())
+    if ".." in parts or name.startswith("/"):
+        raise Unusable(LEADS_OUT)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return None if hidden or not parts or parts[-1] in ("Thumbs.db", "desktop.ini") else text
+
+
+class _Listing:
+    """Sorts what is found into readable files, refused ones, and those that are nobody's business."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, Any] = {}
+        self.refused: list[tuple[str, str]] = []
+
+    def add(self, name: str, place: Any, *, regular: bool) -> None:
+        try:
+            clean = _clean(name)
+        except Unusable as verdict:
+            self.refused.append((name.encode("utf-8", "backslashreplace").decode(), str(verdict)))
+            return
+        if clean is not None and regular:
+            self.places[clean] = place  # the later of two with one name, as in every archive
+        elif clean is not None:
+            self.refused.append((clean, IRREGULAR))
+
+    def files(self, opener: Callable[[Mapping[str, Any], str], IO[bytes]]) -> Files:
+        return Files(tuple(sorted(self.places)), tuple(sorted(self.refused)), lambda name: opener(self.places, name))
+
+
+def _directory(path: Path) -> Files:
+    listing = _Listing()
+    # links to directories are followed, as people link large data sets; `above` stops circles
+    ahead = [(path, "", frozenset({path.resolve()}))]
+    while ahead:
+        directory, prefix, above = ahead.pop()
+        for entry in directory.iterdir():
+            name = f"{prefix}{entry.name}"
+            if not entry.is_dir():
+                listing.add(name, entry, regular=entry.is_file())
+            elif _clean(name) is not None and (place := entry.resolve()) not in above:
+                ahead.append((entry, f"{name}/", above | {place}))
+    return listing.files(lambda places, name: places[name].open("rb"))
+
+
+def _zip(path: Path, stack: ExitStack) -> Files:
+    try:
+        archive = stack.enter_context(zipfile.ZipFile(path))
+    except DAMAGE as error:
+        raise _damaged(path, error) from error
+    listing = _Listing()
+    for info in archive.infolist():
+        if not info.is_dir():
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            # some programs write Windows' separator
+            listing.add(info.filename.replace("\\", "/"), info, regular=kind in (0, stat.S_IFREG))
+    return listing.files(lambda places, name: archive.open(places[name]))
+
+
+def _tar(path: Path, kind: str, *, keep: tuple[str, ...], stack: ExitStack) -> Files:
+    spool = Spool(stack)
+    listing = _Listing()
+    try:
+        unpack(path, kind, spool, keep=keep, add=listing.add)
+    except StudyError:
+        raise  # the spool's: the disk is full
+    except (*DAMAGE, ValueError) as error:
+        raise _damaged(path, error) from error
+    return listing.files(lambda places, name: spool.open(*places[name]))

@@ -1,0 +1,136 @@
+"""KDEF: 70 people x 7 expressions x 5 views x 2 sessions, 562x762 px in colour; a directory or an archive of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from facespec.data.archives import Files, Unusable, opened, refuse_missing
+from facespec.data.chunks import Description, FaceChunk, Import
+from facespec.data.intake import SHARD, Entry, Intake, Report, Wanted
+from facespec.data.pictures import SUFFIXES, decode, is_picture, require_size
+from facespec.study.errors import StudyError
+from facespec.study.vocabulary import EXPRESSIONS, Expression, Role, View
+
+SOURCE = "KDEF"
+WIDTH, HEIGHT = 562, 762  # px
+MODES = ("RGB", "L")
+NUMBERS = range(1, 36)  # of the women, and of the men
+
+EXPRESSION_CODES = {
+    "AF": Expression.FEAR,  # afraid
+    "AN": Expression.ANGRY,
+    "DI": Expression.DISGUST,
+    "HA": Expression.HAPPY,
+    "NE": Expression.NEUTRAL,
+    "SA": Expression.SAD,
+    "SU": Expression.SURPRISE,
+}
+VIEW_CODES = {
+    "FL": View.FULL_LEFT,
+    "HL": View.HALF_LEFT,
+    "S": View.STRAIGHT,  # the only code of one letter
+    "HR": View.HALF_RIGHT,
+    "FR": View.FULL_RIGHT,
+}
+# By position: "AF" at the start is session A, female; after the number it is afraid
+NAME = re.compile(rf"([AB])([FM])([0-3][0-9])({'|'.join(EXPRESSION_CODES)})({'|'.join(VIEW_CODES)})")
+
+# Irregular files, the same in every copy
+MISNAMED = {"AF31V": "AF31SAHL", "AM31H": "AM31SUHR"}
+BLACK = frozenset({"AF01SUFR", "AF10AFFR", "AF11NEHL", "AF20DIHL", "AM25DIFL", "AM34DIFR", "BF13NEHR", "BM21DIFL",
+                   "BM22DIHL", "BM24DIFL"})  # fmt: skip
+BLACK_BELOW = 10  # mean grey, 0-255: placeholders lie below, photographs above
+OTHER_SIZE = frozenset({"AM05ANFR", "BM10ANFR"})  # 970x633 px
+
+
+class Photograph(NamedTuple):
+    """What a file name says. A person is sex and number: AF01 and BF01 show the same woman."""
+
+    session: str
+    sex: str
+    number: int
+    expression: Expression
+    view: View
+
+    @property
+    def person(self) -> str:
+        """The name of the person, ``F01`` to ``M35``."""
+        return f"{self.sex}{self.number:02d}"
+
+
+def parsed(stem: str) -> Photograph | None:
+    """What the file name `stem` (no extension, any case) says; None if it is no name of KDEF's."""
+    found = NAME.fullmatch(MISNAMED.get(stem.upper(), stem.upper()))
+    if found is None or int(found[3]) not in NUMBERS:
+        return None
+    return Photograph(found[1], found[2], int(found[3]), EXPRESSION_CODES[found[4]], VIEW_CODES[found[5]])
+
+
+def formatted(photograph: Photograph) -> str:
+    """The file name, without extension, of `photograph`."""
+    expression = {name: code for code, name in EXPRESSION_CODES.items()}[photograph.expression]
+    view = {name: code for code, name in VIEW_CODES.items()}[photograph.view]
+    return f"{photograph.session}{photograph.person}{expression}{view}"
+
+
+def read(path: Path, wanted: Wanted, *, report: Report) -> Import:
+    """KDEF at `path` for the probe role; folders do not matter, names do. Stimuli are named as KDEF names them.
+
+    Left out and listed: black placeholders, pictures that are not 562x762 px, damaged ones, other pictures. The
+    irregular files that every copy has do not count against the tolerated share. Raises `StudyError`, at once or
+    while the chunks are read, if `path` holds no KDEF, if more than the tolerated share is bad, or an expression is
+    missing.
+    """
+    refuse_missing(path)
+    intake = Intake(path, SOURCE, wanted)
+    return Import(_chunks(path, intake, report), Description(Role.PROBE.value, SHARD, None, intake.provenance))
+
+
+def _chunks(path: Path, intake: Intake, report: Report) -> Iterator[FaceChunk]:
+    with opened(path, keep=SUFFIXES) as files:
+        averaged = [name for name in files.names if "AKDEF" in name.upper().split("/")[:-1]]
+        entries, others = _entries([name for name in files.names if name not in set(averaged)])
+        if not entries:
+            raise StudyError(
+                f"{path}: no KDEF: it holds {files.some}. KDEF is pictures named like AF01AFFL.JPG "
+                "(session, sex, number, expression, view), in any folders, plain or in a .zip or .tar.xz."
+            )
+        intake.exclude_others(files, others, why="not a name of KDEF's, such as AF01AFFL.JPG")
+        for name in averaged:
+            intake.exclude(PurePosixPath(name).name, Unusable("an averaged face (AKDEF)", known=True))
+        yield from intake.chunks(intake.distinct(entries), lambda entry: _load(files, entry, intake), report=report)
+        if absent := [repr(str(name)) for name in EXPRESSIONS if not intake.counts[name]]:
+            raise StudyError(f"{path}: no images of {', '.join(absent)}. The study needs all seven expressions.")
+
+
+def _entries(names: list[str]) -> tuple[list[Entry], list[str]]:
+    """KDEF's pictures among `names`, and the other files."""
+    entries, others = [], []
+    for name in names:
+        found = parsed(PurePosixPath(name).stem) if is_picture(name) else None
+        if found is None:
+            others.append(name)
+        else:
+            labels = ("probe", found.person, found.expression.value, found.view.value, found.session)
+            entries.append(Entry(name, PurePosixPath(name).name, formatted(found), *labels))
+    return entries, others
+
+
+def _load(files: Files, entry: Entry, intake: Intake) -> Image.Image:
+    image = decode(files.read(entry.place), modes=MODES)
+    black = float(np.asarray(image.convert("L")).mean()) < BLACK_BELOW
+    if black:
+        raise Unusable("a black placeholder", known=entry.stimulus in BLACK)
+    if entry.stimulus in BLACK:
+        intake.notes.append(f"{entry.file}: a photograph here, a black placeholder in the published KDEF")
+    try:
+        require_size(image, WIDTH, HEIGHT)
+    except Unusable as verdict:
+        raise Unusable(*verdict.args, known=entry.stimulus in OTHER_SIZE) from None
+    return image

@@ -1,0 +1,65 @@
+"""One picture: decoded with Pillow, or the reason why not; then cropped, converted and resized for a FaceSet."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from facespec.data.archives import Unusable
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+FORMATS = ("JPEG", "PNG", "BMP")
+
+
+def is_picture(name: str) -> bool:
+    """Does the file name say that this is a picture?"""
+    return name.lower().endswith(SUFFIXES)
+
+
+def decode(content: bytes, *, modes: tuple[str, ...]) -> Image.Image:
+    """The picture in `content`, whole, in one of Pillow's `modes` (``L`` grey, ``RGB``); `Unusable` otherwise.
+
+    The reasons are our own words, so that they are the same with every version of Pillow.
+    """
+    if not content:
+        raise Unusable("an empty file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            image.load()
+    except Image.UnidentifiedImageError as error:
+        raise Unusable("not a JPEG, PNG or BMP picture") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise Unusable("more pixels than any face") from error
+    except Exception as error:  # a damaged picture can raise nearly anything
+        raise Unusable("truncated or damaged") from error
+    if image.mode not in modes:
+        raise Unusable(f"mode {image.mode} instead of {' or '.join(modes)}")
+    return image
+
+
+def require_size(image: Image.Image, width: int, height: int) -> None:
+    """`Unusable` for a picture that is not `width` x `height` px."""
+    if image.size != (width, height):
+        raise Unusable(f"{image.width}x{image.height} px instead of {width}x{height}")
+
+
+def fitted(image: Image.Image, *, size: int, channels: int) -> npt.NDArray[np.uint8]:
+    """The central square as uint8 (size, size), or (size, size, 3) with 3 `channels`.
+
+    The square is as wide as the shorter side; where an odd number of pixels is cut off, one more goes on the right or
+    below. Colours become grey by ITU-R BT.601 luma; grey is repeated for RGB. Resizing is bilinear and antialiased, as
+    in `data.batches`; a picture that has the size already keeps its pixels.
+    """
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = image.crop((left, top, left + side, top + side)).convert("RGB" if channels == 3 else "L")
+    if side != size:
+        square = square.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(square, dtype=np.uint8)

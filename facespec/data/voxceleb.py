@@ -1,0 +1,155 @@
+"""VoxCeleb1: face crops from videos of 1,251 people, of any size, in colour; a directory or an archive of them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from facespec.data.archives import Files, Unusable, opened, refuse_missing
+from facespec.data.chunks import Description, FaceChunk, Import
+from facespec.data.intake import SHARD, Entry, Intake, Report, Wanted
+from facespec.data.pictures import SUFFIXES, decode, is_picture
+from facespec.study.errors import StudyError
+from facespec.study.vocabulary import TEST, TRAIN, Role
+
+SOURCE = "VoxCeleb1"
+RATE = "1.6"  # the folder between person and video
+MODES = ("RGB", "L")
+TABLE = "vox1_meta.csv"
+NAMES_COLUMN = "VGGFace1 ID"
+
+
+class Frame(NamedTuple):
+    """What a path says: who, in which video, at which frame."""
+
+    person: str
+    video: str
+    frame: str
+
+
+def parsed(name: str) -> Frame | None:
+    """What the end of the path `name` says: ``<person>/1.6/<video>/<frame>.jpg``; None if it says nothing."""
+    parts = name.split("/")
+    if not is_picture(name) or len(parts) < 4 or parts[-3] != RATE:
+        return None
+    # some names end in "." in the table only
+    return Frame(parts[-4].rstrip("."), parts[-2], PurePosixPath(parts[-1]).stem)
+
+
+def formatted(frame: Frame) -> str:
+    """The end of the path of `frame`."""
+    return f"{frame.person}/{RATE}/{frame.video}/{frame.frame}.jpg"
+
+
+def read(path: Path, wanted: Wanted, *, test: int, generator: np.random.Generator, report: Report) -> Import:
+    """VoxCeleb1 face crops at `path` for the identity role: `test` frames per person are ``test``.
+
+    Split by video: a person's videos, in an order drawn from `generator`, give test frames until there are `test`,
+    but the last video always stays in ``train``. What a test video holds beyond them is used nowhere, and counted.
+    A person with one video only is left out. A person's split does not depend on who else is there. Stimuli are named
+    ``<person>/<video>/<frame>``.
+
+    ``vox1_meta.csv``, in the data set or beside `path`, is a cross-check: people it does not know are left out.
+    Raises `StudyError`, at once or while the chunks are read, if `path` holds no VoxCeleb1, or more than the tolerated
+    share is bad.
+    """
+    refuse_missing(path)
+    intake = Intake(path, SOURCE, wanted)
+    key = generator.bytes(16)
+    chunks = _chunks(path, intake, test=test, key=key, report=report)
+    return Import(chunks, Description(Role.IDENTITY.value, SHARD, None, intake.provenance))
+
+
+def _chunks(path: Path, intake: Intake, *, test: int, key: bytes, report: Report) -> Iterator[FaceChunk]:
+    with opened(path, keep=(TABLE, *SUFFIXES)) as files:
+        frames = {name: frame for name in files.names if (frame := parsed(name)) is not None}
+        if not frames:
+            raise StudyError(
+                f"{path}: no VoxCeleb1: it holds {files.some}. VoxCeleb1 is face crops like "
+                f"unzippedFaces/<name>/{RATE}/<video>/<frame>.jpg, plain or in a .zip or .tar.xz."
+            )
+        others = [name for name in files.names if name not in frames and PurePosixPath(name).name != TABLE]
+        intake.exclude_others(files, others, why=f"not <name>/{RATE}/<video>/<frame>.jpg")
+        entries = intake.distinct(_entries(frames, _known_people(path, files), intake, test=test, key=key))
+        _refuse_too_few_people(path, entries)
+        yield from intake.chunks(entries, lambda entry: decode(files.read(entry.place), modes=MODES), report=report)
+
+
+def _entries(
+    frames: Mapping[str, Frame], known: frozenset[str] | None, intake: Intake, *, test: int, key: bytes
+) -> Iterator[Entry]:
+    videos: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for name, frame in frames.items():
+        videos[frame.person][frame.video].append(name)
+    for person, of_person in videos.items():
+        verdict = _verdict(person, of_person, known)
+        splits = _splits(person, of_person, test=test, key=key)
+        for names in of_person.values():
+            for name in names:
+                file = "/".join(name.split("/")[-4:])
+                if verdict is not None:
+                    intake.exclude(file, verdict)
+                elif name in splits:
+                    yield Entry(name, file, "/".join(frames[name]), splits[name], identity=person)
+                else:
+                    intake.counts["unused frames of test videos"] += 1
+        intake.counts["videos"] += len(of_person) if verdict is None else 0
+
+
+def _verdict(person: str, videos: Mapping[str, list[str]], known: frozenset[str] | None) -> Unusable | None:
+    if known is not None and person not in known:
+        return Unusable(f"{person} is not in {TABLE}")
+    if len(videos) < 2:
+        return Unusable(f"{person} has one video only, and a split by video needs two", known=True)
+    return None
+
+
+def _splits(person: str, videos: Mapping[str, list[str]], *, test: int, key: bytes) -> dict[str, str]:
+    """The split of each of a person's frames that is used."""
+
+    def rank(*words: str) -> bytes:
+        return hashlib.sha256(key + "\0".join((person, *words)).encode()).digest()
+
+    order = sorted(videos, key=rank)
+    splits: dict[str, str] = {}
+    while order[1:] and len(splits) < test:
+        frames = sorted(videos[order.pop(0)], key=lambda name: rank(*name.split("/")[-2:]))
+        splits |= dict.fromkeys(frames[: test - len(splits)], TEST)
+    return splits | {name: TRAIN for video in order for name in videos[video]}
+
+
+def _known_people(path: Path, files: Files) -> frozenset[str] | None:
+    """The people that the table knows; None without a table."""
+    inside = [name for name in files.names if PurePosixPath(name).name == TABLE]
+    if inside:
+        try:
+            text = files.read(inside[0]).decode("utf-8-sig", "replace")
+        except Unusable as verdict:
+            raise StudyError(f"{path}: {inside[0]}: {verdict}. Fetch it again.") from None
+    elif (path.parent / TABLE).is_file():
+        text = (path.parent / TABLE).read_text(encoding="utf-8-sig", errors="replace")
+    else:
+        return None
+    rows = list(csv.reader(text.splitlines(), delimiter="\t"))  # tabs, in spite of its name
+    header = [column.strip() for column in rows[0]] if rows else []
+    if NAMES_COLUMN not in header:
+        raise StudyError(
+            f"{path}: {TABLE} lacks the column {NAMES_COLUMN!r}; it has {', '.join(map(repr, header)) or 'none'}. "
+            "Its columns are separated by tabs. Fetch it again, or move it away: it is only a cross-check."
+        )
+    at = header.index(NAMES_COLUMN)
+    return frozenset(row[at].strip().rstrip(".") for row in rows[1:] if len(row) > at)
+
+
+def _refuse_too_few_people(path: Path, entries: list[Entry]) -> None:
+    people = len({entry.identity for entry in entries})
+    if people < 2:
+        raise StudyError(
+            f"{path}: people with two videos or more: {people}; telling people apart needs two of them. Is the copy complete?"
+        )

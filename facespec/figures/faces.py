@@ -1,0 +1,112 @@
+"""A contact sheet: faces in labelled grids, so that a person can see what the networks see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from facespec.figures.style import MUTED, study_style
+
+# inches
+CELL, GAP, MARGIN = 0.84, 0.03, 0.15
+TITLE, HEADS, NAMES, LEGEND = 0.31, 0.16, 0.62, 0.45
+
+# for region codes in their order: light for what is no face, strong for the features
+REGION_COLOURS = (
+    "#ECECEC", "#8C564B", "#F6D7B8", "#222222", "#1F77B4", "#2CA02C", "#D62728", "#9467BD", "#FF9D3C", "#E3B78E",
+    "#A9B4C2", "#6B6B6B",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Images in rows: uint8 (H, W) grey or (H, W, 3) RGB, None where there is none; names of rows and columns."""
+
+    title: str
+    images: Sequence[Sequence[np.ndarray | None]]
+    columns: Sequence[str] = ()
+    rows: Sequence[str] = ()
+
+    @property
+    def width(self) -> float:
+        """Inches, the rows' names included."""
+        return NAMES + (CELL + GAP) * max(len(row) for row in self.images)
+
+    @property
+    def height(self) -> float:
+        """Inches, title and the columns' names included."""
+        return TITLE + (HEADS if self.columns else 0) + (CELL + GAP) * len(self.images)
+
+
+def region_colours(codes: Mapping[str, int]) -> dict[str, str]:
+    """The colour of every region, in the order of their codes."""
+    ordered = sorted(codes, key=lambda name: codes[name])
+    return {name: REGION_COLOURS[place % len(REGION_COLOURS)] for place, name in enumerate(ordered)}
+
+
+def region_picture(regions: np.ndarray, codes: Mapping[str, int]) -> np.ndarray:
+    """A region map uint8 (H, W) as an RGB picture uint8 (H, W, 3), in the colours of `region_colours`."""
+    table = np.zeros((256, 3), np.uint8)
+    for name, colour in region_colours(codes).items():
+        table[codes[name]] = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
+    return table[regions]
+
+
+def difference_picture(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Where two images differ: white where they are equal, the darker the larger the absolute difference."""
+    return (255 - np.abs(one.astype(np.int16) - other.astype(np.int16))).astype(np.uint8)
+
+
+def contact_sheet(stacks: Sequence[Sequence[Grid]], *, regions: Mapping[str, int] | None = None) -> Figure:
+    """One figure with the `stacks` of grids beside each other; `regions` (name -> code) are explained below them."""
+    widths = [max(grid.width for grid in stack) for stack in stacks]
+    height = max(sum(grid.height for grid in stack) for stack in stacks) + (LEGEND if regions else 0) + 2 * MARGIN
+    with study_style():
+        sheet = Figure(figsize=(sum(widths) + MARGIN * (len(stacks) + 1), height))
+        left = MARGIN
+        for stack, width in zip(stacks, widths, strict=True):
+            top = height - MARGIN
+            for grid in stack:
+                _draw(sheet, grid, left, top)
+                top -= grid.height
+            left += width + MARGIN
+        if regions:
+            patches = [Patch(color=colour, label=name) for name, colour in region_colours(regions).items()]
+            sheet.legend(handles=patches, loc="lower center", ncols=len(patches), columnspacing=1.2, handlelength=1.2,
+                         title="facial regions")  # fmt: skip
+    return sheet
+
+
+def _draw(sheet: Figure, grid: Grid, left: float, top: float) -> None:
+    width, height = sheet.get_size_inches()
+    sheet.text((left + NAMES) / width, (top - 0.1) / height, grid.title, weight="bold", va="top", fontsize=9)
+    first = top - TITLE - (HEADS if grid.columns else 0)
+    for row, column, image in _cells(grid):
+        x, y = left + NAMES + (CELL + GAP) * column, first - (CELL + GAP) * row - CELL
+        axes = sheet.add_axes((x / width, y / height, CELL / width, CELL / height))
+        if row == 0 and grid.columns:
+            axes.set_title(grid.columns[column], fontsize=7, pad=2)
+        if column == 0 and grid.rows:
+            axes.set_ylabel(grid.rows[row], rotation=0, ha="right", va="center", fontsize=7)
+        _show(axes, image)
+
+
+def _cells(grid: Grid) -> Iterator[tuple[int, int, np.ndarray | None]]:
+    for row, images in enumerate(grid.images):
+        for column, image in enumerate(images):
+            yield row, column, image
+
+
+def _show(axes: Axes, image: np.ndarray | None) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    if image is None:
+        axes.text(0.5, 0.5, "none", color=MUTED, ha="center", va="center", fontsize=7, transform=axes.transAxes)
+        return
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")

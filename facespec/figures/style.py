@@ -1,0 +1,99 @@
+"""How every figure looks, and how it becomes a file: colours, type, lines; PDF and PNG, the same bytes every time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+from matplotlib.figure import Figure
+
+from facespec.study.errors import StudyError
+from facespec.study.storage import replacing
+from facespec.study.vocabulary import Network
+
+DPI = 200
+INK, MUTED = "#222222", "#6B6B6B"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a network or task is drawn: `colour` (hex), `hatch` (so that grey prints tell them apart), and `published`,
+    the pale colour of the original's figures (RGB in [0, 1]) [P].
+    """
+
+    colour: str
+    hatch: str
+    published: tuple[float, float, float]
+
+
+def _rgb(red: int, green: int, blue: int) -> tuple[float, float, float]:
+    return red / 255, green / 255, blue / 255
+
+
+# The hues are the original's [P]. Lightness falls in steps (L* 60, 46, 30), so that neither colour-blind readers nor
+# grey prints need the hue, and all stand out from white paper (contrast above 3:1, WCAG 2.1 section 1.4.11).
+LOOKS: dict[str, Look] = {
+    Network.EXPRESSION: Look("#5CA144", "", _rgb(217, 234, 211)),
+    Network.IDENTITY: Look("#2970B0", "///", _rgb(207, 226, 243)),
+    Network.JOINT: Look("#821F4A", "...", _rgb(234, 209, 220)),
+}
+
+RC: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is there on every machine
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "figure.titlesize": 10,
+    "figure.titleweight": "bold",
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "hatch.color": "white",
+    "hatch.linewidth": 0.7,
+    "pdf.fonttype": 42,  # text in the PDF stays text
+    "savefig.facecolor": "white",
+}
+
+
+@contextmanager
+def study_style() -> Iterator[None]:
+    """Draw in the study's style, whatever the user's own settings are; those are back afterwards."""
+    with matplotlib.style.context(["default", RC]):
+        yield
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write `figure` as `stem`.pdf and `stem`.png, each whole or not at all; returns both paths.
+
+    Equal figures give equal bytes: neither dates nor versions are written. A full disk is a `StudyError`.
+    """
+    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("pdf", "png")]
+    _write(figure, paths[0], {"CreationDate": None, "Creator": None, "Producer": None})
+    save_png(figure, paths[1])
+    return paths
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write `figure` to the PNG file `path`, as `save` does."""
+    if path.suffix.lower() != ".png":
+        raise StudyError(f"{path}: this picture is written as PNG; give it a name that ends in .png.")
+    _write(figure, path, {"Software": None})
+
+
+def _write(figure: Figure, path: Path, metadata: dict[str, None]) -> None:
+    with study_style(), replacing(path) as partial:
+        figure.savefig(partial, format=path.suffix[1:].lower(), dpi=DPI, metadata=metadata)

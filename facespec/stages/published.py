@@ -1,0 +1,76 @@
+"""The original study's own results: fetch the files, replay their figures, check their numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from facespec.checks import replay as check
+from facespec.figures.accuracy import side_by_side
+from facespec.figures.bars import PUBLISHED, TITLES, Panel, accuracy_panel
+from facespec.figures.style import save
+from facespec.published import fetch as fetching
+from facespec.published.export import accuracy_table, read_results
+from facespec.study.errors import StudyError
+from facespec.study.seeds import generator
+
+SEED = 0  # of the published style's error bars, which no verdict rests on; a replay needs no params.yaml
+
+
+def fetch(source: str | None, to: Path, console: Console) -> None:
+    """Copy the published files from `source` (git URL or directory; None: the original repository) into `to`, verified.
+
+    Prints the status of every file. Raises `StudyError` if a file's bytes are altered, or none was found.
+    """
+    source = source or fetching.URL
+    report = fetching.fetch(source, to)
+    shown = Table(
+        "file", "status", title=f"{source}, commit {fetching.COMMIT[:7]}", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for row in report.to_dict("records"):
+        shown.add_row(row["file"], row["status"])
+    console.print(shown)
+    fetching.refuse_altered(report)
+    if not (report["status"] == fetching.PRESENT).any():
+        raise StudyError(
+            f"{source}: none of the {len(report)} published files is there. Name the directory that holds them."
+        )
+    console.print(f"{to}: the {(report['status'] == fetching.PRESENT).sum()} files that are present, verified.")
+
+
+def replay(directory: Path, to: Path, console: Console) -> None:
+    """Draw the figures whose files `directory` holds into `to`, and check their numbers against the reference table.
+
+    Each figure shows the percentile intervals beside the original's own error bars. Prints the check, the absent files
+    and where the figures are. Raises `StudyError` if a file is refused, a number differs, or no file is there.
+    """
+    table = accuracy_table(read_results(directory))
+    absent = check.absent(table)
+    if table.empty:
+        raise StudyError(
+            f"{directory}: none of the published accuracy files is there ({', '.join(absent)}). "
+            f"`facespec published fetch --to {directory}` gets them."
+        )
+    compared = check.replayed(table)
+    console.print(check.summary(compared))
+    for figure in TITLES:
+        if (table["figure"] == figure).any():
+            for path in save(side_by_side(_panels(table, figure)), to / f"figure_{figure}"):
+                console.print(f"figure  {path}")
+    for file in absent:
+        console.print(f"absent  {file}")
+    failed = check.failures(compared)
+    if failed:
+        raise StudyError(f"{directory}: not the published numbers:\n" + "\n".join(f"  {line}" for line in failed))
+
+
+def _panels(table: pd.DataFrame, figure: str) -> dict[str, Panel]:
+    draws = generator(SEED, "published error bars", figure)
+    return {
+        "published, with percentile intervals": accuracy_panel(table, figure),
+        "published, as the original drew it": accuracy_panel(table, figure, style=PUBLISHED, generator=draws),
+    }

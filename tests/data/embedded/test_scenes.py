@@ -1,0 +1,117 @@
+"""Scenes: rotations are rotations, the studio is plain and exact, the wild is varied."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from facespec.data.embedded import scenes
+from facespec.data.embedded.scenes import COLUMNS, OCCLUDERS, SHAPES, YAWS, draw_probe, draw_wild
+from facespec.study.seeds import generator
+from facespec.study.vocabulary import VIEWS, View
+
+N = 3000
+
+
+def columns(table: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(zip(COLUMNS, table.T, strict=True))
+
+
+def wild() -> dict[str, np.ndarray]:
+    return columns(draw_wild(N, generator(3, "wild")))
+
+
+def studio() -> dict[str, np.ndarray]:
+    return columns(draw_probe([VIEWS[i % 5] for i in range(N)], generator(3, "studio")))
+
+
+def angle(scene: dict[str, np.ndarray], axis: str) -> np.ndarray:
+    return np.degrees(np.arctan2(scene[f"{axis}_s"], scene[f"{axis}_c"]))
+
+
+def test_there_is_a_yaw_for_every_view_in_order() -> None:
+    assert tuple(YAWS) == VIEWS
+    angles = [math.degrees(math.atan2(sine, cosine)) for cosine, sine in YAWS.values()]
+    assert angles == pytest.approx([-90, -45, 0, 45, 90])
+
+
+@pytest.mark.parametrize("made", [wild, studio])
+def test_rotations_keep_lengths(made) -> None:
+    scene = made()
+    for axis in ("yaw", "pitch", "roll"):
+        np.testing.assert_allclose(scene[f"{axis}_c"] ** 2 + scene[f"{axis}_s"] ** 2, 1.0, atol=1e-12)
+    for name, column in scene.items():
+        assert np.isfinite(column).all(), name
+
+
+def test_wild_heads_turn_up_to_their_limits_and_both_ways() -> None:
+    scene = wild()
+    for axis, half_tangent in (("yaw", 0.34), ("pitch", 0.16), ("roll", 0.15)):
+        limit = math.degrees(2 * math.atan(half_tangent))
+        assert 0.85 * limit < angle(scene, axis).max() <= limit
+        assert -limit <= angle(scene, axis).min() < -0.85 * limit
+
+
+def test_studio_heads_stand_within_three_degrees_of_their_view() -> None:
+    scene = studio()
+    expected = np.tile([-90, -45, 0, 45, 90], N // 5)
+    assert np.abs((angle(scene, "yaw") - expected + 180) % 360 - 180).max() < 3.0
+    assert np.ptp(angle(scene, "yaw")[2::5]) > 2.0  # nobody poses like a statue
+
+
+def test_a_fifth_of_the_wild_is_occluded_by_each_thing_in_its_share() -> None:
+    kind = wild()["occluder"]
+    assert set(np.unique(kind)) == set(range(len(OCCLUDERS)))
+    found = [np.mean(kind == code) for code in range(len(OCCLUDERS))]
+    np.testing.assert_allclose(found, [0.80, 0.06, 0.06, 0.04, 0.04], atol=0.03)  # 4 standard errors
+    np.testing.assert_allclose(wild()["occluder_c"] ** 2 + wild()["occluder_s"] ** 2, 1.0, atol=1e-12)
+
+
+def test_the_studio_is_plain() -> None:
+    scene = studio()
+    assert not scene["occluder"].any()
+    for i in range(SHAPES):
+        assert not scene[f"shape{i}_strength"].any()
+        assert (scene[f"shape{i}_rx"] > 0).all()  # a division by zero would spoil every pixel
+    for name in ("back_r", "back_g", "back_b", "clothes_r", "clothes_g", "clothes_b", "blink"):
+        assert np.ptp(scene[name]) == 0.0, name
+
+
+def test_the_wild_varies_more_than_the_studio_in_everything() -> None:
+    plain, varied = studio(), wild()
+    for name in ("scale", "shift_x", "shift_y", "light_x", "light_y", "ambient", "diffuse", "gain", "lift", "blur",
+                 "noise", "gaze_x", "gaze_y", "tint", "back_r", "clothes_g", "back_slope_x"):  # fmt: skip
+        assert np.ptp(varied[name]) > 1.5 * np.ptp(plain[name]), name
+
+
+def test_colours_are_between_black_and_white() -> None:
+    scene = wild()
+    for name in COLUMNS:
+        if name[-2:] in ("_r", "_g", "_b"):
+            assert scene[name].min() >= 0.02, name
+            assert scene[name].max() <= 1.0, name
+
+
+def test_some_eyes_blink() -> None:
+    assert 0.1 < np.mean(wild()["blink"] > 0) < 0.3
+
+
+def test_a_range_never_shifts_another_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = wild()
+    original = scenes._Draw.even
+
+    def wider(self: scenes._Draw, name: str, low: float, high: float) -> None:
+        original(self, name, low, high + (5.0 if name == "noise" else 0.0))
+
+    monkeypatch.setattr(scenes._Draw, "even", wider)
+    after = wild()
+    assert [name for name in COLUMNS if (before[name] != after[name]).any()] == ["noise"]
+
+
+def test_the_first_views_decide_nothing_about_the_random_part() -> None:
+    turned, straight = (columns(draw_probe([view] * 4, generator(1))) for view in (View.FULL_LEFT, View.STRAIGHT))
+    for name in COLUMNS:
+        if not name.startswith("yaw"):
+            np.testing.assert_array_equal(turned[name], straight[name])

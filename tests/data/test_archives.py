@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import bz2
+import errno
+import gzip
+import io
+import lzma
+import os
+import stat
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from facespec.data import archives
+from facespec.data.archives import Unusable, opened
+from facespec.data.spool import Spool
+from facespec.study.errors import StudyError
+
+KEEP = (".jpg", ".csv")
+FILES = {"b/two.jpg": b"2" * 1000, "a/one.JPG": b"1", "table.csv": b"x,y\n" * 5000, "a/zero.jpg": b"", "read.me": b"?"}
+COMPRESSED = {".tar": lambda raw: raw, ".tar.gz": gzip.compress, ".tar.bz2": bz2.compress, ".tar.xz": lzma.compress}
+KINDS = ["", ".zip", *COMPRESSED]
+
+
+def tar(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def packed(at: Path, kind: str, files: dict[str, bytes]) -> Path:
+    """`files`, in this order, as a directory (kind "") or an archive."""
+    path = at / f"faces{kind}"
+    if kind == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+    elif kind:
+        path.write_bytes(COMPRESSED[kind](tar(files)))
+    else:
+        path.mkdir()
+        for name, content in files.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(content)
+    return path
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    with opened(path, keep=KEEP) as files:
+        return {name: files.read(name) for name in files.names if name.lower().endswith(KEEP)}
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(StudyError) as caught, opened(path, keep=KEEP):
+        pass
+    return str(caught.value).replace(str(path), "PATH")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_files_however_packed(kind: str, order: int, tmp_path: Path) -> None:
+    path = packed(tmp_path, kind, dict(list(FILES.items())[::order]))
+    with opened(path, keep=KEEP) as files:
+        assert files.names == ("a/one.JPG", "a/zero.jpg", "b/two.jpg", "read.me", "table.csv")
+        assert files.refused == ()
+        for name in ("table.csv", "a/one.JPG", "b/two.jpg", "a/zero.jpg", "a/one.JPG"):
+            assert files.read(name) == FILES[name]
+        with files.open("table.csv") as table, files.open("b/two.jpg") as picture:
+            assert (table.read(3), picture.read(2)) == (b"x,y", b"22")
+            assert (table.read(3), picture.read()) == (b"\nx,", b"2" * 998)
+
+
+def test_one_other_file_is_its_own_data_set(tmp_path: Path) -> None:
+    (tmp_path / "faces.csv").write_bytes(b"x,y\n")
+    assert contents(tmp_path / "faces.csv") == {"faces.csv": b"x,y\n"}
+
+
+@pytest.mark.parametrize("kind", [".zip", ".tar.xz"])
+def test_the_first_bytes_tell_the_kind_not_the_name(kind: str, tmp_path: Path) -> None:
+    path = packed(tmp_path, kind, FILES).rename(tmp_path / "download")
+    assert contents(path)["b/two.jpg"] == FILES["b/two.jpg"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_system_files_are_left_out(kind: str, tmp_path: Path) -> None:
+    system = ["__MACOSX/a/._one.jpg", "a/.DS_Store", ".git/x.jpg", "a/.ipynb_checkpoints/one.jpg", "Thumbs.db"]
+    path = packed(tmp_path, kind, dict.fromkeys([*system, "a/one.jpg"], b"1"))
+    with opened(path, keep=KEEP) as files:
+        assert (files.names, files.refused) == (("a/one.jpg",), ())
+
+
+@pytest.mark.parametrize("kind", [".zip", ".tar.xz"])
+def test_names_that_lead_out_are_refused_and_nothing_is_written(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = tmp_path / "room"
+    room.mkdir()
+    monkeypatch.chdir(room)
+    names = ["../out.jpg", "a/../../out.jpg", "/etc/out.jpg", "./a/one.jpg"]
+    path = packed(tmp_path, kind, dict.fromkeys(names, b"1"))
+    with opened(path, keep=KEEP) as files:
+        assert files.names == ("a/one.jpg",)
+        assert files.refused == tuple((name, "a name that leads out of the archive") for name in sorted(names[:3]))
+    assert sorted(tmp_path.rglob("*")) == [path, room]
+
+
+def test_windows_separators_in_a_zip(tmp_path: Path) -> None:
+    path = packed(tmp_path, ".zip", {"a\\one.jpg": b"1", "..\\out.jpg": b"1"})
+    with opened(path, keep=KEEP) as files:
+        assert files.names == ("a/one.jpg",)
+        assert files.refused == (("../out.jpg", "a name that leads out of the archive"),)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_looking_names_are_one_name(kind: str, tmp_path: Path) -> None:
+    """macOS spells an accent as its own character."""
+    path = packed(tmp_path, kind, {"Zoe\u0308/1.jpg": b"1"})
+    assert contents(path) == {"Zo\u00eb/1.jpg": b"1"}
+
+
+@pytest.mark.parametrize("kind", ["", ".tar"])
+def test_names_that_are_no_text_become_text(kind: str, tmp_path: Path) -> None:
+    path = packed(tmp_path, kind, {os.fsdecode(b"a\xff.jpg"): b"1"})
+    assert contents(path) == {"a\\udcff.jpg": b"1"}
+
+
+def test_links_and_devices_in_archives_are_refused(tmp_path: Path) -> None:
+    kinds = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
+    with tarfile.open(tmp_path / "t.tar.xz", "w:xz") as archive:
+        for number, kind in enumerate(kinds):
+            info = tarfile.TarInfo(f"{number}.jpg")
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+    with opened(tmp_path / "t.tar.xz", keep=KEEP) as files:
+        assert files.names == ()
+        assert files.refused == tuple((f"{n}.jpg", "a link or a device, not a file") for n in range(4))
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        link = zipfile.ZipInfo("link.jpg")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
+    with opened(tmp_path / "z.zip", keep=KEEP) as files:
+        assert (files.names, files.refused) == ((), (("link.jpg", "a link or a device, not a file"),))
+
+
+def test_directories_follow_links_but_not_in_circles(tmp_path: Path) -> None:
+    elsewhere = packed(tmp_path, "", {"one.jpg": b"1"}).rename(tmp_path / "elsewhere")
+    path = packed(tmp_path, "", {"b/two.jpg": b"2"})
+    (path / "a").symlink_to(elsewhere)
+    (path / "again").symlink_to(elsewhere)
+    (path / "b" / "circle").symlink_to(path)
+    (path / "three.jpg").symlink_to(elsewhere / "one.jpg")
+    (path / "broken.jpg").symlink_to(elsewhere / "none.jpg")
+    os.mkfifo(path / "pipe.jpg")
+    assert contents(path) == {"a/one.jpg": b"1", "again/one.jpg": b"1", "b/two.jpg": b"2", "three.jpg": b"1"}
+    with opened(path, keep=KEEP) as files:
+        assert [name for name, _ in files.refused] == ["broken.jpg", "pipe.jpg"]
+
+
+def test_missing_path(tmp_path: Path) -> None:
+    assert refused(tmp_path / "faces") == (
+        "PATH: no such file or directory. Give the path of the data set; see docs/data.md."
+    )
+
+
+@pytest.mark.parametrize("files", [{}, {".DS_Store": b"1"}])
+@pytest.mark.parametrize("kind", ["", ".zip", ".tar.gz", ".tar.xz"])
+def test_nothing_in_it(kind: str, files: dict[str, bytes], tmp_path: Path) -> None:
+    path = packed(tmp_path, kind, files)
+    assert refused(path) == "PATH: no files in it. Give the directory or archive that holds the data set."
+
+
+WHOLE = "PATH: not a whole zip or tar archive ({}). It may be truncated: fetch it again."
+
+
+@pytest.mark.parametrize("name", ["faces.zip", "faces.tar", "faces.TAR.XZ", "faces.tgz"])
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>"])
+def test_what_only_calls_itself_an_archive(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert refused(tmp_path / name) == WHOLE.format("it does not begin as one")
+
+
+def test_a_compressed_file_that_is_no_archive(tmp_path: Path) -> None:
+    (tmp_path / "faces.csv.gz").write_bytes(gzip.compress(b"emotion,pixels,Usage\n" * 100))
+    assert refused(tmp_path / "faces.csv.gz") == WHOLE.format("invalid header")
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (".zip", "File is not a zip file"),
+        (".tar", "unexpected end of data"),
+        (".tar.gz", "Compressed file ended before the end-of-stream marker was reached"),
+        (".tar.bz2", "Compressed file ended before the end-of-stream marker was reached"),
+        (".tar.xz", "Compressed file ended before the end-of-stream marker was reached"),
+    ],
+)
+def test_truncated_archive(kind: str, why: str, tmp_path: Path) -> None:
+    noise = {f"{i}.jpg": os.urandom(3000) for i in range(20)}
+    path = packed(tmp_path, kind, noise)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert refused(path) == WHOLE.format(why)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.sampled_from([".zip", *COMPRESSED]))
+def test_wherever_an_archive_is_cut_it_is_noticed(data: st.DataObject, kind: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = packed(Path(directory), kind, FILES)
+        whole = path.read_bytes()
+        # a tar ends in zeros beyond its end mark: nothing is lost with those
+        last = len(whole.rstrip(b"\0")) if kind == ".tar" else len(whole) - 1
+        path.write_bytes(whole[: data.draw(st.integers(0, last))])
+        with pytest.raises(StudyError, match="not a whole zip or tar archive"), opened(path, keep=KEEP):
+            pass
+
+
+def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
+    content = bytearray(tar({"a.jpg": b"1", "b.jpg": b"2"}))
+    content[1024 + 150] ^= 0xFF  # in the second header's checksum
+    (tmp_path / "faces.tar").write_bytes(content)
+    with tarfile.open(tmp_path / "faces.tar", "r|") as archive:
+        assert [info.name for info in archive] == ["a.jpg"]  # why the check is needed
+    assert refused(tmp_path / "faces.tar") == WHOLE.format("it ends before its end mark")
+
+
+def test_one_damaged_file_in_a_zip_spoils_only_itself(tmp_path: Path) -> None:
+    path = tmp_path / "faces.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name in ("a.jpg", "b.jpg"):
+            archive.writestr(name, name * 100)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"b.jpgb.jpg") + 50] ^= 0xFF
+    path.write_bytes(content)
+    with opened(path, keep=KEEP) as files:
+        assert files.read("a.jpg") == b"a.jpg" * 100
+        with pytest.raises(Unusable, match=r"^damaged in the archive$"):
+            files.read("b.jpg")
+
+
+def test_a_file_with_a_password(tmp_path: Path) -> None:
+    path = packed(tmp_path, ".zip", {"a.jpg": b"1"})
+    content = bytearray(path.read_bytes())
+    for header, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        content[content.index(header) + flags] |= 1
+    path.write_bytes(content)
+    with opened(path, keep=KEEP) as files, pytest.raises(Unusable, match=r"^cannot be opened$"):
+        files.read("a.jpg")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_larger_than_any_face_is_not_read_whole(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "LARGEST", 2**20)
+    path = packed(tmp_path, kind, {"a.jpg": bytes(2**20 + 1), "b.jpg": bytes(2**20)})
+    with opened(path, keep=KEEP) as files:
+        assert len(files.read("b.jpg")) == 2**20
+        with pytest.raises(Unusable, match=r"^larger than 1 MiB$"):
+            files.read("a.jpg")
+
+
+def test_a_compressed_tar_is_read_once_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = packed(tmp_path, ".tar.xz", FILES)
+    waiting = tmp_path / "tmp"
+    waiting.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(waiting))
+    times = []
+    really: Callable[..., Any] = lzma.open
+    monkeypatch.setattr(lzma, "open", lambda *a, **k: times.append(a) or really(*a, **k))
+    assert contents(path) == {name: content for name, content in FILES.items() if name != "read.me"}
+    assert len(times) == 1
+    assert list(waiting.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_where_unpacked_files_wait(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.BytesIO):
+        def write(self, content: Any) -> int:
+            raise OSError(number, "full")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", Full)
+    assert refused(packed(tmp_path, ".tar.xz", FILES)).replace(tempfile.gettempdir(), "TMP") == (
+        "TMP: the disk is full; unpacked files wait there. Free some space, or set TMPDIR to a directory with more."
+    )
+
+
+@given(st.lists(st.binary(max_size=50), max_size=8), st.data())
+def test_a_spool_gives_back_what_it_got(pieces: list[bytes], data: st.DataObject) -> None:
+    with ExitStack() as stack:
+        spool = Spool(stack)
+        places = [spool.append(piece) for piece in pieces]
+        for index in data.draw(st.permutations(range(len(pieces)))):
+            assert spool.open(*places[index]).read() == pieces[index]

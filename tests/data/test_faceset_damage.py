@@ -1,0 +1,168 @@
+"""A damaged FaceSet is refused when it is opened, with a message that names the file and says what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from facespec.data.chunks import Description, FaceChunk
+from facespec.data.faceset import FaceSet, write_faceset
+from facespec.study.errors import StudyError
+
+Damage = Callable[[Path], Any]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Seven grey faces of 17x11 px with regions, in shards of three."""
+    make(tmp_path / "faces")
+    return tmp_path / "faces"
+
+
+def make(directory: Path) -> None:
+    labels = pd.DataFrame({"stimulus": list("abcdefg"), "split": "train", "identity": "p", "expression": "happy",
+                           "view": "straight", "session": "A"})  # fmt: skip
+    images = np.arange(7 * 17 * 11, dtype=np.int64).astype(np.uint8).reshape(7, 17, 11)
+    chunk = FaceChunk(images, labels, images % 2)
+    write_faceset(directory, [chunk], Description("probe", 3, {"none": 0, "face": 1}, {"source": "embedded faces"}))
+
+
+def head(**changes: Any) -> Damage:
+    """Change (or with ``...`` remove) entries of `faceset.json`."""
+
+    def damage(directory: Path) -> None:
+        values = json.loads((directory / "faceset.json").read_text()) | changes
+        kept = {key: value for key, value in values.items() if value is not ...}
+        (directory / "faceset.json").write_text(json.dumps(kept))
+
+    return damage
+
+
+def text(name: str, content: str) -> Damage:
+    return lambda directory: (directory / name).write_text(content)
+
+
+def replaced(name: str, old: str, new: str) -> Damage:
+    def damage(directory: Path) -> None:
+        before = (directory / name).read_text()
+        assert old in before
+        (directory / name).write_text(before.replace(old, new, 1))
+
+    return damage
+
+
+def shard(name: str, array: np.ndarray) -> Damage:
+    return lambda directory: np.save(directory / name, array)
+
+
+def resized(name: str, by: int) -> Damage:
+    def damage(directory: Path) -> None:
+        content = (directory / name).read_bytes()
+        (directory / name).write_bytes(content[:by] if by < 0 else content + b"x" * by)
+
+    return damage
+
+
+def gone(name: str) -> Damage:
+    return lambda directory: (directory / name).unlink()
+
+
+BYTES = 128 + 3 * 17 * 11  # a header of 128 bytes, and three images
+AGAIN = "Make the faces again."
+DAMAGES: dict[str, tuple[Damage, str]] = {
+    "no description": (gone("faceset.json"), "DIR: no faces here (no faceset.json in it). `facespec data build` makes them."),
+    "description cut short": (text("faceset.json", '{"n": 7'), "DIR/faceset.json: not a valid JSON file (Expecting ',' "
+                              "delimiter: line 1 column 8 (char 7)). It may be truncated: make it again."),
+    "description of nothing": (text("faceset.json", "7"), "DIR/faceset.json: the whole file: got 7. Input should be a "
+                               "valid dictionary or instance of Head."),
+    "another version": (head(version=2), "DIR/faceset.json: version: got 2. Input should be 1."),
+    "lacks a key": (head(role=...), f"DIR/faceset.json: role: missing. {AGAIN}"),
+    "unknown key": (head(hieght=3), "DIR/faceset.json: unknown key 'hieght': did you mean 'height'? Allowed: 'version', "
+                    "'role', 'height', 'width', 'channels', 'n', 'shard_size', 'regions', 'provenance'."),
+    "n is no number": (head(n="7"), "DIR/faceset.json: n: got '7'. Input should be a valid integer."),
+    "no images": (head(n=0), "DIR/faceset.json: n: got 0. Input should be greater than or equal to 1."),
+    "two channels": (head(channels=2), "DIR/faceset.json: channels: got 2. Input should be 1 or 3."),
+    "two regions of one code": (head(regions={"a": 1, "b": 1}), "DIR/faceset.json: regions: expected null or names with "
+                                "distinct codes, got {'a': 1, 'b': 1}."),
+    "regions without names": (head(regions={}), "DIR/faceset.json: regions: expected null or names with distinct codes, got {}."),
+    "code beyond a byte": (head(regions={"a": 256}), "DIR/faceset.json: regions.a: got 256. Input should be less than or equal to 255."),
+    "no source": (head(provenance={"source": 1}), "DIR/faceset.json: provenance: expected a text 'source' in it, got {'source': 1}."),
+    "no labels": (gone("labels.csv"), "DIR/labels.csv: no such file. `dvc repro` makes it."),
+    "a row too few": (replaced("labels.csv", "g,train,p,happy,straight,A\n", ""), f"DIR/labels.csv: 6 rows for 7 images. {AGAIN}"),
+    "more rows than images": (head(n=6), f"DIR/labels.csv: 7 rows for 6 images. {AGAIN}"),
+    "repeated stimulus": (replaced("labels.csv", "\ng,", "\nb,"), "DIR/labels.csv: stimulus 'b' appears more than once."),
+    "unknown column": (replaced("labels.csv", "session", "sesion"), "DIR/labels.csv: table 'labels' lacks column 'session'; "
+                       "it has ['stimulus', 'split', 'identity', 'expression', 'view', 'sesion']."),
+    "superfluous column": (replaced("labels.csv", "session\n", "session,sex\n"), "DIR/labels.csv: table 'labels': unknown column "
+                           "'sex'; Allowed: 'stimulus', 'split', 'identity', 'expression', 'view', 'session'."),
+    "unknown value": (replaced("labels.csv", "c,train", "c,trian"), "DIR/labels.csv: table 'labels', column 'split', row 2: "
+                      "got 'trian', allowed: one of ['train', 'test', 'probe']."),
+    "shard gone": (gone("images-00001.npy"), f"DIR/images-00001.npy: no such file. {AGAIN}"),
+    "regions gone": (gone("regions-00002.npy"), f"DIR/regions-00002.npy: no such file. {AGAIN}"),
+    "shard cut short": (resized("images-00000.npy", -1), f"DIR/images-00000.npy: {BYTES - 1} bytes instead of {BYTES}. {AGAIN}"),
+    "shard too long": (resized("images-00000.npy", 1), f"DIR/images-00000.npy: {BYTES + 1} bytes instead of {BYTES}. {AGAIN}"),
+    "regions cut short": (resized("regions-00001.npy", -17), f"DIR/regions-00001.npy: {BYTES - 17} bytes instead of {BYTES}. {AGAIN}"),
+    "no numpy file": (text("images-00002.npy", "hello, this is no numpy file"), "DIR/images-00002.npy: not a numpy file (the magic "
+                      rf"string is not correct; expected b'\x93NUMPY', got b'hello,'). {AGAIN}"),
+    "empty file": (text("images-00002.npy", ""), "DIR/images-00002.npy: not a numpy file (EOF: reading magic string, expected 8 "
+                   f"bytes got 0). {AGAIN}"),
+    "another type": (shard("images-00000.npy", np.zeros((3, 17, 11), np.int8)), "DIR/images-00000.npy: holds int8 (3, 17, 11), "
+                     f"expected uint8 (3, 17, 11). {AGAIN}"),
+    "another size": (shard("images-00000.npy", np.zeros((3, 11, 17), np.uint8)), "DIR/images-00000.npy: holds uint8 (3, 11, 17), "
+                     f"expected uint8 (3, 17, 11). {AGAIN}"),
+    "too many in the last": (shard("images-00002.npy", np.zeros((3, 17, 11), np.uint8)), "DIR/images-00002.npy: holds uint8 "
+                             f"(3, 17, 11), expected uint8 (1, 17, 11). {AGAIN}"),
+    "columns first": (shard("images-00000.npy", np.zeros((3, 17, 11), np.uint8, order="F")), "DIR/images-00000.npy: holds uint8 "
+                      f"(3, 17, 11), columns first, expected uint8 (3, 17, 11). {AGAIN}"),
+    "a shard too many": (shard("images-00003.npy", np.zeros((1, 17, 11), np.uint8)), "DIR/images-00003.npy: does not belong to this "
+                         f"set of faces. {AGAIN}"),
+    "regions that nobody names": (head(regions=None), f"DIR/regions-00000.npy: does not belong to this set of faces. {AGAIN}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_damage_is_named(directory: Path, case: str) -> None:
+    damage, wanted = DAMAGES[case]
+    FaceSet.open(directory)
+    damage(directory)
+    with pytest.raises(StudyError) as caught:
+        FaceSet.open(directory)
+    assert str(caught.value).replace(str(directory), "DIR") == wanted
+
+
+@settings(deadline=None, max_examples=60)
+@given(position=st.integers(0, 127), byte=st.integers(0, 255))
+def test_a_damaged_header_never_passes_for_another_array(
+    tmp_path_factory: pytest.TempPathFactory, position: int, byte: int
+) -> None:
+    """One wrong byte is either refused as a `StudyError`, or changes nothing about the array that is read."""
+    directory = tmp_path_factory.getbasetemp() / "headers"
+    if not directory.exists():
+        make(directory)
+    path = directory / "images-00000.npy"
+    whole = path.read_bytes()
+    before = FaceSet.open(directory).images(np.arange(7))
+    try:
+        path.write_bytes(whole[:position] + bytes([byte]) + whole[position + 1 :])
+        np.testing.assert_array_equal(FaceSet.open(directory).images(np.arange(7)), before)
+    except StudyError as error:
+        assert str(error).startswith(f"{path}: ")
+        assert str(error).endswith(AGAIN)
+    finally:
+        path.write_bytes(whole)
+
+
+def test_nothing_is_read_from_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StudyError) as caught:
+        FaceSet.open(tmp_path / "faces")
+    assert str(caught.value) == (
+        f"{tmp_path}/faces: no faces here (no faceset.json in it). `facespec data build` makes them."
+    )

@@ -1,0 +1,241 @@
+"""The notebooks, cell by cell: what they may hold, and that they notice when picture, table and verdict disagree."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from facespec.published.export import read_results
+from facespec.published.reference import published_bars, role_of
+from facespec.stages import checks
+from facespec.study.params import read_params
+from facespec.study.paths import Paths
+from facespec.study.storage import write_pickle, write_table
+from facespec.study.tables import ACCURACY, VERDICTS
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "Analysis_Reproduction"
+PANELS = {"Main_figures_Reproducibility": ["1B", "1C"], "Supplementary_Figures": ["S1A", "S1B"]}
+PATTERN = [("claim", "markdown"), ("draw", "code"), ("numbers", "code"), ("verdict", "code")]
+READERS = {"open", "read_csv", "read_text", "read_bytes", "read_pickle", "read_table", "read_json", "load",
+           "write_text", "to_csv", "savefig", "mkdir", "unlink", "urlopen"}  # fmt: skip
+
+every = pytest.mark.parametrize("name", PANELS)
+
+
+def cells(name: str) -> list[dict[str, Any]]:
+    return json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+
+
+def source(cell: dict[str, Any]) -> str:
+    """A cell's text; a magic line is none of Python's and becomes a comment, so that lines keep their numbers."""
+    return re.sub(r"^%", "# %", "".join(cell["source"]), flags=re.MULTILINE)
+
+
+def code(name: str) -> dict[str, str]:
+    return {cell["id"]: source(cell) for cell in cells(name) if cell["cell_type"] == "code"}
+
+
+def test_these_are_all_the_notebooks() -> None:
+    assert {path.name for path in NOTEBOOKS.iterdir() if not path.name.startswith(".")} == {
+        f"{n}.ipynb" for n in PANELS
+    }
+
+
+@every
+def test_valid_clean_and_small(name: str) -> None:
+    path = NOTEBOOKS / f"{name}.ipynb"
+    text = path.read_text(encoding="utf-8")
+    notebook = json.loads(text)
+    nbformat.validate(nbformat.from_dict(notebook))
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    # what an editor leaves behind when it runs a notebook
+    assert set(notebook["metadata"]) == {"kernelspec", "language_info"}
+    assert notebook["metadata"]["language_info"] == {"name": "python"}
+    for cell in notebook["cells"]:
+        assert cell["metadata"] == {}, cell["id"]
+        assert cell["cell_type"] == "markdown" or (cell["outputs"], cell["execution_count"]) == ([], None), cell["id"]
+    assert text == json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+    assert len(text) < 20_000
+
+
+@every
+def test_four_cells_per_panel_between_setup_and_replay(name: str) -> None:
+    panels = [(f"{panel}-{what}", kind) for panel in PANELS[name] for what, kind in PATTERN]
+    replay = [("replay-claim", "markdown"), *((f"replay-{what}", "code") for what in ("find", "draw", "check"))]
+    found = [(cell["id"], cell["cell_type"]) for cell in cells(name)]
+    assert found == [("intro", "markdown"), ("setup", "code"), *panels, *replay]
+    for cell in cells(name):
+        panel, _, what = cell["id"].partition("-")
+        if what == "claim" and panel != "replay":
+            assert source(cell).startswith(f"## Figure {panel}: ")
+        elif panel in PANELS[name] and what == "draw":
+            assert re.findall(r'"((?:1|S1)[A-C])"', source(cell)) == [panel] * 4
+
+
+@every
+def test_notebooks_define_nothing_and_read_through_the_doors(name: str) -> None:
+    definitions = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
+    for cell, text in code(name).items():
+        tree = ast.parse(text)
+        assert not [node for node in ast.walk(tree) if isinstance(node, definitions)], cell
+        used = {node.attr if isinstance(node, ast.Attribute) else node.id
+                for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Name)}  # fmt: skip
+        assert not READERS & used, cell
+        words = [
+            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
+        assert not [word for word in words if "/" in word], cell
+
+
+@every
+def test_no_result_is_typed(name: str) -> None:
+    """Numbers come from tables: the only ones typed are tolerances and the percentiles of the interval."""
+    for cell, text in code(name).items():
+        typed = {node.value for node in ast.walk(ast.parse(text))
+                 if isinstance(node, ast.Constant) and isinstance(node.value, float)}  # fmt: skip
+        assert typed <= {1e-12, 1e-6, 0.025, 0.975}, cell
+
+
+@every
+def test_every_code_cell_runs_under_nbval(name: str) -> None:
+    for cell, text in code(name).items():
+        assert "NBVAL" not in text.upper(), cell
+        if cell.partition("-")[2] in ("draw", "numbers", "verdict", "check") and cell != "replay-draw":
+            assert "assert" in text, f"{cell} would pass whatever it showed"
+
+
+# --- run ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def study(tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    """A study directory with accuracies near the published means and their verdicts; no published files."""
+    paths = Paths(tmp_path / "study")
+    images = np.random.Generator(np.random.PCG64(3)).integers(200, size=(100, 200))
+    tables = []
+    for bar in published_bars():
+        for seed in (1, 2):
+            right = np.arange(200) < round(200 * bar.mean) - seed
+            tables.append(pd.DataFrame({
+                "figure": bar.figure, "trained_on": bar.trained_on, "tested_on": bar.tested_on,
+                "role": role_of(bar.figure, bar.tested_on), "source": "embedded faces", "seed": seed,
+                "resample": range(-1, 100), "n": 200, "chance": 0.1 if bar.tested_on == "identity" else 0.15,
+                "accuracy": [right.mean(), *right[images].mean(axis=1)],
+            }))  # fmt: skip
+    table = ACCURACY.check(pd.concat(tables, ignore_index=True))
+    write_table(paths.table("decoding"), table[table["figure"].isin(["1B", "S1A"])])
+    write_table(paths.table("accuracy"), table[table["figure"].isin(["1C", "S1B"])])
+    checks.run(paths, read_params(project / "params.yaml"))
+    (paths.root / "Analysis_Reproduction").mkdir()
+    monkeypatch.chdir(paths.root / "Analysis_Reproduction")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("FACESPEC_PUBLISHED", str(tmp_path / "empty"))
+    return paths
+
+
+def run(name: str) -> dict[str, Any]:
+    """Run a notebook's cells in this process; which cell failed is in the traceback."""
+    world: dict[str, Any] = {}
+    for cell, text in code(name).items():
+        exec(compile(text, f"<{name}: {cell}>", "exec"), world)
+    return world
+
+
+@every
+def test_the_cells_run_without_the_published_files(name: str, study: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    world = run(name)
+    said = capsys.readouterr().out
+    assert "reproduced on: embedded faces | networks per bar: 2" in said
+    assert said.count("absent: ") == 4
+    assert "Nothing to replay. `facespec published fetch` gets the files" in said
+    assert [axes.get_title().split("\n")[0] for axes in world["drawn"].axes] == ["published", "reproduced"]
+    assert world["replayed"].empty and world["compared"].empty
+
+
+@every
+def test_the_replay_runs_on_the_published_files(
+    name: str, study: Paths, published: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FACESPEC_PUBLISHED", str(published))
+    compared = run(name)["compared"]
+    assert sorted(compared["figure"].unique()) == PANELS[name] and len(compared) == 2 * 4 * 4
+    assert "absent" not in capsys.readouterr().out
+
+
+def test_published_files_are_found_above_the_study(
+    study: Paths, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FACESPEC_PUBLISHED")
+    place = study.root.parent / "shared" / "published"
+    for file, content in read_results(published).items():
+        write_pickle(place / file, content)
+    assert len(run("Main_figures_Reproducibility")["files"]) == 4
+    # those that `facespec published fetch` put into the study come first
+    write_pickle(study.root / "published" / file, content)
+    assert list(run("Supplementary_Figures")["files"]) == [file]
+
+
+def verdict_of(claim: str) -> Callable[[Paths], None]:
+    def spoil(study: Paths) -> None:
+        path = study.verdicts.with_suffix(".csv")
+        table = VERDICTS.read(path)
+        write_table(path, table.assign(number=table["number"] + 1e-6 * (table["claim"] == claim)))
+
+    return spoil
+
+
+def part_of(claim: str) -> Callable[[Paths], None]:
+    def spoil(study: Paths) -> None:
+        path = study.verdicts.with_suffix(".csv")
+        table = VERDICTS.read(path)
+        write_table(path, table.drop(table[table["claim"] == claim].index[0]))
+
+    return spoil
+
+
+@pytest.mark.parametrize("spoil", [verdict_of, part_of])
+@pytest.mark.parametrize("claim", ["C1", "C2", "C3", "C4"])
+def test_a_verdict_that_is_not_about_the_bars_is_noticed(
+    spoil: Callable[[str], Callable[[Paths], None]], claim: str, study: Paths
+) -> None:
+    spoil(claim)(study)
+    name = "Supplementary_Figures" if claim == "C4" else "Main_figures_Reproducibility"
+    with pytest.raises(AssertionError) as caught:
+        run(name)
+    figure = {"C1": "1B", "C2": "1B", "C3": "1C", "C4": "S1B"}[claim]
+    assert f"<{name}: {figure}-verdict>" in {str(entry.path) for entry in caught.traceback}
+
+
+@every
+def test_a_picture_that_is_not_its_table_is_noticed(name: str, study: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    from facespec.figures import bars
+
+    honest = bars._sound
+    monkeypatch.setattr(bars, "_sound", lambda cell: honest(cell.assign(accuracy=cell["accuracy"] * 0.999)))
+    with pytest.raises(AssertionError) as caught:
+        run(name)
+    assert f"<{name}: {PANELS[name][0]}-draw>" in {str(entry.path) for entry in caught.traceback}
+
+
+@every
+def test_a_published_file_with_another_number_is_noticed(
+    name: str, study: Paths, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = study.root / "published"
+    for file, content in read_results(published).items():
+        for values in content.values():
+            values[7] = 0.5
+        write_pickle(place / file, content)
+    monkeypatch.delenv("FACESPEC_PUBLISHED")
+    with pytest.raises(AssertionError) as caught:
+        run(name)
+    assert f"<{name}: replay-check>" in {str(entry.path) for entry in caught.traceback}
