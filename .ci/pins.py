@@ -9,11 +9,14 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 PLATFORMS = {
-    "linux-64": {"sys_platform": "linux", "platform_machine": "x86_64", "platform_system": "Linux", "os_name": "posix"},
-    "linux-aarch64": {"sys_platform": "linux", "platform_machine": "aarch64", "platform_system": "Linux", "os_name": "posix"},
-    "osx-arm64": {"sys_platform": "darwin", "platform_machine": "arm64", "platform_system": "Darwin", "os_name": "posix"},
-    "win-64": {"sys_platform": "win32", "platform_machine": "AMD64", "platform_system": "Windows", "os_name": "nt"},
-}  # fmt: skip
+    platform: dict(zip(("sys_platform", "platform_machine", "platform_system", "os_name"), markers, strict=True))
+    for platform, markers in {
+        "linux-64": ("linux", "x86_64", "Linux", "posix"),
+        "linux-aarch64": ("linux", "aarch64", "Linux", "posix"),
+        "osx-arm64": ("darwin", "arm64", "Darwin", "posix"),
+        "win-64": ("win32", "AMD64", "Windows", "nt"),
+    }.items()
+}
 PYTHON = {
     "python_version": "3.11", "python_full_version": "3.11.15", "implementation_name": "cpython",
     "platform_python_implementation": "CPython",
@@ -38,7 +41,7 @@ def locked(lock: str) -> dict[str, dict[str, str]]:
 def tables(pins: dict[str, dict[str, str]]) -> str:
     """The pins as TOML: what every platform shares, then what each has besides."""
     shared = dict(set.intersection(*(set(packages.items()) for packages in pins.values())))
-    text = "[pypi-dependencies]\nfacespec = { path = \".\", editable = true }\n" + _rows(shared)
+    text = '[pypi-dependencies]\nfacespec = { path = ".", editable = true }\n' + _rows(shared)
     for platform, packages in pins.items():
         own = {name: version for name, version in packages.items() if name not in shared}
         if own:

@@ -33,7 +33,9 @@ def main() -> None:
     try:
         app()
     except StudyError as error:
-        Console(stderr=True, soft_wrap=True).print(f"facespec: {error}", style="bold red", markup=False, highlight=False)
+        Console(stderr=True, soft_wrap=True).print(
+            f"facespec: {error}", style="bold red", markup=False, highlight=False
+        )
         raise SystemExit(2) from None
 
 
@@ -49,7 +51,9 @@ def _study() -> tuple[Paths, Params]:
 def init(
     directory: Directory,
     profile: Annotated[str, typer.Option(help="A profile of params.yaml.")] = "default",
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="BLOCK.NAME=VALUE", help="Another parameter.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="BLOCK.NAME=VALUE", help="Another parameter.")
+    ] = None,
 ) -> None:
     """Make a study directory with its own parameters; finished results in it are kept."""
     from facespec.stages import init as stage
@@ -186,7 +190,9 @@ def _published() -> Any:
 
 @published_app.command("fetch")
 def published_fetch(
-    from_: Annotated[str | None, typer.Option("--from", help="Git URL or directory; default: the original repository.")] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Git URL or directory; default: the original repository.")
+    ] = None,
     to: Annotated[Path, typer.Option(help="Where the files go.")] = Path("published"),
 ) -> None:
     """Get the original study's files at commit e570ea8, each verified against its git blob id."""

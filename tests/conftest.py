@@ -1,4 +1,4 @@
-"""What every test may rely on: no window, no open figure, no disturbed random state, the published files if they are there."""
+"""What every test may rely on: no window, no open figure, no disturbed random state, the published files if any."""
 
 from __future__ import annotations
 

@@ -29,7 +29,18 @@ DOORS: dict[str, set[str]] = {
 }
 TORCH_FREE = {"study", "figures", "checks", "report", "published"}
 FILES = sorted(PACKAGE.rglob("*.py"))
-DISK = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "mkdir", "unlink", "to_csv", "read_csv", "savefig"}
+DISK = {
+    "open",
+    "read_text",
+    "read_bytes",
+    "write_text",
+    "write_bytes",
+    "mkdir",
+    "unlink",
+    "to_csv",
+    "read_csv",
+    "savefig",
+}
 
 
 def room(path: Path) -> str:
@@ -126,7 +137,7 @@ def test_a_stage_declares_the_code_it_runs(name: str) -> None:
 def test_a_stage_declares_the_parameters_it_reads(name: str) -> None:
     tree = ast.parse((PACKAGE / "stages" / f"{name}.py").read_text(encoding="utf-8"))
     read = {node.attr for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"}  # fmt: skip
+            if isinstance(node, ast.Attribute) and getattr(node.value, "id", None) == "params"}  # fmt: skip
     assert set(stages()[name].get("params", [])) == read
 
 
@@ -148,6 +159,14 @@ def test_no_room_for_leftovers() -> None:
 
 def test_no_host_of_a_package_index_and_no_path_of_a_machine_is_committed() -> None:
     words = ["p" + "ypi.org", "python" + "hosted.org", "/ro" + "ot/", "/ho" + "me/"]
-    for name in ("requirements.lock", "pixi.toml", "pyproject.toml", "README.md", "Makefile", "dvc.yaml", "params.yaml"):
+    for name in (
+        "requirements.lock",
+        "pixi.toml",
+        "pyproject.toml",
+        "README.md",
+        "Makefile",
+        "dvc.yaml",
+        "params.yaml",
+    ):
         text = (PROJECT / name).read_text(encoding="utf-8")
         assert not [word for word in words if word in text], name

@@ -33,7 +33,9 @@ def test_pixi_carries_the_pins_of_the_lock_on_every_platform(pins: ModuleType, m
     locked = pins.locked((project / "requirements.lock").read_text())
     assert set(manifest["workspace"]["platforms"]) == set(locked)
     for platform, packages in locked.items():
-        listed = manifest["pypi-dependencies"] | manifest.get("target", {}).get(platform, {}).get("pypi-dependencies", {})
+        listed = manifest["pypi-dependencies"] | manifest.get("target", {}).get(platform, {}).get(
+            "pypi-dependencies", {}
+        )
         listed = {name: pin for name, pin in listed.items() if name != "facespec"}
         assert listed == {name: f"=={version}" for name, version in packages.items()}
 

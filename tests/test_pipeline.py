@@ -99,7 +99,15 @@ def test_running_again_gives_the_same_bytes(study: Path) -> None:
     """One training, one fine-tuning and everything after them, forced: the lock's digests stay."""
     lock = (study / "dvc.lock").read_bytes()
     seed = read_params(study / "params.yaml").seeds[0]
-    stages = [f"train@joint-{seed}", f"finetune@expression-{seed}", "decoding", "accuracy", "export", "figures", "checks"]
+    stages = [
+        f"train@joint-{seed}",
+        f"finetune@expression-{seed}",
+        "decoding",
+        "accuracy",
+        "export",
+        "figures",
+        "checks",
+    ]
     said = run("dvc", "repro", "--force", "--single-item", *stages, cwd=study)
     assert said.count("Running stage") == len(stages)
     assert (study / "dvc.lock").read_bytes() == lock
@@ -128,9 +136,15 @@ def test_tables_keep_their_contract(study: Path) -> None:
     assert len(accuracy) == 8 * len(params.seeds) * (params.accuracy.resamples + 1)
     cells = pd.concat([decoding, accuracy]).query("resample == -1")
     # counted by hand from the quick profile: 20 people x 7 expressions; 7 x 5; 20 people x 5; 350; 40 x 5
-    expected = {("1B", "expression"): 140, ("1B", "identity"): 140, ("1C", "expression"): 140, ("1C", "identity"): 140,
-                ("S1A", "expression"): 35, ("S1A", "identity"): 100, ("S1B", "expression"): 350, ("S1B", "identity"): 200}  # fmt: skip
-    assert cells.groupby(["figure", "tested_on"])["n"].unique().map(list).to_dict() == {k: [n] for k, n in expected.items()}
+    counts = {"1B": (140, 140), "1C": (140, 140), "S1A": (35, 100), "S1B": (350, 200)}
+    expected = {
+        (figure, task): n
+        for figure, both in counts.items()
+        for task, n in zip(("expression", "identity"), both, strict=True)
+    }
+    assert cells.groupby(["figure", "tested_on"])["n"].unique().map(list).to_dict() == {
+        k: [n] for k, n in expected.items()
+    }
     chance = cells.groupby(["figure", "tested_on"])["chance"].first()
     assert chance[("1B", "identity")] == 1 / 20 and chance[("1B", "expression")] == pytest.approx(1 / 7)
     assert chance[("S1A", "identity")] == 1 / 20 and chance[("S1B", "identity")] == 1 / 40
@@ -146,7 +160,9 @@ def test_pickles_keep_the_originals_contract(study: Path) -> None:
         for values in content.values():
             assert len(values) == 100 and all(type(value) is float and 0 <= value <= 1 for value in values)
     decoding = ACCURACY.read(results / "decoding.csv")
-    own = decoding.query("figure == '1B' and trained_on == 'expression' and tested_on == 'identity' and 0 <= resample < 100")
+    own = decoding.query(
+        "figure == '1B' and trained_on == 'expression' and tested_on == 'identity' and 0 <= resample < 100"
+    )
     key = "precision_score_face_expression_model_face_recognition_data"
     exported = read_pickle(results / "Fig1B_KDEF_Lesioned_models_dict_results.pickle")[key]
     np.testing.assert_array_equal(exported, own.sort_values("resample")["accuracy"])

@@ -29,7 +29,9 @@ def decoded(
     """
     classes = np.unique(fit_codes)
     if len(classes) < 2:
-        raise StudyError(f"a decoder needs at least 2 classes to tell apart, got {len(classes)} in {len(fit_codes)} images.")
+        raise StudyError(
+            f"a decoder needs at least 2 classes to tell apart, got {len(classes)} in {len(fit_codes)} images."
+        )
     decoder = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=iterations))
     # float64: lbfgs stops on differences that float32 sums cannot resolve
     decoder.fit(fit_responses.astype(np.float64), fit_codes)

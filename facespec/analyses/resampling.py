@@ -38,9 +38,7 @@ def resampled_means(values: np.ndarray, *, resamples: int, generator: np.random.
     return np.stack([values[generator.integers(n, size=n)].mean(axis=0) for _ in range(resamples)])
 
 
-def accuracy_rows(
-    correct: np.ndarray, cell: Cell, *, resamples: int, generator: np.random.Generator
-) -> pd.DataFrame:
+def accuracy_rows(correct: np.ndarray, cell: Cell, *, resamples: int, generator: np.random.Generator) -> pd.DataFrame:
     """The ACCURACY rows of one cell.
 
     `correct` is ``(n,)`` bool, one per test image. The row with `resample` -1 is the accuracy on these images, the

@@ -81,9 +81,7 @@ def opened(path: Path, *, keep: tuple[str, ...]) -> Iterator[Files]:
         try:
             files = _files(path, _kind(path), keep=keep, stack=stack)
         except PermissionError as error:
-            raise StudyError(
-                f"{error.filename or path}: cannot be read ({error.strerror}). Change its permissions."
-            ) from error
+            raise StudyError(f"{error.filename or path}: may not be read. Change its permissions.") from error
         if not files.names and not files.refused:
             raise StudyError(f"{path}: no files in it. Give the directory or archive that holds the data set.")
         yield files

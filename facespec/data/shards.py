@@ -5,6 +5,7 @@ Shard i holds rows i * shard_size ... of the array; the last may hold fewer.
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -15,9 +16,9 @@ from numpy.lib import format as npy
 from facespec.study.errors import StudyError
 
 # Resident bytes of mapped files before they are let go: a process that streams any number of images stays below
-# this plus one batch. A page fault maps up to 64 KiB around it, and an image may begin and end inside such a block.
+# this plus one batch. A page fault may map all of the huge page around it, and a row begins and ends inside one.
 RESIDENT_BYTES = 256 * 2**20
-FAULT_AROUND = 2 * 64 * 2**10
+HUGE_PAGE = 2 * 2**20
 OPEN_SHARDS = 256  # every mapping holds a file descriptor, and a process may have only 1024
 
 
@@ -38,8 +39,8 @@ class ShardReader:
         self._kind = kind
         self._shape = shape
         self._shard_size = shard_size
-        self._open: dict[int, np.ndarray] = {}
-        self._resident = 0
+        self._open: dict[int, tuple[mmap.mmap, np.ndarray]] = {}
+        self._resident: dict[int, int] = {}
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
         """The rows at `indices`, an integer array (k,) in any order with repeats: uint8 (k, ...)."""
@@ -58,22 +59,44 @@ class ShardReader:
         first = np.flatnonzero(np.diff(shards[order], prepend=-1))
         for group in np.split(order, first[1:]):
             if len(group):
-                gathered[group] = self._mapped(int(shards[group[0]]), len(group))[rows[group]]
+                gathered[group] = self._mapped(int(shards[group[0]]), rows[group])[rows[group]]
         return gathered
 
-    def _mapped(self, number: int, k: int) -> np.ndarray:
-        need = k * (int(np.prod(self._shape[1:])) + FAULT_AROUND)
-        if self._resident + need > RESIDENT_BYTES or (number not in self._open and len(self._open) >= OPEN_SHARDS):
+    def _mapped(self, number: int, rows: np.ndarray) -> np.ndarray:
+        """A shard, of which `rows` are about to be read."""
+        length = min(self._shard_size, self._shape[0] - number * self._shard_size)
+        row = int(np.prod(self._shape[1:]))
+        need = len(rows) * (row + 2 * HUGE_PAGE)
+        held = self._resident.get(number, 0)
+        added = min(held + need, length * row) - held
+        full = sum(self._resident.values()) + added > RESIDENT_BYTES
+        if full or (number not in self._open and len(self._open) >= OPEN_SHARDS):
             self._open.clear()
-            self._resident = 0
+            self._resident.clear()
         if number not in self._open:
-            path = self._directory / shard_name(self._kind, number)
-            length = min(self._shard_size, self._shape[0] - number * self._shard_size)
-            shape = (length, *self._shape[1:])
-            start = path.stat().st_size - int(np.prod(shape))
-            self._open[number] = np.memmap(path, np.uint8, mode="r", offset=start, shape=shape).view(np.ndarray)
-        self._resident += need
-        return self._open[number]
+            self._open[number] = _map(self._directory / shard_name(self._kind, number), (length, *self._shape[1:]))
+        self._resident[number] = min(self._resident.get(number, 0) + need, length * row)
+        mapping, array = self._open[number]
+        _announce(mapping, len(mapping) - length * row + rows * row, row)
+        return array
+
+
+def _map(path: Path, shape: tuple[int, ...]) -> tuple[mmap.mmap, np.ndarray]:
+    """The file, mapped for reading at random, and the uint8 array of `shape` at its end."""
+    with path.open("rb") as file:
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if hasattr(mmap, "MADV_RANDOM"):
+        mapping.madvise(mmap.MADV_RANDOM)  # else every row would bring in megabytes around it
+    count = int(np.prod(shape))
+    return mapping, np.frombuffer(mapping, np.uint8, count, offset=len(mapping) - count).reshape(shape)
+
+
+def _announce(mapping: mmap.mmap, starts: np.ndarray, size: int) -> None:
+    """Have the system read the `size` bytes from each of `starts` as a whole, not page by page when touched."""
+    if hasattr(mmap, "MADV_WILLNEED"):
+        for start in starts.tolist():
+            page = start - start % mmap.PAGESIZE
+            mapping.madvise(mmap.MADV_WILLNEED, page, start + size - page)
 
 
 class ShardWriter:
@@ -99,7 +122,7 @@ class ShardWriter:
         while len(rows):
             if self._file is None:
                 self._file = (self._directory / shard_name(self._kind, self._number)).open("wb")
-                self._write_header(self._shard_size)
+                self._write_header(self._file, self._shard_size)
             room = self._shard_size - self._filled
             self._file.write(np.ascontiguousarray(rows[:room]).data)
             self._filled += len(rows[:room])
@@ -107,23 +130,22 @@ class ShardWriter:
             if self._filled == self._shard_size:
                 self._close()
 
-    def _write_header(self, k: int) -> None:
-        assert self._file is not None
+    def _write_header(self, file: BinaryIO, k: int) -> None:
         # numpy pads headers so that the first axis may change later: both headers have the same length
-        npy.write_array_header_1_0(self._file, {"descr": "|u1", "fortran_order": False, "shape": (k, *self._shape)})
+        npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (k, *self._shape)})
 
     def _close(self) -> None:
         if self._file is None:
             return
-        with self._file as file:
-            if self._filled < self._shard_size:
+        file, filled = self._file, self._filled
+        # first, so that a full disk's error in here is not followed by that of closing twice
+        self._file, self._number, self._filled = None, self._number + 1, 0
+        with file:
+            if filled < self._shard_size:
                 file.seek(0)
-                self._write_header(self._filled)
+                self._write_header(file, filled)
             file.flush()
             os.fsync(file.fileno())
-        self._file = None
-        self._number += 1
-        self._filled = 0
 
 
 def check_shards(directory: Path, kind: str, shape: tuple[int, ...] | None, *, shard_size: int) -> None:

@@ -151,5 +151,6 @@ def _refuse_too_few_people(path: Path, entries: list[Entry]) -> None:
     people = len({entry.identity for entry in entries})
     if people < 2:
         raise StudyError(
-            f"{path}: people with two videos or more: {people}; telling people apart needs two of them. Is the copy complete?"
+            f"{path}: people with two videos or more: {people}; telling people apart needs two of them. "
+            "Is the copy complete?"
         )

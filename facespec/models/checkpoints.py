@@ -54,7 +54,9 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:
-        raise StudyError(f"{path}: not written, as these weights are not finite: {', '.join(broken)}. Training diverged.")
+        raise StudyError(
+            f"{path}: not written, as these weights are not finite: {', '.join(broken)}. Training diverged."
+        )
     description = {
         "version": VERSION,
         "network_name": Network(checkpoint.network_name).value,
@@ -155,5 +157,6 @@ def _check_classes(path: Path, checkpoint: Checkpoint) -> None:
     named = {task: len(names) for task, names in checkpoint.classes.items()}
     if named != network.classes or set(named) != {task.value for task in name.tasks}:
         raise StudyError(
-            f"{path}: the {name.value} network has heads of {network.classes} classes, but the classes named are of {named}."
+            f"{path}: the {name.value} network has heads of {network.classes} classes, "
+            f"but the classes named are of {named}."
         )

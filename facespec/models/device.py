@@ -18,7 +18,7 @@ WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def pick(name: str) -> torch.device:
-    """The device called `name`; "auto" is the GPU where there is one. Raises `StudyError` for a GPU that is not there."""
+    """The device called `name`; "auto" is the GPU where there is one. `StudyError` for a GPU that is not there."""
     if name not in DEVICES:
         raise StudyError(f"unknown device {name!r}: {did_you_mean(name, DEVICES)}")
     found = torch.cuda.is_available()
@@ -30,7 +30,7 @@ def pick(name: str) -> torch.device:
 
 @contextmanager
 def deterministic(threads: int | None = 1) -> Iterator[None]:
-    """Inside, equal inputs give equal bits on one kind of machine; everything is restored at the end, also after an error.
+    """Inside, equal inputs give equal bits on one kind of machine; all is restored at the end, also after an error.
 
     Deterministic kernels only, no benchmarking of kernels, full float32 (no TF32), a fixed cuBLAS workspace, and
     `threads` threads for torch and for the linear algebra beneath numpy and scikit-learn (None: as many as they like).
@@ -56,14 +56,16 @@ def _switch_on(undo: ExitStack) -> None:
     enabled, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     undo.callback(torch.use_deterministic_algorithms, enabled, warn_only=warn)
     torch.use_deterministic_algorithms(True)
+    cudnn: Any = torch.backends.cudnn  # what its modules hold is not in its types
+    mkldnn: Any = torch.backends.mkldnn
     switches: list[tuple[Any, str, Any]] = [
         (torch.utils.deterministic, "fill_uninitialized_memory", False),  # would cost time and change no result
-        (torch.backends.cudnn, "benchmark", False),
-        (torch.backends.cudnn, "deterministic", True),
+        (cudnn, "benchmark", False),
+        (cudnn, "deterministic", True),
         (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
-        (torch.backends.cudnn.conv, "fp32_precision", "ieee"),
-        (torch.backends.mkldnn.matmul, "fp32_precision", "ieee"),
-        (torch.backends.mkldnn.conv, "fp32_precision", "ieee"),
+        (cudnn.conv, "fp32_precision", "ieee"),
+        (mkldnn.matmul, "fp32_precision", "ieee"),
+        (mkldnn.conv, "fp32_precision", "ieee"),
     ]
     for owner, name, value in switches:
         undo.callback(setattr, owner, name, getattr(owner, name))

@@ -17,7 +17,7 @@ from facespec.study.vocabulary import TASKS
 class FaceNetwork(nn.Module):
     """A network with a head per task; made by `build`, which gives it its weights.
 
-    `block` and `channels` (1 grey, 3 RGB) are what it was built from, `classes` maps each task to its number of classes.
+    `block` and `channels` (1 grey, 3 RGB) are what it was built from, `classes` maps tasks to their number of classes.
     Layers bear names such as ``trunk.conv1``, ``branches.identity.conv4`` and ``heads.expression``.
     """
 
@@ -88,9 +88,7 @@ class FaceNetwork(nn.Module):
         return images
 
 
-def build(
-    block: NetworkBlock, classes: Mapping[str, int], *, channels: int, generator: torch.Generator
-) -> FaceNetwork:
+def build(block: NetworkBlock, classes: Mapping[str, int], *, channels: int, generator: torch.Generator) -> FaceNetwork:
     """A network with fresh weights, drawn from `generator` (on the CPU) alone.
 
     The trunk is drawn first, then one stream per task of the vocabulary, known to this network or not: networks of one
@@ -113,9 +111,7 @@ def build(
     return network.to(memory_format=torch.channels_last)  # convolutions on CPUs run up to twice as fast
 
 
-def with_new_heads(
-    network: FaceNetwork, classes: Mapping[str, int], *, generator: torch.Generator
-) -> FaceNetwork:
+def with_new_heads(network: FaceNetwork, classes: Mapping[str, int], *, generator: torch.Generator) -> FaceNetwork:
     """A copy of `network` with fresh heads for `classes`, ready to be fine-tuned; `network` stays as it is."""
     if set(classes) != set(network.tasks):
         raise StudyError(f"new heads must be for the network's tasks {list(network.tasks)}, got {sorted(classes)}.")

@@ -99,9 +99,7 @@ def _vgg16(channels: int) -> OrderedDict[str, nn.Module]:
     return named
 
 
-def _convolutions(
-    blocks: Sequence[Sequence[int]], channels: int, *, normalised: bool
-) -> OrderedDict[str, nn.Module]:
+def _convolutions(blocks: Sequence[Sequence[int]], channels: int, *, normalised: bool) -> OrderedDict[str, nn.Module]:
     """3x3 convolutions with ReLU, batch norm between them if `normalised`, and a 2x2 max-pool after every block."""
     named: OrderedDict[str, nn.Module] = OrderedDict()
     number = 0

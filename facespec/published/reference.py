@@ -60,7 +60,7 @@ def published_bars(figure: str | None = None) -> list[Bar]:
 
 
 def role_of(figure: str, tested_on: str) -> str:
-    """The role whose faces a figure tests on: the probe in 1B and 1C, the task's own training role in S1A and S1B [P]."""
+    """The role whose faces a figure tests on: in 1B and 1C the probe, in S1A and S1B the task's training role [P]."""
     return Role.PROBE.value if figure in ("1B", "1C") else Role(tested_on).value
 
 

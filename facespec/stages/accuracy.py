@@ -65,7 +65,12 @@ def _tested(
     test: Test, checkpoint: checkpoints.Checkpoint, seed: int, block: Accuracy, *, device: str
 ) -> Iterator[pd.DataFrame]:
     answers = predictions(
-        checkpoint.network, test.faces, test.rows, preset=Preset(**checkpoint.preset), batch_size=BATCH, device=pick(device)
+        checkpoint.network,
+        test.faces,
+        test.rows,
+        preset=Preset(**checkpoint.preset),
+        batch_size=BATCH,
+        device=pick(device),
     )
     for task in test.tasks:
         names = checkpoint.classes[task.value]

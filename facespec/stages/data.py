@@ -16,6 +16,7 @@ from facespec.data.chunks import Import
 from facespec.data.embedded import production
 from facespec.data.embedded.roles import draw
 from facespec.data.faceset import FaceSet, write_faceset
+from facespec.data.intake import Wanted
 from facespec.stages.faces_info import described
 from facespec.stages.progress import progress_bar
 from facespec.study.errors import StudyError
@@ -91,14 +92,14 @@ def _faces(block: Data, role: Role, source: str, *, workers: int, report: Report
     if source == EMBEDDED:
         stimuli = draw(role, block, generator(block.seed, "faces", role.value))
         return production.imported(stimuli, size=block.size, channels=block.channels, workers=workers, report=report)
-    how = {"size": block.size, "channels": block.channels, "tolerated": block.tolerated}
+    wanted = Wanted(block.size, block.channels, block.tolerated)
     path = Path(source).expanduser()
     if role is Role.EXPRESSION:
-        return fer2013.read(path, **how, report=report)
+        return fer2013.read(path, wanted, report=report)
     if role is Role.PROBE:
-        return kdef.read(path, **how, report=report)
+        return kdef.read(path, wanted, report=report)
     stream = generator(block.seed, "videos")
-    return voxceleb.read(path, **how, test=block.identity.test, generator=stream, report=report)
+    return voxceleb.read(path, wanted, test=block.identity.test, generator=stream, report=report)
 
 
 def pin(paths: Paths) -> None:

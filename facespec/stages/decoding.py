@@ -79,7 +79,7 @@ def _decoded(
     reading: Reading, checkpoint: checkpoints.Checkpoint, seed: int, params: Params, *, device: str
 ) -> pd.DataFrame:
     block, network = params.decoding, Network(checkpoint.network_name)
-    codes, names = class_codes(reading.faces.labels, reading.task.value)
+    codes, _ = class_codes(reading.faces.labels, reading.task.value)
     fit, test = (
         penultimate_responses(
             checkpoint.network, reading.faces, rows, network.tasks[0].value,

@@ -30,5 +30,6 @@ def run(paths: Paths, params: Params, *, network: Network, seed: int, device: st
     trained = checkpoints.load(paths.checkpoint("train", network, seed), expect=network).network
     draws = torch.Generator().manual_seed(integer_seed(seed, "finetune", "heads"))
     model = with_new_heads(trained, {task: len(names) for task, names in classes.items()}, generator=draws)
-    job = Job("finetune", network, seed, params.finetune, used=params.model_dump(include={"split", "finetune"}))
+    used = {"split": params.split.model_dump(), "finetune": params.finetune.model_dump()}
+    job = Job("finetune", network, seed, params.finetune, used=used)
     complete(paths, job, model, data, classes=classes, device=device)

@@ -31,7 +31,11 @@ def run(directory: Path, *, profile: str = "default", settings: Iterable[str] = 
     if not (project / "dvc.yaml").is_file():
         raise StudyError(f"{project}: no dvc.yaml beside the package. Run from a clone of the project.")
     paths = Paths(directory)
-    if directory.exists() and any(directory.iterdir()) and not (paths.params.is_file() and not (directory / ".git").exists()):
+    if (
+        directory.exists()
+        and any(directory.iterdir())
+        and not (paths.params.is_file() and not (directory / ".git").exists())
+    ):
         raise StudyError(f"{directory}: not empty and not a study directory. Name a new directory.")
     params = _parameters(project / "params.yaml", profile, settings)
     directory.mkdir(parents=True, exist_ok=True)
@@ -41,7 +45,9 @@ def run(directory: Path, *, profile: str = "default", settings: Iterable[str] = 
         checked = read_params(partial)  # a refused parameter leaves the directory's own as they were
     for name in COPIED:
         shutil.rmtree(directory / name, ignore_errors=True)
-        shutil.copytree(project / name, directory / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+        shutil.copytree(
+            project / name, directory / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+        )
     for name in ("dvc.yaml", ".dvcignore"):
         write_bytes(directory / name, (project / name).read_bytes())
     write_bytes(directory / ".dvc" / "config", DVC_CONFIG)

@@ -97,7 +97,9 @@ def comparison(recorded: dict[str, Any], now: dict[str, Any]) -> str:
     differing = sorted(path for path, digest in before.items() if after[path] != digest)
     if not differing:
         return f"All {len(before)} outputs are bit-identical to dvc.lock."
-    outside = [name for name, number, low, high in _numbers(recorded["verdicts"], now["verdicts"]) if not low <= number <= high]
+    outside = [
+        name for name, number, low, high in _numbers(recorded["verdicts"], now["verdicts"]) if not low <= number <= high
+    ]
     within = f"outside the recorded intervals: {', '.join(outside)}" if outside else "within the recorded intervals"
     return (
         f"{len(differing)} of {len(before)} outputs differ from dvc.lock (another kind of machine, other data or "
@@ -124,7 +126,10 @@ def _recorded(root: Path) -> dict[str, Any]:
     committed = {name: _committed(root, name) for name in (LOCK, VERDICTS_JSON)}
     if committed[LOCK] is None:
         return _read(root)
-    return {"lock": yaml.safe_load(committed[LOCK]), "verdicts": yaml.safe_load(committed[VERDICTS_JSON] or "{}")}
+    return {
+        "lock": yaml.safe_load(committed[LOCK] or "{}"),
+        "verdicts": yaml.safe_load(committed[VERDICTS_JSON] or "{}"),
+    }
 
 
 def _committed(root: Path, name: str) -> str | None:

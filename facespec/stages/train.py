@@ -30,5 +30,6 @@ def run(paths: Paths, params: Params, *, network: Network, seed: int, device: st
     draws = torch.Generator().manual_seed(integer_seed(seed, "train", "weights"))
     sizes = {task: len(names) for task, names in classes.items()}
     model = build(params.network, sizes, channels=faces.channels, generator=draws)
-    job = Job("train", network, seed, params.train, used=params.model_dump(include={"network", "train"}))
+    used = {"network": params.network.model_dump(), "train": params.train.model_dump()}
+    job = Job("train", network, seed, params.train, used=used)
     complete(paths, job, model, data, classes=classes, device=device)

@@ -168,7 +168,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StudyError(f"{path}: no such file. Run inside a study directory; `facespec init DIR` makes one.") from None
+        raise StudyError(
+            f"{path}: no such file. Run inside a study directory; `facespec init DIR` makes one."
+        ) from None
     except yaml.YAMLError as error:
         raise StudyError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(values, dict):

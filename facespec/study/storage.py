@@ -107,7 +107,9 @@ _ALLOWED = {
 class _AllowListUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         # dtypes such as numpy.dtypes.Float64DType are plain descriptions; everything else is listed by name
-        if name in _ALLOWED.get(module, ()) or (module == "numpy.dtypes" and name.isidentifier() and name.endswith("DType")):
+        if name in _ALLOWED.get(module, ()) or (
+            module == "numpy.dtypes" and name.isidentifier() and name.endswith("DType")
+        ):
             return super().find_class(module, name)
         raise StudyError(f"refused {module}.{name}: only built-in containers, numbers and numpy arrays are read.")
 
@@ -129,7 +131,9 @@ def read_pickle(path: Path) -> Any:
     except StudyError as error:
         raise StudyError(f"{path}: {error}") from None
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise StudyError(f"{path}: not a readable pickle ({error}). It may be truncated: fetch or make it again.") from error
+        raise StudyError(
+            f"{path}: not a readable pickle ({error}). It may be truncated: fetch or make it again."
+        ) from error
 
 
 @contextmanager

@@ -51,7 +51,9 @@ class Schema:
                 raise StudyError(f"table {self.name!r} lacks column {column!r}; it has {list(table.columns)}.")
         for column in table.columns:
             if column not in self.columns:
-                raise StudyError(f"table {self.name!r}: unknown column {column!r}; {did_you_mean(column, self.columns)}")
+                raise StudyError(
+                    f"table {self.name!r}: unknown column {column!r}; {did_you_mean(column, self.columns)}"
+                )
         for column, rule in self.columns.items():
             self._check_column(table[column], rule)
         return table[list(self.columns)]

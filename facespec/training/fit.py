@@ -56,7 +56,7 @@ class Plan:
 
 @dataclass
 class Status:
-    """How far a fit is: `step` of all its `steps`; `images` seen since it began or went on; the running epoch's numbers."""
+    """How far a fit is: `step` of all `steps`; `images` since it began or went on; the running epoch's numbers."""
 
     step: int
     steps: int
@@ -115,9 +115,8 @@ class _Taken:
     ) -> None:
         self.plan, self.report = plan, report
         self.steps = max(_steps(len(task.rows), plan.block.batch_size) for task in data.values())
-        self._endless = {
-            name: self._of(data[name], stream) for name, stream in zip(TASKS, streams, strict=True) if name in data
-        }
+        own = {task.value: stream for task, stream in zip(TASKS, streams, strict=True) if task in data}
+        self._endless = {task: self._of(data[task], stream) for task, stream in own.items()}
         self._turns = plan.turns(tuple(data))
 
     def __len__(self) -> int:
@@ -131,11 +130,9 @@ class _Taken:
     def _of(self, data: TaskData, stream: np.random.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         code = np.zeros(data.faces.n, dtype=np.int64)
         code[data.rows] = data.codes
-        block, device = self.plan.block, self.plan.device
+        size, preset, device = self.plan.block.batch_size, self.plan.preset, self.plan.device
         while True:
-            for batch in batches(
-                data.faces, data.rows, batch_size=block.batch_size, preset=self.plan.preset, generator=stream
-            ):
+            for batch in batches(data.faces, data.rows, batch_size=size, preset=preset, generator=stream):
                 yield batch.images.to(device), torch.from_numpy(code[batch.positions]).to(device)
 
 
@@ -151,7 +148,7 @@ def _epoch(
         for task, seen in _step(model, optimizer, batch, smoothing=block.label_smoothing).items():
             sums[task] += seen
             status.images += int(seen[2])
-        loss, right, images = sum(sums.values())
+        loss, right, images = np.sum(list(sums.values()), axis=0)
         if not math.isfinite(loss):
             raise StudyError(
                 f"training diverged in epoch {epoch + 1}: after {step + 1} steps the loss is {loss}. "
@@ -160,10 +157,11 @@ def _epoch(
         status.step, status.steps = step + 1, block.epochs * steps
         status.loss, status.accuracy = loss / images, right / images
         taken.report(status)
+    row = {"epoch": epoch + 1, "learning_rate": learning_rate}
     return [
-        {"epoch": epoch + 1, "task": task, "learning_rate": learning_rate, "loss": float(loss / n), "accuracy": float(right / n)}
+        {**row, "task": task, "loss": float(loss / n), "accuracy": float(right / n)}
         for task, (loss, right, n) in sums.items()
-    ]  # fmt: skip
+    ]
 
 
 def _step(
@@ -186,10 +184,10 @@ def _step(
 
 
 def _optimizer(model: FaceNetwork, block: Finetune) -> torch.optim.Optimizer:
-    how = {"lr": block.learning_rate, "weight_decay": block.weight_decay}
+    weights, lr, decay = model.parameters(), block.learning_rate, block.weight_decay
     if block.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), momentum=MOMENTUM, **how)
-    return torch.optim.AdamW(model.parameters(), **how)
+        return torch.optim.SGD(weights, lr=lr, momentum=MOMENTUM, weight_decay=decay)
+    return torch.optim.AdamW(weights, lr=lr, weight_decay=decay)
 
 
 def _steps(n: int, batch_size: int) -> int:

@@ -10,7 +10,9 @@ from facespec.study.errors import StudyError
 from facespec.study.seeds import generator
 
 
-def blobs(n: int, classes: int, *, units: int = 11, seed: int = 0, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def blobs(
+    n: int, classes: int, *, units: int = 11, seed: int = 0, spread: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Responses of `classes` noisy clusters; their centres do not depend on `seed`."""
     centres = generator(99, classes, units).normal(size=(classes, units)) * 2
     draw = generator(seed, n)

@@ -62,7 +62,9 @@ def test_more_resamples_continue_the_same_stream(correct: np.ndarray, seed: int)
 def test_relabelling_the_images_keeps_the_distribution(correct: np.ndarray, random: object) -> None:
     """Order of the images is a name, not a fact: only the draw changes, not its law."""
     shuffled = correct[np.random.Generator(np.random.PCG64(1)).permutation(len(correct))]
-    assert abs(draws(correct, 2000).mean() - draws(shuffled, 2000, seed=1).mean()) < 5 * np.sqrt(0.5 / len(correct) / 2000)
+    assert abs(draws(correct, 2000).mean() - draws(shuffled, 2000, seed=1).mean()) < 5 * np.sqrt(
+        0.5 / len(correct) / 2000
+    )
 
 
 def test_rows() -> None:
@@ -70,7 +72,9 @@ def test_rows() -> None:
     table = accuracy_rows(correct, CELL, resamples=5, generator=generator(1))
     assert table["resample"].tolist() == [-1, 0, 1, 2, 3, 4]
     assert table["accuracy"].iloc[0] == 2 / 3
-    np.testing.assert_array_equal(table["accuracy"].iloc[1:], resampled_means(correct, resamples=5, generator=generator(1)))
+    np.testing.assert_array_equal(
+        table["accuracy"].iloc[1:], resampled_means(correct, resamples=5, generator=generator(1))
+    )
     rest = table.drop(columns=["resample", "accuracy"]).drop_duplicates()
     expected = {"figure": "1B", "trained_on": "expression", "tested_on": "identity", "role": "probe",
                 "source": "embedded faces", "seed": 2, "n": 3, "chance": 1 / 7}  # fmt: skip

@@ -1,4 +1,4 @@
-"""A chunk that fits is passed on with its labels checked; `test_faceset.py` holds what is refused, message by message."""
+"""A chunk that fits is passed on with its labels checked; `test_faceset.py` holds what is refused."""
 
 from __future__ import annotations
 

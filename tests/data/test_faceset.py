@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,7 +27,8 @@ GREY, RGB = (17, 11), (17, 11, 3)
 def labelled(n: int = N) -> pd.DataFrame:
     return pd.DataFrame({
         "stimulus": [f"face {i}" for i in range(n)], "split": ["train", "test"] * (n // 2) + ["probe"] * (n % 2),
-        "identity": [f"NA{i % 3}" if i else "NA" for i in range(n)], "expression": ["happy", "", "sad"] * (n // 3) + [""] * (n % 3),
+        "identity": [f"NA{i % 3}" if i else "NA" for i in range(n)],
+        "expression": ["happy", "", "sad"] * (n // 3) + [""] * (n % 3),
         "view": "straight", "session": "",
     })  # fmt: skip
 
@@ -43,7 +45,7 @@ def maps(n: int = N) -> np.ndarray:
 def cut(shape: tuple[int, ...], bounds: Iterable[int], *, regions: bool) -> Iterator[FaceChunk]:
     """All images, a chunk between every two of `bounds`."""
     edges = [0, *sorted(bounds), N]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         rows = slice(start, stop)
         own = labelled().iloc[rows].reset_index(drop=True)
         yield FaceChunk(pictures(shape)[rows], own, maps()[rows] if regions else None)
@@ -144,40 +146,45 @@ def named(column: str, value: Any) -> pd.DataFrame:
 
 REFUSED = {
     "no chunk at all": ([], {}, "no images: a set of faces holds at least one."),
-    "only empty chunks": ([chunk(images=pictures(GREY, 0), labels=labelled(0))], {}, "no images: a set of faces holds at least one."),
+    "only empty chunks": ([chunk(images=pictures(GREY, 0), labels=labelled(0))], {},
+        "no images: a set of faces holds at least one."),
     "two channels": ([chunk(images=pictures((17, 11, 2), 3))], {},
-                     "images of shape (17, 11, 2), allowed: (height, width) grey or (height, width, 3) RGB."),
+        "images of shape (17, 11, 2), allowed: (height, width) grey or (height, width, 3) RGB."),
     "no picture": ([chunk(images=pictures((17,), 3))], {},
-                   "images of shape (17,), allowed: (height, width) grey or (height, width, 3) RGB."),
+        "images of shape (17,), allowed: (height, width) grey or (height, width, 3) RGB."),
     "floats": ([chunk(images=pictures(GREY, 3) / 255)], {},
-               "images are float64 (3, 17, 11), expected uint8 (3, 17, 11) for 3 labels."),
+        "images are float64 (3, 17, 11), expected uint8 (3, 17, 11) for 3 labels."),
     "more labels than images": ([chunk(images=pictures(GREY, 2))], {},
-                                "images are uint8 (2, 17, 11), expected uint8 (3, 17, 11) for 3 labels."),
+        "images are uint8 (2, 17, 11), expected uint8 (3, 17, 11) for 3 labels."),
     "another size later": ([chunk(), chunk(images=pictures((11, 17), 3))], {},
-                           "images are uint8 (3, 11, 17), expected uint8 (3, 17, 11) for 3 labels."),
+        "images are uint8 (3, 11, 17), expected uint8 (3, 17, 11) for 3 labels."),
     "another mode later": ([chunk(), chunk(images=pictures(RGB, 3))], {},
-                           "images are uint8 (3, 17, 11, 3), expected uint8 (3, 17, 11) for 3 labels."),
-    "regions without codes": ([chunk(regions=maps(3))], {}, "region maps and region codes come together or not at all."),
-    "codes without regions": ([chunk()], {"region_codes": CODES}, "region maps and region codes come together or not at all."),
+        "images are uint8 (3, 17, 11, 3), expected uint8 (3, 17, 11) for 3 labels."),
+    "regions without codes": ([chunk(regions=maps(3))], {},
+        "region maps and region codes come together or not at all."),
+    "codes without regions": ([chunk()], {"region_codes": CODES},
+        "region maps and region codes come together or not at all."),
     "regions of another size": ([chunk(regions=maps(3)[:, 1:])], {"region_codes": CODES},
-                                "regions are uint8 (3, 16, 11), expected uint8 (3, 17, 11)."),
+        "regions are uint8 (3, 16, 11), expected uint8 (3, 17, 11)."),
     "regions of another type": ([chunk(regions=maps(3).astype(np.int64))], {"region_codes": CODES},
-                                "regions are int64 (3, 17, 11), expected uint8 (3, 17, 11)."),
+        "regions are int64 (3, 17, 11), expected uint8 (3, 17, 11)."),
     "a region without a name": ([chunk(regions=np.full((3, *GREY), 9, np.uint8))], {"region_codes": CODES},
-                                "regions hold [9], which the region codes {'none': 0, 'eyes': 3, 'mouth': 7} do not name."),
+        "regions hold [9], which the region codes {'none': 0, 'eyes': 3, 'mouth': 7} do not name."),
     "an unknown expression": ([chunk(labels=named("expression", "bored"))], {},
-                              "table 'labels', column 'expression', row 1: got 'bored', allowed: "
-                              "one of ['angry', 'disgust', 'fear', 'happy', 'neutral', 'sad', 'surprise']."),
+        "table 'labels', column 'expression', row 1: got 'bored', allowed: one of ['angry', 'disgust', 'fear', "
+        "'happy', 'neutral', 'sad', 'surprise']."),
     "a repeated name": ([chunk(labels=named("stimulus", "face 2"))], {},
-                        "DIR/labels.csv: stimulus 'face 2' appears more than once."),
-    "a repeated name in the next chunk": ([chunk(), chunk()], {}, "DIR/labels.csv: stimulus 'face 0' appears more than once."),
+        "DIR/labels.csv: stimulus 'face 2' appears more than once."),
+    "a repeated name in the next chunk": ([chunk(), chunk()], {},
+        "DIR/labels.csv: stimulus 'face 0' appears more than once."),
     "a name that would break the table": ([chunk(labels=named("stimulus", "a\rb"))], {},
-                                          "stimulus 'a\\rb' holds a control character or an undecodable byte. Rename it."),
+        "stimulus 'a\\rb' holds a control character or an undecodable byte. Rename it."),
     "a name that is no text": ([chunk(labels=named("identity", "a\udcffb"))], {},
-                               "identity 'a\\udcffb' holds a control character or an undecodable byte. Rename it."),
+        "identity 'a\\udcffb' holds a control character or an undecodable byte. Rename it."),
     "an unknown role": ([chunk()], {"role": "probes"},
-                        "DIR/faceset.json: role: got 'probes'. Input should be 'expression', 'identity' or 'probe'."),
-    "no source": ([chunk()], {"provenance": {}}, "DIR/faceset.json: provenance: expected a text 'source' in it, got {}."),
+        "DIR/faceset.json: role: got 'probes'. Input should be 'expression', 'identity' or 'probe'."),
+    "no source": ([chunk()], {"provenance": {}},
+        "DIR/faceset.json: provenance: expected a text 'source' in it, got {}."),
 }  # fmt: skip
 
 

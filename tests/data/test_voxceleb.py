@@ -19,9 +19,14 @@ from facespec.data.voxceleb import Frame, formatted, parsed
 from facespec.study.errors import StudyError
 
 WANTED = Wanted(48, 1, 0.0)
+
+
 HEADER = "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n"
 
+
 words = st.text(st.characters(categories=["L", "N"], include_characters="_-."), min_size=1, max_size=12)
+
+
 names = words.filter(lambda word: not word.endswith("."))
 
 
@@ -100,10 +105,6 @@ def refused(tmp_path: Path, files: dict[str, bytes], kind: str = "") -> str:
     return str(caught.value).replace(str(path), "PATH")
 
 
-def splits(faceset: FaceSet) -> dict[str, str]:
-    return dict(zip(faceset.labels["stimulus"], faceset.labels["split"], strict=True))
-
-
 def test_labels_counts_and_pixels(tmp_path: Path) -> None:
     files = videos(TWO)
     faceset = imported(packed(tmp_path, "", files), tmp_path / "set", test=2)
@@ -119,41 +120,6 @@ def test_labels_counts_and_pixels(tmp_path: Path) -> None:
     unused = counts.pop("unused frames of test videos")
     assert counts == {"images": 16 - unused, "people": 2, "videos": 5, "test": 4, "train": 12 - unused}
     assert (faceset.role, faceset.source, faceset.provenance["excluded"]) == ("identity", "VoxCeleb1", [])
-
-
-@pytest.mark.parametrize("test", [1, 2, 3, 5, 7, 12])
-@pytest.mark.parametrize("seed", range(4))
-def test_no_video_is_on_both_sides(test: int, seed: int, tmp_path: Path) -> None:
-    """Of Ann's 4, 3 and 5 frames, any two videos may be tested; of Bob's 2 and 2, one."""
-    found = splits(imported(packed(tmp_path, "", videos(TWO)), tmp_path / "set", test=test, seed=seed))
-    for person, lengths in TWO.items():
-        sides: dict[str, set[str]] = {"train": set(), "test": set()}
-        tested = 0
-        for stimulus, split in found.items():
-            if stimulus.startswith(person):
-                sides[split].add(stimulus.split("/")[1])
-                tested += split == "test"
-        assert sides["train"] and sides["test"] and not sides["train"] & sides["test"]
-        # as many as asked for, or all of the videos but one
-        held_out = sum(n for i, n in enumerate(lengths) if f"v{i}" not in sides["train"])
-        assert tested == min(test, held_out)
-        if tested < test:
-            assert len(sides["train"]) == 1
-        # videos that train do so with every frame
-        trained = sum(split == "train" for stimulus, split in found.items() if stimulus.startswith(person))
-        assert trained == sum(n for i, n in enumerate(lengths) if f"v{i}" in sides["train"])
-
-
-def test_another_stream_tests_other_videos(tmp_path: Path) -> None:
-    path = packed(tmp_path, "", videos({"Ann_A": [2] * 9, "Bob_B": [2] * 9}))
-    results = [splits(imported(path, tmp_path / "set", seed=seed)) for seed in (0, 0, 1)]
-    assert results[0] == results[1] != results[2]
-
-
-def test_a_persons_split_does_not_depend_on_the_others(tmp_path: Path) -> None:
-    few = splits(imported(packed(tmp_path, "", videos(TWO)), tmp_path / "a"))
-    more = splits(imported(packed(tmp_path, ".zip", videos({"Aaa": [3, 3], **TWO})), tmp_path / "b"))
-    assert {stimulus: split for stimulus, split in more.items() if not stimulus.startswith("Aaa")} == few
 
 
 def test_directory_zip_and_tar_give_the_same_faces(tmp_path: Path) -> None:
@@ -212,6 +178,15 @@ def test_another_table(table: bytes, has: str, tmp_path: Path) -> None:
         f"PATH: vox1_meta.csv lacks the column 'VGGFace1 ID'; it has {has}. Its columns are separated by tabs. "
         "Fetch it again, or move it away: it is only a cross-check."
     )
+
+
+def test_damaged_table(tmp_path: Path) -> None:
+    content = bytearray(packed(tmp_path, ".zip", videos(TWO) | {"a/vox1_meta.csv": HEADER.encode()}).read_bytes())
+    content[content.index(HEADER.encode())] ^= 1
+    (tmp_path / "b.zip").write_bytes(content)
+    with pytest.raises(StudyError) as caught:
+        imported(tmp_path / "b.zip", tmp_path / "set")
+    assert str(caught.value) == f"{tmp_path / 'b.zip'}: a/vox1_meta.csv: damaged in the archive. Fetch it again."
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,9 @@ def slow(fit: np.ndarray, codes: np.ndarray, test: np.ndarray, penalty: float) -
         error = penalty * (np.exp(log_p) - y)
         return -penalty * (y * log_p).sum() + (w * w).sum() / 2, np.r_[(x.T @ error + w).ravel(), error.sum(axis=0)]
 
-    best = minimize(loss, np.zeros(x.shape[1] * k + k), jac=True, method="BFGS", options={"gtol": 1e-6, "maxiter": 5000})
+    best = minimize(
+        loss, np.zeros(x.shape[1] * k + k), jac=True, method="BFGS", options={"gtol": 1e-6, "maxiter": 5000}
+    )
     w, b = best.x[:-k].reshape(-1, k), best.x[-k:]
     return ((test - mean) / sd @ w + b).argmax(axis=1)
 

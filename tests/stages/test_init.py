@@ -44,9 +44,7 @@ def test_a_second_init_keeps_results_and_drops_stale_code(tmp_path: Path) -> Non
     assert read_params(directory / "params.yaml").profile == "default"
 
 
-def test_paths_of_sources_hold_in_the_new_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_of_sources_hold_in_the_new_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     params = init.run(Path("mine"), settings=["data.expression.source=faces/fer2013.csv"])
     assert params.data.expression.source == str(tmp_path / "faces" / "fer2013.csv")

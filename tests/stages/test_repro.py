@@ -11,7 +11,10 @@ from facespec.stages.repro import chains, comparison
 def run(digest: str, number: float = 0.5, *, path: str = "Results/decoding.csv") -> dict[str, Any]:
     outs = [{"path": path, "md5": digest}, {"path": "Results/figures", "md5": "f.dir"}]
     part = {"number": number, "low": 0.4, "high": 0.6}
-    return {"lock": {"stages": {"decoding": {"outs": outs}, "init": {}}}, "verdicts": {"C1": {"parts": {"identity": part}}}}
+    return {
+        "lock": {"stages": {"decoding": {"outs": outs}, "init": {}}},
+        "verdicts": {"C1": {"parts": {"identity": part}}},
+    }
 
 
 def test_equal_bytes() -> None:
@@ -47,6 +50,8 @@ def test_other_outputs() -> None:
 def test_every_network_is_fitted_once_and_the_work_is_shared_evenly(seeds: list[int], workers: int) -> None:
     shares = chains(seeds, workers)
     names = ["expression", "identity", "joint"]
-    assert sorted(name for share in shares for name in share) == sorted(f"finetune@{n}-{s}" for n in names for s in seeds)
+    assert sorted(name for share in shares for name in share) == sorted(
+        f"finetune@{n}-{s}" for n in names for s in seeds
+    )
     loads = [sum(2 if "joint" in name else 1 for name in share) for share in shares]
     assert len(loads) <= workers and min(loads) > 0 and max(loads) - min(loads) <= 2

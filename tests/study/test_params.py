@@ -36,8 +36,8 @@ def test_the_projects_own_parameters_are_valid_and_frozen(project: Path) -> None
 def test_every_number_carries_its_mark(project: Path) -> None:
     """[P] published, [D] derived, [L] lineage or [O] our own: on its line, or on the profile it belongs to."""
     lines = (project / "params.yaml").read_text().split("\nprofiles:")[0].splitlines()
-    unmarked = [line for line in lines if ":" in line and not line.lstrip().startswith("#")
-                and line.split("#")[0].split(":", 1)[1].strip() and not any(f"[{m}" in line for m in "PDLO")]  # fmt: skip
+    set_here = [line for line in lines if ":" in line.split("#")[0] and line.split("#")[0].split(":", 1)[1].strip()]
+    unmarked = [line for line in set_here if not any(f"[{mark}" in line for mark in "PDLO")]
     assert unmarked == ["profile: default"]
 
 
@@ -105,7 +105,9 @@ def test_not_yaml(tmp_path: Path) -> None:
         read_params(tmp_path / "params.yaml")
 
 
-trees = st.recursive(st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3), max_leaves=8)
+trees = st.recursive(
+    st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3), max_leaves=8
+)
 mappings = st.dictionaries(st.sampled_from("abc"), trees, max_size=3)
 
 

@@ -112,7 +112,11 @@ def test_plain_pickles_come_back(value: Any) -> None:
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_numpy_pickles_of_every_protocol_come_back(tmp_path: Path, protocol: int) -> None:
-    value = {"a": np.arange(6.0).reshape(2, 3), "b": [np.float64(0.5), np.float32(2), np.int64(3)], "c": np.array([True])}
+    value = {
+        "a": np.arange(6.0).reshape(2, 3),
+        "b": [np.float64(0.5), np.float32(2), np.int64(3)],
+        "c": np.array([True]),
+    }
     (tmp_path / "x").write_bytes(pickle.dumps(value, protocol=protocol))
     back = storage.read_pickle(tmp_path / "x")
     assert back["b"] == value["b"] and back["a"].dtype == np.float64
@@ -142,7 +146,8 @@ def test_a_pickle_that_would_run_a_command_is_refused_by_name(tmp_path: Path, pr
     with pytest.raises(StudyError) as caught:
         storage.read_pickle(tmp_path / "x.pickle")
     assert message(caught, tmp_path) == (
-        f"DIR/x.pickle: refused {os.system.__module__}.system: only built-in containers, numbers and numpy arrays are read."
+        f"DIR/x.pickle: refused {os.system.__module__}.system: "
+        "only built-in containers, numbers and numpy arrays are read."
     )
     assert not proof.exists()
 

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import bz2
+import errno
+import gzip
+import io
+import lzma
+import os
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from facespec.data import archives
+from facespec.data.archives import Unusable, opened
+from facespec.study.errors import StudyError
+
+KEEP = (".jpg", ".csv")
+
+
+FILES = {"b/two.jpg": b"2" * 1000, "a/one.JPG": b"1", "table.csv": b"x,y\n" * 5000, "a/zero.jpg": b"", "read.me": b"?"}
+
+
+COMPRESSED = {".tar": lambda raw: raw, ".tar.gz": gzip.compress, ".tar.bz2": bz2.compress, ".tar.xz": lzma.compress}
+
+
+KINDS = ["", ".zip", *COMPRESSED]
+
+
+def tar(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def packed(at: Path, kind: str, files: dict[str, bytes]) -> Path:
+    """`files`, in this order, as a directory (kind "") or an archive."""
+    path = at / f"faces{kind}"
+    if kind == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+    elif kind:
+        path.write_bytes(COMPRESSED[kind](tar(files)))
+    else:
+        path.mkdir()
+        for name, content in files.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(content)
+    return path
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(StudyError) as caught, opened(path, keep=KEEP):
+        pass
+    return str(caught.value).replace(str(path), "PATH")
+
+
+def test_missing_path(tmp_path: Path) -> None:
+    assert refused(tmp_path / "faces") == (
+        "PATH: no such file or directory. Give the path of the data set; see docs/data.md."
+    )
+
+
+@pytest.mark.parametrize("kind", ["", ".zip"])
+def test_path_that_may_not_be_read(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = packed(tmp_path, kind, FILES)
+
+    def forbidden(*_: Any, **__: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open" if kind else "iterdir", forbidden)
+    assert refused(path) == "PATH: may not be read. Change its permissions."
+
+
+@pytest.mark.parametrize("files", [{}, {".DS_Store": b"1"}])
+@pytest.mark.parametrize("kind", ["", ".zip", ".tar.gz", ".tar.xz"])
+def test_nothing_in_it(kind: str, files: dict[str, bytes], tmp_path: Path) -> None:
+    path = packed(tmp_path, kind, files)
+    assert refused(path) == "PATH: no files in it. Give the directory or archive that holds the data set."
+
+
+WHOLE = "PATH: not a whole zip or tar archive ({}). It may be truncated: fetch it again."
+
+
+@pytest.mark.parametrize("name", ["faces.zip", "faces.tar", "faces.TAR.XZ", "faces.tgz"])
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>"])
+def test_what_only_calls_itself_an_archive(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert refused(tmp_path / name) == WHOLE.format("it does not begin as one")
+
+
+def test_a_compressed_file_that_is_no_archive(tmp_path: Path) -> None:
+    (tmp_path / "faces.csv.gz").write_bytes(gzip.compress(b"emotion,pixels,Usage\n" * 100))
+    assert refused(tmp_path / "faces.csv.gz") == WHOLE.format("invalid header")
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (".zip", "File is not a zip file"),
+        (".tar", "unexpected end of data"),
+        (".tar.gz", "Compressed file ended before the end-of-stream marker was reached"),
+        (".tar.bz2", "Compressed file ended before the end-of-stream marker was reached"),
+        (".tar.xz", "Compressed file ended before the end-of-stream marker was reached"),
+    ],
+)
+def test_truncated_archive(kind: str, why: str, tmp_path: Path) -> None:
+    noise = {f"{i}.jpg": os.urandom(3000) for i in range(20)}
+    path = packed(tmp_path, kind, noise)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert refused(path) == WHOLE.format(why)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.sampled_from([".zip", *COMPRESSED]))
+def test_wherever_an_archive_is_cut_it_is_noticed(data: st.DataObject, kind: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = packed(Path(directory), kind, FILES)
+        whole = path.read_bytes()
+        # a tar ends in zeros beyond its end mark: nothing is lost with those
+        last = len(whole.rstrip(b"\0")) if kind == ".tar" else len(whole) - 1
+        path.write_bytes(whole[: data.draw(st.integers(0, last))])
+        with pytest.raises(StudyError, match="not a whole zip or tar archive"), opened(path, keep=KEEP):
+            pass
+
+
+def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
+    content = bytearray(tar({"a.jpg": b"1", "b.jpg": b"2"}))
+    content[1024 + 150] ^= 0xFF  # in the second header's checksum
+    (tmp_path / "faces.tar").write_bytes(content)
+    with tarfile.open(tmp_path / "faces.tar", "r|") as archive:
+        assert [info.name for info in archive] == ["a.jpg"]  # why the check is needed
+    assert refused(tmp_path / "faces.tar") == WHOLE.format("it ends before its end mark")
+
+
+def test_one_damaged_file_in_a_zip_spoils_only_itself(tmp_path: Path) -> None:
+    path = tmp_path / "faces.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name in ("a.jpg", "b.jpg"):
+            archive.writestr(name, name * 100)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"b.jpgb.jpg") + 50] ^= 0xFF
+    path.write_bytes(content)
+    with opened(path, keep=KEEP) as files:
+        assert files.read("a.jpg") == b"a.jpg" * 100
+        with pytest.raises(Unusable, match=r"^damaged in the archive$"):
+            files.read("b.jpg")
+
+
+def test_a_file_with_a_password(tmp_path: Path) -> None:
+    path = packed(tmp_path, ".zip", {"a.jpg": b"1"})
+    content = bytearray(path.read_bytes())
+    for header, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        content[content.index(header) + flags] |= 1
+    path.write_bytes(content)
+    with opened(path, keep=KEEP) as files, pytest.raises(Unusable, match=r"^cannot be opened$"):
+        files.read("a.jpg")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_larger_than_any_face_is_not_read_whole(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "LARGEST", 2**20)
+    path = packed(tmp_path, kind, {"a.jpg": bytes(2**20 + 1), "b.jpg": bytes(2**20)})
+    with opened(path, keep=KEEP) as files:
+        assert len(files.read("b.jpg")) == 2**20
+        with pytest.raises(Unusable, match=r"^larger than 1 MiB$"):
+            files.read("a.jpg")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_where_unpacked_files_wait(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.BytesIO):
+        def write(self, content: Any) -> int:
+            raise OSError(number, "full")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", Full)
+    assert refused(packed(tmp_path, ".tar.xz", FILES)).replace(tempfile.gettempdir(), "TMP") == (
+        "TMP: the disk is full; unpacked files wait there. Free some space, or set TMPDIR to a directory with more."
+    )
