@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+
+from facespec.stages import data, init
+from facespec.study.paths import Paths
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -52,3 +56,26 @@ def published() -> Path:
     if not directory.is_dir():
         pytest.skip("the published pickles are not here: set FACESPEC_PUBLISHED to the directory that holds them")
     return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study directory with faces and the smallest of everything; a test that writes into it works on a copy."""
+    directory = tmp_path_factory.mktemp("tiny") / "study"
+    sizes = [
+        "seeds=[5, 6]", "data.size=32", "data.expression.train=70", "data.expression.test=42", "data.identity.people=4",
+        "data.identity.train=9", "data.identity.test=5", "data.probe.people=3", "network.channels=[3, 5]",
+        "train.epochs=4", "train.batch_size=16", "finetune.epochs=2", "decoding.expression_test=1",
+        "decoding.identity_test=8", "decoding.identity_people=4", "decoding.fit_images=40", "decoding.resamples=100",
+        "accuracy.resamples=100", "checks.draws=200",
+    ]  # fmt: skip
+    params = init.run(directory, settings=sizes)
+    data.build(Paths(directory), params.data, sources={}, workers=1)
+    return directory
+
+
+@pytest.fixture
+def study_copy(tiny_study: Path, tmp_path: Path) -> Paths:
+    """A copy of the tiny study for one test."""
+    shutil.copytree(tiny_study, tmp_path / "study")
+    return Paths(tmp_path / "study")

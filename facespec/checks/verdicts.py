@@ -54,12 +54,11 @@ def summary(table: pd.DataFrame) -> Table:
         padding=(0, 1, 0, 0), pad_edge=False,
     )  # fmt: skip
     shown.add_column("", style="bold")  # the claim; a heading would cost the statement its room
-    shown.add_column("part")
-    shown.add_column("statement", min_width=13)
+    shown.add_column("statement", min_width=18)
     shown.add_column("number", justify="right", no_wrap=True)
-    shown.add_column("interval", justify="right")
+    shown.add_column("interval", justify="right", no_wrap=True)
     shown.add_column("published", justify="right", no_wrap=True)
-    shown.add_column("verdict", min_width=12)
+    shown.add_column("verdict", min_width=14)
     for claim, parts in table.groupby("claim", sort=False):
         for position, row in enumerate(parts.to_dict("records")):
             shown.add_row(Text(str(claim) if position == 0 else ""), *_cells(row))
@@ -70,13 +69,11 @@ def summary(table: pd.DataFrame) -> Table:
 def _cells(row: dict[Any, Any]) -> list[Text]:
     mark, colour = LOOK[row["verdict"]]
     verdict = Text(f"{mark} {row['verdict']}", style=colour)
+    statement = Text(row["statement"])
     if isinstance(row["reason"], str) and row["reason"]:  # an empty reason read from elsewhere may be NaN
-        verdict.append(f": {row['reason']}", style="dim")
+        statement.append(f" - {row['reason']}", style="dim")
     interval = f"{_shown(row['low'])} to {_shown(row['high'])}" if pd.notna(row["low"]) else "none"
-    return [
-        Text(row["part"]), Text(row["statement"]), Text(_shown(row["number"])), Text(interval),
-        Text(_shown(row["published"])), verdict,
-    ]  # fmt: skip
+    return [statement, Text(_shown(row["number"])), Text(interval), Text(_shown(row["published"])), verdict]
 
 
 def _shown(number: float) -> str:

@@ -31,7 +31,7 @@ LOCK, VERDICTS_JSON = "dvc.lock", "Results/checks/verdicts.json"
 
 def run(paths: Paths, *, workers: int, console: Console | None = None) -> None:
     """Build, run, report. Finished stages are kept when a later one stops; run again to continue."""
-    console = console or Console(soft_wrap=True, highlight=False)
+    console = console or _console()
     params = read_params(paths.params)
     recorded = _recorded(paths.root)
     with only_one(paths.root / ".dvc" / "tmp" / "repro"):
@@ -43,6 +43,12 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> None:
     for figure in sorted(paths.figure("x", "png").parent.glob("*.png")):
         console.print(f"figure  {figure}")
     console.print(comparison(recorded, _read(paths.root)))
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    # a log file has no width of its own, and tables are unreadable in the 80 columns that are assumed for it
+    return console if console.is_terminal else Console(highlight=False, width=120)
 
 
 def chains(seeds: Iterable[int], workers: int) -> list[list[str]]:

@@ -39,7 +39,7 @@ def restore(path: Path, begun: str, *, model: FaceNetwork, optimizer: torch.opti
     """
     try:
         state = torch.load(path, weights_only=True)
-    except (FileNotFoundError, RuntimeError, EOFError, pickle.UnpicklingError):
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
         return []  # none, or one that the disk damaged: beginning anew costs time, and nothing else
     if not isinstance(state, dict) or state.get("begun") != begun:
         return []

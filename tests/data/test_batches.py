@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,9 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import functional as torchvision
 
-from facespec.data.batches import Draws, Preset, apply, batches, draw, preset_for, small, vgg16
-from facespec.data.chunks import Description, FaceChunk
-from facespec.data.faceset import FaceSet, write_faceset
+from facespec.data.batches import Draws, Preset, apply, draw, preset_for, small, vgg16
 from facespec.study.errors import StudyError
 
 SHIFTED = Preset("toy", 17, 1, resize=None, shift=3, flip=True, grey_probability=0.0, mean=0.25, std=0.5)
@@ -92,7 +87,9 @@ def test_read_only_images_are_welcome(recwarn: pytest.WarningsRecorder) -> None:
     assert not recwarn.list
 
 
-@pytest.mark.parametrize(("height", "width", "top", "left"), [(17, 17, 0, 0), (20, 17, 2, 0), (22, 25, 2, 4), (18, 24, 0, 4)])
+@pytest.mark.parametrize(
+    ("height", "width", "top", "left"), [(17, 17, 0, 0), (20, 17, 2, 0), (22, 25, 2, 4), (18, 24, 0, 4)]
+)
 def test_at_test_time_the_centre_is_cropped(height: int, width: int, top: int, left: int) -> None:
     """Halves round to even, as torchvision's centre crop has it; no shift, no flip, no grey."""
     preset = dataclasses.replace(SHIFTED, channels=3, resize=min(height, width), grey_probability=1.0)
@@ -107,11 +104,12 @@ def test_at_test_time_the_centre_is_cropped(height: int, width: int, top: int, l
 def test_colours_and_grey() -> None:
     """Grey images are repeated; of colours, a grey network sees the luma of ITU-R BT.601."""
     grey, colours = pictures(2, 17, 17), pictures(2, 17, 17, 3)
-    close(apply(grey, dataclasses.replace(SHIFTED, channels=3), None), ((grey / 255 - 0.25) / 0.5)[:, None].repeat(3, 1))
+    coloured = dataclasses.replace(SHIFTED, channels=3)
+    close(apply(grey, coloured, None), ((grey / 255 - 0.25) / 0.5)[:, None].repeat(3, 1))
     luma = 0.299 * colours[..., 0] + 0.587 * colours[..., 1] + 0.114 * colours[..., 2]
     close(apply(colours, SHIFTED, None), ((luma / 255 - 0.25) / 0.5)[:, None])
     draws = Draws(np.full(2, 0.5), np.full(2, 0.5), np.zeros(2, bool), np.array([False, True]))
-    made = apply(colours, dataclasses.replace(SHIFTED, channels=3), draws)
+    made = apply(colours, coloured, draws)
     close(made[0], ((colours[0] / 255 - 0.25) / 0.5).transpose(2, 0, 1))
     close(made[1], ((luma[1] / 255 - 0.25) / 0.5)[None].repeat(3, 0))
 
@@ -140,7 +138,10 @@ def test_the_lineages_preset_is_torchvisions(height: int, width: int, u: tuple[f
         picture = torchvision.to_grayscale(picture, num_output_channels=3)
     wanted = torchvision.normalize(torchvision.to_tensor(picture), [0.5] * 3, [0.5] * 3)
     draws = Draws(*(np.array([share]) for share in u), np.array([False]), np.array([grey]))
-    close(apply(image[None], vgg16(0, 3), draws)[0], wanted.numpy(), atol=(1.51 if grey else 1.01) * 2 / 255)
+    made = apply(image[None], vgg16(0, 3), draws)[0]
+    close(made, wanted.numpy(), atol=(1.51 if grey else 1.01) * 2 / 255)
+    if not grey:
+        assert (abs(made - wanted) > 1e-6).float().mean() < 0.01  # nearly everywhere the same level
 
 
 @pytest.mark.parametrize(("height", "width"), [(301, 257), (140, 170)])
@@ -177,77 +178,3 @@ def test_draws_follow_the_preset() -> None:
     assert abs(np.corrcoef([draws.down, draws.right, draws.flip, draws.grey])[np.triu_indices(4, 1)]).max() < 4 * 0.01
     never = draw(dataclasses.replace(SHIFTED, flip=False), 1000, stream())
     assert not never.flip.any() and not never.grey.any()
-
-
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceSet:
-    """23 grey faces of 17x17 px in shards of 5; every pixel of face i is i."""
-    names = [f"{i:02d}" for i in range(23)]
-    labels = pd.DataFrame({"stimulus": names, "split": "train", "identity": "", "expression": "", "view": "", "session": ""})
-    images = np.tile(np.arange(23, dtype=np.uint8)[:, None, None], (1, 17, 17))
-    directory: Path = tmp_path_factory.mktemp("batches") / "faces"
-    return write_faceset(directory, [FaceChunk(images, labels)], Description("identity", 5, None, {"source": "toy"}))
-
-
-def levels(batch_images: torch.Tensor) -> list[int]:
-    """Which faces a batch shows."""
-    return (batch_images[:, 0, 8, 8] * 0.5 + 0.25).mul(255).round().int().tolist()
-
-
-def test_test_batches_come_in_order_all_of_them(faces: FaceSet) -> None:
-    indices = np.array([9, 2, 2, 22, 0, 7, 1])
-    made = list(batches(faces, indices, batch_size=3, preset=SHIFTED, generator=None))
-    assert [batch.positions.tolist() for batch in made] == [[9, 2, 2], [22, 0, 7], [1]]
-    assert [levels(batch.images) for batch in made] == [[9, 2, 2], [22, 0, 7], [1]]
-    assert all(batch.positions.dtype == np.int64 for batch in made)
-    assert not list(batches(faces, np.array([]), batch_size=3, preset=SHIFTED, generator=None))
-
-
-@pytest.mark.parametrize(
-    ("n", "size", "lengths"), [(7, 3, [3, 3]), (8, 3, [3, 3, 2]), (9, 3, [3, 3, 3]), (1, 3, [1]), (2, 1, [1, 1]), (4, 5, [4])]
-)
-def test_a_last_batch_of_one_image_is_dropped_in_training_only(faces: FaceSet, n: int, size: int, lengths: list[int]) -> None:
-    made = list(batches(faces, np.arange(n), batch_size=size, preset=SHIFTED, generator=stream()))
-    assert [len(batch.positions) for batch in made] == lengths
-    seen = [position for batch in made for position in batch.positions.tolist()]
-    assert len(set(seen)) == len(seen) and set(seen) <= set(range(n))
-    assert [level for batch in made for level in levels(batch.images)] == seen
-    tested = batches(faces, np.arange(n), batch_size=size, preset=SHIFTED, generator=None)
-    assert sum(len(batch.positions) for batch in tested) == n
-
-
-def test_the_generator_decides_everything(faces: FaceSet) -> None:
-    def epoch(seed: int) -> tuple[list[int], torch.Tensor]:
-        made = list(batches(faces, np.arange(20), batch_size=6, preset=SHIFTED, generator=stream(seed)))
-        return [p for batch in made for p in batch.positions.tolist()], torch.cat([batch.images for batch in made])
-
-    (order, images), (again, same) = epoch(3), epoch(3)
-    assert order == again and torch.equal(images, same)
-    assert epoch(4)[0] != order
-    generator = stream(3)
-    epochs = [[b.positions.tolist() for b in batches(faces, np.arange(20), batch_size=6, preset=SHIFTED, generator=generator)]
-              for _ in range(2)]  # fmt: skip
-    assert epochs[0] != epochs[1]
-
-
-def test_training_batches_are_augmented_by_what_was_drawn(tmp_path: Path) -> None:
-    """The documented order of draws: first the order of the images, then batch by batch their parameters."""
-    images = pictures(5, 17, 17)
-    names = list("abcde")
-    labels = pd.DataFrame({"stimulus": names, "split": "train", "identity": "", "expression": "", "view": "", "session": ""})
-    faces = write_faceset(tmp_path / "x", [FaceChunk(images, labels)], Description("identity", 5, None, {"source": "toy"}))
-    made = list(batches(faces, np.arange(5), batch_size=3, preset=SHIFTED, generator=stream(6)))
-    twin = stream(6)
-    order = twin.permutation(5)
-    for batch, rows in zip(made, (order[:3], order[3:]), strict=True):
-        assert torch.equal(batch.images, apply(images[rows], SHIFTED, draw(SHIFTED, len(rows), twin)))
-    assert not torch.equal(made[0].images, apply(images[order[:3]], SHIFTED, None))
-
-
-@pytest.mark.parametrize("wrong", [np.array([True] * 23), np.array([1.5, 2.0])])
-def test_masks_and_floats_are_no_indices(faces: FaceSet, wrong: np.ndarray) -> None:
-    generators: list[Callable[[], np.random.Generator | None]] = [stream, lambda: None]
-    for generator in generators:
-        with pytest.raises(TypeError) as caught:
-            list(batches(faces, wrong, batch_size=3, preset=SHIFTED, generator=generator()))
-        assert str(caught.value) == f"indices must be integers, got {wrong.dtype}"

@@ -30,7 +30,8 @@ def probe(people: int = 4, views: int = 3, expressions: int = 7) -> pd.DataFrame
     rows = [
         {"stimulus": f"{session}{person}{expression}{view}", "split": "probe", "identity": f"P{person}",
          "expression": expression.value, "view": "", "session": session}
-        for session in "AB" for person in range(people) for expression in EXPRESSIONS[:expressions] for view in range(views)
+        for session in "AB" for person in range(people)
+        for expression in EXPRESSIONS[:expressions] for view in range(views)
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -39,7 +40,8 @@ labelled = st.lists(
     st.tuples(st.sampled_from("PQRS"), st.sampled_from([e.value for e in EXPRESSIONS[:3]]), st.sampled_from("AB")),
     min_size=1, max_size=30,
 ).map(lambda rows: pd.DataFrame([
-    {"stimulus": f"{i * 7 % 31:02d}", "split": "probe", "identity": person, "expression": expression, "view": "", "session": session}
+    {"stimulus": f"{i * 7 % 31:02d}", "split": "probe", "identity": person, "expression": expression, "view": "",
+     "session": session}
     for i, (person, expression, session) in enumerate(rows)
 ]))  # fmt: skip
 
@@ -104,8 +106,9 @@ def test_a_session_is_held_out(session: str) -> None:
     assert list(test) == list(np.flatnonzero(labels["session"] == session))
 
 
-@pytest.mark.parametrize(("people", "share", "held"), [(8, 0.25, 2), (8, 0.3, 2), (8, 0.32, 3), (8, 0.01, 1), (8, 0.99, 7),
-                                                      (2, 0.9, 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("people", "share", "held"), [(8, 0.25, 2), (8, 0.3, 2), (8, 0.32, 3), (8, 0.01, 1), (8, 0.99, 7), (2, 0.9, 1)]
+)
 def test_people_are_held_out_whole(people: int, share: float, held: int) -> None:
     """At least one, and never all."""
     labels = probe(people=people)
@@ -196,28 +199,33 @@ REFUSED = {
     "no images to draw": (lambda: draw_images(NONE, 3, stream()), "no images to choose from."),
     "no people": (lambda: draw_people(NONE, 3, stream()), "no images to choose from."),
     "no classes": (lambda: class_codes(NONE, "identity"), "no images to choose from."),
-    "cell, no identity": (lambda: hold_out(without("identity", 2, 9), rule("cell"), stream()), NEEDS.format("identity")),
-    "cell, no expression": (lambda: hold_out(without("expression", 2, 9), rule("cell"), stream()), NEEDS.format("expression")),
-    "no session": (lambda: hold_out(without("session", 2, 9), rule("session"), stream()), NEEDS.format("session")),
-    "people, no identity": (lambda: hold_out(without("identity", 2, 9), rule("people"), stream()), NEEDS.format("identity")),
-    "an absent value": (lambda: class_codes(without("identity", 2, 9, value=None), "identity"), NEEDS.format("identity")),
+    "cell, no identity": (lambda: hold_out(without("identity", 2, 9), rule("cell"), stream()),
+        "2 of 168 images have no identity (first: 'A0angry2'); this choice needs it."),
+    "cell, no expression": (lambda: hold_out(without("expression", 2, 9), rule("cell"), stream()),
+        "2 of 168 images have no expression (first: 'A0angry2'); this choice needs it."),
+    "no session": (lambda: hold_out(without("session", 2, 9), rule("session"), stream()),
+        "2 of 168 images have no session (first: 'A0angry2'); this choice needs it."),
+    "people, no identity": (lambda: hold_out(without("identity", 2, 9), rule("people"), stream()),
+        "2 of 168 images have no identity (first: 'A0angry2'); this choice needs it."),
+    "an absent value": (lambda: class_codes(without("identity", 2, 9, value=None), "identity"),
+        "2 of 168 images have no identity (first: 'A0angry2'); this choice needs it."),
     "no view": (lambda: balanced_subset(probe(), "view", 1, stream()),
-                "168 of 168 images have no view (first: 'A0angry0'); this choice needs it."),
+        "168 of 168 images have no view (first: 'A0angry0'); this choice needs it."),
     "another session": (lambda: hold_out(probe()[:84], rule("session"), stream()),
-                        "split.hold_out 'session' leaves 84 images to fit and 0 to test: choose another rule in "
-                        "params.yaml, or faces that differ in what it holds out."),
+        "split.hold_out 'session' leaves 84 images to fit and 0 to test: choose another rule in params.yaml, or "
+        "faces that differ in what it holds out."),
     "only that session": (lambda: hold_out(probe()[84:], rule("session"), stream()),
-                          "split.hold_out 'session' leaves 0 images to fit and 84 to test: choose another rule in "
-                          "params.yaml, or faces that differ in what it holds out."),
+        "split.hold_out 'session' leaves 0 images to fit and 84 to test: choose another rule in params.yaml, or "
+        "faces that differ in what it holds out."),
     "one person": (lambda: hold_out(probe(people=1), rule("people"), stream()),
-                   "split.hold_out 'people' leaves 0 images to fit and 42 to test: choose another rule in "
-                   "params.yaml, or faces that differ in what it holds out."),
+        "split.hold_out 'people' leaves 0 images to fit and 42 to test: choose another rule in params.yaml, or faces "
+        "that differ in what it holds out."),
     "one image per cell": (lambda: hold_out(probe(views=1)[:28], rule("cell"), stream()),
-                           "split.hold_out 'cell' leaves 28 images to fit and 0 to test: choose another rule in "
-                           "params.yaml, or faces that differ in what it holds out."),
+        "split.hold_out 'cell' leaves 28 images to fit and 0 to test: choose another rule in params.yaml, or faces "
+        "that differ in what it holds out."),
     "too few people": (lambda: draw_people(probe(), 5, stream()), "5 people are needed, the labels know 4."),
     "a missing expression": (lambda: class_codes(probe(expressions=5), "expression"),
-                             "no image shows 'sad', 'surprise': the study needs all seven expressions."),
+        "no image shows 'sad', 'surprise': the study needs all seven expressions."),
 }  # fmt: skip
 
 

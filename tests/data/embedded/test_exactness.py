@@ -173,10 +173,10 @@ PARTS = {Role.EXPRESSION: range(48), Role.IDENTITY: range(48), Role.PROBE: range
 
 # SHA-256 of images and regions. A change of any pixel changes them, and with them `data.dvc` and all results.
 PINNED: dict[tuple[str, int, int], str] = {
-    ("expression", 48, 1): "c7f5190045137ed66fcfc60084f68bd12652d7be29f6ca1467e361429d752d32",
-    ("expression", 32, 3): "76216e7beee6901e6cef341cbe64727af93c40a5f7c0487102e8518d103dd6cf",
-    ("identity", 48, 1): "34f189803b95ba9c6f11639d33d87aa95989e42923b2ce22211a581788d63872",
-    ("identity", 32, 3): "fcd5ba8f9301c75a98b1e622ee454167aa221c33a1c28d07a09172164df88b84",
+    ("expression", 48, 1): "3ccdeafd5d99b5f314abf18592fa5b71a07502ca6a70b094be0b199c65fbb1f6",
+    ("expression", 32, 3): "93e9ee3a5e429df0d6284ec188f084634cbfb3601065ebb614135ba32d471c1e",
+    ("identity", 48, 1): "e941f4115eaec03848103be91b4a81c800822d12ce4a4e77b848fbc2b0a0d461",
+    ("identity", 32, 3): "c9321d2339a920a1050959bebe8173bbc161b843281083136699d7b52764b68f",
     ("probe", 48, 1): "ac0da08284098d96c4f7ef3f260ff30a67a18105bf371348e12cfe2f0dd16a8d",
     ("probe", 32, 3): "778ebae5f962b460e7ba83610e72132449ad77c56a45da491d5c2ab8ee3ded36",
 }

@@ -48,7 +48,7 @@ def test_rotations_keep_lengths(made) -> None:
 
 def test_wild_heads_turn_up_to_their_limits_and_both_ways() -> None:
     scene = wild()
-    for axis, half_tangent in (("yaw", 0.34), ("pitch", 0.16), ("roll", 0.15)):
+    for axis, half_tangent in (("yaw", 0.26), ("pitch", 0.12), ("roll", 0.12)):
         limit = math.degrees(2 * math.atan(half_tangent))
         assert 0.85 * limit < angle(scene, axis).max() <= limit
         assert -limit <= angle(scene, axis).min() < -0.85 * limit
