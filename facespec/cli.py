@@ -174,7 +174,7 @@ def data_info() -> None:
 
 
 @data_app.command("show")
-def data_show(to: Annotated[Path, typer.Option(help="PNG file.")] = Path("Results/figures/faces.png")) -> None:
+def data_show(to: Annotated[Path, typer.Option(help="PNG file.")] = Path("Results/faces.png")) -> None:
     """Draw a contact sheet of the faces in data/: people, expressions, views, in-the-wild samples, region maps."""
     from facespec.stages import data as stage
 

@@ -117,20 +117,20 @@ def test_a_full_disk_or_quota_is_named(
     assert untouched(tmp_path)
 
 
-@pytest.mark.parametrize("fails_after", [1, 2])
+@pytest.mark.parametrize("step", ["before", "between", "after"])
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), KeyboardInterrupt()])
 def test_the_earlier_directory_comes_back_when_the_exchange_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_after: int, error: BaseException
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
 ) -> None:
-    """1: right after the earlier directory was put aside; 2: when the new one should have taken its place."""
+    """Before the earlier directory is put aside, right after, or when the new one should take its place."""
     place = earlier(tmp_path)
     rename, calls = Path.rename, []
 
     def failing_rename(self: Path, target: Path) -> Path:
         calls.append(self.name)
-        if len(calls) == fails_after == 1:
+        if len(calls) == 1 and step == "between":
             rename(self, target)
-        if len(calls) == fails_after:
+        if len(calls) == (2 if step == "after" else 1):
             raise error
         return rename(self, target)
 
@@ -138,9 +138,7 @@ def test_the_earlier_directory_comes_back_when_the_exchange_fails(
         patch.setattr(Path, "rename", failing_rename)
         with pytest.raises(type(error)):
             fill(place)
-    assert calls == ["faces", "new", "old"][: fails_after - 1] + ["faces", "new"][fails_after - 1 : fails_after] + [
-        "old"
-    ]
+    assert calls == {"before": ["faces"], "between": ["faces", "old"], "after": ["faces", "new", "old"]}[step]
     assert untouched(tmp_path)
 
 

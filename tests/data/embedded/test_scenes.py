@@ -61,11 +61,11 @@ def test_studio_heads_stand_within_three_degrees_of_their_view() -> None:
     assert np.ptp(angle(scene, "yaw")[2::5]) > 2.0  # nobody poses like a statue
 
 
-def test_a_fifth_of_the_wild_is_occluded_by_each_thing_in_its_share() -> None:
+def test_an_eighth_of_the_wild_is_occluded_by_each_thing_in_its_share() -> None:
     kind = wild()["occluder"]
     assert set(np.unique(kind)) == set(range(len(OCCLUDERS)))
     found = [np.mean(kind == code) for code in range(len(OCCLUDERS))]
-    np.testing.assert_allclose(found, [0.80, 0.06, 0.06, 0.04, 0.04], atol=0.03)  # 4 standard errors
+    np.testing.assert_allclose(found, [0.88, 0.03, 0.03, 0.03, 0.03], atol=0.025)  # 4 standard errors
     np.testing.assert_allclose(wild()["occluder_c"] ** 2 + wild()["occluder_s"] ** 2, 1.0, atol=1e-12)
 
 
