@@ -42,4 +42,6 @@ lock: $(ENVIRONMENT)  ## pin again from the ranges in pyproject.toml
 	python .ci/pins.py
 
 clean:  ## remove everything that can be made again
-	rm -rf $(VENV) runs data checkpoints Results build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) runs data checkpoints build .dvc/cache .dvc/tmp *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	git clean -dxq --force Results

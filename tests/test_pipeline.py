@@ -21,6 +21,8 @@ from facespec.study.tables import ACCURACY, VERDICTS
 
 pytestmark = pytest.mark.pipeline
 
+PROJECT = Path(__file__).resolve().parents[1]
+
 PICKLES = {
     "Fig1B_KDEF_Lesioned_models_dict_results.pickle",
     "Fig1C_KDEF_SPLIT_Accuracy_Results.pickle",
@@ -35,6 +37,9 @@ def run(*words: str, cwd: Path) -> str:
     git = {f"GIT_{who}_{what}": "tester@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     # coverage's own variables would make every child measure itself
     rest = {name: value for name, value in os.environ.items() if not name.startswith("COV_CORE")}
+    published = PROJECT.parent / "shared" / "published"  # a clone in a temporary directory would not find it
+    if published.is_dir():
+        rest.setdefault("FACESPEC_PUBLISHED", str(published))
     ended = subprocess.run(
         words, cwd=cwd, env={**rest, **git, "PATH": path, "COLUMNS": "200"}, capture_output=True, text=True, check=False
     )

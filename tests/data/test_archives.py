@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
 import lzma
 import os
 import stat
@@ -22,42 +19,8 @@ from facespec.data.archives import opened
 from facespec.data.spool import Spool
 
 KEEP = (".jpg", ".csv")
-
-
+KINDS = ["", ".zip", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz"]
 FILES = {"b/two.jpg": b"2" * 1000, "a/one.JPG": b"1", "table.csv": b"x,y\n" * 5000, "a/zero.jpg": b"", "read.me": b"?"}
-
-
-COMPRESSED = {".tar": lambda raw: raw, ".tar.gz": gzip.compress, ".tar.bz2": bz2.compress, ".tar.xz": lzma.compress}
-
-
-KINDS = ["", ".zip", *COMPRESSED]
-
-
-def tar(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def packed(at: Path, kind: str, files: dict[str, bytes]) -> Path:
-    """`files`, in this order, as a directory (kind "") or an archive."""
-    path = at / f"faces{kind}"
-    if kind == ".zip":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, content in files.items():
-                archive.writestr(name, content)
-    elif kind:
-        path.write_bytes(COMPRESSED[kind](tar(files)))
-    else:
-        path.mkdir()
-        for name, content in files.items():
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            (path / name).write_bytes(content)
-    return path
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -67,7 +30,7 @@ def contents(path: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_files_however_packed(kind: str, order: int, tmp_path: Path) -> None:
+def test_the_same_files_however_packed(packed: Callable[..., Path], kind: str, order: int, tmp_path: Path) -> None:
     path = packed(tmp_path, kind, dict(list(FILES.items())[::order]))
     with opened(path, keep=KEEP) as files:
         assert files.names == ("a/one.JPG", "a/zero.jpg", "b/two.jpg", "read.me", "table.csv")
@@ -85,13 +48,13 @@ def test_one_other_file_is_its_own_data_set(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [".zip", ".tar.xz"])
-def test_the_first_bytes_tell_the_kind_not_the_name(kind: str, tmp_path: Path) -> None:
+def test_the_first_bytes_tell_the_kind_not_the_name(packed: Callable[..., Path], kind: str, tmp_path: Path) -> None:
     path = packed(tmp_path, kind, FILES).rename(tmp_path / "download")
     assert contents(path)["b/two.jpg"] == FILES["b/two.jpg"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_system_files_are_left_out(kind: str, tmp_path: Path) -> None:
+def test_system_files_are_left_out(packed: Callable[..., Path], kind: str, tmp_path: Path) -> None:
     system = ["__MACOSX/a/._one.jpg", "a/.DS_Store", ".git/x.jpg", "a/.ipynb_checkpoints/one.jpg", "Thumbs.db"]
     path = packed(tmp_path, kind, dict.fromkeys([*system, "a/one.jpg"], b"1"))
     with opened(path, keep=KEEP) as files:
@@ -100,7 +63,7 @@ def test_system_files_are_left_out(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [".zip", ".tar.xz"])
 def test_names_that_lead_out_are_refused_and_nothing_is_written(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    packed: Callable[..., Path], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room = tmp_path / "room"
     room.mkdir()
@@ -113,7 +76,7 @@ def test_names_that_lead_out_are_refused_and_nothing_is_written(
     assert sorted(tmp_path.rglob("*")) == [path, room]
 
 
-def test_windows_separators_in_a_zip(tmp_path: Path) -> None:
+def test_windows_separators_in_a_zip(packed: Callable[..., Path], tmp_path: Path) -> None:
     path = packed(tmp_path, ".zip", {"a\\one.jpg": b"1", "..\\out.jpg": b"1"})
     with opened(path, keep=KEEP) as files:
         assert files.names == ("a/one.jpg",)
@@ -121,14 +84,14 @@ def test_windows_separators_in_a_zip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_equal_looking_names_are_one_name(kind: str, tmp_path: Path) -> None:
+def test_equal_looking_names_are_one_name(packed: Callable[..., Path], kind: str, tmp_path: Path) -> None:
     """macOS spells an accent as its own character."""
     path = packed(tmp_path, kind, {"Zoe\u0308/1.jpg": b"1"})
     assert contents(path) == {"Zo\u00eb/1.jpg": b"1"}
 
 
 @pytest.mark.parametrize("kind", ["", ".tar"])
-def test_names_that_are_no_text_become_text(kind: str, tmp_path: Path) -> None:
+def test_names_that_are_no_text_become_text(packed: Callable[..., Path], kind: str, tmp_path: Path) -> None:
     path = packed(tmp_path, kind, {os.fsdecode(b"a\xff.jpg"): b"1"})
     assert contents(path) == {"a\\udcff.jpg": b"1"}
 
@@ -151,7 +114,7 @@ def test_links_and_devices_in_archives_are_refused(tmp_path: Path) -> None:
         assert (files.names, files.refused) == ((), (("link.jpg", "a link or a device, not a file"),))
 
 
-def test_directories_follow_links_but_not_in_circles(tmp_path: Path) -> None:
+def test_directories_follow_links_but_not_in_circles(packed: Callable[..., Path], tmp_path: Path) -> None:
     elsewhere = packed(tmp_path, "", {"one.jpg": b"1"}).rename(tmp_path / "elsewhere")
     path = packed(tmp_path, "", {"b/two.jpg": b"2"})
     (path / "a").symlink_to(elsewhere)
@@ -167,7 +130,7 @@ def test_directories_follow_links_but_not_in_circles(tmp_path: Path) -> None:
 
 
 def test_a_compressed_tar_is_read_once_and_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    packed: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = packed(tmp_path, ".tar.xz", FILES)
     waiting = tmp_path / "tmp"
@@ -181,7 +144,9 @@ def test_a_compressed_tar_is_read_once_and_leaves_nothing_behind(
     assert list(waiting.iterdir()) == []
 
 
-def test_members_that_were_passed_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_that_were_passed_are_forgotten(
+    packed: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else a million faces would fill the memory before the first is read."""
     really: Callable[..., Any] = tarfile.open
     archives: list[tarfile.TarFile] = []

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import bz2
 import errno
 import gzip
 import io
-import lzma
 import os
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,42 +20,8 @@ from facespec.data.archives import Unusable, opened
 from facespec.study.errors import StudyError
 
 KEEP = (".jpg", ".csv")
-
-
+KINDS = ["", ".zip", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz"]
 FILES = {"b/two.jpg": b"2" * 1000, "a/one.JPG": b"1", "table.csv": b"x,y\n" * 5000, "a/zero.jpg": b"", "read.me": b"?"}
-
-
-COMPRESSED = {".tar": lambda raw: raw, ".tar.gz": gzip.compress, ".tar.bz2": bz2.compress, ".tar.xz": lzma.compress}
-
-
-KINDS = ["", ".zip", *COMPRESSED]
-
-
-def tar(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def packed(at: Path, kind: str, files: dict[str, bytes]) -> Path:
-    """`files`, in this order, as a directory (kind "") or an archive."""
-    path = at / f"faces{kind}"
-    if kind == ".zip":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, content in files.items():
-                archive.writestr(name, content)
-    elif kind:
-        path.write_bytes(COMPRESSED[kind](tar(files)))
-    else:
-        path.mkdir()
-        for name, content in files.items():
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            (path / name).write_bytes(content)
-    return path
 
 
 def refused(path: Path) -> str:
@@ -72,7 +37,9 @@ def test_missing_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["", ".zip"])
-def test_path_that_may_not_be_read(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_that_may_not_be_read(
+    packed: Callable[..., Path], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = packed(tmp_path, kind, FILES)
 
     def forbidden(*_: Any, **__: Any) -> Any:
@@ -84,7 +51,7 @@ def test_path_that_may_not_be_read(kind: str, tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("files", [{}, {".DS_Store": b"1"}])
 @pytest.mark.parametrize("kind", ["", ".zip", ".tar.gz", ".tar.xz"])
-def test_nothing_in_it(kind: str, files: dict[str, bytes], tmp_path: Path) -> None:
+def test_nothing_in_it(packed: Callable[..., Path], kind: str, files: dict[str, bytes], tmp_path: Path) -> None:
     path = packed(tmp_path, kind, files)
     assert refused(path) == "PATH: no files in it. Give the directory or archive that holds the data set."
 
@@ -114,7 +81,7 @@ def test_a_compressed_file_that_is_no_archive(tmp_path: Path) -> None:
         (".tar.xz", "Compressed file ended before the end-of-stream marker was reached"),
     ],
 )
-def test_truncated_archive(kind: str, why: str, tmp_path: Path) -> None:
+def test_truncated_archive(packed: Callable[..., Path], kind: str, why: str, tmp_path: Path) -> None:
     noise = {f"{i}.jpg": os.urandom(3000) for i in range(20)}
     path = packed(tmp_path, kind, noise)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -122,8 +89,8 @@ def test_truncated_archive(kind: str, why: str, tmp_path: Path) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.data(), st.sampled_from([".zip", *COMPRESSED]))
-def test_wherever_an_archive_is_cut_it_is_noticed(data: st.DataObject, kind: str) -> None:
+@given(st.data(), st.sampled_from(KINDS[1:]))
+def test_wherever_an_archive_is_cut_it_is_noticed(packed: Callable[..., Path], data: st.DataObject, kind: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = packed(Path(directory), kind, FILES)
         whole = path.read_bytes()
@@ -134,13 +101,14 @@ def test_wherever_an_archive_is_cut_it_is_noticed(data: st.DataObject, kind: str
             pass
 
 
-def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
-    content = bytearray(tar({"a.jpg": b"1", "b.jpg": b"2"}))
+def test_a_damaged_header_is_not_taken_for_the_end(packed: Callable[..., Path], tmp_path: Path) -> None:
+    path = packed(tmp_path, ".tar", {"a.jpg": b"1", "b.jpg": b"2"})
+    content = bytearray(path.read_bytes())
     content[1024 + 150] ^= 0xFF  # in the second header's checksum
-    (tmp_path / "faces.tar").write_bytes(content)
-    with tarfile.open(tmp_path / "faces.tar", "r|") as archive:
+    path.write_bytes(content)
+    with tarfile.open(path, "r|") as archive:
         assert [info.name for info in archive] == ["a.jpg"]  # why the check is needed
-    assert refused(tmp_path / "faces.tar") == WHOLE.format("it ends before its end mark")
+    assert refused(path) == WHOLE.format("it ends before its end mark")
 
 
 def test_one_damaged_file_in_a_zip_spoils_only_itself(tmp_path: Path) -> None:
@@ -157,7 +125,7 @@ def test_one_damaged_file_in_a_zip_spoils_only_itself(tmp_path: Path) -> None:
             files.read("b.jpg")
 
 
-def test_a_file_with_a_password(tmp_path: Path) -> None:
+def test_a_file_with_a_password(packed: Callable[..., Path], tmp_path: Path) -> None:
     path = packed(tmp_path, ".zip", {"a.jpg": b"1"})
     content = bytearray(path.read_bytes())
     for header, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
@@ -169,7 +137,7 @@ def test_a_file_with_a_password(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_larger_than_any_face_is_not_read_whole(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    packed: Callable[..., Path], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archives, "LARGEST", 2**20)
     path = packed(tmp_path, kind, {"a.jpg": bytes(2**20 + 1), "b.jpg": bytes(2**20)})
@@ -180,7 +148,9 @@ def test_a_file_larger_than_any_face_is_not_read_whole(
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_full_disk_where_unpacked_files_wait(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_where_unpacked_files_wait(
+    packed: Callable[..., Path], number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Full(io.BytesIO):
         def write(self, content: Any) -> int:
             raise OSError(number, "full")

@@ -53,14 +53,14 @@ def failing(code: int) -> Callable[..., NoReturn]:
 
 @pytest.mark.parametrize("before", ["nothing", "empty", "earlier", "link"])
 def test_the_new_directory_takes_the_place(tmp_path: Path, before: str) -> None:
-    place = tmp_path / "a" / "faces"
+    place = tmp_path / "a" / "b" / "faces"
     if before == "empty":
         place.mkdir(parents=True)
     elif before == "earlier":
-        place.parent.mkdir()
+        place.parent.mkdir(parents=True)
         earlier(place.parent)
     elif before == "link":
-        place.parent.mkdir()
+        place.parent.mkdir(parents=True)
         earlier(tmp_path)
         place.symlink_to(tmp_path / "faces")
     fill(place)
@@ -140,6 +140,25 @@ def test_the_earlier_directory_comes_back_when_the_exchange_fails(
             fill(place)
     assert calls == {"before": ["faces"], "between": ["faces", "old"], "after": ["faces", "new", "old"]}[step]
     assert untouched(tmp_path)
+
+
+def test_an_interrupt_after_the_exchange_keeps_the_new_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, rename = earlier(tmp_path), Path.rename
+
+    def interrupted(self: Path, target: Path) -> None:
+        rename(self, target)
+        if self.name == "new":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fill(place)
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
+        "faces", "faces/mark", "faces/more",
+    ]  # fmt: skip
 
 
 def faces(directory: Path, k: int = 5, *, error: BaseException | None = None) -> None:

@@ -201,6 +201,7 @@ def test_what_does_not_fit_is_refused_and_the_earlier_set_stays(tmp_path: Path, 
 
 
 def test_shards_of_no_images_are_refused() -> None:
+    assert described(regions=False, size=1).shard_size == 1
     with pytest.raises(StudyError) as caught:
         described(regions=False, size=0)
     assert str(caught.value) == "shards of 0 images, allowed: 1 or more."

@@ -1,123 +1,42 @@
 from __future__ import annotations
 
-import csv
-import io
-import lzma
-import tarfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 
-from facespec.data import fer2013
-from facespec.data.faceset import FaceSet, write_faceset
 from facespec.data.intake import Wanted
-from facespec.study.errors import StudyError
-
-# As FER2013 numbers them
-NAMES = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
-FORMS = (
-    "FER2013 is a CSV with the columns 'emotion', 'pixels', 'Usage', or folders train/<expression>/ and "
-    "test/<expression>/; plain, or in a .zip or .tar.xz."
-)
-WANTED = Wanted(48, 1, 0.0)
 
 
-class Face(NamedTuple):
-    code: int
-    usage: str
-    pixels: np.ndarray  # uint8 (48, 48)
-
-
-def faces(seed: int = 0, usages: Sequence[str] = ("Training", "PrivateTest", "PublicTest")) -> list[Face]:
-    """One face of every expression and usage, shuffled."""
-    generator = np.random.Generator(np.random.PCG64(seed))
-    every = [(code, usage) for code in range(7) for usage in usages]
-    return [Face(*every[i], generator.integers(0, 256, (48, 48), dtype=np.uint8))
-            for i in generator.permutation(len(every))]  # fmt: skip
-
-
-def row(face: Face) -> list[str]:
-    return [str(face.code), " ".join(map(str, face.pixels.ravel())), face.usage]
-
-
-def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ("emotion", "pixels", "Usage")) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerows([header, *rows])
-    return text.getvalue().encode()
-
-
-def as_table(some: Sequence[Face]) -> dict[str, bytes]:
-    return {"fer2013.csv": table([row(face) for face in some])}
-
-
-def packed(at: Path, kind: str, files: dict[str, bytes]) -> Path:
-    """`files`, in this order, as one file (kind "file"), a directory ("") or an archive."""
-    path = at / f"faces{kind}"
-    if kind == "file":
-        ((name, content),) = files.items()
-        path = at / name
-        path.write_bytes(content)
-    elif kind == ".zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, content in files.items():
-                archive.writestr(name, content)
-    elif kind == ".tar.xz":
-        with lzma.open(path, "w", preset=0) as raw, tarfile.open(fileobj=raw, mode="w|") as archive:
-            for name, content in files.items():
-                info = tarfile.TarInfo(name)
-                info.size = len(content)
-                archive.addfile(info, io.BytesIO(content))
-    else:
-        for name, content in files.items():
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            (path / name).write_bytes(content)
-    return path
-
-
-def silent(done: int, total: int) -> None:
-    del done, total
-
-
-def imported(path: Path, to: Path, wanted: Wanted = WANTED) -> FaceSet:
-    taken = fer2013.read(path, wanted, report=silent)
-    return write_faceset(to, taken.chunks, taken.description)
-
-
-def refused(tmp_path: Path, files: dict[str, bytes], *, kind: str = "", tolerated: float = 0.0) -> str:
-    path = packed(tmp_path, kind, files)
-    with pytest.raises(StudyError) as caught:
-        imported(path, tmp_path / "set", Wanted(48, 1, tolerated))
-    assert not (tmp_path / "set").exists()
-    return str(caught.value).replace(str(path), "PATH")
-
-
-def test_codes_usages_names_pixels_and_counts_from_the_table(tmp_path: Path) -> None:
-    some = faces()
-    faceset = imported(packed(tmp_path, "file", as_table(some)), tmp_path / "set")
+def test_codes_usages_names_pixels_and_counts_from_the_table(fer2013: Any, tmp_path: Path) -> None:
+    some = fer2013.faces()
+    faceset = fer2013.imported(fer2013.packed(tmp_path, "file", fer2013.as_table(some)), tmp_path / "set")
     labels = faceset.labels
     assert list(labels["stimulus"]) == sorted(labels["stimulus"])
     for index, stimulus in enumerate(labels["stimulus"]):
         face = some[int(stimulus[-5:])]
         split = {"Training": "train", "PublicTest": "test", "PrivateTest": "test"}[face.usage]
-        assert stimulus.startswith(f"{split}/{NAMES[face.code]}/{face.usage}_")
-        assert (labels["split"][index], labels["expression"][index]) == (split, NAMES[face.code])
+        assert stimulus.startswith(f"{split}/{fer2013.names[face.code]}/{face.usage}_")
+        assert (labels["split"][index], labels["expression"][index]) == (split, fer2013.names[face.code])
         assert np.array_equal(faceset.images(np.array([index]))[0], face.pixels)
     assert (labels[["identity", "view", "session"]] == "").all(axis=None)
-    counts = {"images": 21, "train": 7, "test": 14} | dict.fromkeys(NAMES, 3)
-    counts |= {f"train {name}": 1 for name in NAMES} | {f"test {name}": 2 for name in NAMES}
+    counts = {"images": 21, "train": 7, "test": 14} | dict.fromkeys(fer2013.names, 3)
+    counts |= {f"train {name}": 1 for name in fer2013.names} | {f"test {name}": 2 for name in fer2013.names}
     provenance = faceset.provenance
     content = provenance.pop("content")
     assert provenance == {"source": "FER2013", "counts": counts, "excluded": [], "notes": []}
     assert len(content) == 64 and (faceset.role, faceset.source) == ("expression", "FER2013")
 
 
-def test_two_tables(tmp_path: Path) -> None:
-    files = as_table(faces()) | {"a/icml.csv": table([], ["emotion", " Usage", " pixels"]), "train.csv": b"a,b\n"}
-    assert refused(tmp_path, files) == (
+def test_two_tables(fer2013: Any, tmp_path: Path) -> None:
+    files = fer2013.as_table(fer2013.faces()) | {
+        "a/icml.csv": fer2013.table([], ["emotion", " Usage", " pixels"]),
+        "train.csv": b"a,b\n",
+    }
+    assert fer2013.refused(tmp_path, files) == (
         "PATH: holds several tables: a/icml.csv, fer2013.csv. Unpack it and give the path of one."
     )
 
@@ -133,8 +52,8 @@ def test_two_tables(tmp_path: Path) -> None:
          "'\\x00\ufffd\ufffd': Allowed: 'emotion', 'pixels', 'Usage'."),
     ],
 )  # fmt: skip
-def test_missing_column(content: bytes, sentence: str, tmp_path: Path) -> None:
-    assert refused(tmp_path, {"fer.csv": content}, kind="file") == f"PATH: fer.csv {sentence} {FORMS}"
+def test_missing_column(fer2013: Any, content: bytes, sentence: str, tmp_path: Path) -> None:
+    assert fer2013.refused(tmp_path, {"fer.csv": content}, kind="file") == f"PATH: fer.csv {sentence} {fer2013.forms}"
 
 
 def with_pixel(word: str) -> Callable[[list[str]], list[str]]:
@@ -158,62 +77,66 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize("case", BAD_ROWS)
-def test_bad_row(case: str, tmp_path: Path) -> None:
+def test_bad_row(fer2013: Any, case: str, tmp_path: Path) -> None:
     spoil, reason = BAD_ROWS[case]
-    rows = [row(face) for face in faces()]
+    rows = [fer2013.row(face) for face in fer2013.faces()]
     rows.insert(4, spoil(rows[0]))
-    assert refused(tmp_path, {"fer.csv": table(rows)}, kind="file") == (
+    assert fer2013.refused(tmp_path, {"fer.csv": fer2013.table(rows)}, kind="file") == (
         "PATH: 1 of 22 images (4.55%) cannot be used; at most 0.00% may be left out (data.tolerated). "
         f"First: fer.csv, row 4: {reason}. Fetch the data set again, or raise data.tolerated in params.yaml."
     )
-    faceset = imported(tmp_path / "fer.csv", tmp_path / "set", Wanted(48, 1, 0.05))
+    faceset = fer2013.imported(tmp_path / "fer.csv", tmp_path / "set", Wanted(48, 1, 0.05))
     assert faceset.n == 21 and faceset.provenance["excluded"] == [{"file": "fer.csv, row 4", "reason": reason}]
     assert not faceset.labels["stimulus"].str.endswith("_00004").any()
 
 
-def test_table_damaged_within_its_archive(tmp_path: Path) -> None:
-    path = packed(tmp_path, ".zip", as_table(faces()))
+def test_table_damaged_within_its_archive(fer2013: Any, tmp_path: Path) -> None:
+    path = fer2013.packed(tmp_path, ".zip", fer2013.as_table(fer2013.faces()), method=zipfile.ZIP_STORED)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    assert refused(tmp_path, {"b.zip": bytes(content)}, kind="file") == (
+    assert fer2013.refused(tmp_path, {"b.zip": bytes(content)}, kind="file") == (
         "PATH: fer2013.csv cannot be read to its end (Bad CRC-32 for file 'fer2013.csv'). Fetch it again."
     )
 
 
-def test_table_behind_a_password(tmp_path: Path) -> None:
-    content = bytearray(packed(tmp_path, ".zip", as_table(faces())).read_bytes())
+def test_table_behind_a_password(fer2013: Any, tmp_path: Path) -> None:
+    content = bytearray(
+        fer2013.packed(tmp_path, ".zip", fer2013.as_table(fer2013.faces()), method=zipfile.ZIP_STORED).read_bytes()
+    )
     for header, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         content[content.index(header) + flags] |= 1
-    assert refused(tmp_path, {"b.zip": bytes(content)}, kind="file") == (
+    assert fer2013.refused(tmp_path, {"b.zip": bytes(content)}, kind="file") == (
         "PATH: fer2013.csv cannot be read to its end (cannot be opened). Fetch it again."
     )
 
 
-def test_table_with_a_cell_without_end(tmp_path: Path) -> None:
-    assert refused(tmp_path, {"fer.csv": b'"' + b"x" * 200_000}, kind="file") == (
-        f"PATH: fer.csv lacks the column 'emotion', 'pixels', 'Usage'; it has none. {FORMS}"
+def test_table_with_a_cell_without_end(fer2013: Any, tmp_path: Path) -> None:
+    assert fer2013.refused(tmp_path, {"fer.csv": b'"' + b"x" * 200_000}, kind="file") == (
+        f"PATH: fer.csv lacks the column 'emotion', 'pixels', 'Usage'; it has none. {fer2013.forms}"
     )
 
 
-def test_a_line_without_end_does_not_fill_the_memory(tmp_path: Path) -> None:
-    rows = as_table(faces())["fer2013.csv"] + b"0," + b"1 " * 200_000 + b'\n"'
-    faceset = imported(packed(tmp_path, "file", {"fer.csv": rows}), tmp_path / "set", Wanted(48, 1, 0.5))
+def test_a_line_without_end_does_not_fill_the_memory(fer2013: Any, tmp_path: Path) -> None:
+    rows = fer2013.as_table(fer2013.faces())["fer2013.csv"] + b"0," + b"1 " * 200_000 + b'\n"'
+    faceset = fer2013.imported(
+        fer2013.packed(tmp_path, "file", {"fer.csv": rows}), tmp_path / "set", Wanted(48, 1, 0.5)
+    )
     reasons = [row["reason"] for row in faceset.provenance["excluded"]]
     # the line falls into pieces of 65,536 characters
     assert reasons == ["2 cells instead of at least 3"] + ["1 cells instead of at least 3"] * 7
 
 
-def test_empty_lines_are_no_rows(tmp_path: Path) -> None:
-    content = as_table(faces())["fer2013.csv"].replace(b"\r\n", b"\r\n\r\n")
-    faceset = imported(packed(tmp_path, "file", {"fer.csv": content}), tmp_path / "set")
+def test_empty_lines_are_no_rows(fer2013: Any, tmp_path: Path) -> None:
+    content = fer2013.as_table(fer2013.faces())["fer2013.csv"].replace(b"\r\n", b"\r\n\r\n")
+    faceset = fer2013.imported(fer2013.packed(tmp_path, "file", {"fer.csv": content}), tmp_path / "set")
     assert sorted(faceset.labels["stimulus"].str[-2:].astype(int)) == list(range(21))
 
 
 MISSING = "The study needs all seven expressions in both splits. Is the copy complete?"
 
 
-def test_table_without_rows(tmp_path: Path) -> None:
-    every = ", ".join(map(repr, sorted(NAMES)))
-    assert refused(tmp_path, {"fer.csv": table([])}, kind="file") == (
-        f"PATH: no train images of {every}; no test images of {every}. {MISSING} {FORMS}"
+def test_table_without_rows(fer2013: Any, tmp_path: Path) -> None:
+    every = ", ".join(map(repr, sorted(fer2013.names)))
+    assert fer2013.refused(tmp_path, {"fer.csv": fer2013.table([])}, kind="file") == (
+        f"PATH: no train images of {every}; no test images of {every}. {MISSING} {fer2013.forms}"
     )

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import io
-import lzma
-import tarfile
-import zipfile
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from facespec.data import kdef
-from facespec.data.faceset import FaceSet, write_faceset
+from facespec.data.faceset import FaceSet
 from facespec.data.intake import Wanted
 from facespec.data.kdef import BLACK, Photograph, formatted, parsed
 from facespec.study.errors import StudyError
@@ -23,7 +20,6 @@ from facespec.study.vocabulary import EXPRESSIONS, SESSIONS, VIEWS, Expression, 
 CODES = ("AF", "AN", "DI", "HA", "NE", "SA", "SU")
 VIEW_CODES = ("FL", "HL", "S", "HR", "FR")
 EVERY = ["".join(parts) for parts in product("AB", "FM", [f"{n:02d}" for n in range(1, 36)], CODES, VIEW_CODES)]
-WANTED = Wanted(48, 1, 0.0)
 
 photographs = st.builds(
     Photograph,
@@ -87,50 +83,13 @@ def good(*more: str) -> dict[str, bytes]:
     return {f"KDEF/{name[:4]}/{name}.bmp": picture(20 + number) for number, name in enumerate(names)}
 
 
-def packed(at: Path, kind: str, files: dict[str, bytes]) -> Path:
-    """`files`, in this order, as a directory (kind "") or an archive."""
-    path = at / f"faces{kind}"
-    if kind == ".zip":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, content in files.items():
-                archive.writestr(name, content)
-    elif kind == ".tar.xz":
-        with lzma.open(path, "w", preset=0) as raw, tarfile.open(fileobj=raw, mode="w|") as archive:
-            for name, content in files.items():
-                info = tarfile.TarInfo(name)
-                info.size = len(content)
-                archive.addfile(info, io.BytesIO(content))
-    else:
-        for name, content in files.items():
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            (path / name).write_bytes(content)
-    return path
-
-
-def silent(done: int, total: int) -> None:
-    del done, total
-
-
-def imported(path: Path, to: Path, wanted: Wanted = WANTED) -> FaceSet:
-    taken = kdef.read(path, wanted, report=silent)
-    return write_faceset(to, taken.chunks, taken.description)
-
-
-def refused(tmp_path: Path, files: dict[str, bytes], kind: str = "") -> str:
-    path = packed(tmp_path, kind, files)
-    with pytest.raises(StudyError) as caught:
-        imported(path, tmp_path / "set")
-    assert not (tmp_path / "set").exists()
-    return str(caught.value).replace(str(path), "PATH")
-
-
 def excluded(faceset: FaceSet) -> dict[str, str]:
     return {row["file"]: row["reason"] for row in faceset.provenance["excluded"]}
 
 
-def test_labels_and_counts(tmp_path: Path) -> None:
+def test_labels_and_counts(kdef: Any, tmp_path: Path) -> None:
     files = good("BF02HAFL", "AM35SUHR") | {"KDEF/AF31/AF31V.bmp": picture(99)}
-    faceset = imported(packed(tmp_path, "", files), tmp_path / "set")
+    faceset = kdef.imported(kdef.packed(tmp_path, "", files), tmp_path / "set")
     rows = [list(row) for row in faceset.labels.itertuples(index=False)]
     assert rows == [
         ["AF02AFS", "probe", "F02", "fear", "straight", "A"],
@@ -154,34 +113,30 @@ def test_labels_and_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_crop_is_the_central_square_of_full_width(channels: int, tmp_path: Path) -> None:
+def test_the_crop_is_the_central_square_of_full_width(kdef: Any, channels: int, tmp_path: Path) -> None:
     """Rows 100 to 661 of 762 remain."""
     face = np.zeros((762, 562, 3), dtype=np.uint8)
     face[100:662] = 200
-    buffer = io.BytesIO()
-    Image.fromarray(face).save(buffer, "BMP")
-    files = {**good(), "KDEF/AF02/AF02AFS.bmp": buffer.getvalue()}
-    faceset = imported(packed(tmp_path, "", files), tmp_path / "set", Wanted(64, channels, 0.0))
+    files = {**good(), "KDEF/AF02/AF02AFS.bmp": kdef.encoded(face, "BMP")}
+    faceset = kdef.imported(kdef.packed(tmp_path, "", files), tmp_path / "set", Wanted(64, channels, 0.0))
     assert (faceset.images(np.array([0])) == 200).all()
     assert faceset.images(np.array([0])).shape == (1, 64, 64, 3)[: 3 if channels == 1 else 4]
 
 
-def test_directory_zip_and_tar_give_the_same_faces(tmp_path: Path) -> None:
+def test_directory_zip_and_tar_give_the_same_faces(kdef: Any, tmp_path: Path) -> None:
     files = good("BF02HAFL") | {"readme.txt": b"1", "KDEF/AF01/AF01SUFR.JPG": picture(0)}
-    results = []
-    for kind, order in (("", 1), (".zip", -1), (".tar.xz", -1)):
-        path = packed(tmp_path, kind, dict(list(files.items())[::order]))
-        directory = imported(path, tmp_path / f"set{kind}").directory
-        results.append({file.name: file.read_bytes() for file in directory.iterdir()})
-    assert results[0] == results[1] == results[2]
+    paths = [kdef.packed(tmp_path, kind, dict(list(files.items())[::order]))
+             for kind, order in (("", 1), (".zip", -1), (".tar.xz", -1))]  # fmt: skip
+    one, two, three = (kdef.in_bytes(kdef.imported(path, tmp_path / f"set{n}")) for n, path in enumerate(paths))
+    assert one == two == three
 
 
-def test_irregular_files_of_every_copy_are_listed_and_tolerated(tmp_path: Path) -> None:
+def test_irregular_files_of_every_copy_are_listed_and_tolerated(kdef: Any, tmp_path: Path) -> None:
     assert len(BLACK) == 10 and set(EVERY) >= BLACK
     files = good() | {f"KDEF/{name}.JPG": picture(9) for name in BLACK}
     files |= {f"KDEF/{name}.JPG": picture(99, (970, 633)) for name in ("AM05ANFR", "BM10ANFR")}
     files |= {"AKDEF/AF01AFS.JPG": picture(99), "readme.txt": b"1"}
-    faceset = imported(packed(tmp_path, ".zip", files), tmp_path / "set")
+    faceset = kdef.imported(kdef.packed(tmp_path, ".zip", files), tmp_path / "set")
     assert faceset.n == 7 and faceset.provenance["notes"] == []
     assert excluded(faceset) == {
         **{f"{name}.JPG": "a black placeholder" for name in BLACK},
@@ -190,16 +145,16 @@ def test_irregular_files_of_every_copy_are_listed_and_tolerated(tmp_path: Path) 
     }  # fmt: skip
 
 
-def test_a_placeholder_is_told_by_its_content_and_the_list_is_a_cross_check(tmp_path: Path) -> None:
+def test_a_placeholder_is_told_by_its_content_and_the_list_is_a_cross_check(kdef: Any, tmp_path: Path) -> None:
     files = good() | {"BM24DIFL.bmp": picture(10), "BM24DIFR.bmp": picture(9)}
-    path = packed(tmp_path, "", files)
-    faceset = imported(path, tmp_path / "set", Wanted(48, 1, 0.2))
+    path = kdef.packed(tmp_path, "", files)
+    faceset = kdef.imported(path, tmp_path / "set", Wanted(48, 1, 0.2))
     assert "BM24DIFL" in set(faceset.labels["stimulus"])
     assert excluded(faceset) == {"BM24DIFR.bmp": "a black placeholder"}
     assert faceset.provenance["notes"] == ["BM24DIFL.bmp: a photograph here, a black placeholder in the published KDEF"]
     # a black picture that other copies do not have counts as damage
     with pytest.raises(StudyError, match=r"1 of 9 images \(11\.11%\)"):
-        imported(path, tmp_path / "set")
+        kdef.imported(path, tmp_path / "set")
 
 
 @pytest.mark.parametrize(
@@ -215,35 +170,33 @@ def test_a_placeholder_is_told_by_its_content_and_the_list_is_a_cross_check(tmp_
         ("AF02AFS.JPG", picture(99), None),
     ],
 )
-def test_bad_picture(name: str, content: bytes, reason: str | None, tmp_path: Path) -> None:
+def test_bad_picture(kdef: Any, name: str, content: bytes, reason: str | None, tmp_path: Path) -> None:
     files = good() | {name: content}
     bad = name
     if reason is None:  # a second file of one name: the first in alphabetical order stays
         bad, reason = "AF02AFS.bmp", "the same face as AF02AFS.JPG, by its name"
-    assert refused(tmp_path, files) == (
+    assert kdef.refused(tmp_path, files) == (
         "PATH: 1 of 8 images (12.50%) cannot be used; at most 0.00% may be left out (data.tolerated). "
         f"First: {bad}: {reason}. Fetch the data set again, or raise data.tolerated in params.yaml."
     )
 
 
-def test_missing_path(tmp_path: Path) -> None:
-    with pytest.raises(StudyError) as caught:
-        kdef.read(tmp_path / "none", WANTED, report=silent)
-    assert str(caught.value) == (
-        f"{tmp_path / 'none'}: no such file or directory. Give the path of the data set; see docs/data.md."
+def test_missing_path(kdef: Any, tmp_path: Path) -> None:
+    assert kdef.missing(tmp_path) == (
+        "AT/none: no such file or directory. Give the path of the data set; see docs/data.md."
     )
 
 
 @pytest.mark.parametrize("kind", ["", ".zip", ".tar.xz"])
-def test_no_kdef(kind: str, tmp_path: Path) -> None:
-    assert refused(tmp_path, {"train/happy/a.jpg": b"1", "x": b"1"}, kind) == (
+def test_no_kdef(kdef: Any, kind: str, tmp_path: Path) -> None:
+    assert kdef.refused(tmp_path, {"train/happy/a.jpg": b"1", "x": b"1"}, kind=kind) == (
         "PATH: no KDEF: it holds train/happy/a.jpg, x. KDEF is pictures named like AF01AFFL.JPG (session, sex, number, "
         "expression, view), in any folders, plain or in a .zip or .tar.xz."
     )
 
 
-def test_missing_expressions(tmp_path: Path) -> None:
+def test_missing_expressions(kdef: Any, tmp_path: Path) -> None:
     files = {name: content for name, content in good().items() if "DI" not in name and "NE" not in name}
-    assert refused(tmp_path, files) == (
+    assert kdef.refused(tmp_path, files) == (
         "PATH: no images of 'disgust', 'neutral'. The study needs all seven expressions."
     )

@@ -1,11 +1,34 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from facespec.stages import repro
 from facespec.stages.repro import chains, comparison
+from facespec.study.errors import StudyError
+from facespec.study.paths import Paths
+
+
+def test_a_stage_that_stops_costs_nobody_elses_work(study_copy: Paths, capfd: pytest.CaptureFixture[str]) -> None:
+    params = study_copy.params.read_text()
+    study_copy.params.write_text(re.sub(r"seeds:\n?.*?(?=\n[a-z])", "seeds: [5]", params, count=1, flags=re.DOTALL))
+    labels = study_copy.faces("expression") / "labels.csv"
+    labels.write_text(labels.read_text().replace(",disgust,", ",fear,"))
+    with pytest.raises(StudyError) as caught:
+        repro.run(study_copy, workers=2)
+    assert re.fullmatch(
+        r"dvc repro stopped \(exit status \d+\); the stage's own message stands above\. "
+        r"Finished stages are kept: mend it and run the same command again\.",
+        str(caught.value),
+    )
+    # said by the run in the foreground and by the one in the background alike
+    assert capfd.readouterr().err.count("no image shows 'disgust': the study needs all seven expressions.") == 2
+    assert study_copy.checkpoint("finetune", "identity", 5).is_file()
+    assert not study_copy.checkpoint("train", "expression", 5).exists()
 
 
 def run(digest: str, number: float = 0.5, *, path: str = "Results/decoding.csv") -> dict[str, Any]:
