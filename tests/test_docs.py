@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -29,3 +30,17 @@ def test_links_of_the_documents_lead_somewhere(project: Path) -> None:
     for document in [project / "README.md", *(project / "docs").glob("*.md")]:
         for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+def test_the_readmes_verdicts_are_those_of_the_recorded_run(project: Path) -> None:
+    recorded = json.loads((project / "Results" / "checks" / "verdicts.json").read_text())
+    expected = [
+        (claim, f"{part['number']:+.3f} ({part['low']:+.3f} to {part['high']:+.3f})", f"{part['published']:+.3f}",
+         part["verdict"])
+        for claim, entry in recorded.items()
+        for part in entry["parts"].values()
+    ]  # fmt: skip
+    rows = re.findall(
+        r"^\| (C\d): [^|]+ \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", (project / "README.md").read_text(), re.M
+    )
+    assert rows == expected and len(rows) >= 7
