@@ -17,9 +17,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from facespec.stages import data, init
 from facespec.study.paths import Paths
+
+# how long an example takes says something about the machine, and nothing about the code
+settings.register_profile("facespec", deadline=None)
+settings.load_profile("facespec")
 
 PROJECT = Path(__file__).resolve().parents[1]
 

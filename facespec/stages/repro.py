@@ -66,11 +66,15 @@ def chains(seeds: Iterable[int], workers: int) -> list[list[str]]:
 
 def _pipeline(paths: Paths, targets: list[list[str]]) -> None:
     """`dvc repro`, after the networks, which do not need each other: DVC itself runs one stage at a time."""
+    if (paths.root / "data.dvc").is_file():  # DVC looks at the faces once, alone: it locks them while it does
+        _dvc(paths.root, "data.dvc", output=subprocess.DEVNULL).wait()
     logs = [paths.root / ".dvc" / "tmp" / f"repro-{number}.log" for number in range(1, len(targets))]
     with ExitStack() as files:
         # the first run shows its progress, the others would write across it
-        shown = [None, *(files.enter_context(log.open("w", encoding="utf-8")) for log in logs)]
-        runs = [_dvc(paths.root, *names, output=file) for names, file in zip(targets, shown, strict=True)]
+        shown: list[TextIO | None] = [None, *(files.enter_context(log.open("w", encoding="utf-8")) for log in logs)]
+        runs = [
+            _dvc(paths.root, "--keep-going", *names, output=file) for names, file in zip(targets, shown, strict=True)
+        ]
         ended = [run.wait() for run in runs]
     for status, log in zip(ended[1:], logs, strict=True):
         if status:
@@ -83,10 +87,10 @@ def _pipeline(paths: Paths, targets: list[list[str]]) -> None:
         )
 
 
-def _dvc(root: Path, *targets: str, output: TextIO | None) -> subprocess.Popen[bytes]:
+def _dvc(root: Path, *words: str, output: TextIO | int | None) -> subprocess.Popen[bytes]:
     # `python` in dvc.yaml is the interpreter that runs now, whatever the shell calls python
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    command = ["dvc", "--wait-for-lock", "repro", *targets]
+    command = ["dvc", "--wait-for-lock", "repro", *words]
     return subprocess.Popen(command, cwd=root, env={**os.environ, **MEMORY, "PATH": path}, stdout=output, stderr=output)
 
 
