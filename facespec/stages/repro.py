@@ -52,29 +52,27 @@ def _console() -> Console:
 
 
 def chains(seeds: Iterable[int], workers: int) -> list[list[str]]:
-    """Targets for at most `workers` concurrent runs of DVC: every network's last stage once, the work shared evenly."""
+    """Targets for at most `workers` concurrent runs of DVC: every network's stages in order, the work shared evenly."""
     cost = {network: len(network.tasks) for network in NETWORKS}
     networks = sorted(itertools.product(NETWORKS, seeds), key=lambda each: -cost[each[0]])
     shares: list[list[str]] = [[] for _ in range(min(workers, len(networks)))]
     load = [0] * len(shares)
     for network, seed in networks:
         lightest = load.index(min(load))
-        shares[lightest].append(f"finetune@{network.value}-{seed}")
+        shares[lightest] += [f"{stage}@{network.value}-{seed}" for stage in ("train", "finetune")]
         load[lightest] += cost[network]
     return shares
 
 
 def _pipeline(paths: Paths, targets: list[list[str]]) -> None:
     """`dvc repro`, after the networks, which do not need each other: DVC itself runs one stage at a time."""
-    if (paths.root / "data.dvc").is_file():  # DVC looks at the faces once, alone: it locks them while it does
-        _dvc(paths.root, "data.dvc", output=subprocess.DEVNULL).wait()
     logs = [paths.root / ".dvc" / "tmp" / f"repro-{number}.log" for number in range(1, len(targets))]
     with ExitStack() as files:
         # the first run shows its progress, the others would write across it
         shown: list[TextIO | None] = [None, *(files.enter_context(log.open("w", encoding="utf-8")) for log in logs)]
-        runs = [
-            _dvc(paths.root, "--keep-going", *names, output=file) for names, file in zip(targets, shown, strict=True)
-        ]
+        # single items: what lies upstream of them, the faces, is locked by whichever run looks at it
+        how = "--single-item", "--keep-going"
+        runs = [_dvc(paths.root, *how, *names, output=file) for names, file in zip(targets, shown, strict=True)]
         ended = [run.wait() for run in runs]
     for status, log in zip(ended[1:], logs, strict=True):
         if status:
@@ -87,7 +85,7 @@ def _pipeline(paths: Paths, targets: list[list[str]]) -> None:
         )
 
 
-def _dvc(root: Path, *words: str, output: TextIO | int | None) -> subprocess.Popen[bytes]:
+def _dvc(root: Path, *words: str, output: TextIO | None) -> subprocess.Popen[bytes]:
     # `python` in dvc.yaml is the interpreter that runs now, whatever the shell calls python
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     command = ["dvc", "--wait-for-lock", "repro", *words]
@@ -102,8 +100,8 @@ def comparison(recorded: dict[str, Any], now: dict[str, Any]) -> str:
     if not recorded["lock"]:
         return "No recorded run to compare with: there was no dvc.lock."
     before, after = dict(_outputs(recorded["lock"])), dict(_outputs(now["lock"]))
-    if before.keys() != after.keys():
-        return "Not comparable with the recorded run: its outputs are others (other seeds or stages)."
+    if before.keys() != after.keys() or _parameters(recorded["lock"]) != _parameters(now["lock"]):
+        return "Not comparable with the recorded run: its parameters or stages are others."
     differing = sorted(path for path, digest in before.items() if after[path] != digest)
     if not differing:
         return f"All {len(before)} outputs are bit-identical to dvc.lock."
@@ -112,8 +110,8 @@ def comparison(recorded: dict[str, Any], now: dict[str, Any]) -> str:
     ]
     within = f"outside the recorded intervals: {', '.join(outside)}" if outside else "within the recorded intervals"
     return (
-        f"{len(differing)} of {len(before)} outputs differ from dvc.lock (another kind of machine, other data or "
-        f"parameters); the claims' numbers are {within}."
+        f"{len(differing)} of {len(before)} outputs differ from dvc.lock (another kind of machine, or other "
+        f"data); the claims' numbers are {within}."
     )
 
 
@@ -121,6 +119,10 @@ def _outputs(lock: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for stage in lock["stages"].values():
         for out in stage.get("outs", ()):
             yield out["path"], out["md5"]
+
+
+def _parameters(lock: dict[str, Any]) -> dict[str, Any]:
+    return {name: stage.get("params") for name, stage in lock["stages"].items()}
 
 
 def _numbers(recorded: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, float, float, float]]:

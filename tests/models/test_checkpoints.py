@@ -131,3 +131,11 @@ def test_a_digest_knows_names_shapes_types_and_values() -> None:
     different = [{"a": zeros}, {"b": zeros}, {"a": zeros.reshape(2, 3, 5, 4)}, {"a": zeros.int()}, {"a": zeros + 1}, {}]
     assert len({digest(tensors) for tensors in different}) == len(different)
     assert digest({"a": torch.tensor(1.5)}) != digest({"a": torch.tensor(2.5)})
+
+
+def test_a_history_that_is_not_finite_is_not_saved(path: Path) -> None:
+    """JSON has no NaN, and other readers of the file would choke on it."""
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="Out of range float values are not JSON compliant"):
+        save(path, replace(checkpoint(), history=[{"loss": float("nan")}]))
+    assert path.read_bytes() == before
