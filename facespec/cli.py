@@ -13,7 +13,7 @@ from facespec.study.errors import StudyError
 from facespec.study.params import Params, read_params
 from facespec.study.paths import Paths
 from facespec.study.storage import only_one
-from facespec.study.vocabulary import Network
+from facespec.study.vocabulary import Network, Role
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 data_app = typer.Typer(no_args_is_help=True, help="Fill the three roles with faces, look at them, check them.")
@@ -107,6 +107,54 @@ def accuracy(device: Device = "auto") -> None:
 
 
 @app.command()
+def heatmaps(device: Device = "auto") -> None:
+    """Figure 2: where do the fine-tuned networks look?"""
+    from facespec.stages import heatmaps as stage
+
+    stage.run(*_study(), device=device)
+
+
+@app.command()
+def overlap() -> None:
+    """Figures 2B and 2C: how focal are the heatmaps, and how far do the joint network's two overlap?"""
+    from facespec.stages import overlap as stage
+
+    stage.run(*_study())
+
+
+@app.command()
+def contrasts() -> None:
+    """Do two networks look at different places? Pixels as published, and people as the units."""
+    from facespec.stages import contrasts as stage
+
+    stage.run(*_study())
+
+
+@app.command()
+def regions() -> None:
+    """Facial biomarkers: how much of a heatmap lies on which region of the face?"""
+    from facespec.stages import regions as stage
+
+    stage.run(*_study())
+
+
+@app.command()
+def groundtruth(workers: Workers = CORES) -> None:
+    """Do the heatmaps lie where embedded faces really differ?"""
+    from facespec.stages import groundtruth as stage
+
+    stage.run(*_study(), workers=workers)
+
+
+@app.command()
+def depth(device: Device = "auto") -> None:
+    """At which depth do units answer to expression, and to identity? Layer by layer, unit by unit."""
+    from facespec.stages import depth as stage
+
+    stage.run(*_study(), device=device)
+
+
+@app.command()
 def export() -> None:
     """The tables under the original study's file names, keys and shapes."""
     from facespec.stages import export as stage
@@ -116,7 +164,7 @@ def export() -> None:
 
 @app.command()
 def figures() -> None:
-    """Draw Figures 1 and S1."""
+    """Draw Figures 1, 2 and S1."""
     from facespec.stages import figures as stage
 
     stage.run(Paths())
@@ -128,6 +176,24 @@ def checks() -> None:
     from facespec.stages import checks as stage
 
     stage.run(*_study())
+
+
+@app.command()
+def stimuli(
+    network: Annotated[Network, typer.Option(help="Which fine-tuned network.")],
+    seed: Annotated[int, typer.Option(help="One of the study's seeds.")],
+    layer: Annotated[str, typer.Option(help="A convolution, such as trunk.conv4.")],
+    unit: Annotated[int, typer.Option(help="One of its units, from 0.")],
+    to: Annotated[Path, typer.Option(help="Directory for pictures, crops and stimuli.csv.")],
+    n: Annotated[int, typer.Option("--n", min=1, help="How many faces.")] = 20,
+    role: Annotated[Role, typer.Option(help="Faces to choose from.")] = Role.PROBE,
+    device: Device = "auto",
+) -> None:
+    """The faces that drive one unit most, and what it sees of them: pictures and a table for the laboratory."""
+    from facespec.stages import stimuli as stage
+
+    stage.run(*_study(), stage.Choice(network, seed, layer, unit, n, role), to=to, device=device)
+    typer.echo(f"{to}: {n} faces.")
 
 
 @data_app.command("build")

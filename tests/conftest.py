@@ -19,8 +19,10 @@ import pytest
 import torch
 from hypothesis import settings
 
-from facespec.stages import data, init
+from facespec.stages import data, finetune, heatmaps, init, train
+from facespec.study.params import read_params
 from facespec.study.paths import Paths
+from facespec.study.vocabulary import Network
 
 # how long an example takes says something about the machine, and nothing about the code
 settings.register_profile("facespec", deadline=None)
@@ -72,7 +74,9 @@ def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data.identity.train=9", "data.identity.test=5", "data.probe.people=3", "network.channels=[3, 5]",
         "train.epochs=4", "train.batch_size=16", "finetune.epochs=2", "decoding.expression_test=1",
         "decoding.identity_test=8", "decoding.identity_people=4", "decoding.fit_images=40", "decoding.resamples=100",
-        "accuracy.resamples=100", "checks.draws=200",
+        "accuracy.resamples=100", "checks.draws=200", "overlap.resamples=100", "contrasts.permutations=100",
+        "contrasts.draws=100", "regions.draws=100", "groundtruth.others=2", "groundtruth.draws=100",
+        "depth.permutations=100",
     ]  # fmt: skip
     params = init.run(directory, settings=sizes)
     data.build(Paths(directory), params.data, sources={}, workers=1)
@@ -84,3 +88,24 @@ def study_copy(tiny_study: Path, tmp_path: Path) -> Paths:
     """A copy of the tiny study for one test."""
     shutil.copytree(tiny_study, tmp_path / "study")
     return Paths(tmp_path / "study")
+
+
+@pytest.fixture(scope="session")
+def explained_study(tiny_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seeds of every network, fine-tuned, with their heatmaps; a test that writes into it works on a copy."""
+    paths = Paths(tmp_path_factory.mktemp("explained") / "study")
+    shutil.copytree(tiny_study, paths.root)
+    params = read_params(paths.params)
+    for network in Network:
+        for seed in params.seeds:
+            train.run(paths, params, network=network, seed=seed, device="cpu")
+            finetune.run(paths, params, network=network, seed=seed, device="cpu")
+    heatmaps.run(paths, params, device="cpu")
+    return paths.root
+
+
+@pytest.fixture
+def explained(explained_study: Path, tmp_path: Path) -> Paths:
+    """A copy of that study for one test."""
+    shutil.copytree(explained_study, tmp_path / "explained")
+    return Paths(tmp_path / "explained")

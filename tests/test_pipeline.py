@@ -15,20 +15,22 @@ import pytest
 import yaml
 
 from facespec.stages import init
+from facespec.study.maps import MapSet, scaled, upsampled
 from facespec.study.params import read_params
 from facespec.study.storage import read_pickle
-from facespec.study.tables import ACCURACY, VERDICTS
+from facespec.study.tables import ACCURACY, CONTRASTS, GROUNDTRUTH, HEATMAPS, OVERLAP, REGIONS, VERDICTS
 
 pytestmark = pytest.mark.pipeline
 
 PROJECT = Path(__file__).resolve().parents[1]
 
-PICKLES = {
+ACCURACY_PICKLES = {
     "Fig1B_KDEF_Lesioned_models_dict_results.pickle",
     "Fig1C_KDEF_SPLIT_Accuracy_Results.pickle",
     "SFig1A_with_2_Other_Datasets_Lesioned_models_dict_results.pickle",
     "SFig1B_with_2_Other_Datasets_SPLIT_Accuracy_Results.pickle",
 }
+HEATMAP_PICKLES = {f"Fig2{panel}_dict.pickle" for panel in "ABCD"}
 
 
 def run(*words: str, cwd: Path) -> str:
@@ -76,7 +78,7 @@ def study(clone: Path, said: str) -> Path:
 
 
 def test_one_command_ends_with_verdicts_figures_and_a_comparison(said: str, study: Path) -> None:
-    for claim in ("C1", "C2", "C3", "C4"):
+    for claim in ("C1", "C2", "C3", "C4", "C5", "C6", "C7"):
         assert claim in said
     figures = {path.name for path in (study / "Results" / "figures").glob("*.png")}
     assert figures and all(name in said for name in figures)
@@ -104,15 +106,9 @@ def test_running_again_gives_the_same_bytes(study: Path) -> None:
     """One training, one fine-tuning and everything after them, forced: the lock's digests stay."""
     lock = (study / "dvc.lock").read_bytes()
     seed = read_params(study / "params.yaml").seeds[0]
-    stages = [
-        f"train@joint-{seed}",
-        f"finetune@expression-{seed}",
-        "decoding",
-        "accuracy",
-        "export",
-        "figures",
-        "checks",
-    ]
+    after = ["decoding", "accuracy", "heatmaps", "overlap", "contrasts", "regions", "groundtruth", "depth", "export",
+             "figures", "checks"]  # fmt: skip
+    stages = [f"train@joint-{seed}", f"finetune@expression-{seed}", *after]
     said = run("dvc", "repro", "--force", "--single-item", *stages, cwd=study)
     assert said.count("Running stage") == len(stages)
     assert (study / "dvc.lock").read_bytes() == lock
@@ -158,8 +154,8 @@ def test_tables_keep_their_contract(study: Path) -> None:
 
 def test_pickles_keep_the_originals_contract(study: Path) -> None:
     results = study / "Results"
-    assert {path.name for path in results.glob("*.pickle")} == PICKLES
-    for name in PICKLES:
+    assert {path.name for path in results.glob("*.pickle")} == ACCURACY_PICKLES | HEATMAP_PICKLES
+    for name in ACCURACY_PICKLES:
         content = read_pickle(results / name)
         assert len(content) == 4
         for values in content.values():
@@ -173,9 +169,48 @@ def test_pickles_keep_the_originals_contract(study: Path) -> None:
     np.testing.assert_array_equal(exported, own.sort_values("resample")["accuracy"])
 
 
+def test_heatmap_tables_keep_their_contract(study: Path) -> None:
+    results, params = study / "Results", read_params(study / "params.yaml")
+    heatmaps = HEATMAPS.read(results / "heatmaps.csv")
+    assert len(heatmaps) == 4 * len(params.seeds) * 8 * 2 * 6 * 6  # pairs, seeds, expressions, scales, cells
+    everyone = heatmaps.query("expression == 'all'")
+    assert set(everyone["n"] + everyone["blank"] * (everyone["scale"] == "scaled")) == {20 * 7 * 2}
+    overlap = OVERLAP.read(results / "overlap.csv")
+    assert set(overlap["resample"]) == set(range(-1, params.overlap.resamples))
+    contrasts = CONTRASTS.read(results / "contrasts.csv")
+    assert len(contrasts[contrasts["style"] == "sound"]) == 3 * 6 * 6
+    regions = REGIONS.read(results / "regions.csv")
+    shares = regions.query("measure == 'share' and against == ''").groupby(["trained_on", "tested_on", "expression"])
+    np.testing.assert_allclose(shares["number"].sum(), 1, atol=1e-9)
+    truth = GROUNDTRUTH.read(results / "groundtruth.csv")
+    assert truth["number"].notna().all() and set(truth["looks"]) == {
+        "expression",
+        "identity",
+        "joint",
+        "random",
+        "centre",
+    }
+
+
+def test_heatmap_pickles_are_those_of_the_first_seed(study: Path) -> None:
+    """From the raw maps, by the contract's words."""
+    results, seed = study / "Results", read_params(study / "params.yaml").seeds[0]
+    maps = MapSet.open(results / "heatmaps")
+    pixels = read_pickle(results / "Fig2B_dict.pickle")
+    names = {"SPLIT expression": ("joint", "expression"), "exp": ("expression", "expression"),
+             "SPLIT id": ("joint", "identity"), "id": ("identity", "identity")}  # fmt: skip
+    assert set(pixels) == set(names)
+    for key, (network, task) in names.items():
+        mean = np.nanmean(scaled(maps.maps(network, task, seed)), axis=0)
+        np.testing.assert_allclose(pixels[key], upsampled(mean, maps.size).ravel(), atol=1e-12)
+    shown = read_pickle(results / "Fig2A_dict.pickle")
+    assert set(shown) == {"avg_img", "SPLIT Expression", "exp", "SPLIT id", "id"}
+    assert all(image.shape == (48, 48, 3) and image.min() >= 0 and image.max() <= 255 for image in shown.values())
+
+
 def test_verdicts_are_a_dvc_metric(study: Path) -> None:
     table = VERDICTS.read(study / "Results" / "checks" / "verdicts.csv")
-    assert set(table["claim"]) >= {"C1", "C2", "C3", "C4"}
+    assert set(table["claim"]) == {"C1", "C2", "C3", "C4", "C5", "C6", "C7"}
     judged = json.loads((study / "Results" / "checks" / "verdicts.json").read_text())
     assert set(judged) == set(table["claim"])
     shown = json.loads(run("dvc", "metrics", "show", "--json", cwd=study))

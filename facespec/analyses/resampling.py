@@ -1,7 +1,8 @@
-"""How sure is a number? Bootstrap over test images."""
+"""How sure is a number? Bootstrap over test images, or over seeds and people; sign flips of people."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -9,6 +10,8 @@ import pandas as pd
 
 from facespec.study.errors import StudyError
 from facespec.study.tables import ACCURACY, ALL_IMAGES
+
+PERCENTILES = (2.5, 97.5)  # of every 95 % interval
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,107 @@ def resampled_means(values: np.ndarray, *, resamples: int, generator: np.random.
     if n == 0:
         raise StudyError("nothing to resample: got 0 test images, at least 1 is needed.")
     return np.stack([values[generator.integers(n, size=n)].mean(axis=0) for _ in range(resamples)])
+
+
+def drawn_weights(units: int, *, draws: int, generator: np.random.Generator) -> np.ndarray:
+    """How often each unit is drawn, with replacement, `units` times: float64 (draws, units), every row sums to `units`.
+
+    Equal generators give equal weights: pass one per network and the draws are paired.
+    """
+    if units == 0:
+        raise StudyError("nothing to resample: got 0 units, at least 1 is needed.")
+    drawn = generator.integers(units, size=(draws, units))
+    weights = np.zeros((draws, units))
+    np.add.at(weights, (np.arange(draws)[:, None], drawn), 1)
+    return weights
+
+
+def hierarchical_means(values: np.ndarray, *, draws: int, generator: np.random.Generator) -> np.ndarray:
+    """Bootstrap means of `values` (seeds, people, ...) over seeds and people: float64 (draws, ...).
+
+    A draw takes as many seeds, and as many people, as there are, with replacement; the same people for all its seeds,
+    because all networks see the same faces. People whose value is NaN (nothing was seen of them) are left out, within
+    a seed and entry; so are seeds without anybody; NaN where nobody is left. Entries of the trailing axes share every
+    draw, and so are paired.
+    """
+    n_seeds, n_people = np.shape(values)[:2]
+    seeds = drawn_weights(n_seeds, draws=draws, generator=generator)
+    people = drawn_weights(n_people, draws=draws, generator=generator)
+    return _weighted_means(values, seeds, people)
+
+
+def hierarchical_interval(
+    values: np.ndarray, *, draws: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean of `values` (seeds, people, ...) over both, and the bounds of its 95 % percentile interval, each (...).
+
+    Seeds count alike, and within a seed people do; NaN as in `hierarchical_means`, whose defined draws give the bounds.
+    Few units make percentile intervals too short, because n of them spread by (n - 1) / n of their variance: where 3
+    seeds differ as much as 70 people do, nominal 95 % hold the truth in about 80 % of studies [D: simulated].
+    """
+    drawn = hierarchical_means(values, draws=draws, generator=generator)
+    n_seeds, n_people = np.shape(values)[:2]
+    mean = _weighted_means(values, np.ones((1, n_seeds)), np.ones((1, n_people)))[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where no draw is defined the bounds are NaN: an answer
+        low, high = np.nanpercentile(drawn, PERCENTILES, axis=0)
+    return mean, low, high
+
+
+def _weighted_means(values: np.ndarray, seeds: np.ndarray, people: np.ndarray) -> np.ndarray:
+    """Means (draws, ...) of `values` (seeds, people, ...) for weights (draws, seeds) and (draws, people)."""
+
+    def mean(axes: str, weights: np.ndarray, of: np.ndarray) -> np.ndarray:
+        seen = ~np.isnan(of)
+        total = np.einsum(axes, weights, np.where(seen, of, 0.0), optimize=True)
+        with np.errstate(invalid="ignore"):
+            return total / np.einsum(axes, weights, seen.astype(np.float64), optimize=True)
+
+    by_seed = mean("dp,sp...->ds...", people, np.asarray(values, dtype=np.float64))
+    return mean("ds,ds...->d...", seeds, by_seed)
+
+
+def sign_flip_test(
+    differences: np.ndarray, *, permutations: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where is the mean over people not zero? Paired sign-flip permutation test, corrected over the map.
+
+    `differences` is (people, ...), one paired difference per person and place. Returns Student's t of the mean against
+    zero and the family-wise corrected p, each (...). Under the null hypothesis a person's differences are as likely
+    with the other sign, all places together; so signs of whole people are flipped, and a place's p is the share of
+    flips (the identity among them) in which the largest abs(t) *anywhere* reaches its own: any place is called with a
+    probability of at most p (Nichols & Holmes 2002, Human Brain Mapping 15:1-25). Places where everybody's difference
+    is zero have t 0 and p 1. At most 64 MiB of flips are held at a time. Raises `StudyError` for fewer than 2 people
+    and for differences that are no numbers.
+    """
+    flat = np.asarray(differences, dtype=np.float64).reshape(len(differences), -1)
+    n = len(flat)
+    if n < 2:
+        raise StudyError(f"a test over people needs at least 2, got {n}.")
+    if wrong := np.count_nonzero(~np.isfinite(flat)):
+        raise StudyError(
+            f"{wrong} of {flat.size} differences of people are not finite numbers; leave these people out."
+        )
+    # no flip changes a place's sum of squares: with it divided out, abs(t) grows with the absolute sum, and with
+    # nothing else, so that the largest sum belongs to the largest t
+    length = np.sqrt((flat**2).sum(axis=0))
+    units = flat / np.where(length > 0, length, 1.0)
+    at_once = max(1, (1 << 23) // max(n, flat.shape[1]))
+    largest = np.concatenate([
+        np.abs((2.0 * generator.integers(2, size=(min(at_once, permutations - start), n)) - 1) @ units).max(axis=1)
+        for start in range(0, permutations, at_once)
+    ])  # fmt: skip
+    own = np.abs(units.sum(axis=0)) * (1 - 1e-12)  # a flip that equals another one may differ in its last bits
+    reached = permutations - np.searchsorted(np.sort(largest), own)
+    shape = np.shape(differences)[1:]
+    return _t(flat).reshape(shape), ((1 + reached) / (1 + permutations)).reshape(shape)
+
+
+def _t(values: np.ndarray) -> np.ndarray:
+    """Student's t (places,) of the mean of `values` (n, places) against zero; 0 where all are zero."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = values.mean(axis=0) / (values.std(axis=0, ddof=1) / np.sqrt(len(values)))
+    return np.where(values.any(axis=0), t, 0.0)
 
 
 def accuracy_rows(correct: np.ndarray, cell: Cell, *, resamples: int, generator: np.random.Generator) -> pd.DataFrame:

@@ -1,10 +1,9 @@
 """Claims C1-C4 about accuracies: do the published differences hold on this study's faces?
 
 Every part of a claim is a difference with a direction: the side said to be larger minus the other one, within a seed
-and on the same test images. Its interval comes from a hierarchical bootstrap: seeds are drawn with replacement, then
-one resample of the test images, shared by both sides and by all seeds drawn. Shared, because all networks answer about
-the same images: with a resample per seed the luck of the images would average out over seeds, and the interval would be
-too narrow. A part is *reproduced* if the lower bound lies above 0; above -margin where the claim is "not worse".
+and on the same test images. Its interval comes from a hierarchical bootstrap of seeds and test images
+(`checks.intervals`). A part is *reproduced* if the lower bound lies above 0; above -margin where the claim is "not
+worse".
 
 A part is *not testable on this data* if
 - one of its two cells is missing, or they are no pairs: other faces, seeds or resamples on the two sides;
@@ -20,31 +19,33 @@ Rules [O]; published numbers: means in ``published/reference_accuracy.csv``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from facespec.checks.verdicts import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED
+from facespec.checks.intervals import (
+    Rule,
+    Side,
+    chosen,
+    decided,
+    hierarchical_bounds,
+    listed,
+    never_varies,
+    no_pairs,
+    other_faces,
+    refuse_doubled,
+    rule_words,
+    source_of,
+    wide,
+)
+from facespec.checks.verdicts import NOT_TESTABLE
 from facespec.published.reference import published_chance, reference_accuracy
-from facespec.study.errors import StudyError
-from facespec.study.tables import ACCURACY, ALL_IMAGES, VERDICTS
+from facespec.study.tables import ACCURACY, VERDICTS
 from facespec.study.vocabulary import TASKS, Network, Task
 
 CELL = ["figure", "trained_on", "tested_on", "seed", "resample"]
-
-
-@dataclass(frozen=True)
-class Side:
-    """One accuracy of a figure: of which network, on which task."""
-
-    trained_on: Network
-    tested_on: Task
-
-    def __str__(self) -> str:
-        return f"{self.trained_on.value} network on {self.tested_on.value}"
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,6 @@ class Part:
     words: str
     information: bool = False  # (accuracy - chance) / (1 - chance): 0 is guessing, 1 is perfect
     not_worse: bool = False
-
-
-@dataclass(frozen=True)
-class Rule:
-    """When a part counts as reproduced: `level` of the interval, `margin` of "not worse", bootstrap `draws`."""
-
-    level: float
-    margin: float
-    draws: int
 
 
 @dataclass(frozen=True)
@@ -113,38 +105,25 @@ def judged(
     percentile interval at `level`. Raises `StudyError` if a cell, seed and resample has two rows.
     """
     table = ACCURACY.check(table)
-    twice = table[table.duplicated(CELL)]
-    if len(twice):
-        where = ", ".join(f"{name} {twice[name].iloc[0]}" for name in CELL)
-        raise StudyError(f"table 'accuracy' has two rows for {where}; one accuracy is allowed. Make the tables again.")
-    rule = Rule(level, margin, draws)
+    refuse_doubled(table, "accuracy", CELL, number="accuracy")
+    rule = Rule(level, draws, margin)
     # a stream per part: one that cannot be tested must not shift the draws of the next
     streams = zip(PARTS, generator.spawn(len(PARTS)), strict=True)
     return VERDICTS.check(pd.DataFrame([_row(part, table, rule, stream) for part, stream in streams]))
 
 
 def _row(part: Part, table: pd.DataFrame, rule: Rule, generator: np.random.Generator) -> dict[str, Any]:
-    cells = [table[_is(table, part.figure, side)] for side in (part.more, part.less)]
-    named = pd.concat(cells)["source"] if any(map(len, cells)) else table["source"]
-    row = {"claim": part.claim, "part": part.part, "source": ", ".join(named.drop_duplicates()) or "no faces"}
+    cells = [chosen(table, {"figure": part.figure, "trained_on": side.trained_on.value, "tested_on": side.tested_on})
+             for side in (part.more, part.less)]  # fmt: skip
+    row = {"claim": part.claim, "part": part.part, "source": source_of(cells, table)}
     row |= dict.fromkeys(("number", "low", "high"), np.nan) | _published(part)
     reason = _no_pair(part, cells)
     if reason:
         return row | {"rule": _rule(part, rule), "verdict": NOT_TESTABLE, "reason": reason}
-    wide = np.stack([_wide(cell).to_numpy() for cell in cells])
+    accuracy = np.stack([wide(cell, "accuracy").to_numpy() for cell in cells])
     more, less = (float(cell["chance"].iloc[0]) for cell in cells)
-    pair = Pair(wide, (more, less))
-    return row | {"rule": _rule(part, rule, seeds=wide.shape[1])} | _judgement(part, pair, rule, generator)
-
-
-def _is(table: pd.DataFrame, figure: str, side: Side) -> pd.Series:
-    wanted = {"figure": figure, "trained_on": side.trained_on.value, "tested_on": side.tested_on.value}
-    return pd.concat([table[name].eq(value) for name, value in wanted.items()], axis=1).all(axis=1)
-
-
-def _wide(cell: pd.DataFrame) -> pd.DataFrame:
-    """One row per seed, one column per resample, both ascending: the first column is the test images themselves."""
-    return cell.pivot(index="seed", columns="resample", values="accuracy").sort_index().sort_index(axis=1)
+    pair = Pair(accuracy, (more, less))
+    return row | {"rule": _rule(part, rule, seeds=accuracy.shape[1])} | _judgement(part, pair, rule, generator)
 
 
 def _published(part: Part) -> dict[str, Any]:
@@ -152,8 +131,8 @@ def _published(part: Part) -> dict[str, Any]:
         (row["trained_on"], row["tested_on"]): row["mean"] for _, row in reference_accuracy(part.figure).iterrows()
     }
     sides = (part.more, part.less)
-    accuracy = [float(means[side.trained_on.value, side.tested_on.value]) for side in sides]
-    more, less = (published_chance(part.figure, side.tested_on.value) for side in sides)
+    accuracy = [float(means[side.trained_on.value, side.tested_on]) for side in sides]
+    more, less = (published_chance(part.figure, side.tested_on) for side in sides)
     pair = Pair(np.array(accuracy)[:, None, None], (more, less))
     chances = [f" (chance {chance:.4f})" if part.information else "" for chance in pair.chance]
     compared = " against ".join(f"{mean:.4f}{chance}" for mean, chance in zip(accuracy, chances, strict=True))
@@ -166,15 +145,7 @@ def _published(part: Part) -> dict[str, Any]:
 def _rule(part: Part, rule: Rule, *, seeds: int = 0) -> str:
     quantity = "(accuracy - chance) / (1 - chance)" if part.information else "accuracy"
     bound = f"-{rule.margin:g} (not worse by more than {rule.margin:g})" if part.not_worse else "0"
-    spread = f"{seeds} seeds, and" if seeds > 1 else "seeds, and"
-    only = (
-        " (one seed: the interval covers the test images only, not the spread between networks)" if seeds == 1 else ""
-    )
-    return (
-        f"reproduced if the lower bound of the {100 * rule.level:g} % interval of {quantity}, {part.more} minus "
-        f"{part.less}, is above {bound}; interval: percentiles of {rule.draws} bootstrap draws of {spread} of one "
-        f"resample of the test images shared by both sides{only}"
-    )
+    return rule_words(rule, f"{quantity}, {part.more} minus {part.less}", bound, "test images", seeds=seeds)
 
 
 def _no_pair(part: Part, cells: list[pd.DataFrame]) -> str:
@@ -182,37 +153,25 @@ def _no_pair(part: Part, cells: list[pd.DataFrame]) -> str:
     for side, cell in zip((part.more, part.less), cells, strict=True):
         if cell.empty:
             return f"Figure {part.figure} lacks the {side}"
-    both = pd.concat(cells)
-    for column in ("role", "source", "n"):
-        if both[column].nunique() > 1:
-            return f"the two sides were not tested on the same faces: {column} is {_listed(both[column])}"
+    other = other_faces(cells, ("role", "source", "n"))
+    if other:
+        return other
     for side, cell in zip((part.more, part.less), cells, strict=True):
         if cell["chance"].nunique() > 1 or cell["chance"].iloc[0] == 1:
-            return f"chance is {_listed(cell['chance'])} for the {side}: one value below 1 is needed"
-    more, less = (_wide(cell) for cell in cells)
-    if not more.index.equals(less.index):
-        return f"seeds differ: {_listed(more.index)} on one side, {_listed(less.index)} on the other"
-    if not more.columns.equals(less.columns) or more.isna().any(axis=None) or less.isna().any(axis=None):
-        return "resamples differ between the two sides or between seeds, so that they are no pairs"
-    if more.columns[0] != ALL_IMAGES or len(more.columns) < 2:
-        return f"resample {ALL_IMAGES} (the test images themselves) and at least one bootstrap resample are needed"
-    return ""
-
-
-def _listed(values: Iterable[Any]) -> str:
-    return " and ".join(str(value) for value in dict.fromkeys(values))
+            return f"chance is {listed(cell['chance'])} for the {side}: one value below 1 is needed"
+    more, less = (wide(cell, "accuracy") for cell in cells)
+    return no_pairs(more, less, "the test images themselves")
 
 
 def _judgement(part: Part, pair: Pair, rule: Rule, generator: np.random.Generator) -> dict[str, Any]:
     contrast = pair.contrast(information=part.information)
     number = float(contrast[:, 0].mean())
-    if (pair.accuracy[:, :, 1:] == pair.accuracy[:, :, 1:2]).all():
+    if never_varies(pair.accuracy):
         reason = "no accuracy varies over the resamples: all answers right or all wrong, on both sides"
         return {"number": number, "verdict": NOT_TESTABLE, "reason": reason}
     above_chance = pair.accuracy[1] - pair.chance[1]
-    drawn = hierarchical_draws(np.stack([contrast, above_chance])[:, :, 1:], draws=rule.draws, generator=generator)
-    tails = [50 * (1 - rule.level), 50 * (1 + rule.level)]
-    (low, high), (reach, _) = (np.percentile(one, tails).tolist() for one in drawn)
+    values = np.stack([contrast, above_chance])[:, :, 1:]
+    (low, high), (reach, _) = hierarchical_bounds(values, rule, generator=generator)
     found = {"number": number, "low": low, "high": high}
     if part.not_worse and reach <= rule.margin and low <= 0:
         reason = f"the {part.less} is not itself above chance by more than {rule.margin:g}: nothing could be lost"
@@ -220,21 +179,4 @@ def _judgement(part: Part, pair: Pair, rule: Rule, generator: np.random.Generato
     if not part.not_worse and (pair.accuracy[1] == 1).all():
         reason = f"the {part.less} makes no mistake: nothing could be gained"
         return found | {"verdict": NOT_TESTABLE, "reason": reason}
-    bound = -rule.margin if part.not_worse else 0.0
-    if low > bound:
-        return found | {"verdict": REPRODUCED, "reason": ""}
-    reason = (
-        f"undecided: the interval includes {bound:g}" if high > bound else f"the interval lies at or below {bound:g}"
-    )
-    return found | {"verdict": NOT_REPRODUCED, "reason": reason}
-
-
-def hierarchical_draws(values: np.ndarray, *, draws: int, generator: np.random.Generator) -> np.ndarray:
-    """Means over seeds, bootstrapped: `values` is ``(k, n_seeds, n_resamples)``, returns ``(k, draws)``.
-
-    A draw takes as many seeds as there are, with replacement, and one resample for all of them and all k quantities.
-    """
-    _, n_seeds, n_resamples = values.shape
-    seeds = generator.integers(n_seeds, size=(draws, n_seeds))
-    resamples = generator.integers(n_resamples, size=(draws, 1))
-    return values[:, seeds, resamples].mean(axis=-1)
+    return found | decided(low, high, -rule.margin if part.not_worse else 0.0)

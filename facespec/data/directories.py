@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import tempfile
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from facespec.study.errors import StudyError
+from facespec.study.storage import naming_a_full_disk
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def replacing_directory(directory: Path, *, mark: str) -> Iterator[Path]:
             f"{directory}: something else is already here (no {mark} in it), and it is not overwritten. "
             "Move it away, or choose another directory."
         )
-    with _naming_a_full_disk(directory):
+    with naming_a_full_disk(directory):
         place.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
         try:
@@ -36,19 +36,6 @@ def replacing_directory(directory: Path, *, mark: str) -> Iterator[Path]:
             _exchange(partial / "new", place, aside=partial / "old")
         finally:
             shutil.rmtree(partial)
-
-
-@contextmanager
-def _naming_a_full_disk(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StudyError(
-                f"{directory}: the disk is full, so it was not written. Earlier files are untouched; "
-                "free some space and run the same command again."
-            ) from error
-        raise
 
 
 def _exchange(new: Path, place: Path, *, aside: Path) -> None:

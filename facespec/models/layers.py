@@ -33,6 +33,14 @@ def rectified(network: FaceNetwork, name: str) -> str:
     return f"{section}relu{number}"
 
 
+def last_map(network: FaceNetwork, task: str) -> str:
+    """The last layer on the way to the head of `task` that still has a map: the ReLU behind the last convolution."""
+    if task not in network.tasks:
+        raise StudyError(f"this network does not know task {task!r}: {did_you_mean(task, network.tasks)}")
+    own = [name for name in convolutions(network) if name.startswith(("trunk.", f"branches.{task}."))]
+    return rectified(network, own[-1])
+
+
 def _is_layer(module: nn.Module) -> bool:
     return not isinstance(module, FaceNetwork | nn.Sequential | nn.ModuleDict)
 

@@ -1,13 +1,14 @@
 """ACCURACY tables in the original study's file names, keys and shapes, and back.
 
-Its name for the joint network, SPLIT, lives only here: in the files' names and keys, which the reference table records.
+Its name for the joint network, SPLIT, lives only here and in `published.export_heatmaps`: in the files' names and keys,
+which the reference table records.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from facespec.study.tables import ACCURACY
 
 RESAMPLES = 100  # [P] length of every published list
 Results = dict[str, list[float]]
+Content = TypeVar("Content")
 
 
 def exported(table: pd.DataFrame) -> dict[str, Results]:
@@ -34,8 +36,15 @@ def exported(table: pd.DataFrame) -> dict[str, Results]:
     files: dict[str, Results] = {}
     for bar in published_bars():
         if (table["figure"] == bar.figure).any():
-            files.setdefault(bar.file, {})[bar.key] = _exported_cell(table, bar, seed=int(table["seed"].iloc[0]))
+            files.setdefault(bar.file, {})[bar.key] = _exported_cell(table, bar, seed=first_seed(table))
     return files
+
+
+def first_seed(table: pd.DataFrame) -> int:
+    """The study's first seed: the one that the first row of a table names; `StudyError` if it has no row."""
+    if table.empty:
+        raise StudyError("a table without a row names no seed. Make the tables again.")
+    return int(table["seed"].iloc[0])
 
 
 def _exported_cell(table: pd.DataFrame, bar: Bar, *, seed: int) -> list[float]:
@@ -81,15 +90,20 @@ def accuracy_table(files: Mapping[str, Any]) -> pd.DataFrame:
 def checked_results(file: str, content: Any) -> Results:
     """`content` of the published file `file`, as plain floats; refused by name if a key, length or value is wrong."""
     keys = [bar.key for bar in published_bars() if bar.file == file]
+    checked_keys(file, content, keys, of="lists")
+    return {key: _checked_list(f"{file}, key {key!r}", content[key]) for key in keys}
+
+
+def checked_keys(where: str, content: Any, keys: Collection[str], *, of: str) -> None:
+    """Raise `StudyError` unless `content` is a dict with these keys and no other; `of` names its values."""
     if not isinstance(content, dict):
-        raise StudyError(f"{file}: expected a dict of lists, got {type(content).__name__}.")
+        raise StudyError(f"{where}: expected a dict of {of}, got {type(content).__name__}.")
     for key in keys:
         if key not in content:
-            raise StudyError(f"{file}: lacks key {key!r}; it has {sorted(map(str, content))}.")
+            raise StudyError(f"{where}: lacks key {key!r}; it has {sorted(map(str, content))}.")
     for key in content:
         if key not in keys:
-            raise StudyError(f"{file}: unknown key {key!r}; {did_you_mean(str(key), keys)}")
-    return {key: _checked_list(f"{file}, key {key!r}", content[key]) for key in keys}
+            raise StudyError(f"{where}: unknown key {key!r}; {did_you_mean(str(key), keys)}")
 
 
 def _checked_list(where: str, values: Any) -> list[float]:
@@ -107,13 +121,18 @@ def _checked_list(where: str, values: Any) -> list[float]:
 
 def read_results(directory: Path) -> dict[str, Results]:
     """The published accuracy files that `directory` holds, read safely and checked; absent ones are left out."""
+    return read_checked(directory, dict.fromkeys(bar.file for bar in published_bars()), checked_results)
+
+
+def read_checked(directory: Path, files: Iterable[str], check: Callable[[str, Any], Content]) -> dict[str, Content]:
+    """Those of `files` that `directory` holds, read safely; `check` gets name and content, and may refuse it."""
     found = {}
-    for name in dict.fromkeys(bar.file for bar in published_bars()):
+    for name in files:
         if not (directory / name).is_file():
             continue
         content = read_pickle(directory / name)
         try:
-            found[name] = checked_results(name, content)
+            found[name] = check(name, content)
         except StudyError as error:
             raise StudyError(f"{directory}: {error}") from None
     return found

@@ -1,4 +1,4 @@
-"""The published accuracies behind Figures 1 and S1, as facts.
+"""The published numbers behind Figures 1 and S1 (accuracies) and 2 (heatmaps), as facts.
 
 Source: Tazi et al. 2023, "Emergence of Interpretable Functional Specialization in Neural Networks Trained on Facial
 Expression and Identity Recognition"; the four result pickles behind these figures in its repository,
@@ -6,6 +6,10 @@ github.com/yanistazi/Identity_Expression_Specialization, at commit e570ea8947873
 ``reference_accuracy.csv`` holds, per bar, what follows from its 100 bootstrap resamples, rounded to 6 decimals: `mean`,
 `sd` (divisor 99), `low` and `high` (2.5 and 97.5 percentiles, linear interpolation); and `n`, the size of the test set
 [P, D: the resamples are multiples of 1 / n].
+
+``reference_heatmaps.csv`` holds what Figure 2 shows of the mean heatmaps, read off the published picture: the five
+numbers of every box (2B), and the shares of the image that the joint network's two masks and their intersection cover,
+and their intersection over union (2C). `reading_error` says how far off a number may be read.
 """
 
 from __future__ import annotations
@@ -16,21 +20,33 @@ from pathlib import Path
 import pandas as pd
 
 from facespec.study.errors import StudyError, did_you_mean
-from facespec.study.tables import ACCURACY, REFERENCE
+from facespec.study.tables import ACCURACY, OVERLAP, REFERENCE, REFERENCE_HEATMAPS
 from facespec.study.vocabulary import Role, Task
 
 FIGURES = ACCURACY.columns["figure"].allowed
+HEATMAP_FIGURES = OVERLAP.columns["figure"].allowed
 TABLE = Path(__file__).with_name("reference_accuracy.csv")
+HEATMAPS_TABLE = Path(__file__).with_name("reference_heatmaps.csv")
 
 
 def reference_accuracy(figure: str | None = None) -> pd.DataFrame:
     """The REFERENCE table, 16 rows; of one figure (``"1B"``, ``"1C"``, ``"S1A"``, ``"S1B"``), 4 rows."""
-    table = REFERENCE.read(TABLE)
-    if figure is None:
-        return table
-    if figure not in FIGURES:
+    if figure is not None and figure not in FIGURES:
         raise StudyError(f"no published accuracies of figure {figure!r}: {did_you_mean(figure, FIGURES)}")
-    return table[table["figure"] == figure].reset_index(drop=True)
+    return _of_figure(REFERENCE.read(TABLE), figure)
+
+
+def reference_heatmaps(figure: str | None = None) -> pd.DataFrame:
+    """The REFERENCE_HEATMAPS table, 24 rows; of ``"2B"`` 20 rows, of ``"2C"`` 4."""
+    if figure is not None and figure not in HEATMAP_FIGURES:
+        raise StudyError(
+            f"no published numbers about heatmaps of figure {figure!r}: {did_you_mean(figure, HEATMAP_FIGURES)}"
+        )
+    return _of_figure(REFERENCE_HEATMAPS.read(HEATMAPS_TABLE), figure)
+
+
+def _of_figure(table: pd.DataFrame, figure: str | None) -> pd.DataFrame:
+    return table if figure is None else table[table["figure"] == figure].reset_index(drop=True)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,33 @@ def recording(network: FaceNetwork, layers: Iterable[str]) -> Iterator[dict[str,
             handle.remove()
 
 
+@contextmanager
+def attached(network: FaceNetwork, layers: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
+    """Inside the context, what the network answers can be differentiated by the responses of `layers`.
+
+    Lends a dict that every forward pass fills: layer -> its latest responses, to be handed to `torch.autograd.grad`.
+    The graph begins at the deepest-lying of `layers`: nothing below is recorded or back-propagated, and parameters
+    have no gradient. The responses are what the layer gave, also where an in-place ReLU follows. Hooks are gone and
+    parameters as before afterwards, also after an error.
+    """
+    responses: dict[str, torch.Tensor] = {}
+    modules = {name: layer(network, name) for name in layers}
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    handles = []
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        for name, module in modules.items():
+            handles.append(module.register_forward_hook(_attaching(responses, name)))
+        with torch.inference_mode(False), torch.enable_grad():
+            yield responses
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
 def penultimate_responses(
     network: FaceNetwork,
     faces: FaceSet,
@@ -83,5 +110,14 @@ def predictions(
 def _keeping(responses: dict[str, torch.Tensor], name: str) -> Any:
     def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         responses[name] = output.detach().clone()
+
+    return hook
+
+
+def _attaching(responses: dict[str, torch.Tensor], name: str) -> Any:
+    def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        # behind another of the layers, the graph has begun already and must not be cut
+        responses[name] = output if output.requires_grad else output.detach().requires_grad_()
+        return responses[name].clone()  # what follows may write into it
 
     return hook

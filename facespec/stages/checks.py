@@ -1,23 +1,36 @@
-"""Which published claims hold here? Claims C1-C4, judged on the accuracies of this study."""
+"""Which published claims hold here? C1-C4 judged on this study's accuracies, C5 and C6 on heatmaps, C7 on units."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from facespec.checks.claims import judged
+from facespec.checks.claims_depth import judged_depth
+from facespec.checks.claims_heatmaps import judged_heatmaps
 from facespec.checks.verdicts import as_metric
+from facespec.stages.accuracies import read_accuracies
 from facespec.study.params import Params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.storage import write_json, write_table
-from facespec.study.tables import ACCURACY
+from facespec.study.tables import OVERLAP, UNIT_SHARES
 
 
 def run(paths: Paths, params: Params) -> None:
     """Write ``Results/checks/verdicts.csv``, one row per part of a claim, and ``verdicts.json``, a DVC metric."""
     block = params.checks
-    table = pd.concat([ACCURACY.read(paths.table(name)) for name in ("decoding", "accuracy")], ignore_index=True)
-    stream = generator(block.seed, "claims")
-    verdicts = judged(table, level=block.level, margin=block.margin, draws=block.draws, generator=stream)
+    accuracies = judged(
+        read_accuracies(paths), level=block.level, margin=block.margin, draws=block.draws,
+        generator=generator(block.seed, "claims"),
+    )  # fmt: skip
+    heatmaps = judged_heatmaps(
+        OVERLAP.read(paths.table("overlap")), level=block.level, draws=block.draws,
+        generator=generator(block.seed, "claims", "heatmaps"),
+    )  # fmt: skip
+    depth = judged_depth(
+        UNIT_SHARES.read(paths.table("depth_shares")), level=block.level, margin=params.depth.margin, draws=block.draws,
+        generator=generator(block.seed, "claims", "depth"),
+    )  # fmt: skip
+    verdicts = pd.concat([accuracies, heatmaps, depth], ignore_index=True)
     write_table(paths.verdicts.with_suffix(".csv"), verdicts)
     write_json(paths.verdicts, as_metric(verdicts))

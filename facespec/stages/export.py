@@ -1,17 +1,23 @@
-"""The tables under the original study's file names, keys and shapes: whatever reads its results reads ours."""
+"""The tables and heatmaps under the original study's file names, keys and shapes: what reads its results reads ours."""
 
 from __future__ import annotations
 
-import pandas as pd
-
+from facespec.data.faceset import FaceSet
 from facespec.published.export import exported
+from facespec.published.export_heatmaps import exported_heatmaps
+from facespec.stages.accuracies import read_accuracies
+from facespec.stages.faces_explained import examples
+from facespec.study.maps import MapSet
 from facespec.study.paths import Paths
 from facespec.study.storage import write_pickle
-from facespec.study.tables import ACCURACY
+from facespec.study.tables import HEATMAPS
+from facespec.study.vocabulary import Role
 
 
 def run(paths: Paths) -> None:
-    """Write the four accuracy pickles of the Results contract; all are checked before the first is written."""
-    table = pd.concat([ACCURACY.read(paths.table(name)) for name in ("decoding", "accuracy")], ignore_index=True)
-    for file, content in exported(table).items():
+    """Write the eight pickles of Figures 1, S1 and 2; all are checked before the first is written."""
+    table, maps = HEATMAPS.read(paths.table("heatmaps")), MapSet.open(paths.heatmaps)
+    shown = examples(maps, FaceSet.open(paths.faces(Role.PROBE)), named="stimulus")
+    files = exported(read_accuracies(paths)) | exported_heatmaps(table, maps.mean_face, shown)
+    for file, content in files.items():
         write_pickle(paths.results / file, content)

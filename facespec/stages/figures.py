@@ -1,23 +1,78 @@
-"""Draw Figures 1 and S1: this study's results, the published ones beside them."""
+"""Draw Figures 1, S1 and 2: this study's results, the published ones beside them."""
 
 from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Iterator
 
+import pandas as pd
+from matplotlib.figure import Figure
+
+from facespec.data.faceset import FaceSet
 from facespec.figures.accuracy import overview, side_by_side
 from facespec.figures.bars import TITLES, accuracy_panel, reference_panel
+from facespec.figures.boxes import figure_2B
+from facespec.figures.contrasts import figure_contrasts
+from facespec.figures.depth import figure_depth
+from facespec.figures.groundtruth import figure_groundtruth
+from facespec.figures.heatmaps import figure_2, figure_2A, figure_2C, figure_2D
+from facespec.figures.regions import figure_regions
 from facespec.figures.style import save
-from facespec.published.reference import reference_accuracy
+from facespec.published.reference import reference_accuracy, reference_heatmaps
+from facespec.stages.accuracies import read_accuracies
+from facespec.stages.faces_explained import examples
+from facespec.study.maps import MapSet
 from facespec.study.paths import Paths
-from facespec.study.tables import ACCURACY
+from facespec.study.tables import (
+    CONTRASTS,
+    GROUNDTRUTH,
+    HEATMAPS,
+    LAYER_DECODING,
+    OVERLAP,
+    REGIONS,
+    SIMILARITY,
+    UNIT_SHARES,
+    UNITS,
+)
+from facespec.study.vocabulary import Role
 
 
 def run(paths: Paths) -> None:
-    """Write ``Results/figures/figure_{1B,1C,S1A,S1B}`` and the overview ``figure_1``, each as PDF and PNG."""
-    table = pd.concat([ACCURACY.read(paths.table(name)) for name in ("decoding", "accuracy")], ignore_index=True)
+    """Write to ``Results/figures``, each as PDF and PNG:
+
+    ``figure_{1B,1C,S1A,S1B}`` and their overview ``figure_1``; ``figure_{2A,2B,2C,2D}`` and their overview
+    ``figure_2``; beyond the original, ``figure_{contrasts,regions,groundtruth,depth}``.
+    """
+    # all are drawn before the first is written
+    figures = [*_accuracies(read_accuracies(paths)), *_heatmaps(paths), *_beyond(paths)]
+    for name, drawn in figures:
+        save(drawn, paths.figure(f"figure_{name}", "png").with_suffix(""))
+
+
+def _accuracies(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     reproduced = {figure: accuracy_panel(table, figure) for figure in TITLES}
     for figure, panel in reproduced.items():
         published = reference_panel(reference_accuracy(), figure)
-        drawn = side_by_side({"published": published, "reproduced": panel})
-        save(drawn, paths.figure(f"figure_{figure}", "png").with_suffix(""))
-    save(overview(list(reproduced.values())), paths.figure("figure_1", "png").with_suffix(""))
+        yield figure, side_by_side({"published": published, "reproduced": panel})
+    yield "1", overview(list(reproduced.values()))
+
+
+def _heatmaps(paths: Paths) -> Iterator[tuple[str, Figure]]:
+    table, overlap = HEATMAPS.read(paths.table("heatmaps")), OVERLAP.read(paths.table("overlap"))
+    maps, reference = MapSet.open(paths.heatmaps), reference_heatmaps()
+    face, shown = maps.mean_face, examples(maps, FaceSet.open(paths.faces(Role.PROBE)), named="expression")
+    yield "2A", figure_2A(table, face)
+    yield "2B", figure_2B(overlap, reference)
+    yield "2C", figure_2C(table, overlap, reference=reference, face=face)
+    yield "2D", figure_2D(shown, maps.source, seed=maps.seeds[0])
+    yield "2", figure_2(table, overlap, reference=reference, face=face, examples=shown)
+
+
+def _beyond(paths: Paths) -> Iterator[tuple[str, Figure]]:
+    yield "contrasts", figure_contrasts(CONTRASTS.read(paths.table("contrasts")), MapSet.open(paths.heatmaps).mean_face)
+    yield "regions", figure_regions(REGIONS.read(paths.table("regions")))
+    yield "groundtruth", figure_groundtruth(GROUNDTRUTH.read(paths.table("groundtruth")))
+    yield "depth", figure_depth(
+        decoding=LAYER_DECODING.read(paths.table("depth_decoding")),
+        shares=UNIT_SHARES.read(paths.table("depth_shares")), units=UNITS.read(paths.table("depth_units")),
+        similarity=SIMILARITY.read(paths.table("similarity")),
+    )  # fmt: skip

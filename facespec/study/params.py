@@ -124,6 +124,76 @@ class Accuracy(Block):
     seed: Seed
 
 
+class Heatmaps(Block):
+    """Where the networks look (Figure 2): Grad-CAM of which images, at which layer, for which class."""
+
+    view: Literal["straight", "all"]
+    layer: str
+    target: Literal["labelled", "predicted"]
+
+
+class Overlap(Block):
+    """Box statistics and masks of the mean heatmaps (Figures 2B and 2C)."""
+
+    quantile: Annotated[float, Field(gt=0, lt=1)]
+    top: Annotated[float, Field(gt=0, lt=1)]
+    resamples: Annotated[int, Field(ge=100)]
+    seed: Seed
+
+
+class Contrasts(Block):
+    """Do two networks look at different places? Sign-flip permutations and bootstrap draws over people."""
+
+    permutations: Annotated[int, Field(ge=100)]
+    draws: Annotated[int, Field(ge=100)]
+    seed: Seed
+
+
+class FaceBox(Block):
+    """Where the face lies in real probe images, as shares of image height and width."""
+
+    top: Annotated[float, Field(ge=0, le=1)]
+    bottom: Annotated[float, Field(ge=0, le=1)]
+    left: Annotated[float, Field(ge=0, le=1)]
+    right: Annotated[float, Field(ge=0, le=1)]
+
+    @model_validator(mode="after")
+    def _upright(self) -> Self:
+        if self.top >= self.bottom or self.left >= self.right:
+            raise ValueError(
+                f"top {self.top} must lie above bottom {self.bottom}, and left {self.left} before right {self.right}."
+            )
+        return self
+
+
+class Regions(Block):
+    """Facial biomarkers: heatmap mass per facial region. `face`: for faces without region maps."""
+
+    face: FaceBox
+    draws: Annotated[int, Field(ge=100)]
+    seed: Seed
+
+
+class GroundTruth(Block):
+    """Do heatmaps lie where pictures differ? `others` people change the identity; `share`: of pixels, the truth."""
+
+    others: Count
+    share: Annotated[float, Field(gt=0, lt=1)]
+    spread: Annotated[float, Field(gt=0, le=10)]
+    draws: Annotated[int, Field(ge=100)]
+    seed: Seed
+
+
+class Depth(Block):
+    """At which depth do units answer to which task? `margin`: claim C7's share of task-specific units that is none."""
+
+    rate: Annotated[float, Field(gt=0, lt=1)]
+    selectivity: Annotated[float, Field(gt=0, le=1)]
+    permutations: Annotated[int, Field(ge=100)]
+    margin: Annotated[float, Field(gt=0, lt=1)]
+    seed: Seed
+
+
 class Checks(Block):
     """How claims become verdicts."""
 
@@ -145,6 +215,12 @@ class Params(Block):
     finetune: Finetune
     decoding: Decoding
     accuracy: Accuracy
+    heatmaps: Heatmaps
+    overlap: Overlap
+    contrasts: Contrasts
+    regions: Regions
+    groundtruth: GroundTruth
+    depth: Depth
     checks: Checks
 
     @model_validator(mode="after")

@@ -46,6 +46,11 @@ class Paths:
         """A tidy table of the results."""
         return self.results / f"{name}.csv"
 
+    @property
+    def heatmaps(self) -> Path:
+        """The raw heatmaps of all networks, a `study.maps.MapSet`."""
+        return self.results / "heatmaps"
+
     def figure(self, name: str, suffix: str) -> Path:
         return self.results / "figures" / f"{name}.{suffix}"
 

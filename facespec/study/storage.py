@@ -30,21 +30,29 @@ def replacing(path: Path) -> Iterator[Path]:
     os.close(handle)
     partial = Path(name)
     try:
-        yield partial
-        with partial.open("rb+") as written:
-            os.fsync(written.fileno())
-        # mkstemp makes private files; results are as readable as any other file the user makes
-        partial.chmod(0o666 & ~_umask())
-        partial.replace(path)
+        with naming_a_full_disk(path):
+            yield partial
+            with partial.open("rb+") as written:
+                os.fsync(written.fileno())
+            # mkstemp makes private files; results are as readable as any other file the user makes
+            partial.chmod(0o666 & ~_umask())
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming_a_full_disk(path: Path) -> Iterator[None]:
+    """Turn a full disk (or quota) inside the context into a `StudyError` that names `path`."""
+    try:
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StudyError(
-                f"{path}: the disk is full, so the file was not written. Earlier files are untouched; "
+                f"{path}: the disk is full, so it was not written. Earlier files are untouched; "
                 "free some space and run the same command again."
             ) from error
         raise
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -61,6 +61,7 @@ class Network(StrEnum):
 TASKS = tuple(Task)
 ROLES = tuple(Role)
 NETWORKS = tuple(Network)
+PAIRS = tuple((network, task) for network in NETWORKS for task in network.tasks)  # who can be asked about what
 EXPRESSIONS = tuple(Expression)
 VIEWS = tuple(View)
 SESSIONS = ("A", "B")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facespec.checks.claims import hierarchical_draws
+from facespec.checks.intervals import hierarchical_draws
 from facespec.study.seeds import generator
 
 ToTable = Callable[..., pd.DataFrame]

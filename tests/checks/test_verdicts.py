@@ -107,6 +107,12 @@ def test_summary_prints_on_a_plain_terminal_and_takes_no_markup_from_the_table()
     assert "\x1b" not in text
 
 
+def test_a_claim_without_a_published_number() -> None:
+    table = VERDICTS.check(pd.DataFrame([part("C6", "identity", YES, 0.3, 0.2, 0.4, NAN)]))
+    assert as_metric(table)["C6"]["parts"]["identity"] == {"number": 0.3, "low": 0.2, "high": 0.4, "verdict": YES}
+    assert f"{LONG} +0.300 +0.200 to +0.400 none + reproduced" in " ".join(shown(table, 300).split())
+
+
 def test_an_unknown_verdict_is_refused() -> None:
     with pytest.raises(StudyError) as caught:
         as_metric(TABLE.assign(verdict="maybe"))

@@ -130,7 +130,7 @@ def test_a_full_disk_leaves_the_earlier_picture(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(StudyError) as caught:
         save_png(figure, path)
     assert str(caught.value) == (
-        f"{path}: the disk is full, so the file was not written. Earlier files are untouched; "
+        f"{path}: the disk is full, so it was not written. Earlier files are untouched; "
         "free some space and run the same command again."
     )
     assert [p.name for p in tmp_path.iterdir()] == ["faces.png"] and path.read_bytes() == b"earlier"

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from facespec.models import trunks
-from facespec.models.layers import convolutions, layer, rectified
+from facespec.models.layers import convolutions, last_map, layer, rectified
 from facespec.models.networks import FaceNetwork, build
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
@@ -74,4 +74,32 @@ def test_the_relu_behind_a_convolution() -> None:
     assert str(caught.value) == (
         "this network has no convolution 'trunk.relu1': did you mean 'trunk.conv1'? "
         "Allowed: 'trunk.conv1', 'trunk.conv2'."
+    )
+
+
+@pytest.mark.parametrize(
+    ("branch_after", "wanted"),
+    [(None, "trunk.relu4"), ("conv1", "branches.{}.relu4"), ("conv3", "branches.{}.relu4"), ("conv4", "trunk.relu4")],
+)
+def test_the_last_map_on_the_way_to_a_head(branch_after: str | None, wanted: str) -> None:
+    """With everything convolutional shared, both tasks read the same map; else each its own."""
+    network = made(2, 3, branch_after=branch_after)
+    for task in ("expression", "identity"):
+        assert last_map(network, task) == wanted.format(task)
+        assert isinstance(layer(network, last_map(network, task)), nn.ReLU)
+
+
+def test_the_last_map_of_many_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten is deeper than nine; vgg16's fully connected layers have no map."""
+    assert last_map(made(2, 2, 2, 2, 2), "identity") == "trunk.relu10"
+    monkeypatch.setattr(trunks, "VGG16_WIDTH", 8)
+    assert last_map(made(2, trunk="vgg16"), "expression") == "trunk.relu13"
+    assert last_map(made(2, trunk="vgg16", branch_after="conv12"), "expression") == "branches.expression.relu13"
+
+
+def test_a_task_without_a_head_has_no_last_map() -> None:
+    with pytest.raises(StudyError) as caught:
+        last_map(made(2), "identities")
+    assert str(caught.value) == (
+        "this network does not know task 'identities': did you mean 'identity'? Allowed: 'expression', 'identity'."
     )

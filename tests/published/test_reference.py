@@ -4,9 +4,17 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from facespec.published.reference import published_chance, reference_accuracy, role_of
+from facespec.published.reference import (
+    HEATMAPS_TABLE,
+    TABLE,
+    published_chance,
+    reference_accuracy,
+    reference_heatmaps,
+    role_of,
+)
 from facespec.study.errors import StudyError
 from facespec.study.storage import read_pickle
 
@@ -58,8 +66,6 @@ def test_sd_is_nearly_that_of_resampled_images() -> None:
 
 
 def test_transcribed_table_is_unchanged() -> None:
-    from facespec.published.reference import TABLE
-
     assert hashlib.sha256(TABLE.read_bytes()).hexdigest().startswith("acf03d8db9306296")
 
 
@@ -77,4 +83,55 @@ def test_unknown_figure() -> None:
         reference_accuracy("1D")
     assert str(error.value) == (
         "no published accuracies of figure '1D': did you mean '1C'? Allowed: '1B', '1C', 'S1A', 'S1B'."
+    )
+
+
+def test_published_heatmap_numbers_are_those_read_off_the_picture(published: Path) -> None:
+    """Row by row against the transcription, which has words of its own."""
+    quantities = {"mask_area_fraction": "area", "mask_iou": "iou"}
+    networks = {"expression": ("expression", "expression"), "identity": ("identity", "identity"),
+                "joint, expression head": ("joint", "expression"), "joint, identity head": ("joint", "identity"),
+                "both": ("joint", "both")}  # fmt: skip
+    read = pd.read_csv(published / "reference_heatmaps.csv")
+    expected = {}
+    for row in read.to_dict("records"):
+        quantity = quantities.get(row["quantity"], row["quantity"])
+        if row["network"] == "both" and quantity == "area":
+            quantity = "intersection"
+        expected[(row["figure"], quantity, *networks[row["network"]])] = (row["value"], row["reading_error"])
+    table = reference_heatmaps()
+    found = {tuple(row[:4]): tuple(row[4:]) for row in table.itertuples(index=False, name=None)}
+    assert found == expected and len(table) == len(read) == 24
+
+
+@pytest.mark.parametrize("trained_on, tested_on, median", [
+    ("joint", "expression", 0.048), ("expression", "expression", 0.100),
+    ("joint", "identity", 0.078), ("identity", "identity", 0.137),
+])  # fmt: skip
+def test_medians_as_the_claim_cites_them(trained_on: str, tested_on: str, median: float) -> None:
+    boxes = reference_heatmaps("2B").query("trained_on == @trained_on and tested_on == @tested_on")
+    box = boxes.set_index("quantity")["number"]
+    assert box["median"] == pytest.approx(median, abs=0.0006)
+    assert box[["whisker_low", "q1", "median", "q3", "whisker_high"]].is_monotonic_increasing
+    assert max(box["q1"] - box["whisker_low"], box["whisker_high"] - box["q3"]) <= 1.5 * (box["q3"] - box["q1"]) + 0.005
+
+
+def test_published_masks_fit_together() -> None:
+    """Intersection over union from the three areas: within what reading them off allows."""
+    numbers = reference_heatmaps("2C").set_index(["quantity", "tested_on"])["number"]
+    common = numbers["intersection", "both"]
+    union = numbers["area", "expression"] + numbers["area", "identity"] - common
+    assert numbers["iou", "both"] == pytest.approx(common / union, abs=0.001)
+    assert min(numbers["area"]) == pytest.approx(0.05, abs=0.01)  # the smaller 95th percentile is one map's own
+
+
+def test_transcribed_heatmap_numbers_are_unchanged() -> None:
+    assert hashlib.sha256(HEATMAPS_TABLE.read_bytes()).hexdigest().startswith("d3a1527d60b7f82a")
+
+
+def test_unknown_heatmap_figure() -> None:
+    with pytest.raises(StudyError) as error:
+        reference_heatmaps("2A")
+    assert str(error.value) == (
+        "no published numbers about heatmaps of figure '2A': did you mean '2C'? Allowed: '2B', '2C'."
     )

@@ -7,13 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from facespec.checks.claims import judged
+from facespec.checks.claims_depth import judged_depth
+from facespec.checks.claims_heatmaps import judged_heatmaps
 from facespec.published.reference import published_bars, role_of
 from facespec.stages import checks
 from facespec.study.errors import StudyError
 from facespec.study.params import Params, read_params
 from facespec.study.paths import Paths
+from facespec.study.seeds import generator
 from facespec.study.storage import write_table
-from facespec.study.tables import ACCURACY, VERDICTS
+from facespec.study.tables import ACCURACY, OVERLAP, UNIT_SHARES, VERDICTS
 
 
 def accuracies(seeds: tuple[int, ...] = (2, 5)) -> pd.DataFrame:
@@ -32,11 +36,50 @@ def accuracies(seeds: tuple[int, ...] = (2, 5)) -> pd.DataFrame:
     return ACCURACY.check(pd.concat(tables, ignore_index=True))
 
 
+# (quantity, trained_on, tested_on) -> the number for all people
+NUMBERS = {
+    ("median", "expression", "expression"): 0.31, ("median", "joint", "expression"): 0.20,
+    ("median", "identity", "identity"): 0.25, ("median", "joint", "identity"): 0.26,
+    ("iou_halves", "joint", "expression"): 0.70, ("iou_halves", "joint", "identity"): 0.80,
+    ("iou_halves", "joint", "both"): 0.10,
+}  # fmt: skip
+
+
+def overlaps(seeds: tuple[int, ...] = (2, 5)) -> pd.DataFrame:
+    """`NUMBERS`, each with resamples up to 0.02 away."""
+    draw = np.random.Generator(np.random.PCG64(8))
+    tables = []
+    for (quantity, trained_on, tested_on), number in NUMBERS.items():
+        masks = quantity == "iou_halves"
+        noise = np.concatenate([[0.0], draw.uniform(-0.02, 0.02, 100)])
+        tables += [pd.DataFrame({
+            "figure": "2C" if masks else "2B", "quantity": quantity, "trained_on": trained_on, "tested_on": tested_on,
+            "rule": "published" if masks else "", "source": "embedded faces", "seed": seed,
+            "resample": range(-1, 100), "number": number + noise,
+        }) for seed in seeds]  # fmt: skip
+    return OVERLAP.check(pd.concat(tables, ignore_index=True))
+
+
+# (name, depth) -> how many of 40 units
+SPECIFIC = {("expression", 1): 1, ("expression", 2): 20, ("identity", 1): 30, ("identity", 2): 10}
+
+
+def specific_units(seeds: tuple[int, ...] = (2, 5)) -> pd.DataFrame:
+    """`SPECIFIC`, alike in all seeds."""
+    return UNIT_SHARES.check(pd.DataFrame([
+        {"trained_on": "joint", "source": "embedded faces", "seed": seed, "layer": f"trunk.relu{depth}", "depth": depth,
+         "kind": "specific", "name": name, "units": 40, "silent": 0, "count": count, "share": count / 40}
+        for (name, depth), count in SPECIFIC.items() for seed in seeds
+    ]))  # fmt: skip
+
+
 @pytest.fixture
 def study(tmp_path: Path) -> Paths:
     paths, table = Paths(tmp_path), accuracies()
     write_table(paths.table("decoding"), table[table["figure"].isin(["1B", "S1A"])])
     write_table(paths.table("accuracy"), table[table["figure"].isin(["1C", "S1B"])])
+    write_table(paths.table("overlap"), overlaps())
+    write_table(paths.table("depth_shares"), specific_units())
     return paths
 
 
@@ -49,21 +92,53 @@ def files(paths: Paths) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths.verdicts.parent.iterdir()}
 
 
-def test_verdicts_of_both_tables_as_table_and_metric(study: Paths, params: Params) -> None:
+def test_verdicts_of_all_tables_as_table_and_metric(study: Paths, params: Params) -> None:
     checks.run(study, params)
     assert files(study).keys() == {"verdicts.csv", "verdicts.json"}
     table = VERDICTS.read(study.verdicts.with_suffix(".csv"))
-    assert list(table["claim"]) == ["C1", "C1", "C2", "C3", "C3", "C4", "C4"]
+    assert list(table["claim"]) == ["C1", "C1", "C2", "C3", "C3", "C4", "C4", "C5", "C5", "C6", "C6", *4 * ["C7"]]
     # whole images of 200 behind the published means: 90 - 36 of 200, and so on
     assert table["number"].tolist() == pytest.approx(
-        [54 / 200, 125 / 200, (68 - 36) / 180, 0, 1 / 200, 3 / 200, 9 / 200]
-    )
+        [54 / 200, 125 / 200, (68 - 36) / 180, 0, 1 / 200, 3 / 200, 9 / 200, 0.11, -0.01, 0.60, 0.70, 19 / 40, 1 / 40,
+         -20 / 40, 30 / 40]
+    )  # fmt: skip
     metric = json.loads(study.verdicts.read_text())
-    assert list(metric) == ["C1", "C2", "C3", "C4"]
+    assert list(metric) == ["C1", "C2", "C3", "C4", "C5", "C6", "C7"]
     for row in table.to_dict("records"):
         part = metric[row["claim"]]["parts"][row["part"]]
-        assert part == {name: row[name] for name in ("number", "low", "high", "published", "verdict")}
+        given = ["number", "low", "high", "verdict"] + ["published"] * (row["claim"] not in ("C6", "C7"))
+        assert part == {name: row[name] for name in given}
     assert metric["C1"]["verdict"] == "reproduced"
+    assert metric["C5"]["verdict"] == "not reproduced" and metric["C6"]["verdict"] == "reproduced"
+    assert metric["C7"]["verdict"] == "not reproduced"
+
+
+def test_each_kind_of_claims_has_a_stream_of_its_own(study: Paths, params: Params) -> None:
+    """The accuracies' is the one they have always had; neither moves with the other's table."""
+    checks.run(study, params)
+    before = VERDICTS.read(study.verdicts.with_suffix(".csv"))
+    block, table = params.checks, pd.concat([ACCURACY.read(study.table(name)) for name in ("decoding", "accuracy")])
+    kept = judged(table, level=block.level, margin=block.margin, draws=block.draws,
+                  generator=generator(block.seed, "claims"))  # fmt: skip
+    np.testing.assert_array_equal(before[["low", "high"]][:7], kept[["low", "high"]])
+    own = judged_heatmaps(overlaps(), level=block.level, draws=block.draws,
+                          generator=generator(block.seed, "claims", "heatmaps"))  # fmt: skip
+    np.testing.assert_array_equal(before[["low", "high"]][7:11], own[["low", "high"]])
+    units = judged_depth(specific_units(), level=block.level, margin=params.depth.margin, draws=block.draws,
+                         generator=generator(block.seed, "claims", "depth"))  # fmt: skip
+    np.testing.assert_array_equal(before[["low", "high"]][11:], units[["low", "high"]])
+
+
+def test_heatmaps_that_cannot_be_judged_leave_the_other_verdicts(study: Paths, params: Params) -> None:
+    checks.run(study, params)
+    before = VERDICTS.read(study.verdicts.with_suffix(".csv"))
+    write_table(study.table("overlap"), overlaps().assign(number=np.nan))
+    checks.run(study, params)
+    after = VERDICTS.read(study.verdicts.with_suffix(".csv"))
+    pd.testing.assert_frame_equal(after[:7], before[:7])
+    pd.testing.assert_frame_equal(after[11:], before[11:])
+    assert set(after["verdict"][7:11]) == {"not testable on this data"}
+    assert json.loads(study.verdicts.read_text())["C6"]["parts"]["identity"] == {"verdict": "not testable on this data"}
 
 
 def test_running_again_gives_the_same_bytes(study: Paths, params: Params) -> None:
@@ -81,11 +156,21 @@ def test_every_parameter_counts(study: Paths, params: Params, other: dict[str, f
     assert files(study)["verdicts.csv"] != before["verdicts.csv"]
 
 
-def test_a_missing_table_is_named_and_earlier_verdicts_stay(study: Paths, params: Params) -> None:
+def test_the_margin_of_claim_c7_is_the_one_of_depth(study: Paths, params: Params) -> None:
+    verdicts = []
+    for margin in (0.02, 0.9):
+        checks.run(study, params.model_copy(update={"depth": params.depth.model_copy(update={"margin": margin})}))
+        verdicts.append(VERDICTS.read(study.verdicts.with_suffix(".csv"))["verdict"].tolist()[11:])
+    assert verdicts == [["reproduced", "not reproduced", "not reproduced", "not reproduced"],
+                        ["reproduced", "reproduced", "not reproduced", "reproduced"]]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["decoding", "accuracy", "overlap", "depth_shares"])
+def test_a_missing_table_is_named_and_earlier_verdicts_stay(study: Paths, params: Params, name: str) -> None:
     checks.run(study, params)
     before = files(study)
-    study.table("accuracy").unlink()
+    study.table(name).unlink()
     with pytest.raises(StudyError) as caught:
         checks.run(study, params)
-    assert str(caught.value) == f"{study.table('accuracy')}: no such file. `dvc repro` makes it."
+    assert str(caught.value) == f"{study.table(name)}: no such file. `dvc repro` makes it."
     assert files(study) == before

@@ -1,25 +1,33 @@
 from __future__ import annotations
 
 import pickle
-from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from facespec.data.faceset import FaceSet
 from facespec.published.reference import published_bars
 from facespec.stages import export
 from facespec.study.errors import StudyError
+from facespec.study.maps import HEAD, MapSet
 from facespec.study.paths import Paths
-from facespec.study.storage import write_table
-from facespec.study.tables import ACCURACY
+from facespec.study.storage import read_json, write_json, write_table
+from facespec.study.tables import ACCURACY, HEATMAPS, LABELS
 
-FIRST, SECOND = 7, 3  # the study's first seed need not be the smallest
+FIRST, SECOND = 6, 5  # the study's first seed need not be the smallest
+FIG2 = {f"Fig2{panel}_dict.pickle" for panel in "ABCD"}
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Paths:
-    """Every figure, bar, seed and resample with a number of its own."""
-    paths = Paths(tmp_path)
+def study(explained: Paths) -> Paths:
+    """Heatmaps of tiny networks, seeds turned round; every bar, seed and resample with a number of its own."""
+    paths = explained
+    table = HEATMAPS.read(paths.table("heatmaps"))
+    write_table(paths.table("heatmaps"), table.sort_values("seed", ascending=False, kind="stable"))
+    head = read_json(paths.heatmaps / HEAD)
+    write_json(paths.heatmaps / HEAD, head | {"seeds": head["seeds"][::-1]})
     for name, figures in {"decoding": ("1B", "S1A"), "accuracy": ("1C", "S1B")}.items():
         cells = [
             pd.DataFrame({
@@ -37,10 +45,10 @@ def files(paths: Paths) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths.results.glob("*.pickle")}
 
 
-def test_the_four_pickles_hold_the_first_seeds_first_hundred_resamples(study: Paths) -> None:
+def test_the_accuracies_are_the_first_seeds_first_hundred_resamples(study: Paths) -> None:
     export.run(study)
     bars = published_bars()
-    assert files(study).keys() == {bar.file for bar in bars} and len(files(study)) == 4
+    assert files(study).keys() == {bar.file for bar in bars} | FIG2 and len(files(study)) == 8
     for i, bar in enumerate(bars):
         # plain pickle, as the original's own cells read them
         content = pickle.loads((study.results / bar.file).read_bytes())
@@ -63,15 +71,81 @@ def test_nothing_is_written_where_one_cell_is_short(study: Paths) -> None:
     with pytest.raises(StudyError) as caught:
         export.run(study)
     assert str(caught.value) == (
-        "figure S1B, joint network tested on identity, seed 7: "
+        "figure S1B, joint network tested on identity, seed 6: "
         "SFig1B_with_2_Other_Datasets_SPLIT_Accuracy_Results.pickle needs resamples 0 to 99, each once; "
         "the table has 99 rows of them."
     )
     assert not files(study)
 
 
-def test_a_missing_table_is_named(study: Paths) -> None:
-    study.table("decoding").unlink()
+def test_nothing_is_written_where_a_heatmap_is_not_whole(study: Paths) -> None:
+    table = HEATMAPS.read(study.table("heatmaps"))
+    gone = "trained_on == 'identity' and scale == 'scaled' and expression == 'all' and row == 3 and column == 15"
+    write_table(study.table("heatmaps"), table[~table.eval(gone)])
     with pytest.raises(StudyError) as caught:
         export.run(study)
-    assert str(caught.value) == f"{study.table('decoding')}: no such file. `dvc repro` makes it."
+    assert str(caught.value) == (
+        "table 'heatmaps', identity network on identity, seed 6: the mean scaled map needs every cell of 16 x 16, each "
+        "once; the table has 255 rows of it. Make the heatmaps again."
+    )
+    assert not files(study)
+
+
+@pytest.mark.parametrize("name", ["decoding", "accuracy", "heatmaps"])
+def test_a_missing_table_is_named(study: Paths, name: str) -> None:
+    study.table(name).unlink()
+    with pytest.raises(StudyError) as caught:
+        export.run(study)
+    assert str(caught.value) == f"{study.table(name)}: no such file. `dvc repro` makes it."
+
+
+def by_hand(maps: np.ndarray) -> np.ndarray:
+    """The mean of maps (n, h, w), each stretched to [0, 1], at 32 x 32 px, by another library."""
+    low, high = maps.min(axis=(1, 2), keepdims=True), maps.max(axis=(1, 2), keepdims=True)
+    seen = (high > low)[:, 0, 0]
+    mean = torch.from_numpy(((maps - low)[seen] / (high - low)[seen]).astype(np.float64).mean(axis=0))
+    return torch.nn.functional.interpolate(mean[None, None], (32, 32), mode="bilinear")[0, 0].numpy()
+
+
+def test_heatmaps_are_those_of_the_first_seed(study: Paths) -> None:
+    export.run(study)
+    made = MapSet.open(study.heatmaps)
+    found = pickle.loads((study.results / "Fig2B_dict.pickle").read_bytes())
+    for key, pair in {"SPLIT expression": ("joint", "expression"), "exp": ("expression", "expression"),
+                      "SPLIT id": ("joint", "identity"), "id": ("identity", "identity")}.items():  # fmt: skip
+        np.testing.assert_allclose(found[key], by_hand(made.maps(*pair, FIRST)).ravel(), rtol=1e-5)
+        assert not np.allclose(found[key], by_hand(made.maps(*pair, SECOND)).ravel(), rtol=1e-2)
+    face = pickle.loads((study.results / "Fig2C_dict.pickle").read_bytes())["avg_img"]
+    probe = FaceSet.open(study.faces("probe"))
+    frontal = np.flatnonzero(probe.labels["view"] == "straight")
+    np.testing.assert_allclose(face[..., 1], probe.images(frontal).mean(axis=0))
+
+
+def test_examples_are_the_faces_that_their_names_say(study: Paths) -> None:
+    export.run(study)
+    found = pickle.loads((study.results / "Fig2D_dict.pickle").read_bytes())
+    made, probe = MapSet.open(study.heatmaps), FaceSet.open(study.faces("probe"))
+    assert len(found) == 7 and len({name.split("-")[1] for name in found}) == 7
+    for name, models in found.items():
+        (image,) = probe.images(np.flatnonzero(probe.labels["stimulus"] == name))
+        (row,) = np.flatnonzero(made.labels["stimulus"] == name)
+        for model, network in {"SPLIT": "joint", "exp": "expression"}.items():
+            for channel in range(3):
+                np.testing.assert_array_equal(models[model]["img"][..., channel], image)
+            raw = made.maps(network, "expression", FIRST)[row].astype(np.float64)
+            span = raw.max() - raw.min()
+            expected = (raw - raw.min()) / span if span else np.zeros_like(raw)
+            np.testing.assert_allclose(models[model]["heatmap"], expected, atol=1e-12)
+
+
+def test_heatmaps_of_faces_that_are_gone_are_refused(study: Paths) -> None:
+    labels = study.faces("probe") / "labels.csv"
+    table = LABELS.read(labels)
+    write_table(labels, table.assign(stimulus="other-" + table["stimulus"]))
+    with pytest.raises(StudyError) as caught:
+        export.run(study)
+    assert str(caught.value) == (
+        f"{study.heatmaps}: not the heatmaps of {study.faces('probe')}: stimulus 'AF01-angry-straight' is not among "
+        "them. `dvc repro heatmaps` makes them."
+    )
+    assert not files(study)

@@ -1,14 +1,22 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from facespec.data.faceset import FaceSet
+from facespec.figures import style
+from facespec.published.export_heatmaps import example_rows
+from facespec.stages import contrasts, depth, groundtruth, overlap, regions
 from facespec.stages import figures as stage
 from facespec.study.errors import StudyError
+from facespec.study.maps import MapSet, scaled, upsampled
+from facespec.study.params import read_params
 from facespec.study.paths import Paths
 from facespec.study.storage import write_table
 
@@ -22,7 +30,40 @@ BARS = {
     "1C": [("expression", "expression"), ("joint", "expression"), ("identity", "identity"), ("joint", "identity")],
 }
 BARS |= {"S1A": BARS["1B"], "S1B": BARS["1C"]}
-NAMES = [f"figure_{name}" for name in ("1", "1B", "1C", "S1A", "S1B")]
+ACCURACIES = [f"figure_{name}" for name in ("1", "1B", "1C", "S1A", "S1B")]
+HEATMAPS = [f"figure_{name}" for name in ("2", "2A", "2B", "2C", "2D")]
+BEYOND = [f"figure_{name}" for name in ("contrasts", "depth", "groundtruth", "regions")]
+NAMES = sorted([*ACCURACIES, *HEATMAPS, *BEYOND])
+
+
+@pytest.fixture(scope="module")
+def finished_study(explained_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny study with every table that is drawn; a test that writes into it works on a copy."""
+    paths = Paths(tmp_path_factory.mktemp("finished") / "study")
+    shutil.copytree(explained_study, paths.root)
+    params = read_params(paths.params)
+    for stage_before in (overlap, contrasts, regions):
+        stage_before.run(paths, params)
+    groundtruth.run(paths, params, workers=1)
+    depth.run(paths, params, device="cpu")
+    results(paths.root)
+    return paths.root
+
+
+@pytest.fixture
+def study(finished_study: Path, tmp_path: Path) -> Paths:
+    shutil.copytree(finished_study, tmp_path / "finished")
+    return Paths(tmp_path / "finished")
+
+
+@pytest.fixture(scope="module")
+def drawn(finished_study: Path) -> dict[str, Figure]:
+    """Every figure of that study, not yet written; the stage itself writes nothing else."""
+    found: dict[str, Figure] = {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(stage, "save", lambda figure, stem: found.update({stem.name: figure}))
+        stage.run(Paths(finished_study))
+    return found
 
 
 def results(root: Path) -> dict[tuple[str, str, str], float]:
@@ -46,22 +87,22 @@ def results(root: Path) -> dict[tuple[str, str, str], float]:
     return heights
 
 
-def test_every_figure_is_written_twice_with_the_same_bytes(tmp_path: Path) -> None:
-    results(tmp_path)
-    stage.run(Paths(tmp_path))
-    where = tmp_path / "Results" / "figures"
+def test_figures_are_written_as_pdf_and_png_with_the_same_bytes(study: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = {"figure_1B", "figure_2C", "figure_contrasts", "figure_groundtruth"}  # of all, for the time it takes
+    monkeypatch.setattr(style, "DPI", 40)
+    monkeypatch.setattr(stage, "save", lambda figure, stem: stem.name in some and style.save(figure, stem))
+    stage.run(study)
+    where = study.results / "figures"
     first = {path.name: path.read_bytes() for path in where.iterdir()}
-    assert sorted(first) == sorted(f"{name}.{suffix}" for name in NAMES for suffix in ("pdf", "png"))
-    stage.run(Paths(tmp_path))
+    assert sorted(first) == sorted(f"{name}.{suffix}" for name in some for suffix in ("pdf", "png"))
+    shutil.rmtree(where)
+    stage.run(study)
     assert {path.name: path.read_bytes() for path in where.iterdir()} == first
 
 
-def test_figures_show_the_tables_beside_the_published_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bars_show_the_tables_beside_the_published_numbers(drawn: dict[str, Figure], tmp_path: Path) -> None:
     heights = results(tmp_path)
-    drawn: dict[str, Figure] = {}
-    monkeypatch.setattr(stage, "save", lambda figure, stem: drawn.update({stem.name: figure}))
-    stage.run(Paths(tmp_path))
-    assert sorted(drawn) == sorted(NAMES)
+    assert sorted(drawn) == NAMES
     for figure, cells in BARS.items():
         published, reproduced = drawn[f"figure_{figure}"].axes
         assert published.get_title().startswith("published\n")
@@ -77,10 +118,91 @@ def test_figures_show_the_tables_beside_the_published_numbers(tmp_path: Path, mo
     assert [len(axes.patches) for axes in drawn["figure_1"].axes] == [4] * 4
 
 
-def test_a_missing_table_is_named(tmp_path: Path) -> None:
-    results(tmp_path)
-    (tmp_path / "Results" / "accuracy.csv").unlink()
+def test_heatmaps_lie_over_the_mean_face(drawn: dict[str, Figure], finished_study: Path) -> None:
+    maps = MapSet.open(Paths(finished_study).heatmaps)
+    for name in ("2A", "2C", "contrasts"):
+        shown = drawn[f"figure_{name}"].axes[0].images[0].get_array()
+        np.testing.assert_array_equal(shown, maps.mean_face)
+    # joint network, expression, of the smaller seed, averaged here from the maps themselves
+    mean = np.nanmean(scaled(maps.maps("joint", "expression", 5)), axis=0)
+    np.testing.assert_allclose(drawn["figure_2A"].axes[4].images[1].get_array(), upsampled(mean, maps.size), atol=1e-6)
+
+
+def test_single_faces_are_those_whose_maps_are_shown(drawn: dict[str, Figure], finished_study: Path) -> None:
+    maps = MapSet.open(Paths(finished_study).heatmaps)
+    faces = FaceSet.open(Paths(finished_study).faces("probe"))
+    grid = np.array(drawn["figure_2D"].axes[:-1]).reshape(3, -1)
+    rows = example_rows(maps.labels)
+    assert grid.shape == (3, len(rows)) == (3, 7)
+    for column, row in zip(grid.T, rows, strict=True):
+        label = maps.labels.iloc[row]
+        (index,) = np.flatnonzero(faces.labels["stimulus"] == label["stimulus"])
+        assert column[0].get_title() == label["expression"]
+        for axes in column:
+            np.testing.assert_array_equal(axes.images[0].get_array(), faces.images(np.array([index]))[0])
+        for axes, network in zip(column[1:], ("joint", "expression"), strict=True):
+            own = scaled(maps.maps(network, "expression", maps.seeds[0])[row][None])[0]
+            if np.isnan(own).any():
+                assert [text.get_text() for text in axes.texts] == ["blank"]
+            else:
+                np.testing.assert_allclose(axes.images[1].get_array(), upsampled(own, maps.size))
+
+
+def test_every_figure_names_its_data(drawn: dict[str, Figure]) -> None:
+    for name, figure in drawn.items():
+        texts = [text.get_text() for text in figure.findobj(Text)]
+        assert any("embedded faces" in text for text in texts), name
+
+
+def texts_of(figure: Figure) -> list[Text]:
+    """All that is written on a page and seen."""
+    found: list[Text] = []
+    for part in (figure, *figure.subfigs):
+        for inner in (part, *part.subfigs):
+            found += [*inner.texts, *(text for legend in inner.legends for text in legend.get_texts())]
+            found += [text for text in (inner._suptitle, inner._supxlabel) if text]
+    for axes in figure.axes:
+        found += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            found += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            found += [tick.label2 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    unique = {id(text): text for text in found if text.get_visible() and text.get_text().strip()}
+    return list(unique.values())
+
+
+@pytest.mark.parametrize("name", [*HEATMAPS, *BEYOND])
+def test_no_text_overlaps_another_or_leaves_the_page(drawn: dict[str, Figure], name: str) -> None:
+    figure = drawn[name]
+    figure.draw_without_rendering()
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts_of(figure)]
+    assert len(boxes) > 10
+    for index, (text, box) in enumerate(boxes):
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, f"{text!r} leaves the page"
+        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, f"{text!r} leaves the page"
+        for other_text, other in boxes[:index]:
+            apart = box.x0 >= other.x1 or other.x0 >= box.x1 or box.y0 >= other.y1 or other.y0 >= box.y1
+            assert apart, f"{text!r} lies on {other_text!r}"
+
+
+def test_a_missing_table_is_named(study: Paths) -> None:
+    study.table("accuracy").unlink()
     with pytest.raises(StudyError) as caught:
-        stage.run(Paths(tmp_path))
-    assert str(caught.value) == f"{tmp_path / 'Results' / 'accuracy.csv'}: no such file. `dvc repro` makes it."
-    assert not (tmp_path / "Results" / "figures").exists()
+        stage.run(study)
+    assert str(caught.value) == f"{study.table('accuracy')}: no such file. `dvc repro` makes it."
+    assert not (study.results / "figures").exists()
+
+
+def test_heatmaps_of_other_faces_are_refused(study: Paths) -> None:
+    labels = pd.read_csv(study.heatmaps / "labels.csv", keep_default_na=False)
+    name = labels.loc[3, "stimulus"]
+    labels.assign(stimulus=labels["stimulus"].replace(name, "nobody")).to_csv(
+        study.heatmaps / "labels.csv", index=False
+    )
+    with pytest.raises(StudyError) as caught:
+        stage.run(study)
+    assert str(caught.value) == (
+        f"{study.heatmaps}: not the heatmaps of {study.faces('probe')}: stimulus 'nobody' is not among them. "
+        "`dvc repro heatmaps` makes them."
+    )
+    assert not (study.results / "figures").exists()

@@ -33,7 +33,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_half_one(tmp_path: Path, monkeyp
     with pytest.raises(StudyError) as caught:
         storage.write_bytes(path, b"later")
     assert message(caught, tmp_path) == (
-        "DIR/table.csv: the disk is full, so the file was not written. Earlier files are untouched; "
+        "DIR/table.csv: the disk is full, so it was not written. Earlier files are untouched; "
         "free some space and run the same command again."
     )
     assert path.read_bytes() == b"earlier"

@@ -1,0 +1,126 @@
+"""What does it cost to rank images by every unit of every convolution, beside a plain forward pass over them?
+
+    python benchmarks/strongest.py --images 10000 --repeats 3
+
+Both read the same images from the disk and pass them through the same network, taking turns. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from facespec.data.batches import Batch, batches, small
+from facespec.data.chunks import Description, FaceChunk
+from facespec.data.faceset import FaceSet, write_faceset
+from facespec.models.device import borrowed
+from facespec.models.layers import convolutions, rectified
+from facespec.models.networks import FaceNetwork, build
+from facespec.responses.strongest import Strongest, strongest_images
+from facespec.study.params import NetworkBlock
+from facespec.study.tables import LABELS
+
+CLASSES = {"expression": 7, "identity": 70}
+TARGET = 1.3  # times the plain pass, at most
+CPU = torch.device("cpu")
+
+
+def network_of() -> FaceNetwork:
+    """The default joint network, untrained."""
+    block = NetworkBlock(trunk="small_vgg", channels=[16, 32, 64, 128], convolutions=1, branch_after=None)
+    return build(block, CLASSES, channels=1, generator=torch.Generator().manual_seed(1)).eval()
+
+
+def faces_of(directory: Path, n: int, px: int) -> FaceSet:
+    """`n` grey images of noise."""
+    images = np.random.default_rng(2).integers(0, 256, (n, px, px), dtype=np.uint8)
+    labels = pd.DataFrame("", index=range(n), columns=list(LABELS.columns))
+    labels = labels.assign(stimulus=[f"{i:06d}" for i in range(n)], split="probe")
+    return write_faceset(directory, [FaceChunk(images, labels)], Description("probe", 2048, None, {"source": "noise"}))
+
+
+def read(faces: FaceSet, batch: int) -> Iterator[Batch]:
+    preset = small(faces.height, faces.channels)
+    return batches(faces, np.arange(len(faces)), batch_size=batch, preset=preset, generator=None)
+
+
+def plain(network: FaceNetwork, faces: FaceSet, batch: int) -> int:
+    """Pass all images; says how many."""
+    passed = 0
+    with borrowed(network, CPU, training=False), torch.inference_mode():
+        for own in read(faces, batch):
+            network(own.images)
+            passed += len(own.images)
+    return passed
+
+
+def ranked(network: FaceNetwork, faces: FaceSet, batch: int, k: int) -> dict[str, Strongest]:
+    layers = [rectified(network, name) for name in convolutions(network)]
+    return strongest_images(network, read(faces, batch), layers, k=k, device=CPU)
+
+
+def seconds(network: FaceNetwork, faces: FaceSet, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds of every repeat, in turns, after a pass to warm up."""
+    work = {"plain": lambda: plain(network, faces, options.batch),
+            "ranked": lambda: ranked(network, faces, options.batch, options.k)}  # fmt: skip
+    taken: dict[str, list[float]] = {name: [] for name in work}
+    plain(network, faces, options.batch)
+    for _ in range(options.repeats):
+        for name, run in work.items():
+            start = time.perf_counter()
+            run()
+            taken[name].append(time.perf_counter() - start)
+    return taken
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--px", type=int, default=48, help="height and width of the images")
+    parser.add_argument("--k", type=int, default=9, help="images kept per unit")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    return parser.parse_args(arguments)
+
+
+def report(options: argparse.Namespace) -> str:
+    """Both measured, and set as Markdown."""
+    network = network_of()
+    with tempfile.TemporaryDirectory() as directory:
+        taken = seconds(network, faces_of(Path(directory) / "faces", options.images, options.px), options)
+    ratios = [ours / theirs for ours, theirs in zip(taken["ranked"], taken["plain"], strict=True)]
+    units = sum(len(network.get_parameter(f"{name}.weight")) for name in convolutions(network))
+    plain_, ranked_ = (f"{statistics.median(taken[name]):.2f} s" for name in ("plain", "ranked"))
+    return "\n".join([
+        f"The {options.k} strongest of {options.images:,} images of {options.px}x{options.px} px for each of {units} "
+        f"units; CPU, threads: {options.threads}; torch {torch.__version__}; {options.repeats} repeats, interleaved.",
+        "",
+        "| plain forward pass | ranked | times the plain pass, median (least to most) | target |",
+        "|---|---|---|---|",
+        f"| {plain_} | {ranked_} | {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) "
+        f"| at most {TARGET} |",
+    ])  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parsed(arguments)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(options.threads)
+    try:
+        print(report(options))
+    finally:
+        torch.set_num_threads(threads)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""Figure 2's statistics: do two networks look at different places? As published, and done properly."""
+
+from __future__ import annotations
+
+from facespec.analyses.contrasts import contrasts
+from facespec.models.device import deterministic
+from facespec.stages.person_maps import person_maps
+from facespec.study.maps import MapSet
+from facespec.study.params import Params
+from facespec.study.paths import Paths
+from facespec.study.seeds import generator
+from facespec.study.storage import write_table
+
+
+def run(paths: Paths, params: Params) -> None:
+    """Write ``Results/contrasts.csv``: joint against single-task networks, and the joint network's two tasks."""
+    block = params.contrasts
+    with deterministic():
+        table = contrasts(
+            person_maps(MapSet.open(paths.heatmaps)), permutations=block.permutations, draws=block.draws,
+            generator=generator(block.seed, "contrasts"),
+        )  # fmt: skip
+    write_table(paths.table("contrasts"), table)

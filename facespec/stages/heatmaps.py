@@ -1,0 +1,152 @@
+"""Figure 2: where the fine-tuned networks look. Raw heatmaps of all networks, and their means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from facespec.analyses.heatmaps import Moments, faceset_heatmaps
+from facespec.data.batches import Preset
+from facespec.data.directories import replacing_directory
+from facespec.data.faceset import FaceSet
+from facespec.models import checkpoints
+from facespec.models.device import deterministic, pick
+from facespec.models.layers import last_map
+from facespec.stages.progress import progress_bar
+from facespec.study.errors import StudyError
+from facespec.study.maps import HEAD, map_file, scaled
+from facespec.study.params import Heatmaps, Params
+from facespec.study.paths import Paths
+from facespec.study.storage import write_json, write_table
+from facespec.study.tables import HEATMAPS
+from facespec.study.vocabulary import EXPRESSIONS, NETWORKS, Role
+
+BATCH = 256
+LAST, ALL = "last", "all"
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Which images are explained, how, and where the maps go."""
+
+    faces: FaceSet
+    rows: np.ndarray
+    block: Heatmaps
+    directory: Path
+
+
+def run(paths: Paths, params: Params, *, device: str) -> None:
+    """Write the directory ``Results/heatmaps`` (a `study.maps.MapSet`) and the mean maps, ``Results/heatmaps.csv``.
+
+    All probe images of the chosen view are explained, whether the network was fitted to them or not [O]: the study
+    averages over its probe faces, and a map says where a network looks, not whether it is right.
+    """
+    faces, block = FaceSet.open(paths.faces(Role.PROBE)), params.heatmaps
+    rows = _rows(faces, block)
+    tables: list[pd.DataFrame] = []
+    layers: dict[str, str] = {}
+    with deterministic(), progress_bar() as bar, replacing_directory(paths.heatmaps, mark=HEAD) as directory:
+        shown = bar.add_task("heatmaps", total=len(rows) * len(NETWORKS) * len(params.seeds), numbers="")
+        job = Job(faces, rows, block, directory)
+        for network in NETWORKS:
+            for seed in params.seeds:
+                checkpoint = checkpoints.load(paths.checkpoint("finetune", network, seed), expect=network)
+                own = _layers(checkpoint, block)
+                layers |= {f"{network.value}-{task}": layer for task, layer in own.items()}
+                moments = _write_maps(job, checkpoint, own, seed, device=device, report=lambda n: bar.advance(shown, n))
+                for task, (raw, stretched) in moments.items():
+                    both = pd.concat([_rows_of(raw, stretched, "raw"), _rows_of(stretched, stretched, "scaled")])
+                    tables.append(both.assign(trained_on=network.value, tested_on=task, source=faces.source, seed=seed,
+                                              layer=own[task]))  # fmt: skip
+        faces.labels.iloc[rows].to_csv(directory / "labels.csv", index=False, lineterminator="\n")
+        np.save(directory / "mean_face.npy", _mean_face(faces, rows))
+        head = {"version": 1, "source": faces.source, "height": faces.height, "width": faces.width, "n": len(rows),
+                "seeds": list(params.seeds), "layers": layers, "target": block.target}  # fmt: skip
+        write_json(directory / HEAD, head)
+    write_table(paths.table("heatmaps"), HEATMAPS.check(pd.concat(tables, ignore_index=True)))
+
+
+def _rows(faces: FaceSet, block: Heatmaps) -> np.ndarray:
+    views = faces.labels["view"]
+    chosen = np.ones(len(views), bool) if block.view == ALL else views.eq(block.view).to_numpy()
+    if not chosen.any():
+        raise StudyError(
+            f"{faces.directory}: no image shows the {block.view} view, so there is nothing to explain. Use probe faces "
+            "with that view, or set heatmaps.view to all in params.yaml."
+        )
+    return np.flatnonzero(chosen)
+
+
+def _mean_face(faces: FaceSet, rows: np.ndarray) -> np.ndarray:
+    parts = (faces.images(rows[start : start + BATCH]) for start in range(0, len(rows), BATCH))
+    return np.sum([part.sum(axis=0, dtype=np.int64) for part in parts], axis=0) / len(rows)
+
+
+def _layers(checkpoint: checkpoints.Checkpoint, block: Heatmaps) -> dict[str, str]:
+    network = checkpoint.network
+    return {task: last_map(network, task) if block.layer == LAST else block.layer for task in network.tasks}
+
+
+def _write_maps(
+    job: Job, checkpoint: checkpoints.Checkpoint, layers: dict[str, str], seed: int, *, device: str,
+    report: Callable[[int], None],
+) -> dict[str, tuple[Moments, Moments]]:  # fmt: skip
+    """Write the raw maps of one network, batch by batch; returns per task the moments of raw and of scaled maps."""
+    labels = job.faces.labels.iloc[job.rows]
+    targets = {
+        task: _codes(checkpoint.classes[task], labels[task]) if job.block.target == "labelled" else None
+        for task in layers
+    }
+    expressions = pd.Index(EXPRESSIONS).get_indexer(pd.Index(labels["expression"]))
+    files: dict[str, np.ndarray] = {}
+    moments: dict[str, tuple[Moments, Moments]] = {}
+    start = 0
+    for batch in faceset_heatmaps(
+        checkpoint.network, job.faces, job.rows, layers, targets, preset=Preset(**checkpoint.preset), batch_size=BATCH,
+        device=pick(device),
+    ):  # fmt: skip
+        for task, maps in batch.items():
+            if task not in files:
+                path = job.directory / map_file(checkpoint.network_name, task, seed)
+                shape = (len(job.rows), *maps.shape[1:])
+                files[task] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+                moments[task] = Moments(len(EXPRESSIONS), maps.shape[1:]), Moments(len(EXPRESSIONS), maps.shape[1:])
+            stop = start + len(maps)
+            files[task][start:stop] = maps
+            raw, stretched = moments[task]
+            raw.add(maps, expressions[start:stop])
+            stretched.add(scaled(maps), expressions[start:stop])
+        report(stop - start)
+        start = stop
+    return moments
+
+
+def _codes(names: tuple[str, ...], labels: pd.Series) -> np.ndarray:
+    codes = pd.Index(names).get_indexer(pd.Index(labels)).astype(np.int64)
+    if (codes < 0).any():
+        raise StudyError(
+            f"no network was fitted to {labels.name} {labels[codes < 0].iloc[0]!r}: fine-tune again, or explain the "
+            "class that is predicted (heatmaps.target: predicted in params.yaml)."
+        )
+    return codes
+
+
+def _rows_of(moments: Moments, stretched: Moments, scale: str) -> pd.DataFrame:
+    """The HEATMAPS rows of one network, task and seed: all images, then every expression."""
+    everyone = np.zeros(len(EXPRESSIONS), dtype=np.int64)
+    all_images = _groups((ALL,), moments.joined(everyone), stretched.joined(everyone).blank)
+    return pd.concat([*all_images, *_groups(EXPRESSIONS, moments, stretched.blank)]).assign(scale=scale)
+
+
+def _groups(names: Sequence[str], moments: Moments, blank: np.ndarray) -> Iterator[pd.DataFrame]:
+    mean, sd = moments.mean, moments.sd
+    row, column = np.indices(mean.shape[1:])
+    for group, name in enumerate(names):
+        yield pd.DataFrame({
+            "expression": str(name), "row": row.ravel(), "column": column.ravel(), "n": moments.count[group],
+            "blank": blank[group], "mean": mean[group].ravel(), "sd": sd[group].ravel(),
+        })  # fmt: skip

@@ -1,0 +1,23 @@
+"""Figures 2B and 2C: box statistics of the mean heatmaps, and the overlap of the joint network's two."""
+
+from __future__ import annotations
+
+from facespec.analyses.overlap import overlap
+from facespec.models.device import deterministic
+from facespec.stages.person_maps import person_maps
+from facespec.study.maps import MapSet
+from facespec.study.params import Params
+from facespec.study.paths import Paths
+from facespec.study.seeds import generator
+from facespec.study.storage import write_table
+
+
+def run(paths: Paths, params: Params) -> None:
+    """Write ``Results/overlap.csv``: every number on all people and on bootstrap draws of them."""
+    block = params.overlap
+    with deterministic():
+        table = overlap(
+            person_maps(MapSet.open(paths.heatmaps)), quantile=block.quantile, top=block.top,
+            resamples=block.resamples, generator=generator(block.seed, "overlap"),
+        )  # fmt: skip
+    write_table(paths.table("overlap"), table)

@@ -1,0 +1,152 @@
+"""The faces that drive one unit most, as a folder for the laboratory: pictures, what the unit sees of them, a table.
+
+::
+
+    01-<stimulus>.png       the face as it is stored, the strongest first
+    01-<stimulus>-crop.png  the part of it that drives the unit: its receptive field there, not resampled
+    stimuli.csv             `STIMULI`, one row per face
+    facespec-stimuli.json   what was asked, of which weights and which faces
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from facespec.data.batches import Preset, batches
+from facespec.data.directories import replacing_directory
+from facespec.data.faceset import FaceSet
+from facespec.models import checkpoints
+from facespec.models.device import deterministic, pick
+from facespec.models.layers import rectified
+from facespec.models.receptive import Window, receptive_field
+from facespec.responses.strongest import stored_window, strongest_images
+from facespec.stages.progress import progress_bar
+from facespec.study.errors import StudyError, did_you_mean
+from facespec.study.params import Params
+from facespec.study.paths import Paths
+from facespec.study.storage import write_json, write_table
+from facespec.study.tables import LABELS, Column, Schema
+from facespec.study.vocabulary import NETWORKS, ROLES
+
+BATCH = 256
+MARK, TABLE = "facespec-stimuli.json", "stimuli.csv"
+LONGEST = 80  # letters of a stimulus in a file name; file systems take 255 bytes
+
+# One face per row, the strongest first. `response`: the maximum of the unit's map, in cell (`row`, `column`) of it.
+# What that cell sees of the stored face begins at pixel (`top`, `left`) and ends before (`bottom`, `right`).
+STIMULI = Schema(
+    "stimuli",
+    {
+        "rank": Column("integer", low=1),
+        **{name: column for name, column in LABELS.columns.items() if name != "split"},
+        "response": Column("number"),
+        **{name: Column("integer", low=0) for name in ("row", "column", "top", "left", "bottom", "right")},
+        "file": Column("text"),
+        "crop": Column("text"),
+        "trained_on": Column("text", tuple(NETWORKS)),
+        "seed": Column("integer", low=0),
+        "layer": Column("text"),
+        "unit": Column("integer", low=0),
+        "role": Column("text", tuple(ROLES)),
+        "source": Column("text"),
+    },
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Unit `unit` (from 0) of the convolution `layer` of a fine-tuned network, and `n` faces of one role."""
+
+    network: str
+    seed: int
+    layer: str
+    unit: int
+    n: int
+    role: str
+
+
+def run(paths: Paths, params: Params, choice: Choice, *, to: Path, device: str) -> None:
+    """Write the `choice.n` faces that drive the unit most to the directory `to`, whole or not at all.
+
+    Responses are read behind the convolution's ReLU, of all faces of the role. An earlier set of stimuli in `to` is
+    replaced. Raises `StudyError` for a network, seed, role, layer or unit that is not there, more faces than there are,
+    and a directory that holds anything else.
+    """
+    checkpoint, faces = _opened(paths, params, choice)
+    _refuse_strangers(to)
+    with replacing_directory(to, mark=MARK) as directory:
+        table = _ranked(checkpoint, faces, choice, device=device)
+        pictures = faces.images(table.pop("image").to_numpy())
+        for picture, row in zip(pictures, table.to_dict("records"), strict=True):
+            window = Window(*(row[end] for end in Window._fields))
+            Image.fromarray(picture).save(directory / row["file"])
+            Image.fromarray(picture[window.slices]).save(directory / row["crop"])
+        write_table(directory / TABLE, STIMULI.check(table))
+        weights = checkpoints.digest(checkpoint.network.state_dict())
+        about = {"source": faces.source, "content": faces.provenance.get("content"), "weights": weights}
+        write_json(directory / MARK, asdict(choice) | about)
+
+
+def _opened(paths: Paths, params: Params, choice: Choice) -> tuple[checkpoints.Checkpoint, FaceSet]:
+    """The network and the faces, both known to have what is asked of them."""
+    for name, known in (("network", NETWORKS), ("role", ROLES)):
+        word = getattr(choice, name)
+        if word not in known:
+            raise StudyError(f"unknown {name} {str(word)!r}: {did_you_mean(word, map(str, known))}")
+    if choice.seed not in params.seeds:
+        raise StudyError(f"this study has no networks of seed {choice.seed}; its seeds are {list(params.seeds)}.")
+    checkpoint = checkpoints.load(paths.checkpoint("finetune", choice.network, choice.seed))
+    rectified(checkpoint.network, choice.layer)  # refuses what is not a convolution
+    units = len(checkpoint.network.get_parameter(f"{choice.layer}.weight"))
+    if not 0 <= choice.unit < units:
+        raise StudyError(f"{choice.layer} has no unit {choice.unit}; its {units} units are 0 to {units - 1}.")
+    faces = FaceSet.open(paths.faces(choice.role))
+    if not 1 <= choice.n <= len(faces):
+        raise StudyError(f"n is {choice.n}; the {faces.role} role has {len(faces)} faces, so take 1 to {len(faces)}.")
+    return checkpoint, faces
+
+
+def _refuse_strangers(to: Path) -> None:
+    """Whoever added notes to an earlier set of stimuli wants to keep them."""
+    if (to / MARK).is_file():
+        for path in sorted(to.iterdir()):
+            if path.name not in (MARK, TABLE) and path.suffix != ".png" and not path.name.startswith("."):
+                raise StudyError(f"{path}: not part of a set of stimuli, and it is not deleted. Move it away, or "
+                                 "choose another directory.")  # fmt: skip
+
+
+def _ranked(checkpoint: checkpoints.Checkpoint, faces: FaceSet, choice: Choice, *, device: str) -> pd.DataFrame:
+    """The STIMULI rows, and in column `image` the faces' indices."""
+    preset, read = Preset(**checkpoint.preset), rectified(checkpoint.network, choice.layer)
+    with deterministic(), progress_bar() as bar:
+        shown = bar.add_task("faces", numbers="")
+        seen = batches(faces, np.arange(len(faces)), batch_size=BATCH, preset=preset, generator=None)
+        tracked = bar.track(seen, total=math.ceil(len(faces) / BATCH), task_id=shown)
+        found = strongest_images(checkpoint.network, tracked, [read], k=choice.n, device=pick(device))[read]
+    assert found.row is not None and found.column is not None  # responses are maxima
+    if found.response[choice.unit, 0] == 0:
+        raise StudyError(f"unit {choice.unit} of {choice.layer} answers 0 to all {len(faces)} faces of the "
+                         f"{faces.role} role: none drives it. Choose another unit.")  # fmt: skip
+    image, row, column = (own[choice.unit] for own in (found.image, found.row, found.column))
+    field = receptive_field(checkpoint.network, read)
+    windows = [field.window(*cell, (preset.size, preset.size)) for cell in zip(row, column, strict=True)]
+    stored = [stored_window(window, preset, (faces.height, faces.width)) for window in windows]
+    table = faces.labels.iloc[image].drop(columns="split").reset_index(drop=True)
+    table = table.assign(rank=range(1, choice.n + 1), image=image, response=found.response[choice.unit], row=row,
+                         column=column, **pd.DataFrame(stored))  # fmt: skip
+    return _named(table).assign(trained_on=choice.network, seed=choice.seed, layer=choice.layer, unit=choice.unit,
+                                role=choice.role, source=faces.source)  # fmt: skip
+
+
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    """With names that any file system takes and that sort by rank; which stimulus it is, the table says exactly."""
+    digits = max(2, len(str(len(table))))
+    safe = table["stimulus"].str.replace("[^A-Za-z0-9_-]+", "_", regex=True).str.slice(stop=LONGEST)
+    names = table["rank"].astype(str).str.zfill(digits) + "-" + safe
+    return table.assign(file=names + ".png", crop=names + "-crop.png")

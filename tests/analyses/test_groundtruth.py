@@ -1,0 +1,254 @@
+"""Scores of heatmaps: by hand, by scikit-learn, at their bounds, and as laws; and means of people by a slow road."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from facespec.analyses.groundtruth import LOOKS, centre_map, changed, score_table, scored, unscored_table
+from facespec.analyses.resampling import hierarchical_interval
+from facespec.study.maps import upsampled
+from facespec.study.vocabulary import PAIRS
+
+# 3x5 px, six of them true
+TRUE = np.array([[0, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 0, 1, 0, 0]], bool)
+
+
+def one(maps: np.ndarray, truth: np.ndarray = TRUE) -> np.ndarray:
+    """The three scores of one map against one truth."""
+    return scored(np.asarray(maps)[None], truth[None, None])[0, 0]
+
+
+# --- where pictures differ ---
+
+
+def test_the_pixels_that_change_most_over_all_pictures() -> None:
+    own = np.array([[[100, 0, 255, 9]]], np.uint8)
+    others = np.array([[[[108, 255, 0, 9]], [[92, 0, 255, 9]], [[107, 0, 252, 9]]]], np.uint8)  # sums 23, 255, 258, 0
+    assert changed(own, others, share=0.25).tolist() == [[[False, False, True, False]]]
+    assert changed(own, others, share=0.01).tolist() == [[[False, False, True, False]]]  # never nothing
+    assert changed(own, others, share=0.5).tolist() == [[[False, True, True, False]]]
+    assert changed(own, others, share=0.99).tolist() == [[[True, True, True, False]]]  # what is equal is not true
+
+
+def test_every_image_has_its_own_threshold_and_ties_are_true() -> None:
+    own = np.full((2, 1, 4), 50, np.uint8)
+    others = own[:, None] + np.array([[[[0, 1, 2, 3]]], [[[90, 70, 90, 80]]]], np.uint8)
+    assert changed(own, others, share=0.25).tolist() == [[[False, False, False, True]], [[True, False, True, False]]]
+
+
+def test_colours_are_averaged_too_and_equal_pictures_have_no_truth() -> None:
+    own = np.zeros((2, 1, 2, 3), np.uint8)
+    others = np.zeros((2, 5, 1, 2, 3), np.uint8)
+    others[1, :, 0, 0], others[1, :, 0, 1] = (40, 0, 0), (20, 10, 11)
+    assert changed(own, others, share=0.5).tolist() == [[[False, False]], [[False, True]]]
+
+
+# --- scores ---
+
+
+def test_a_map_that_is_the_truth_scores_one_and_its_opposite_nothing() -> None:
+    np.testing.assert_array_equal(one(TRUE.astype(float)), [1, 1, 1])
+    np.testing.assert_array_equal(one(~TRUE * 3.0), [0, 0, 0])
+
+
+def test_scores_by_hand() -> None:
+    maps = np.array([[4, 4, 0, 0, 0], [0, 1, 0, 0, 0], [4, 0, 3, 0, 0]], float)
+    # maximum: three pixels, one true; mass 4 + 1 + 3 of 16; of the 6 x 9 pairs of a true and a false pixel: 4 ties with
+    # two of the false and beats seven, 1 and 3 beat seven each, three zeros tie with seven
+    np.testing.assert_allclose(one(maps), [1 / 3, 8 / 16, (7 + 1 + 7 + 7 + 3 * 3.5) / 54], rtol=1e-12)
+
+
+def test_every_map_is_scored_against_every_truth() -> None:
+    maps = np.stack([TRUE, ~TRUE, TRUE]).astype(float)
+    truths = np.stack([np.stack([TRUE, ~TRUE]), np.stack([TRUE, ~TRUE]), np.stack([~TRUE, TRUE])])
+    expected = [[1, 0], [0, 1], [0, 1]]
+    np.testing.assert_array_equal(scored(maps, truths), np.repeat(np.array(expected)[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("cells", [(3, 4), (7, 11)])
+def test_areas_under_the_curve_are_those_of_scikit_learn(cells: tuple[int, int]) -> None:
+    random = np.random.default_rng(9)
+    maps = random.random((6, *cells))
+    if cells == (7, 11):  # as large as the image, so that ties stay exact
+        maps = np.floor(maps * 4)
+    truths = random.random((6, 2, 7, 11)) < 0.3
+    found = scored(maps, truths)
+    for i, j in np.ndindex(6, 2):
+        shown = upsampled(maps[i], (7, 11))
+        assert found[i, j, 2] == pytest.approx(roc_auc_score(truths[i, j].ravel(), shown.ravel()), abs=1e-12)
+        assert found[i, j, 1] == pytest.approx(shown[truths[i, j]].sum() / shown.sum(), rel=1e-12)
+
+
+def test_a_map_without_mass_has_no_scores_and_spoils_no_other() -> None:
+    found = scored(np.stack([np.zeros((2, 3)), np.ones((2, 3))]), np.stack([TRUE[None]] * 2))
+    assert np.isnan(found[0]).all() and not np.isnan(found[1]).any()
+
+
+@pytest.mark.parametrize(("truth", "score"), [(np.zeros_like(TRUE), 0), (np.ones_like(TRUE), 1)])
+def test_a_truth_that_is_nowhere_or_everywhere_has_no_curve(truth: np.ndarray, score: int) -> None:
+    found = one(np.random.default_rng(1).random((3, 5)), truth)
+    np.testing.assert_array_equal(found, [score, score, np.nan])
+
+
+@pytest.mark.parametrize("level", [1.0, 0.1, 3e-8])
+def test_a_map_that_is_the_same_everywhere_knows_nothing(level: float) -> None:
+    """Pixels of a map that is brought to another size differ in their last bits: they are ties all the same."""
+    truth = np.random.default_rng(2).random((13, 29)) < 0.4
+    np.testing.assert_allclose(one(np.full((5, 6), level), truth), [truth.mean(), truth.mean(), 0.5], rtol=1e-9)
+
+
+def test_random_maps_know_nothing_on_average() -> None:
+    """Chance is one half for the curve and the true share of the picture for the others; 400 maps err by a few %."""
+    random = np.random.default_rng(3)
+    truths = np.broadcast_to(np.arange(18) < 5, (400, 1, 16, 18))
+    pointing, mass, auc = scored(random.random((400, 4, 5)), truths)[:, 0].mean(axis=0)
+    assert pointing == pytest.approx(5 / 18, abs=0.07)  # 3 standard errors
+    assert mass == pytest.approx(5 / 18, abs=0.02)
+    assert auc == pytest.approx(0.5, abs=0.03)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(1e-6, 1e6))
+def test_scores_know_no_scale_and_keep_their_bounds(seed: int, factor: float) -> None:
+    random = np.random.default_rng(seed)
+    maps = random.random((2, 3, 4)) * (random.random((2, 3, 4)) < 0.5) + 0.1 * np.eye(3, 4)
+    truths = random.random((2, 2, 7, 5)) < random.random()
+    found = scored(maps, truths)
+    np.testing.assert_allclose(scored(maps * factor, truths), found, rtol=1e-9, atol=1e-12)
+    assert ((found >= 0) & (found <= 1) | np.isnan(found)).all()
+    # the opposite truth gets the rest
+    np.testing.assert_allclose(scored(maps, ~truths), 1 - found, atol=1e-12)
+
+
+def test_the_centre_map_is_a_gaussian_of_the_image_width() -> None:
+    found = centre_map((7, 21), spread=0.25)
+    assert found.shape == (7, 21) and np.unravel_index(found.argmax(), found.shape) == (3, 10)
+    np.testing.assert_array_equal(found, found[::-1, ::-1])
+    offsets = np.array([0, 3, 10])
+    np.testing.assert_allclose(found[3, 10 + offsets], np.exp(-0.5 * (offsets / 5.25) ** 2), rtol=1e-12)
+    np.testing.assert_allclose(found[6, 10], np.exp(-0.5 * (3 / 5.25) ** 2), rtol=1e-12)
+
+
+def test_in_an_even_image_the_centre_lies_between_pixels() -> None:
+    found = centre_map((4, 6), spread=0.3)
+    assert (found == found.max()).nonzero()[0].tolist() == [1, 1, 2, 2]
+
+
+# --- the table ---
+
+WHO = pd.Series(["b", "a", "b", "c", "a"])
+AREAS = np.array([[0.1, 0.5], [0.2, 0.5], [0.3, 0.5], [0.6, 0.5], [0.4, 0.5]])
+
+
+def random_scores() -> np.ndarray:
+    """(5 images, 2 seeds, 6 looks, 2 truths, 3 measures)."""
+    return np.random.default_rng(8).random((5, 2, 6, 2, 3))
+
+
+def table_of(scores: np.ndarray, *, draws: int = 120, seed: int = 4) -> pd.DataFrame:
+    stream = np.random.default_rng(seed)
+    return score_table(scores, AREAS, people=WHO, source="toy faces", draws=draws, generator=stream)
+
+
+def row_of(table: pd.DataFrame, looks: str, tested_on: str, *, truth: str = "identity", measure: str = "mass",
+           against: str = "") -> pd.Series:  # fmt: skip
+    wanted = {"looks": looks, "tested_on": tested_on, "truth": truth, "measure": measure, "against": against}
+    (row,) = (row for _, row in table[(table[list(wanted)] == list(wanted.values())).all(axis=1)].iterrows())
+    return row
+
+
+def test_every_row_is_there_once() -> None:
+    table = table_of(random_scores())
+    keys = ["looks", "tested_on", "truth", "measure", "against"]
+    assert len(table) == (4 * 3 + 2) * 2 * 3 and not table.duplicated(keys).any()
+    assert set(table["against"][table["looks"].isin(["random", "centre"])]) == {""}
+    assert (table["seeds"] == 2).all() and set(table["source"]) == {"toy faces"} and (table["reason"] == "").all()
+    assert [(looks, task) for looks, task in LOOKS[:4]] == [(network.value, task.value) for network, task in PAIRS]
+
+
+def test_images_are_averaged_within_people_first() -> None:
+    """By hand: c's one image counts as much as a's two."""
+    scores = np.zeros((5, 1, 6, 2, 3))
+    scores[:, 0, 3, 0, 1] = [0.1, 0.4, 0.3, 0.9, 0.6]
+    row = row_of(table_of(scores), "joint", "identity", truth="expression")
+    assert row["number"] == pytest.approx((0.5 + 0.2 + 0.9) / 3, rel=1e-12)
+    assert row["area"] == pytest.approx((0.3 + 0.2 + 0.6) / 3, rel=1e-12)
+    assert (row["people"], row["n"], row["blank"]) == (3, 5, 0)
+    assert row_of(table_of(scores), "centre", "")["area"] == 0.5
+
+
+def slow(scores: np.ndarray, look: int, truth: int, measure: int) -> np.ndarray:
+    """Means of people, (seeds, people a b c)."""
+    means = np.full((2, 3), np.nan)
+    for seed in range(2):
+        for place, who in enumerate("abc"):
+            own = [scores[i, seed, look, truth, measure] for i in range(5) if WHO[i] == who]
+            own = [score for score in own if not np.isnan(score)]
+            if own:
+                means[seed, place] = sum(own) / len(own)
+    return means
+
+
+def test_numbers_and_intervals_are_over_seeds_and_people() -> None:
+    scores = random_scores()
+    scores[3, 1, 2] = np.nan  # c has no map of the second seed
+    table = table_of(scores)
+    for look, (looks, tested_on) in enumerate(LOOKS):
+        for against, base in (("", None), ("random", 4), ("centre", 5)):
+            if against and look > 3:
+                continue
+            for truth, task in enumerate(("expression", "identity")):
+                for measure, name in enumerate(("pointing", "mass", "auc")):
+                    values = slow(scores, look, truth, measure)
+                    values = values if base is None else values - slow(scores, base, truth, measure)
+                    expected = hierarchical_interval(values, draws=120, generator=np.random.default_rng(4))
+                    row = row_of(table, looks, tested_on, truth=task, measure=name, against=against)
+                    np.testing.assert_allclose(row[["number", "low", "high"]].astype(float), expected, rtol=1e-9)
+                    assert row["low"] < row["number"] < row["high"]
+
+
+def test_differences_to_baselines_are_paired() -> None:
+    scores = random_scores() / 2
+    scores[:, :, 0] = scores[:, :, 4] + 0.25
+    row = row_of(table_of(scores), "expression", "expression", against="random")
+    np.testing.assert_allclose(row[["number", "low", "high"]].astype(float), 0.25, rtol=1e-9)
+
+
+def test_blank_maps_and_one_sided_truths_are_counted() -> None:
+    scores = random_scores()
+    scores[[0, 2], :, 3] = np.nan  # all maps of b are blank
+    scores[1, 0, 3] = np.nan
+    scores[3, :, :, 1, 2] = np.nan  # c's identity truth is everywhere
+    table = table_of(scores)
+    mass = row_of(table, "joint", "identity")
+    assert (mass["people"], mass["n"], mass["blank"]) == (2, 3, 5)
+    auc = row_of(table, "joint", "identity", measure="auc", against="centre")
+    assert (auc["people"], auc["n"], auc["blank"]) == (1, 2, 5)
+    other = row_of(table, "joint", "expression", measure="auc")
+    assert (other["people"], other["n"], other["blank"]) == (2, 4, 0)
+
+
+def test_what_is_missing_has_a_reason() -> None:
+    scores = random_scores()
+    scores[:, :, 1] = np.nan
+    scores[..., 0, 2] = np.nan
+    table = table_of(scores)
+    nothing = table[table["reason"] == "no heatmap has any mass"]
+    assert set(nothing["looks"]) == {"identity"} and len(nothing) == 3 * 2 * 3 and set(nothing["blank"]) == {10}
+    flat = table[table["reason"] == "in no image are some pixels true and others not"]
+    assert set(flat["truth"]) == {"expression"} and set(flat["measure"]) == {"auc"} and len(flat) == 3 * 3 + 2
+    assert table["number"].isna().eq(table["reason"] != "").all() and table["low"].isna().equals(table["high"].isna())
+    assert set(table["n"][table["number"].isna()]) == set(table["people"][table["number"].isna()]) == {0}
+
+
+def test_without_truth_the_same_rows_say_why() -> None:
+    table = unscored_table(source="KDEF", seeds=3, reason="these are photographs")
+    keys = ["looks", "tested_on", "truth", "measure", "against"]
+    pd.testing.assert_frame_equal(table[keys], table_of(random_scores())[keys])
+    assert table[["area", "number", "low", "high"]].isna().all(axis=None)
+    assert set(table["reason"]) == {"these are photographs"} and set(table["source"]) == {"KDEF"}
+    assert (table[["people", "n", "blank"]] == 0).all(axis=None) and (table["seeds"] == 3).all()

@@ -1,0 +1,174 @@
+"""The folder for the laboratory holds the faces that drive the unit most, and what it sees of each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from facespec.data.batches import Preset, apply
+from facespec.data.faceset import FaceSet
+from facespec.models import checkpoints
+from facespec.models.layers import rectified
+from facespec.models.receptive import receptive_field
+from facespec.responses.recording import recording
+from facespec.stages import stimuli as stage
+from facespec.stages.stimuli import STIMULI, Choice
+from facespec.study.errors import StudyError
+from facespec.study.params import read_params
+from facespec.study.paths import Paths
+
+
+def maps_of(paths: Paths, choice: Choice, faces: FaceSet) -> np.ndarray:
+    """The unit's maps of all faces, (n, h, w)."""
+    checkpoint = checkpoints.load(paths.checkpoint("finetune", choice.network, choice.seed))
+    name = rectified(checkpoint.network, choice.layer)
+    with recording(checkpoint.network, [name]) as responses, torch.inference_mode():
+        checkpoint.network(apply(faces.images(np.arange(len(faces))), Preset(**checkpoint.preset), None))
+    return responses[name][:, choice.unit].numpy()
+
+
+def driven(paths: Paths, **wanted: object) -> Choice:
+    """The choice of the unit that answers most to anything."""
+    choice = Choice(
+        **({"network": "joint", "seed": 6, "layer": "trunk.conv2", "unit": 0, "n": 11, "role": "probe"} | wanted)
+    )
+    faces = FaceSet.open(paths.faces(choice.role))
+    units = {"trunk.conv1": 3, "trunk.conv2": 5}[choice.layer]
+    peaks = [maps_of(paths, replace(choice, unit=unit), faces).max() for unit in range(units)]
+    return replace(choice, unit=int(np.argmax(peaks)))
+
+
+def made(paths: Paths, choice: Choice, to: Path) -> pd.DataFrame:
+    stage.run(paths, read_params(paths.params), choice, to=to, device="cpu")
+    return STIMULI.read(to / "stimuli.csv")
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [{}, {"layer": "trunk.conv1", "network": "identity", "seed": 5, "n": 1},
+     {"role": "expression", "network": "expression", "n": 100}],
+)  # fmt: skip
+def test_faces_crops_and_table_agree(explained_study: Path, tmp_path: Path, wanted: dict[str, object]) -> None:
+    """Responses by recording all faces at once; close, as float32 sums may run in another order."""
+    paths = Paths(explained_study)
+    choice = driven(paths, **wanted)
+    faces, to = FaceSet.open(paths.faces(choice.role)), tmp_path / "deep" / "lab"
+    table = made(paths, choice, to)
+    maps = maps_of(paths, choice, faces)
+    peaks = maps.max(axis=(1, 2))
+    assert table["rank"].tolist() == list(range(1, choice.n + 1))
+    np.testing.assert_allclose(table["response"], np.sort(peaks)[::-1][: choice.n], rtol=1e-5)
+    assert table["stimulus"].is_unique
+    field = receptive_field(
+        checkpoints.load(paths.checkpoint("finetune", choice.network, choice.seed)).network, choice.layer
+    )
+    for row in table.itertuples():
+        (index,) = np.flatnonzero(faces.labels["stimulus"] == row.stimulus)
+        np.testing.assert_allclose([peaks[index], maps[index, row.row, row.column]], row.response, rtol=1e-5)
+        assert faces.labels.loc[index, ["identity", "expression", "view", "session"]].tolist() == [
+            row.identity, row.expression, row.view, row.session
+        ]  # fmt: skip
+        (image,) = faces.images(np.array([index]))
+        np.testing.assert_array_equal(np.asarray(Image.open(to / row.file)), image)
+        window = field.window(row.row, row.column, (32, 32))
+        assert window == (row.top, row.bottom, row.left, row.right)
+        np.testing.assert_array_equal(np.asarray(Image.open(to / row.crop)), image[window.slices])
+    assert set(table["source"]) == {"embedded faces"}
+    about = table[["trained_on", "seed", "layer", "unit", "role"]].drop_duplicates().to_numpy().tolist()
+    assert about == [[choice.network, choice.seed, choice.layer, choice.unit, choice.role]]
+    names = {"stimuli.csv", "facespec-stimuli.json", *table["file"], *table["crop"]}
+    assert {path.name for path in to.iterdir()} == names and len(names) == 2 + 2 * choice.n
+
+
+def test_names_sort_by_rank_and_offend_no_file_system(explained: Paths, tmp_path: Path) -> None:
+    labels = explained.faces("probe") / "labels.csv"
+    table = pd.read_csv(labels, dtype=str, keep_default_na=False)
+    long = "id1/1.6: Ünsal?" + "x" * 90
+    table["stimulus"] = [f"{long} {i}" for i in range(len(table))]
+    table.to_csv(labels, index=False)
+    found = made(explained, driven(explained, n=101), tmp_path / "lab")
+    safe = "id1_1_6_nsal_" + "x" * 67
+    assert found["file"].tolist() == [f"{rank:03d}-{safe}.png" for rank in range(1, 102)]
+    assert found["crop"].tolist() == [f"{rank:03d}-{safe}-crop.png" for rank in range(1, 102)]
+    assert set(found["stimulus"]) <= set(table["stimulus"])
+    assert made(explained, driven(explained, n=1), tmp_path / "lab")["file"].tolist() == [f"01-{safe}.png"]
+
+
+def test_what_was_asked_is_kept_and_the_same_bytes_come_twice(explained_study: Path, tmp_path: Path) -> None:
+    paths = Paths(explained_study)
+    choice = driven(paths)
+    for name in ("one", "two"):
+        made(paths, choice, tmp_path / name)
+    first, second = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert first == second
+    network = checkpoints.load(paths.checkpoint("finetune", "joint", 6)).network
+    assert json.loads(first["facespec-stimuli.json"]) == {
+        "network": "joint", "seed": 6, "layer": "trunk.conv2", "unit": choice.unit, "n": 11, "role": "probe",
+        "source": "embedded faces", "content": FaceSet.open(paths.faces("probe")).provenance["content"],
+        "weights": checkpoints.digest(network.state_dict()),
+    }  # fmt: skip
+
+
+def test_an_earlier_set_is_replaced_and_nothing_else(explained_study: Path, tmp_path: Path) -> None:
+    paths, to = Paths(explained_study), tmp_path / "lab"
+    choice = driven(paths)
+    made(paths, choice, to)
+    (to / ".DS_Store").write_bytes(b"")
+    assert len(made(paths, replace(choice, n=2), to)) == 2
+    assert len(list(to.iterdir())) == 2 + 2 * 2
+    (to / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in to.iterdir()}
+    with pytest.raises(StudyError) as caught:
+        made(paths, choice, to)
+    assert str(caught.value) == (
+        f"{to / 'notes.txt'}: not part of a set of stimuli, and it is not deleted. Move it away, or choose another "
+        "directory."
+    )
+    assert {path.name: path.read_bytes() for path in to.iterdir()} == before
+    with pytest.raises(StudyError, match=r"something else is already here \(no facespec-stimuli\.json in it\)"):
+        made(paths, choice, paths.faces("probe"))
+    assert [path.name for path in tmp_path.iterdir()] == ["lab"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"network": "SPLIT"}, "unknown network 'SPLIT': Allowed: 'expression', 'identity', 'joint'."),
+        ({"role": "prob"}, "unknown role 'prob': did you mean 'probe'? Allowed: 'expression', 'identity', 'probe'."),
+        ({"seed": 1}, "this study has no networks of seed 1; its seeds are [5, 6]."),
+        ({"layer": "conv2"}, "this network has no convolution 'conv2': did you mean 'trunk.conv2'? "
+                             "Allowed: 'trunk.conv1', 'trunk.conv2'."),
+        ({"unit": 5}, "trunk.conv2 has no unit 5; its 5 units are 0 to 4."),
+        ({"unit": -1}, "trunk.conv2 has no unit -1; its 5 units are 0 to 4."),
+        ({"n": 0}, "n is 0; the probe role has 210 faces, so take 1 to 210."),
+        ({"n": 211}, "n is 211; the probe role has 210 faces, so take 1 to 210."),
+    ],
+)  # fmt: skip
+def test_refusals_at_the_door(explained_study: Path, tmp_path: Path, wrong: dict[str, object], message: str) -> None:
+    choice = replace(Choice("joint", 6, "trunk.conv2", 0, 3, "probe"), **wrong)
+    with pytest.raises(StudyError) as caught:
+        made(Paths(explained_study), choice, tmp_path / "lab")
+    assert str(caught.value) == message
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_unit_that_nothing_drives_is_named(explained: Paths, tmp_path: Path) -> None:
+    path = explained.checkpoint("finetune", "joint", 6)
+    checkpoint = checkpoints.load(path)
+    with torch.no_grad():
+        checkpoint.network.trunk.norm2.weight[3] = 0.0
+        checkpoint.network.trunk.norm2.bias[3] = -1.0
+    checkpoints.save(path, checkpoint)
+    with pytest.raises(StudyError) as caught:
+        made(explained, Choice("joint", 6, "trunk.conv2", 3, 4, "probe"), tmp_path / "lab")
+    assert str(caught.value) == (
+        "unit 3 of trunk.conv2 answers 0 to all 210 faces of the probe role: none drives it. Choose another unit."
+    )
+    assert not (tmp_path / "lab").exists()
