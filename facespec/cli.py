@@ -155,6 +155,14 @@ def depth(device: Device = "auto") -> None:
 
 
 @app.command()
+def preferred(device: Device = "auto") -> None:
+    """Figures 3, S2 and S2B: which pictures and which faces drive every unit most?"""
+    from facespec.stages import preferred as stage
+
+    stage.run(*_study(), device=device)
+
+
+@app.command()
 def export() -> None:
     """The tables under the original study's file names, keys and shapes."""
     from facespec.stages import export as stage

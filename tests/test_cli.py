@@ -82,11 +82,11 @@ def test_every_stage_runs_by_its_name(
         for seed in ("5", "6"):
             assert said(capsys, monkeypatch, "train", network, seed) == (0, "")
             assert said(capsys, monkeypatch, "finetune", network, seed, "--device", "cpu") == (0, "")
-    stages = "decoding accuracy heatmaps overlap contrasts regions groundtruth depth export figures checks"
+    stages = "decoding accuracy heatmaps overlap contrasts regions groundtruth depth preferred export figures checks"
     for stage in stages.split():
         assert said(capsys, monkeypatch, stage) == (0, "")
     assert inside.verdicts.is_file() and inside.figure("figure_1B", "pdf").is_file()
-    assert len(list(inside.results.glob("*.pickle"))) == 8
+    assert len(list(inside.results.glob("*.pickle"))) == 11
     words = ("--network", "joint", "--seed", "5", "--layer", "trunk.conv2", "--unit", "1", "--n", "3", "--to", "lab")
     assert said(capsys, monkeypatch, "stimuli", *words) == (0, "lab: 3 faces.\n")
     assert len(list(Path("lab").glob("*.png"))) == 6

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import rankdata
 
-from facespec.analyses.resampling import hierarchical_interval
+from facespec.analyses.resampling import few_people, hierarchical_interval, person_means
 from facespec.study.maps import upsampled
 from facespec.study.tables import GROUNDTRUTH
 from facespec.study.vocabulary import PAIRS, TASKS
@@ -110,14 +110,14 @@ def score_table(
     all rows, so that differences are paired. `people` and `n` images have a number in at least one seed; `blank` of
     the network's maps, over all seeds, have no mass.
     """
-    means = np.swapaxes(_person_means(scores, people), 0, 1)
-    compared = np.stack([means[:, :, own] - (0 if other is None else means[:, :, other]) for own, other in SIDES], 2)
+    # subtracted image by image: a blank map takes its image from both sides
+    each = np.stack([scores[:, :, own] - (0 if other is None else scores[:, :, other]) for own, other in SIDES], 2)
+    compared = np.swapaxes(person_means(each, people), 0, 1)
     number, low, high = hierarchical_interval(compared, draws=draws, generator=generator)
-    area = _person_means(areas, people).mean(axis=0)
+    area = person_means(areas, people).mean(axis=0)
     rows = []
-    for side, (own, other) in enumerate(SIDES):
-        seen = ~np.isnan(scores[:, :, own] if other is None else scores[:, :, own] + scores[:, :, other])
-        n = seen.any(axis=1).sum(axis=0)  # (truths, measures)
+    for side, (own, _) in enumerate(SIDES):
+        n = (~np.isnan(each[:, :, side])).any(axis=1).sum(axis=0)  # (truths, measures)
         counted = (~np.isnan(compared[:, :, side])).any(axis=0).sum(axis=0)
         blank = int(np.isnan(scores[:, :, own, 0, 0]).sum())
         for at in np.ndindex(*n.shape):
@@ -125,7 +125,7 @@ def score_table(
             rows.append(_keys(*there) | {
                 "people": counted[at], "n": n[at], "blank": blank, "area": area[at[0]], "number": number[there],
                 "low": low[there], "high": high[there],
-                "reason": "" if n[at] else _reason(all_blank=blank == seen.shape[0] * seen.shape[1]),
+                "reason": few_people(counted[at]) if n[at] else _reason(all_blank=blank == scores[:, :, 0, 0, 0].size),
             })  # fmt: skip
     return GROUNDTRUTH.check(pd.DataFrame(rows).assign(source=source, seeds=scores.shape[1]))
 
@@ -147,9 +147,3 @@ def _keys(side: int, truth: int, measure: int) -> dict[str, Any]:
 
 def _reason(*, all_blank: bool) -> str:
     return "no heatmap has any mass" if all_blank else "in no image are some pixels true and others not"
-
-
-def _person_means(values: Floats, people: pd.Series) -> Floats:
-    """Means of `values` (n, ...) within people, (people, ...), leaving out NaN."""
-    means = pd.DataFrame(values.reshape(len(values), -1)).groupby(people.to_numpy()).mean().to_numpy()
-    return means.reshape(-1, *values.shape[1:])

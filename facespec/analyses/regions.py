@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from facespec.analyses.resampling import hierarchical_interval
+from facespec.analyses.resampling import few_people, hierarchical_interval, person_means
 from facespec.data.embedded.canvas import REGIONS as CODES
 from facespec.study.errors import StudyError
 from facespec.study.maps import upsampled
@@ -145,15 +145,15 @@ def region_table(found: RegionShares, *, draws: int, generator: np.random.Genera
 def _rows(found: RegionShares, values: Floats, shown: np.ndarray, *, draws: int, generator: np.random.Generator,
           group: str) -> list[dict[str, Any]]:  # fmt: skip
     """Rows of one group of images; `values` (n, seeds, pairs, regions, measures) are NaN for the others."""
-    people = _person_means(values, found.labels["identity"])
-    compared = np.stack([people[:, :, own] - (0 if other is None else people[:, :, other]) for own, other in SIDES], 2)
+    # subtracted image by image: a blank map takes its image from both sides
+    each = np.stack([values[:, :, own] - (0 if other is None else values[:, :, other]) for own, other in SIDES], 2)
+    compared = np.swapaxes(person_means(each, found.labels["identity"]), 0, 1)
     number, low, high = hierarchical_interval(compared, draws=draws, generator=generator)
     blank = np.isnan(values[shown][..., 0, 0]).sum(axis=(0, 1))  # (pairs,)
     rows = []
     for side, (own, other) in enumerate(SIDES):
         trained_on, tested_on = PAIRS[own]
-        seen = ~np.isnan(values[:, :, own] if other is None else values[:, :, own] + values[:, :, other])
-        n = seen.any(axis=1).sum(axis=0)  # (regions, measures)
+        n = (~np.isnan(each[:, :, side])).any(axis=1).sum(axis=0)  # (regions, measures)
         counted = (~np.isnan(compared[:, :, side])).any(axis=0).sum(axis=0)
         for region, measure in np.ndindex(*n.shape):
             rows.append({
@@ -164,21 +164,14 @@ def _rows(found: RegionShares, values: Floats, shown: np.ndarray, *, draws: int,
                 "blank": blank[own] + (0 if other is None else blank[other]),
                 "number": number[side, region, measure], "low": low[side, region, measure],
                 "high": high[side, region, measure],
-                "reason": _reason(n[region, measure], mass=n[region, 0] > 0, images=bool(shown.any()), group=group),
+                "reason": few_people(counted[region, measure]) if n[region, measure] else _reason(
+                    mass=n[region, 0] > 0, images=bool(shown.any()), group=group),
             })  # fmt: skip
     return rows
 
 
-def _reason(n: int, *, mass: bool, images: bool, group: str) -> str:
-    """Why a number is missing; empty where it is not."""
-    if n:
-        return ""
+def _reason(*, mass: bool, images: bool, group: str) -> str:
+    """Why a number is missing."""
     if not images:
         return f"no image shows {group}"
     return "no image shows this region" if mass else "no heatmap has any mass"
-
-
-def _person_means(values: Floats, identity: pd.Series) -> Floats:
-    """Means of `values` (n, seeds, ...) within people, (seeds, people, ...), leaving out NaN."""
-    means = pd.DataFrame(values.reshape(len(values), -1)).groupby(identity.to_numpy()).mean().to_numpy()
-    return np.swapaxes(means.reshape(-1, *values.shape[1:]), 0, 1)

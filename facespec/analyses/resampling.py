@@ -12,6 +12,7 @@ from facespec.study.errors import StudyError
 from facespec.study.tables import ACCURACY, ALL_IMAGES
 
 PERCENTILES = (2.5, 97.5)  # of every 95 % interval
+LEAST_PEOPLE = 2  # that have a spread
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,15 @@ def drawn_weights(units: int, *, draws: int, generator: np.random.Generator) -> 
     return weights
 
 
+def person_means(values: np.ndarray, people: pd.Series) -> np.ndarray:
+    """Means of `values` (n, ...) within people, (people, ...) in the order of their names, leaving out NaN.
+
+    `people` (n,) says whose each value is.
+    """
+    means = pd.DataFrame(values.reshape(len(values), -1)).groupby(people.to_numpy()).mean().to_numpy()
+    return means.reshape(-1, *values.shape[1:])
+
+
 def hierarchical_means(values: np.ndarray, *, draws: int, generator: np.random.Generator) -> np.ndarray:
     """Bootstrap means of `values` (seeds, people, ...) over seeds and people: float64 (draws, ...).
 
@@ -75,7 +85,8 @@ def hierarchical_interval(
 
     Seeds count alike, and within a seed people do; NaN as in `hierarchical_means`, whose defined draws give the bounds.
     Few units make percentile intervals too short, because n of them spread by (n - 1) / n of their variance: where 3
-    seeds differ as much as 70 people do, nominal 95 % hold the truth in about 80 % of studies [D: simulated].
+    seeds differ as much as 70 people do, nominal 95 % hold the truth in about 80 % of studies [D: simulated]. Fewer
+    than 2 people have no spread: the bounds are NaN.
     """
     drawn = hierarchical_means(values, draws=draws, generator=generator)
     n_seeds, n_people = np.shape(values)[:2]
@@ -83,7 +94,13 @@ def hierarchical_interval(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # where no draw is defined the bounds are NaN: an answer
         low, high = np.nanpercentile(drawn, PERCENTILES, axis=0)
-    return mean, low, high
+    some = (~np.isnan(values)).any(axis=0).sum(axis=0) >= LEAST_PEOPLE
+    return mean, np.where(some, low, np.nan), np.where(some, high, np.nan)
+
+
+def few_people(n: int) -> str:
+    """Why a number from `n` people has no interval; empty if it has one."""
+    return "" if n >= LEAST_PEOPLE else f"{n} person only: no interval"
 
 
 def _weighted_means(values: np.ndarray, seeds: np.ndarray, people: np.ndarray) -> np.ndarray:

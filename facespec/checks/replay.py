@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from facespec.published.reference import published_bars
-from facespec.study.tables import ACCURACY, Column, Schema
+from facespec.study.schema import Column, Schema
+from facespec.study.tables import ACCURACY
 
 TOLERANCE = 1e-6  # absolute; the reference is rounded to 6 decimals, so half of this is its own
 

@@ -47,15 +47,11 @@ class Estimate:
 
 
 def estimate(rows: pd.DataFrame) -> Estimate:
-    """What OVERLAP rows of one quantity say: mean over seeds, percentiles of the resamples pooled over seeds.
-
-    Where there is no number about all people at once, as for halves of them, a seed's number is its resamples' mean.
-    """
+    """What OVERLAP rows of one quantity say: mean over seeds, and the percentiles of that mean over the resamples."""
     rows = rows.dropna(subset="number")
-    own = rows[rows["resample"] == ALL_IMAGES]
-    resampled = rows[rows["resample"] != ALL_IMAGES]
-    dots = (own if len(own) else resampled).groupby("seed")["number"].mean()
-    low, high = np.percentile(resampled["number"], PERCENTILES) if len(resampled) else (np.nan, np.nan)
+    dots = rows[rows["resample"] == ALL_IMAGES].groupby("seed")["number"].mean()
+    resampled = rows[rows["resample"] != ALL_IMAGES].groupby("resample")["number"].mean()  # seeds share their draws
+    low, high = np.percentile(resampled, PERCENTILES) if len(resampled) else (np.nan, np.nan)
     return Estimate(float(dots.mean()), float(low), float(high), tuple(map(float, dots)))
 
 

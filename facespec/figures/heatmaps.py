@@ -109,7 +109,8 @@ def draw_2A(parent: FigureBase, table: pd.DataFrame, *, face: np.ndarray) -> Non
     first = "mean of\nseeds" if small else f"seed {maps[0].seed}"
     for label, each in zip([first, *[f"seed {seed}" for seed in small]], axes[:, 0], strict=True):
         each.set_ylabel(label, rotation=0, ha="right", va="center")
-    _jet_bar(parent, axes, f"scaled image by image,\nblank ones left out ({sources(table)})")
+    taken_at = ", ".join(sorted(set(table["layer"])))
+    _jet_bar(parent, axes, f"at {taken_at}, scaled image by image,\nblank ones left out ({sources(table)})")
 
 
 def _counted(n: int, blank: int, what: str) -> str:

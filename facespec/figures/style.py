@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib.style
+from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
 from facespec.study.errors import StudyError
@@ -16,6 +17,7 @@ from facespec.study.storage import replacing
 from facespec.study.vocabulary import Network
 
 DPI = 200
+UNDATED = {"CreationDate": None, "Creator": None, "Producer": None}  # what a PDF says of itself otherwise
 INK, MUTED = "#222222", "#6B6B6B"
 
 
@@ -82,7 +84,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     Equal figures give equal bytes: neither dates nor versions are written. A full disk is a `StudyError`.
     """
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("pdf", "png")]
-    _write(figure, paths[0], {"CreationDate": None, "Creator": None, "Producer": None})
+    _write(figure, paths[0], UNDATED)
     save_png(figure, paths[1])
     return paths
 
@@ -92,6 +94,18 @@ def save_png(figure: Figure, path: Path) -> None:
     if path.suffix.lower() != ".png":
         raise StudyError(f"{path}: this picture is written as PNG; give it a name that ends in .png.")
     _write(figure, path, {"Software": None})
+
+
+def save_pages(figures: Iterable[Figure], path: Path) -> None:
+    """Write `figures` as the pages of one PDF file `path`, as `save` does: whole or not at all, equal bytes if equal.
+
+    Figures are drawn one after the other, so that an iterator of them need not hold them all.
+    """
+    with study_style(), replacing(path) as partial, PdfPages(partial, metadata=UNDATED) as pages:
+        for figure in figures:
+            pages.savefig(figure, dpi=DPI)
+        if not pages.get_pagecount():
+            raise StudyError(f"{path}: a file of pages needs at least one.")
 
 
 def _write(figure: Figure, path: Path, metadata: dict[str, None]) -> None:

@@ -1,7 +1,7 @@
 """ACCURACY tables in the original study's file names, keys and shapes, and back.
 
-Its name for the joint network, SPLIT, lives only here and in `published.export_heatmaps`: in the files' names and keys,
-which the reference table records.
+Its name for the joint network, SPLIT, lives only here and in the other files `published/export_*`: in the names and
+keys of its files, which the reference table records.
 """
 
 from __future__ import annotations

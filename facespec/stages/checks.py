@@ -28,7 +28,7 @@ def run(paths: Paths, params: Params) -> None:
         generator=generator(block.seed, "claims", "heatmaps"),
     )  # fmt: skip
     depth = judged_depth(
-        UNIT_SHARES.read(paths.table("depth_shares")), level=block.level, margin=params.depth.margin, draws=block.draws,
+        UNIT_SHARES.read(paths.table("depth_shares")), level=block.level, margin=block.early, draws=block.draws,
         generator=generator(block.seed, "claims", "depth"),
     )  # fmt: skip
     verdicts = pd.concat([accuracies, heatmaps, depth], ignore_index=True)

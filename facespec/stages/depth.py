@@ -31,7 +31,7 @@ from facespec.study.storage import write_table
 from facespec.study.tables import LAYER_DECODING, SIMILARITY, UNTRAINED
 from facespec.study.vocabulary import NETWORKS, TASKS, Role, View
 
-BATCH = 256
+BATCH = 64  # of VGG16 at 224 px, 64 images have 3.5 GB of responses in all layers
 
 Responses = dict[str, np.ndarray]  # layer -> (n_images, n_units)
 

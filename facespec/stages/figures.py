@@ -1,4 +1,4 @@
-"""Draw Figures 1, S1 and 2: this study's results, the published ones beside them."""
+"""Draw Figures 1, S1, 2, 3 and S2: this study's results, the published ones beside them where there are any."""
 
 from __future__ import annotations
 
@@ -13,39 +13,62 @@ from facespec.figures.bars import TITLES, accuracy_panel, reference_panel
 from facespec.figures.boxes import figure_2B
 from facespec.figures.contrasts import figure_contrasts
 from facespec.figures.depth import figure_depth
+from facespec.figures.driven import figure_S2B
 from facespec.figures.groundtruth import figure_groundtruth
 from facespec.figures.heatmaps import figure_2, figure_2A, figure_2C, figure_2D
+from facespec.figures.preferred import UnitLayer, figure_3, unit_layers, unit_page
 from facespec.figures.regions import figure_regions
-from facespec.figures.style import save
+from facespec.figures.style import save, save_pages
+from facespec.published.export_pages import PAGES
 from facespec.published.reference import reference_accuracy, reference_heatmaps
 from facespec.stages.accuracies import read_accuracies
 from facespec.stages.faces_explained import examples
 from facespec.study.maps import MapSet
 from facespec.study.paths import Paths
+from facespec.study.preferred import PreferredSet
 from facespec.study.tables import (
     CONTRASTS,
     GROUNDTRUTH,
     HEATMAPS,
     LAYER_DECODING,
     OVERLAP,
+    PREFERRED,
     REGIONS,
     SIMILARITY,
+    UNIT_CLASSES,
     UNIT_SHARES,
     UNITS,
 )
-from facespec.study.vocabulary import Role
+from facespec.study.vocabulary import Network, Role
 
 
 def run(paths: Paths) -> None:
     """Write to ``Results/figures``, each as PDF and PNG:
 
     ``figure_{1B,1C,S1A,S1B}`` and their overview ``figure_1``; ``figure_{2A,2B,2C,2D}`` and their overview
-    ``figure_2``; beyond the original, ``figure_{contrasts,regions,groundtruth,depth}``.
+    ``figure_2``; ``figure_{3,S2B}``; beyond the original, ``figure_{contrasts,regions,groundtruth,depth}``. Figure S2
+    has a page per convolution and goes to ``Results``, a PDF per network under its published name.
     """
     # all are drawn before the first is written
-    figures = [*_accuracies(read_accuracies(paths)), *_heatmaps(paths), *_beyond(paths)]
+    preferred = PREFERRED.read(paths.table("preferred"))
+    layers = _layers(paths, preferred)
+    figures = [
+        *_accuracies(read_accuracies(paths)), *_heatmaps(paths), *_beyond(paths),
+        ("3", figure_3(layers[Network.JOINT])), ("S2B", figure_S2B(preferred)),
+    ]  # fmt: skip
+    pages = {network: [unit_page(layer) for layer in own] for network, own in layers.items()}
     for name, drawn in figures:
         save(drawn, paths.figure(f"figure_{name}", "png").with_suffix(""))
+    for network, of_layers in pages.items():
+        save_pages(of_layers, paths.results / PAGES[network])
+
+
+def _layers(paths: Paths, preferred: pd.DataFrame) -> dict[Network, list[UnitLayer]]:
+    pictures = PreferredSet.open(paths.preferred)
+    classes, units = UNIT_CLASSES.read(paths.table("depth_classes")), UNITS.read(paths.table("depth_units"))
+    return {
+        network: unit_layers(pictures, network, table=preferred, classes=classes, units=units) for network in Network
+    }  # fmt: skip
 
 
 def _accuracies(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:

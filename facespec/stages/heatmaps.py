@@ -25,7 +25,7 @@ from facespec.study.storage import write_json, write_table
 from facespec.study.tables import HEATMAPS
 from facespec.study.vocabulary import EXPRESSIONS, NETWORKS, Role
 
-BATCH = 256
+BATCH = 64  # of VGG16 at 224 px, 64 images have 0.8 GB of responses in one layer
 LAST, ALL = "last", "all"
 
 

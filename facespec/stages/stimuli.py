@@ -30,11 +30,12 @@ from facespec.stages.progress import progress_bar
 from facespec.study.errors import StudyError, did_you_mean
 from facespec.study.params import Params
 from facespec.study.paths import Paths
+from facespec.study.schema import Column, Schema
 from facespec.study.storage import write_json, write_table
-from facespec.study.tables import LABELS, Column, Schema
+from facespec.study.tables import LABELS
 from facespec.study.vocabulary import NETWORKS, ROLES
 
-BATCH = 256
+BATCH = 64  # of VGG16 at 224 px, 64 images have 3.5 GB of responses in all layers
 MARK, TABLE = "facespec-stimuli.json", "stimuli.csv"
 LONGEST = 80  # letters of a stimulus in a file name; file systems take 255 bytes
 

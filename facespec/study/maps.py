@@ -152,9 +152,11 @@ def scaled(maps: np.ndarray) -> Floats:
     """Each map of (n, h, w) stretched to [0, 1] by its own minimum and maximum [P]; NaN for one without any contrast.
 
     A map without contrast (all zero, as Grad-CAM's are where no unit speaks for the class) is *blank*: it points
-    nowhere, and must be counted, not averaged.
+    nowhere, and must be counted, not averaged. Raises `StudyError` for numbers that are not finite: those are no map.
     """
     maps = np.asarray(maps, dtype=np.float64)
+    if not np.isfinite(maps).all():
+        raise StudyError("a heatmap holds numbers that are not finite: the network's answers overflow. Train it again.")
     low = maps.min(axis=(1, 2), keepdims=True)
     span = maps.max(axis=(1, 2), keepdims=True) - low
     with np.errstate(invalid="ignore"):

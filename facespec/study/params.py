@@ -185,20 +185,33 @@ class GroundTruth(Block):
 
 
 class Depth(Block):
-    """At which depth do units answer to which task? `margin`: claim C7's share of task-specific units that is none."""
+    """At which depth do units answer to which task?"""
 
     rate: Annotated[float, Field(gt=0, lt=1)]
     selectivity: Annotated[float, Field(gt=0, le=1)]
     permutations: Annotated[int, Field(ge=100)]
-    margin: Annotated[float, Field(gt=0, lt=1)]
+    seed: Seed
+
+
+class Preferred(Block):
+    """How the pictures that units prefer are optimised (Figures 3, S2 and S2B): see `analyses.preferred.Recipe`."""
+
+    steps: Count
+    learning_rate: Rate
+    shift: Share
+    scale: Share
+    turn: Annotated[float, Field(ge=0, le=180)]
+    starts: Count
+    contrast: Rate
     seed: Seed
 
 
 class Checks(Block):
-    """How claims become verdicts."""
+    """How claims become verdicts; `margin` is C3's, `early` C7's."""
 
     level: Annotated[float, Field(gt=0.5, lt=1)]
     margin: Annotated[float, Field(gt=0, lt=1)]
+    early: Annotated[float, Field(gt=0, lt=1)]
     draws: Annotated[int, Field(ge=100)]
     seed: Seed
 
@@ -221,6 +234,7 @@ class Params(Block):
     regions: Regions
     groundtruth: GroundTruth
     depth: Depth
+    preferred: Preferred
     checks: Checks
 
     @model_validator(mode="after")

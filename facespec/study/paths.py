@@ -51,6 +51,11 @@ class Paths:
         """The raw heatmaps of all networks, a `study.maps.MapSet`."""
         return self.results / "heatmaps"
 
+    @property
+    def preferred(self) -> Path:
+        """The preferred stimuli of all units, a `study.preferred.PreferredSet`."""
+        return self.results / "preferred"
+
     def figure(self, name: str, suffix: str) -> Path:
         return self.results / "figures" / f"{name}.{suffix}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,11 +16,22 @@ from facespec.analyses.resampling import (
     drawn_weights,
     hierarchical_interval,
     hierarchical_means,
+    person_means,
     resampled_means,
     sign_flip_test,
 )
 from facespec.study.errors import StudyError
 from facespec.study.seeds import generator
+
+# --- people
+
+
+def test_means_within_people_leave_out_nan_and_stand_in_the_order_of_names() -> None:
+    people = pd.Series(["b", "a", "b", "c"], index=[7, 3, 5, 1])
+    values = np.array([[[1.0, 2.0]], [[5.0, np.nan]], [[3.0, np.nan]], [[np.nan, 4.0]]])
+    expected = np.array([[[5.0, np.nan]], [[2.0, 2.0]], [[np.nan, 4.0]]])
+    np.testing.assert_array_equal(person_means(values, people), expected)
+
 
 # --- weights
 

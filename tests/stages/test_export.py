@@ -14,10 +14,12 @@ from facespec.study.errors import StudyError
 from facespec.study.maps import HEAD, MapSet
 from facespec.study.paths import Paths
 from facespec.study.storage import read_json, write_json, write_table
-from facespec.study.tables import ACCURACY, HEATMAPS, LABELS
+from facespec.study.tables import ACCURACY, HEATMAPS, LABELS, PREFERRED
 
 FIRST, SECOND = 6, 5  # the study's first seed need not be the smallest
 FIG2 = {f"Fig2{panel}_dict.pickle" for panel in "ABCD"}
+FIGS2B = {network: f"SFig2B_{name}_Layer_Names_and_Activations.pickle"
+          for network, name in {"joint": "SPLIT", "expression": "exp", "identity": "id"}.items()}  # fmt: skip
 
 
 @pytest.fixture
@@ -38,7 +40,18 @@ def study(explained: Paths) -> Paths:
             for seed in (FIRST, SECOND) for i, bar in enumerate(published_bars()) if bar.figure in figures
         ]  # fmt: skip
         write_table(paths.table(name), ACCURACY.check(pd.concat(cells, ignore_index=True)))
+    write_table(paths.table("preferred"), preferred_table())
     return paths
+
+
+def preferred_table() -> pd.DataFrame:
+    """Two layers of three units per network; the last unit is dead, and has no response."""
+    return PREFERRED.check(pd.DataFrame([
+        {"trained_on": network, "source": "embedded faces", "seed": FIRST, "layer": f"trunk.relu{depth}",
+         "depth": depth, "unit": unit, "kind": kind, "stimulus": "", "row": np.nan, "column": np.nan, "reason": "",
+         "response": np.nan if unit == 2 else i + depth / 8 + unit / 64 + 9 * (kind == "image")}
+        for i, network in enumerate(FIGS2B) for depth in (1, 2) for unit in range(3) for kind in ("image", "optimised")
+    ]))  # fmt: skip
 
 
 def files(paths: Paths) -> dict[str, bytes]:
@@ -48,7 +61,8 @@ def files(paths: Paths) -> dict[str, bytes]:
 def test_the_accuracies_are_the_first_seeds_first_hundred_resamples(study: Paths) -> None:
     export.run(study)
     bars = published_bars()
-    assert files(study).keys() == {bar.file for bar in bars} | FIG2 and len(files(study)) == 8
+    assert files(study).keys() == {bar.file for bar in bars} | FIG2 | {*FIGS2B.values()}
+    assert len(files(study)) == 11
     for i, bar in enumerate(bars):
         # plain pickle, as the original's own cells read them
         content = pickle.loads((study.results / bar.file).read_bytes())
@@ -91,7 +105,24 @@ def test_nothing_is_written_where_a_heatmap_is_not_whole(study: Paths) -> None:
     assert not files(study)
 
 
-@pytest.mark.parametrize("name", ["decoding", "accuracy", "heatmaps"])
+def test_nothing_is_written_where_a_unit_is_missing(study: Paths) -> None:
+    table = preferred_table().query("not (trained_on == 'identity' and layer == 'trunk.relu2' and unit == 0)")
+    write_table(study.table("preferred"), table)
+    with pytest.raises(StudyError, match=r"identity network, layer 'trunk\.relu2': .* the table has 2 rows of them\."):
+        export.run(study)
+    assert not files(study)
+
+
+def test_responses_to_preferred_stimuli_come_layer_by_layer(study: Paths) -> None:
+    export.run(study)
+    for i, file in enumerate(FIGS2B.values()):
+        content = pickle.loads((study.results / file).read_bytes())
+        assert content["layer_names"] == ["trunk.relu1", "trunk.relu2"]
+        expected = [[i + depth / 8 + unit / 64 for unit in (0, 1)] + [np.nan] for depth in (1, 2)]
+        np.testing.assert_array_equal(content["activations"], expected)
+
+
+@pytest.mark.parametrize("name", ["decoding", "accuracy", "heatmaps", "preferred"])
 def test_a_missing_table_is_named(study: Paths, name: str) -> None:
     study.table(name).unlink()
     with pytest.raises(StudyError) as caught:

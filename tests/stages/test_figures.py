@@ -12,12 +12,14 @@ from matplotlib.text import Text
 from facespec.data.faceset import FaceSet
 from facespec.figures import style
 from facespec.published.export_heatmaps import example_rows
-from facespec.stages import contrasts, depth, groundtruth, overlap, regions
+from facespec.published.export_pages import PAGES
+from facespec.stages import contrasts, depth, groundtruth, overlap, preferred, regions
 from facespec.stages import figures as stage
 from facespec.study.errors import StudyError
 from facespec.study.maps import MapSet, scaled, upsampled
 from facespec.study.params import read_params
 from facespec.study.paths import Paths
+from facespec.study.preferred import PreferredSet
 from facespec.study.storage import write_table
 
 BARS = {
@@ -33,7 +35,8 @@ BARS |= {"S1A": BARS["1B"], "S1B": BARS["1C"]}
 ACCURACIES = [f"figure_{name}" for name in ("1", "1B", "1C", "S1A", "S1B")]
 HEATMAPS = [f"figure_{name}" for name in ("2", "2A", "2B", "2C", "2D")]
 BEYOND = [f"figure_{name}" for name in ("contrasts", "depth", "groundtruth", "regions")]
-NAMES = sorted([*ACCURACIES, *HEATMAPS, *BEYOND])
+PREFERRED = ["figure_3", "figure_S2B"]
+NAMES = sorted([*ACCURACIES, *HEATMAPS, *PREFERRED, *BEYOND])
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,8 @@ def finished_study(explained_study: Path, tmp_path_factory: pytest.TempPathFacto
     for stage_before in (overlap, contrasts, regions):
         stage_before.run(paths, params)
     groundtruth.run(paths, params, workers=1)
-    depth.run(paths, params, device="cpu")
+    for network_stage in (depth, preferred):
+        network_stage.run(paths, params, device="cpu")
     results(paths.root)
     return paths.root
 
@@ -57,13 +61,25 @@ def study(finished_study: Path, tmp_path: Path) -> Paths:
 
 
 @pytest.fixture(scope="module")
-def drawn(finished_study: Path) -> dict[str, Figure]:
-    """Every figure of that study, not yet written; the stage itself writes nothing else."""
+def drawn_and_pages(finished_study: Path) -> tuple[dict[str, Figure], dict[str, list[Figure]]]:
+    """Every figure of that study, and every file's pages, not yet written; the stage itself writes nothing else."""
     found: dict[str, Figure] = {}
+    pages: dict[str, list[Figure]] = {}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(stage, "save", lambda figure, stem: found.update({stem.name: figure}))
+        patched.setattr(stage, "save_pages", lambda figures, path: pages.update({path.name: list(figures)}))
         stage.run(Paths(finished_study))
-    return found
+    return found, pages
+
+
+@pytest.fixture(scope="module")
+def drawn(drawn_and_pages: tuple[dict[str, Figure], dict[str, list[Figure]]]) -> dict[str, Figure]:
+    return drawn_and_pages[0]
+
+
+@pytest.fixture(scope="module")
+def pages(drawn_and_pages: tuple[dict[str, Figure], dict[str, list[Figure]]]) -> dict[str, list[Figure]]:
+    return drawn_and_pages[1]
 
 
 def results(root: Path) -> dict[tuple[str, str, str], float]:
@@ -95,9 +111,13 @@ def test_figures_are_written_as_pdf_and_png_with_the_same_bytes(study: Paths, mo
     where = study.results / "figures"
     first = {path.name: path.read_bytes() for path in where.iterdir()}
     assert sorted(first) == sorted(f"{name}.{suffix}" for name in some for suffix in ("pdf", "png"))
+    merged = {name: (study.results / name).read_bytes() for name in PAGES.values()}
     shutil.rmtree(where)
+    for name in merged:
+        (study.results / name).unlink()
     stage.run(study)
     assert {path.name: path.read_bytes() for path in where.iterdir()} == first
+    assert {name: (study.results / name).read_bytes() for name in merged} == merged
 
 
 def test_bars_show_the_tables_beside_the_published_numbers(drawn: dict[str, Figure], tmp_path: Path) -> None:
@@ -148,8 +168,24 @@ def test_single_faces_are_those_whose_maps_are_shown(drawn: dict[str, Figure], f
                 np.testing.assert_allclose(axes.images[1].get_array(), upsampled(own, maps.size))
 
 
-def test_every_figure_names_its_data(drawn: dict[str, Figure]) -> None:
-    for name, figure in drawn.items():
+def test_every_network_has_a_page_per_convolution(pages: dict[str, list[Figure]], finished_study: Path) -> None:
+    pictures = PreferredSet.open(Paths(finished_study).preferred)
+    assert {name: len(of) for name, of in pages.items()} == {
+        "Fig3_and_S_Fig2_merged_SPLITConv2d.pdf": 2,
+        "Fig3_and_S_Fig2_merged_expConv2d.pdf": 2,
+        "Fig3_and_S_Fig2_merged_idConv2d.pdf": 2,
+    }
+    for network, name in PAGES.items():
+        titles = [page.get_suptitle() for page in pages[name]]
+        assert titles == [
+            f"{network.value} network, {layer} (depth {depth}), seed {pictures.seed}: "
+            f"{len(pictures.best(network, layer))} units ({pictures.source})"
+            for depth, layer in enumerate(pictures.layers(network), start=1)
+        ]
+
+
+def test_every_figure_names_its_data(drawn: dict[str, Figure], pages: dict[str, list[Figure]]) -> None:
+    for name, figure in [*drawn.items(), *((name, page) for name, of in pages.items() for page in of)]:
         texts = [text.get_text() for text in figure.findobj(Text)]
         assert any("embedded faces" in text for text in texts), name
 
@@ -171,7 +207,7 @@ def texts_of(figure: Figure) -> list[Text]:
     return list(unique.values())
 
 
-@pytest.mark.parametrize("name", [*HEATMAPS, *BEYOND])
+@pytest.mark.parametrize("name", [*HEATMAPS, *PREFERRED, *BEYOND])
 def test_no_text_overlaps_another_or_leaves_the_page(drawn: dict[str, Figure], name: str) -> None:
     figure = drawn[name]
     figure.draw_without_rendering()

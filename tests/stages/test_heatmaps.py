@@ -55,8 +55,8 @@ def test_maps_are_the_class_activation_maps_of_the_true_class(explained_study: P
             responses = network.trunk[:-1](apply(image, Preset(**checkpoint.preset), None))[0]
         for task in ("expression", "identity"):
             code = checkpoint.classes[task].index(made.labels[task][row])
-            cam = torch.einsum("u,uhw->hw", network.heads[task].weight[code], responses).relu() / 16**2
-            np.testing.assert_allclose(made.maps("joint", task, 6)[row], cam.detach(), rtol=2e-4, atol=1e-7)
+            closed_form = torch.einsum("u,uhw->hw", network.heads[task].weight[code], responses).relu() / 16**2
+            np.testing.assert_allclose(made.maps("joint", task, 6)[row], closed_form.detach(), rtol=2e-4, atol=1e-7)
 
 
 def test_the_table_holds_means_and_spreads_of_raw_and_scaled_maps(explained_study: Path) -> None:

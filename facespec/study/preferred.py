@@ -1,0 +1,134 @@
+"""Preferred stimuli on disk: of every unit, the picture made for it, and the face that drives it most.
+
+::
+
+    preferred.json                  `Head`: source, seed, sizes, layers per network, the shallowest first
+    <network>-<layer>-optimised.npy float32 (units, h, w) grey or (units, h, w, 3) RGB in [0, 1]; NaN for dead units
+    <network>-<layer>-best.npy      uint8 (units, H, W) or (units, H, W, 3), as stored; 0 where no face drives the unit
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from facespec.study.errors import StudyError, did_you_mean
+from facespec.study.params import Block, Count, Seed
+from facespec.study.storage import read_json
+from facespec.study.vocabulary import Network
+
+HEAD = "preferred.json"
+
+
+class Layer(Block):
+    """A convolution's ReLU, by its dotted name: `depth` 1 is the shallowest."""
+
+    name: str
+    depth: Count
+    units: Count
+
+
+class Head(Block):
+    """`preferred.json`. Faces have `height` x `width` px and `channels`; the pictures made for units are what networks
+    see: `size` x `size` px and `input_channels`.
+    """
+
+    version: Literal[1]
+    source: str
+    seed: Seed
+    height: Count
+    width: Count
+    channels: Literal[1, 3]
+    size: Count
+    input_channels: Literal[1, 3]
+    layers: dict[Network, list[Layer]]
+
+
+@dataclass(frozen=True, eq=False)
+class PreferredSet:
+    """The preferred stimuli of all networks of one seed; made by `PreferredSet.open`."""
+
+    directory: Path
+    head: Head
+
+    @classmethod
+    def open(cls, directory: Path) -> PreferredSet:
+        """Open `directory` without reading a picture; `StudyError`, naming the file, if something is wrong."""
+        if not (directory / HEAD).is_file():
+            raise StudyError(
+                f"{directory}: no preferred stimuli here (no {HEAD} in it). `dvc repro preferred` makes them."
+            )
+        try:
+            # JSON has no enumerations: names of networks become members only where the reader is not strict
+            head = Head.model_validate(read_json(directory / HEAD), strict=False)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"])) or "the whole file"
+            raise StudyError(
+                f"{directory / HEAD}: {where}: {problem['msg']}. Make the preferred stimuli again."
+            ) from None
+        return cls(directory, head)
+
+    @property
+    def source(self) -> str:
+        """Where the faces come from, as figures name it."""
+        return self.head.source
+
+    @property
+    def seed(self) -> int:
+        """Which replicate of the networks this is."""
+        return self.head.seed
+
+    def layers(self, network: Network | str) -> list[str]:
+        """The network's layers, the shallowest first; `StudyError` for a network that is not there."""
+        return [layer.name for layer in self._layers(network)]
+
+    def optimised(self, network: Network | str, layer: str) -> npt.NDArray[np.float32]:
+        """The pictures made for the units, (units, h, w) or (units, h, w, 3) in [0, 1]; NaN for dead units."""
+        shape = self.head.size, self.head.size
+        return self._array(network, layer, "optimised", np.float32, (*shape, *_colours(self.head.input_channels)))
+
+    def best(self, network: Network | str, layer: str) -> npt.NDArray[np.uint8]:
+        """The faces that drive the units most, (units, H, W) or (units, H, W, 3); 0 where none does."""
+        shape = self.head.height, self.head.width
+        return self._array(network, layer, "best", np.uint8, (*shape, *_colours(self.head.channels)))
+
+    def _layers(self, network: Network | str) -> list[Layer]:
+        if network not in self.head.layers:
+            known = did_you_mean(str(network), map(str, self.head.layers))
+            raise StudyError(f"{self.directory}: no preferred stimuli of network {str(network)!r}: {known}")
+        return self.head.layers[Network(network)]
+
+    def _array(
+        self, network: Network | str, layer: str, what: str, dtype: type[np.generic], shape: tuple[int, ...]
+    ) -> np.ndarray:
+        units = {own.name: own.units for own in self._layers(network)}
+        if layer not in units:
+            raise StudyError(f"{self.directory}: no preferred stimuli of layer {layer!r}: {did_you_mean(layer, units)}")
+        path = self.directory / preferred_file(network, layer, what)
+        wanted = (units[layer], *shape)
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            raise StudyError(f"{path}: no such file. `dvc repro preferred` makes it.") from None
+        except (ValueError, EOFError) as error:
+            raise StudyError(f"{path}: not a readable array ({error}). Make the preferred stimuli again.") from error
+        if array.shape != wanted or array.dtype != dtype:
+            raise StudyError(
+                f"{path}: {array.dtype} of shape {array.shape}, expected {np.dtype(dtype)} {wanted}. Make it again."
+            )
+        return array
+
+
+def preferred_file(network: Network | str, layer: str, what: str) -> str:
+    """The name of the file that holds the ``optimised`` pictures or the ``best`` faces of one layer."""
+    return f"{Network(network).value}-{layer}-{what}.npy"
+
+
+def _colours(channels: int) -> tuple[int, ...]:
+    return () if channels == 1 else (channels,)
