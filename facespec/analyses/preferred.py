@@ -174,7 +174,9 @@ class _Part:
         if not self.rectified:
             return self._placed(drive), self._placed(drive)
         response = self._placed(self.pools(drive.relu()))
-        waking = drive.flatten(1).amax(dim=1) if self.objective == "map" else self._placed(self.pools(drive))
+        read = self.pools(drive)  # of an odd map, a pool leaves out the last row and column
+        waking = read.flatten(1).amax(dim=1) if self.objective == "map" else self._placed(read)
+        waking = waking.clamp(max=0)  # no silent picture may outrank one that drives the unit
         return response, torch.where(response > 0, response, waking)
 
     def _placed(self, values: torch.Tensor) -> torch.Tensor:

@@ -42,8 +42,8 @@ class UnitLayer:
 
     `optimised` float (units, h, w) or (units, h, w, 3) in [0, 1], NaN for a dead unit; `best` uint8 (units, H, W) or
     (units, H, W, 3): the image that drives the unit most. `about` has a row per unit, in order: `task` (key of
-    `LETTERS`), `specific` (a task, or empty), `selectivity`, `eta` (eta squared, of the task it is specific to, else
-    the larger one) and `driven` (whether any image drives it).
+    `LETTERS`), `specific` (a task, or empty), `selectivity`, `eta` (eta squared, of the one task that
+    moves it, else the larger one) and `driven` (whether any image drives it).
     """
 
     network: Network
@@ -97,9 +97,9 @@ def _rows(table: pd.DataFrame, place: tuple[Network, int, str], *, units: int, e
 def _about(images: pd.DataFrame, classes: pd.DataFrame, effects: pd.DataFrame) -> pd.DataFrame:
     etas = effects.pivot(index="unit", columns="factor", values="eta")
     eta = etas.max(axis=1)
-    for task in Task:
-        eta = eta.where(classes["specific"] != task, etas[task])
     moves = classes["specific"].where(classes["specific"] != "", classes["class"])
+    for task in Task:
+        eta = eta.where(moves != task, etas[task])
     about = classes[["specific", "selectivity"]].assign(task=moves, eta=eta, driven=images["response"] > 0)
     return about.sort_index()
 

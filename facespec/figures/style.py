@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib.style
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from facespec.study.errors import StudyError
 from facespec.study.storage import replacing
@@ -18,6 +19,7 @@ from facespec.study.vocabulary import Network
 
 DPI = 200
 UNDATED = {"CreationDate": None, "Creator": None, "Producer": None}  # what a PDF says of itself otherwise
+PLACES = 6  # decimals of a place in a figure
 INK, MUTED = "#222222", "#6B6B6B"
 
 
@@ -110,4 +112,27 @@ def save_pages(figures: Iterable[Figure], path: Path) -> None:
 
 def _write(figure: Figure, path: Path, metadata: dict[str, None]) -> None:
     with study_style(), replacing(path) as partial:
+        settle(figure)
         figure.savefig(partial, format=path.suffix[1:].lower(), dpi=DPI, metadata=metadata)
+
+
+def settle(figure: Figure) -> None:
+    """Lay `figure` out once for all, to a millionth of its size.
+
+    The constraint solver behind matplotlib's layout orders its variables by where they lie in memory, and so finds
+    places that differ in their last bits from one process to the next.
+    """
+    if figure.get_layout_engine() is None:
+        return
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    parts: list[Any] = [figure]  # what the layout moves besides axes is private to matplotlib
+    for part in parts:
+        for inner in part.subfigs:
+            inner._redo_transform_rel_fig(Bbox(inner.bbox_relative.get_points().round(PLACES)))
+            parts.append(inner)
+        for text in filter(None, (part._suptitle, part._supxlabel, part._supylabel)):
+            text.set_position([round(place, PLACES) for place in text.get_position()])
+    for axes in figure.axes:
+        axes.set_position(Bbox(axes.get_position(original=True).get_points().round(PLACES)), which="original")
+        axes.set_position(Bbox(axes.get_position().get_points().round(PLACES)), which="active")

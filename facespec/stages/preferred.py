@@ -30,7 +30,7 @@ from facespec.study.storage import write_json, write_table
 from facespec.study.tables import PREFERRED
 from facespec.study.vocabulary import NETWORKS, Role
 
-BATCH = 256
+BATCH = 64
 SILENT = "silent: it answers 0 to all images"
 UNITS = 32  # optimised at once; on another number the last bits of the pictures depend, and nothing else
 

@@ -114,10 +114,12 @@ def _opened(paths: Paths, params: Params, choice: Choice) -> tuple[checkpoints.C
 
 
 def _refuse_strangers(to: Path) -> None:
-    """Whoever added notes to an earlier set of stimuli wants to keep them."""
+    """Whoever added notes or pictures to an earlier set of stimuli wants to keep them."""
     if (to / MARK).is_file():
+        earlier = STIMULI.read(to / TABLE)
+        own = {MARK, TABLE, ".DS_Store", *earlier["file"], *earlier["crop"]}
         for path in sorted(to.iterdir()):
-            if path.name not in (MARK, TABLE) and path.suffix != ".png" and not path.name.startswith("."):
+            if path.name not in own:
                 raise StudyError(f"{path}: not part of a set of stimuli, and it is not deleted. Move it away, or "
                                  "choose another directory.")  # fmt: skip
 
@@ -134,6 +136,10 @@ def _ranked(checkpoint: checkpoints.Checkpoint, faces: FaceSet, choice: Choice, 
     if found.response[choice.unit, 0] == 0:
         raise StudyError(f"unit {choice.unit} of {choice.layer} answers 0 to all {len(faces)} faces of the "
                          f"{faces.role} role: none drives it. Choose another unit.")  # fmt: skip
+    driving = int((found.response[choice.unit] > 0).sum())
+    if driving < choice.n:
+        raise StudyError(f"only {driving} of {len(faces)} faces of the {faces.role} role drive unit {choice.unit} of "
+                         f"{choice.layer}; n is {choice.n}. Take 1 to {driving}.")  # fmt: skip
     image, row, column = (own[choice.unit] for own in (found.image, found.row, found.column))
     field = receptive_field(checkpoint.network, read)
     windows = [field.window(*cell, (preset.size, preset.size)) for cell in zip(row, column, strict=True)]

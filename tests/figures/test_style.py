@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from facespec.figures.style import LOOKS, RC, save, save_png, study_style
+from facespec.figures.style import LOOKS, RC, save, save_png, settle, study_style
 from facespec.study.errors import StudyError
 from facespec.study.vocabulary import NETWORKS
 
@@ -143,3 +143,28 @@ def test_a_png_is_named_so(tmp_path: Path) -> None:
         f"{tmp_path / 'faces.pdf'}: this picture is written as PNG; give it a name that ends in .png."
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_settled_figure_keeps_its_places_to_a_millionth() -> None:
+    figure = Figure(layout="constrained")
+    upper, lower = figure.subfigures(2, 1)
+    upper.subplots(1, 3)
+    upper.suptitle("upper")
+    axes = lower.subplots()
+    axes.set_ylabel("wide\nlabel")
+    figure.suptitle("whole")
+    figure.draw_without_rendering()
+    before = [each.get_window_extent().get_points() for each in figure.axes]
+    settle(figure)
+    after = [each.get_window_extent().get_points() for each in figure.axes]
+    np.testing.assert_allclose(after, before, atol=0.01)  # px
+    for each in figure.axes:
+        places = each.get_position().get_points()
+        np.testing.assert_array_equal(places, places.round(6))
+    for part in (upper, lower):
+        places = part.bbox_relative.get_points()
+        np.testing.assert_array_equal(places, places.round(6))
+    assert upper._suptitle.get_position() == tuple(np.round(upper._suptitle.get_position(), 6))
+    axes.set_ylabel("another label, of another size", fontsize=30)
+    figure.draw_without_rendering()  # lays nothing out any more
+    np.testing.assert_array_equal([each.get_window_extent().get_points() for each in figure.axes], after)

@@ -123,6 +123,10 @@ def test_an_earlier_set_is_replaced_and_nothing_else(explained_study: Path, tmp_
     (to / ".DS_Store").write_bytes(b"")
     assert len(made(paths, replace(choice, n=2), to)) == 2
     assert len(list(to.iterdir())) == 2 + 2 * 2
+    (to / "cropped.png").write_bytes(b"mine")
+    with pytest.raises(StudyError, match=r"cropped\.png: not part of a set of stimuli, and it is not deleted"):
+        made(paths, choice, to)
+    (to / "cropped.png").unlink()
     (to / "notes.txt").write_text("mine")
     before = {path.name: path.read_bytes() for path in to.iterdir()}
     with pytest.raises(StudyError) as caught:
@@ -172,3 +176,22 @@ def test_a_unit_that_nothing_drives_is_named(explained: Paths, tmp_path: Path) -
         "unit 3 of trunk.conv2 answers 0 to all 210 faces of the probe role: none drives it. Choose another unit."
     )
     assert not (tmp_path / "lab").exists()
+
+
+def test_faces_that_do_not_drive_the_unit_are_not_among_its_stimuli(explained: Paths, tmp_path: Path) -> None:
+    """A bias that some of the faces do not overcome."""
+    path = explained.checkpoint("finetune", "joint", 6)
+    checkpoint, faces = checkpoints.load(path), FaceSet.open(explained.faces("probe"))
+    network = checkpoint.network
+    with torch.no_grad():
+        images = apply(faces.images(np.arange(len(faces))), Preset(**checkpoint.preset), None)
+        largest = network.trunk.norm1(network.trunk.conv1(images))[:, 1].amax(dim=(1, 2))
+        network.trunk.norm1.bias[1] -= largest.quantile(0.9)
+    checkpoints.save(path, checkpoint)
+    choice = Choice("joint", 6, "trunk.conv1", 1, 60, "probe")
+    with pytest.raises(StudyError) as caught:
+        made(explained, choice, tmp_path / "lab")
+    assert str(caught.value) == (
+        "only 21 of 210 faces of the probe role drive unit 1 of trunk.conv1; n is 60. Take 1 to 21."
+    )
+    assert (made(explained, replace(choice, n=21), tmp_path / "lab")["response"] > 0).all()
