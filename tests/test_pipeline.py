@@ -30,7 +30,8 @@ ACCURACY_PICKLES = {
     "SFig1A_with_2_Other_Datasets_Lesioned_models_dict_results.pickle",
     "SFig1B_with_2_Other_Datasets_SPLIT_Accuracy_Results.pickle",
 }
-HEATMAP_PICKLES = {f"Fig2{panel}_dict.pickle" for panel in "ABCD"}
+OTHER_PICKLES = {f"Fig2{panel}_dict.pickle" for panel in "ABCD"}
+OTHER_PICKLES |= {f"SFig2B_{network}_Layer_Names_and_Activations.pickle" for network in ("SPLIT", "exp", "id")}
 
 
 def run(*words: str, cwd: Path) -> str:
@@ -154,7 +155,7 @@ def test_tables_keep_their_contract(study: Path) -> None:
 
 def test_pickles_keep_the_originals_contract(study: Path) -> None:
     results = study / "Results"
-    assert {path.name for path in results.glob("*.pickle")} == ACCURACY_PICKLES | HEATMAP_PICKLES
+    assert {path.name for path in results.glob("*.pickle")} == ACCURACY_PICKLES | OTHER_PICKLES
     for name in ACCURACY_PICKLES:
         content = read_pickle(results / name)
         assert len(content) == 4
@@ -181,7 +182,9 @@ def test_heatmap_tables_keep_their_contract(study: Path) -> None:
     assert len(contrasts[contrasts["style"] == "sound"]) == 3 * 6 * 6
     regions = REGIONS.read(results / "regions.csv")
     shares = regions.query("measure == 'share' and against == ''").groupby(["trained_on", "tested_on", "expression"])
-    np.testing.assert_allclose(shares["number"].sum(), 1, atol=1e-9)
+    # where all maps of an expression are blank, as a network this small leaves them, there are no shares
+    np.testing.assert_allclose(shares["number"].sum(min_count=1).dropna(), 1, atol=1e-9)
+    assert (regions["number"].notna() | (regions["reason"] != "")).all()
     truth = GROUNDTRUTH.read(results / "groundtruth.csv")
     assert truth["number"].notna().all() and set(truth["looks"]) == {
         "expression",
