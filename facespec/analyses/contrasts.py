@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import mannwhitneyu
 
-from facespec.analyses.resampling import hierarchical_interval, sign_flip_test
+from facespec.analyses.resampling import LEAST_PEOPLE, hierarchical_interval, sign_flip_test
 from facespec.study.maps import PersonMaps, upsampled
 from facespec.study.tables import CONTRASTS
 from facespec.study.vocabulary import PAIRS, Network, Task
@@ -23,7 +23,6 @@ COMPARISONS: tuple[Sides, ...] = (
 )
 NUMBERS = ("difference", "low", "high", "statistic", "p", "effect")
 PLACES = ("seed", "row", "column")  # empty where they say nothing
-PEOPLE = 2  # fewer have no spread
 
 
 def contrasts(maps: PersonMaps, *, permutations: int, draws: int, generator: np.random.Generator) -> pd.DataFrame:
@@ -67,10 +66,10 @@ def sound(
     n = kept.shape[1]
     row, column = (index.ravel() for index in np.indices(kept.shape[2:]))
     cells = pd.DataFrame({"style": "sound", "seed": None, "row": row, "column": column, "n": n})
-    if n < PEOPLE:
+    if n < LEAST_PEOPLE:
         reason = (
             f"{n} of {len(maps.people)} people have maps that are not blank on both sides, for every seed; "
-            f"a test over people needs at least {PEOPLE}"
+            f"a test over people needs at least {LEAST_PEOPLE}"
         )
         return cells.assign(**dict.fromkeys(NUMBERS, np.nan), reason=reason)
     flips, bootstrap = generator.spawn(2)
