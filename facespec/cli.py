@@ -155,6 +155,56 @@ def depth(device: Device = "auto") -> None:
 
 
 @app.command()
+def lesions(
+    module: Annotated[
+        str | None, typer.Option(metavar="FILE.py:FUNCTION", help="Your own network: a function that returns it.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV table of your images, splits and two tasks.")] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option(help="A layer of your network; again for each other one, in order of depth.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="Directory for your tables and figure.")] = None,
+    size: Annotated[
+        int | None, typer.Option(metavar="PX", min=1, help="Height and width of its images; 224 unless told.")
+    ] = None,
+    mode: Annotated[str | None, typer.Option(help="Which units a round compares: exact (all) or screening.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Another parameter of the lesions block.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(envvar="FACESPEC_WORKERS", min=1, help="Choices of units computed at a time, on a CPU.")
+    ] = CORES,
+    device: Device = "auto",
+) -> None:
+    """Which units does each task need? Lesions of the joint networks; of your own network with --module.
+
+    See docs/lesions.md for the method, the table of labels, and an example.
+    """
+    settings = [*([f"mode={mode}"] if mode else []), *(set_ or [])]
+    own = {"--module": module, "--labels": labels, "--layer": layer, "--to": to}
+    if settings or size or any(own.values()):
+        _all_or_none(own)
+        assert module and labels and layer and to
+        from facespec.stages import own_lesions
+
+        brought = own_lesions.Own(module, labels, layer, size or 224)
+        own_lesions.run(brought, own_lesions.plan_with(settings), to=to, device=device, workers=workers)
+        typer.echo(f"{to}: four tables, and figure_lesions as PDF and PNG.")
+        return
+    from facespec.stages import lesions as stage
+
+    stage.run(*_study(), device=device, workers=workers)
+
+
+def _all_or_none(options: dict[str, Any]) -> None:
+    if missing := [name for name, value in options.items() if not value]:
+        raise StudyError(
+            f"lesions of your own network need {', '.join(options)}; missing: {', '.join(missing)}. "
+            "Without any of its options, this study's joint networks are lesioned."
+        )
+
+
+@app.command()
 def preferred(device: Device = "auto") -> None:
     """Figures 3, S2 and S2B: which pictures and which faces drive every unit most?"""
     from facespec.stages import preferred as stage

@@ -76,7 +76,8 @@ def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "decoding.identity_test=8", "decoding.identity_people=4", "decoding.fit_images=40", "decoding.resamples=100",
         "accuracy.resamples=100", "checks.draws=200", "overlap.resamples=100", "contrasts.permutations=100",
         "contrasts.draws=100", "regions.draws=100", "groundtruth.others=2", "groundtruth.draws=100",
-        "depth.permutations=100", "preferred.steps=24", "preferred.starts=3",
+        "depth.permutations=100", "preferred.steps=24", "preferred.starts=3", "lesions.images=24", "lesions.random=2",
+        "lesions.shuffled=1", "lesions.draws=100",
     ]  # fmt: skip
     params = init.run(directory, settings=sizes)
     data.build(Paths(directory), params.data, sources={}, workers=1)

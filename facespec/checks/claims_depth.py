@@ -30,8 +30,17 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from facespec.checks.intervals import Rule, chosen, decided, listed, other_faces, refuse_doubled, source_of
-from facespec.checks.verdicts import NOT_REPRODUCED, NOT_TESTABLE, REPRODUCED
+from facespec.checks.intervals import (
+    Rule,
+    chosen,
+    decided,
+    listed,
+    negligible,
+    other_faces,
+    refuse_doubled,
+    source_of,
+)
+from facespec.checks.verdicts import NOT_TESTABLE
 from facespec.study.tables import UNIT_SHARES, VERDICTS
 from facespec.study.vocabulary import TASKS, Network, Task
 
@@ -109,7 +118,7 @@ def _row(part: Part, table: pd.DataFrame, rule: Rule, generator: np.random.Gener
     if part.half == FIRST:
         exact = binomtest(int(counts.specific[:, 0].sum()), int(counts.units[:, 0].sum())).proportion_ci(rule.level)
         low, high = min(low, float(exact.low)), max(high, float(exact.high))
-    verdict = decided(low, high, 0.0) if part.half == DEEPER else _negligible(low, high, rule.margin)
+    verdict = decided(low, high, 0.0) if part.half == DEEPER else negligible(low, high, rule.margin)
     return row | {"number": number, "low": low, "high": high, "rule": _rule(part, rule, len(counts.units))} | verdict
 
 
@@ -132,14 +141,6 @@ def _counts(part: Part, cell: pd.DataFrame) -> Counts | str:
         if silent := list(units.index[units[depth] == 0]):
             return f"no unit of convolution {depth} of seed {listed(silent)} answers to anything"
     return Counts(*(of[ends].to_numpy(dtype=np.int64) for of in (counts, units)))
-
-
-def _negligible(low: float, high: float, margin: float) -> dict[str, str]:
-    """`verdict` and `reason` from an interval of a share that should not exceed `margin`."""
-    if high <= margin:
-        return {"verdict": REPRODUCED, "reason": ""}
-    reason = f"undecided: the interval includes {margin:g}" if low <= margin else f"the interval lies above {margin:g}"
-    return {"verdict": NOT_REPRODUCED, "reason": reason}
 
 
 def _rule(part: Part, rule: Rule, seeds: int = 0) -> str:

@@ -140,3 +140,11 @@ def decided(low: float, high: float, bound: float) -> dict[str, str]:
         f"undecided: the interval includes {bound:g}" if high > bound else f"the interval lies at or below {bound:g}"
     )
     return {"verdict": NOT_REPRODUCED, "reason": reason}
+
+
+def negligible(low: float, high: float, margin: float) -> dict[str, str]:
+    """`verdict` and `reason` from an interval of a number that should not exceed `margin`."""
+    if high <= margin:
+        return {"verdict": REPRODUCED, "reason": ""}
+    reason = f"undecided: the interval includes {margin:g}" if low <= margin else f"the interval lies above {margin:g}"
+    return {"verdict": NOT_REPRODUCED, "reason": reason}

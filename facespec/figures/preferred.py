@@ -42,8 +42,8 @@ class UnitLayer:
 
     `optimised` float (units, h, w) or (units, h, w, 3) in [0, 1], NaN for a dead unit; `best` uint8 (units, H, W) or
     (units, H, W, 3): the image that drives the unit most. `about` has a row per unit, in order: `task` (key of
-    `LETTERS`), `specific` (a task, or empty), `selectivity`, `eta` (eta squared, of the one task that
-    moves it, else the larger one) and `driven` (whether any image drives it).
+    `LETTERS`), `specific` (a task, or empty), `lead` (`epsilon` for expression minus that for identity), `eta` (eta
+    squared, of the one task that moves it, else the larger one) and `driven` (whether any image drives it).
     """
 
     network: Network
@@ -100,7 +100,9 @@ def _about(images: pd.DataFrame, classes: pd.DataFrame, effects: pd.DataFrame) -
     moves = classes["specific"].where(classes["specific"] != "", classes["class"])
     for task in Task:
         eta = eta.where(moves != task, etas[task])
-    about = classes[["specific", "selectivity"]].assign(task=moves, eta=eta, driven=images["response"] > 0)
+    epsilons = effects.pivot(index="unit", columns="factor", values="epsilon")
+    lead = epsilons[Task.EXPRESSION] - epsilons[Task.IDENTITY]
+    about = classes[["specific"]].assign(task=moves, lead=lead, eta=eta, driven=images["response"] > 0)
     return about.sort_index()
 
 
@@ -137,8 +139,8 @@ def unit_page(layer: UnitLayer) -> Figure:
 def figure_3(layers: Sequence[UnitLayer]) -> Figure:
     """The most task-specific units of the first, a middle and the last of `layers`, all of one network.
 
-    Those with the largest selectivity, up to `SHOWN` per task. Layers of equal depth, as in networks with branches, are
-    taken together.
+    Among the units specific to a task those whose `epsilon` for it exceeds that for the other task most, up to `SHOWN`.
+    Layers of equal depth, as in networks with branches, are taken together.
     """
     depths = sorted({layer.depth for layer in layers})
     depths = sorted({depths[0], depths[len(depths) // 2], depths[-1]})
@@ -164,14 +166,14 @@ def figure_3(layers: Sequence[UnitLayer]) -> Figure:
 
 
 def _most_specific(axes: Axes, layers: Sequence[UnitLayer], task: Task) -> None:
-    """The pictures of up to `SHOWN` units of `layers` specific to `task`, the most selective one first."""
+    """The pictures of up to `SHOWN` units of `layers` specific to `task`, the one with the largest lead first."""
     side = min(layers[0].optimised.shape[1], DETAIL // SHOWN)
     gap, line, size = _gap(side), round(0.19 * side), 7.0 if len(layers) == 1 else 4.8
     sheet = _Sheet(line + 2 * side + gap, SHOWN * (side + gap) - gap, side=side, size=7.0)
     tops = (line, line + side + gap)
     found = []
     for place, layer in enumerate(layers):
-        own = layer.about["selectivity"].abs().to_numpy()
+        own = layer.about["lead"].abs().to_numpy()  # not selectivity: that ends at 1, where many units are equal
         found += [(-own[unit], place, unit) for unit in np.flatnonzero(layer.about["specific"] == task).tolist()]
     for column, (_, place, unit) in enumerate(sorted(found)[:SHOWN]):
         layer, left = layers[place], column * (side + gap)

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from facespec.models import trunks
 from facespec.study.errors import StudyError, did_you_mean
@@ -79,13 +79,20 @@ class FaceNetwork(nn.Module):
         return self.branches[task](shared) if task in self.branches else shared
 
     def _checked(self, images: torch.Tensor) -> torch.Tensor:
-        least = trunks.smallest_image(self.block)
-        if images.ndim != 4 or images.shape[1] != self.channels or min(images.shape[2:]) < least:
-            raise StudyError(
-                f"images of shape {tuple(images.shape)}: this network takes (n, {self.channels}, height, width) with "
-                f"height and width of {least} px or more."
-            )
-        return images
+        return fit_for(images, self.channels, trunks.smallest_image(self.block))
+
+
+def fit_for(images: torch.Tensor, channels: int, least: int) -> torch.Tensor:
+    """`images` as they are; `StudyError` if not (n, `channels`, height, width), `least` px a side or more."""
+    if images.ndim != 4 or images.shape[1] != channels or min(images.shape[2:]) < least:
+        raise StudyError(
+            f"images of shape {tuple(images.shape)}: this network takes (n, {channels}, height, width) with "
+            f"height and width of {least} px or more."
+        )
+    return images
+
+
+fx.wrap("fit_for")  # a step of its own where a network is traced: it asks for shapes, which are not known then
 
 
 def build(block: NetworkBlock, classes: Mapping[str, int], *, channels: int, generator: torch.Generator) -> FaceNetwork:

@@ -1,4 +1,4 @@
-"""Which published claims hold here? C1-C4 judged on this study's accuracies, C5 and C6 on heatmaps, C7 on units."""
+"""Which claims hold here? C1-C4 judged on accuracies, C5 and C6 on heatmaps, C7 on units, C8 on lesions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pandas as pd
 from facespec.checks.claims import judged
 from facespec.checks.claims_depth import judged_depth
 from facespec.checks.claims_heatmaps import judged_heatmaps
+from facespec.checks.claims_lesions import judged_lesions
 from facespec.checks.verdicts import as_metric
 from facespec.stages.accuracies import read_accuracies
 from facespec.study.params import Params
@@ -14,6 +15,7 @@ from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.storage import write_json, write_table
 from facespec.study.tables import OVERLAP, UNIT_SHARES
+from facespec.study.tables_lesions import DISSOCIATION
 
 
 def run(paths: Paths, params: Params) -> None:
@@ -31,6 +33,10 @@ def run(paths: Paths, params: Params) -> None:
         UNIT_SHARES.read(paths.table("depth_shares")), level=block.level, margin=block.early, draws=block.draws,
         generator=generator(block.seed, "claims", "depth"),
     )  # fmt: skip
-    verdicts = pd.concat([accuracies, heatmaps, depth], ignore_index=True)
+    lesions = judged_lesions(
+        DISSOCIATION.read(paths.table("dissociation")), level=block.level, margin=block.dissociation,
+        fraction=block.lesioned, draws=block.draws, generator=generator(block.seed, "claims", "lesions"),
+    )  # fmt: skip
+    verdicts = pd.concat([accuracies, heatmaps, depth, lesions], ignore_index=True)
     write_table(paths.verdicts.with_suffix(".csv"), verdicts)
     write_json(paths.verdicts, as_metric(verdicts))

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.progress import Progress
 
-import facespec
 from facespec.data.batches import preset_for
 from facespec.models import checkpoints
 from facespec.models.device import deterministic, pick
 from facespec.models.networks import FaceNetwork
+from facespec.stages.package import package_digest
 from facespec.stages.progress import progress_bar
 from facespec.study.params import Finetune
 from facespec.study.paths import Paths
@@ -46,7 +44,7 @@ def complete(
     preset = preset_for(job.block.preset, faces.height, faces.channels)
     unfinished = paths.progress(job.stage, job.network, job.seed)
     with deterministic(), progress_bar() as bar:
-        plan = Plan(job.block, preset, pick(device), code=_code())
+        plan = Plan(job.block, preset, pick(device), code=package_digest())
         stream = generator(job.seed, job.stage, "batches")
         history = fit(model, data, plan, generator=stream, unfinished=unfinished, report=_reporting(bar, job))
     where = job.stage, job.network, job.seed
@@ -54,14 +52,6 @@ def complete(
     checkpoints.save(paths.checkpoint(*where), checkpoint)
     write_table(paths.history(*where), pd.DataFrame(history))
     unfinished.unlink(missing_ok=True)
-
-
-def _code() -> str:
-    """A digest of the package: what an older version of it began is not continued by this one."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(facespec.__file__).parent.rglob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def _reporting(bar: Progress, job: Job) -> Report:

@@ -206,12 +206,34 @@ class Preferred(Block):
     seed: Seed
 
 
+class Lesions(Block):
+    """Which units are silenced, how many, and how often controls are drawn: see `analyses.lesions.Search`."""
+
+    group_p: Annotated[float, Field(gt=0, le=1)]
+    greedy_p: Share
+    images: Count
+    mode: Literal["exact", "screening"]
+    fractions: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)]
+    random: Annotated[int, Field(ge=2, multiple_of=2)]  # drawn in pairs
+    shuffled: Count
+    draws: Annotated[int, Field(ge=100)]
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if sorted(set(self.fractions)) != self.fractions:
+            raise ValueError(f"fractions {self.fractions} must ascend, each of them once.")
+        return self
+
+
 class Checks(Block):
-    """How claims become verdicts; `margin` is C3's, `early` C7's."""
+    """How claims become verdicts; `margin` is C3's, `early` C7's, `lesioned` and `dissociation` C8's."""
 
     level: Annotated[float, Field(gt=0.5, lt=1)]
     margin: Annotated[float, Field(gt=0, lt=1)]
     early: Annotated[float, Field(gt=0, lt=1)]
+    lesioned: Annotated[float, Field(gt=0, lt=1)]
+    dissociation: Annotated[float, Field(gt=0, lt=1)]
     draws: Annotated[int, Field(ge=100)]
     seed: Seed
 
@@ -235,6 +257,7 @@ class Params(Block):
     groundtruth: GroundTruth
     depth: Depth
     preferred: Preferred
+    lesions: Lesions
     checks: Checks
 
     @model_validator(mode="after")

@@ -39,6 +39,11 @@ class Paths:
         return self.root / "checkpoints" / "unfinished" / f"{stage}-{Network(network).value}-{seed}.pt"
 
     @property
+    def lesions(self) -> Path:
+        """Finished jobs of an unfinished sweep of lesions; gone when the sweep is done."""
+        return self.root / "checkpoints" / "unfinished" / "lesions"
+
+    @property
     def results(self) -> Path:
         return self.root / "Results"
 

@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ import filelock
 import pandas as pd
 
 from facespec.study.errors import StudyError
+
+_ASKING = threading.Lock()
 
 
 @contextmanager
@@ -56,8 +59,9 @@ def naming_a_full_disk(path: Path) -> Iterator[None]:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    with _ASKING:  # to read it is to change it, for all threads
+        mask = os.umask(0)
+        os.umask(mask)
     return mask
 
 

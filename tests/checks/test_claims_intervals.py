@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facespec.checks.intervals import hierarchical_draws
+from facespec.checks.intervals import hierarchical_draws, negligible
 from facespec.study.seeds import generator
 
 ToTable = Callable[..., pd.DataFrame]
@@ -139,3 +139,14 @@ def test_a_part_does_not_depend_on_the_others(judge: ToTable, table: pd.DataFram
 def test_figure_s1a_is_no_part_of_any_claim(judge: ToTable, table: pd.DataFrame) -> None:
     extra = table[table["figure"] == "1B"].assign(figure="S1A", accuracy=0.0, source="VoxCeleb1")
     pd.testing.assert_frame_equal(judge(pd.concat([extra, table], ignore_index=True)), judge(table))
+
+
+@pytest.mark.parametrize("low, high, verdict, reason", [
+    (-0.3, 0.05, "reproduced", ""),
+    (-0.3, 0.125, "reproduced", ""),  # the margin itself is negligible
+    (-0.3, 0.13, "not reproduced", "undecided: the interval includes 0.125"),
+    (0.125, 0.13, "not reproduced", "undecided: the interval includes 0.125"),
+    (0.13, 0.2, "not reproduced", "the interval lies above 0.125"),
+])  # fmt: skip
+def test_what_is_negligible(low: float, high: float, verdict: str, reason: str) -> None:
+    assert negligible(low, high, 0.125) == {"verdict": verdict, "reason": reason}

@@ -21,7 +21,7 @@ from facespec.published.export_pages import PAGES
 from facespec.study.errors import StudyError
 from facespec.study.preferred import PreferredSet
 from facespec.study.tables import PREFERRED, UNIT_CLASSES, UNITS
-from facespec.study.vocabulary import Network
+from facespec.study.vocabulary import TASKS, Network
 
 SIDE = 11
 UNIT_COUNT = {"trunk.relu1": 5, "trunk.relu2": 7, "trunk.relu3": 3}
@@ -30,7 +30,7 @@ UNIT_COUNT = {"trunk.relu1": 5, "trunk.relu2": 7, "trunk.relu3": 3}
 def layer(units: int = 5, depth: int = 1, name: str = "", seed: int = 0) -> UnitLayer:
     """Every unit with its own pictures; specific to nothing."""
     rng = np.random.default_rng(seed)
-    about = pd.DataFrame({"specific": "", "selectivity": 0.0, "task": "both", "eta": 0.25, "driven": True},
+    about = pd.DataFrame({"specific": "", "lead": 0.0, "task": "both", "eta": 0.25, "driven": True},
                          index=range(units))  # fmt: skip
     return UnitLayer(
         Network.JOINT, 3, "painted faces", name or f"trunk.relu{depth}", depth,
@@ -38,10 +38,10 @@ def layer(units: int = 5, depth: int = 1, name: str = "", seed: int = 0) -> Unit
     )  # fmt: skip
 
 
-def specific(of: UnitLayer, task: str, selectivity: dict[int, float]) -> UnitLayer:
+def specific(of: UnitLayer, task: str, lead: dict[int, float]) -> UnitLayer:
     about = of.about.copy()
-    for unit, value in selectivity.items():
-        about.loc[unit, ["specific", "task", "selectivity"]] = [task, task, value]
+    for unit, value in lead.items():
+        about.loc[unit, ["specific", "task", "lead"]] = [task, task, value]
     return replace(of, about=about)
 
 
@@ -186,11 +186,13 @@ def tables() -> dict[str, pd.DataFrame]:
                          "depth": depth, "unit": unit}  # fmt: skip
                 called = "expression" if unit == 1 else "identity" if unit == 2 else "both"
                 known = called if unit in (1, 2) else ""
-                classes.append(place | {"class": "both", "selectivity": 0.1 * unit if seed == 3 else 0.0,
-                                        "specific": known if seed == 3 else "", "reason": ""})  # fmt: skip
-                effects += [place | {"factor": factor, "people": 3, "eta": eta, "partial_eta": 0.5, "epsilon": 0.5,
+                classes.append(place | {"class": "both", "selectivity": 0.0, "specific": known if seed == 3 else "",
+                                        "reason": ""})  # fmt: skip
+                epsilons = (0.5 - 0.1 * unit, -0.1 if seed == 3 else 0.2)
+                effects += [place | {"factor": factor, "people": 3, "eta": eta, "partial_eta": 0.5, "epsilon": epsilon,
                                      "f": 1.0, "p_parametric": 0.5, "p": 0.5, "p_fdr": 0.5, "reason": ""}
-                            for factor, eta in (("expression", 0.3), ("identity", 0.4 + 0.01 * seed))]  # fmt: skip
+                            for factor, eta, epsilon in zip(TASKS, (0.3, 0.4 + 0.01 * seed), epsilons,
+                                                            strict=True)]  # fmt: skip
                 if seed == 3:
                     pictures += [place | {"kind": kind, "response": response, "stimulus": "", "row": np.nan,
                                           "column": np.nan, "reason": ""}
@@ -232,8 +234,30 @@ def test_layers_join_pictures_with_what_is_known_of_their_units(pictures: Prefer
     assert about["specific"].tolist() == ["", "expression", "identity", *[""] * 4]
     assert about["task"].tolist() == ["both", "expression", "identity", *["both"] * 4]
     np.testing.assert_allclose(about["eta"], [0.43, 0.3, *[0.43] * 5])  # the specific unit's own, though it is smaller
-    np.testing.assert_allclose(about["selectivity"], 0.1 * np.arange(7))
+    np.testing.assert_allclose(about["lead"], 0.6 - 0.1 * np.arange(7), atol=1e-12)
     assert about["driven"].tolist() == [False, *[True] * 6]
+
+
+def test_units_of_equal_selectivity_are_told_apart_by_their_unclipped_lead(pictures: PreferredSet) -> None:
+    """Selectivity is 1 wherever the other task has no effect, and then says nothing of the size of the own one."""
+    given = tables()
+    # unit -> epsilon of expression, epsilon of identity, selectivity, specific
+    told = {
+        0: (-0.05, 0.3, -1.0, "identity"), 1: (0.45, 0.0, 1.0, "expression"), 2: (0.4, -0.1, 1.0, "expression"),
+        3: (0.1, -0.2, 1.0, "expression"), 4: (0.8, 0.2, 0.6, "expression"), 5: (0.99, 0.0, 1.0, ""),
+        6: (-0.4, 0.1, -1.0, "identity"),
+    }  # fmt: skip
+    here = "trained_on == 'joint' and layer == 'trunk.relu2' and seed == 3 and unit == @unit"
+    for unit, (expression, identity, selectivity, task) in told.items():
+        own = given["classes"].eval(here, local_dict={"unit": unit})
+        given["classes"].loc[own, ["selectivity", "specific"]] = [selectivity, task]
+        for factor, epsilon in zip(TASKS, (expression, identity), strict=True):
+            own = given["units"].eval(f"{here} and factor == '{factor}'", local_dict={"unit": unit})
+            given["units"].loc[own, "epsilon"] = epsilon
+    axes = figure_3(unit_layers(pictures, Network.JOINT, **given)[1:2]).axes
+    assert [[text.get_text().split()[0] for text in labels(each)] for each in axes] == [
+        ["4", "2", "1", "3"], ["6", "0"]  # leads 0.6, 0.5, 0.45, 0.3; 0.5, 0.35
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "got", "wanted"), [("table", 6, 7), ("classes", 6, 7), ("units", 12, 14)])

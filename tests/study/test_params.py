@@ -88,6 +88,36 @@ def test_repeated_seed(tmp_path: Path, values: dict[str, Any]) -> None:
     assert refused(tmp_path, values) == "params.yaml: seeds: [3, 3] repeats a seed; every replicate needs its own."
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"fractions": [0.1, 0.3, 0.2]}, "lesions: fractions [0.1, 0.3, 0.2] must ascend, each of them once."),
+        ({"fractions": [0.1, 0.1]}, "lesions: fractions [0.1, 0.1] must ascend, each of them once."),
+        ({"fractions": [0.0, 0.1]}, "lesions.fractions.0: got 0.0. Input should be greater than 0."),
+        ({"fractions": [0.1, 1.0]}, "lesions.fractions.1: got 1.0. Input should be less than 1."),
+        ({"fractions": []}, "lesions.fractions: got []. List should have at least 1 item after validation, not 0."),
+        ({"random": 3}, "lesions.random: got 3. Input should be a multiple of 2."),
+        ({"random": 0}, "lesions.random: got 0. Input should be greater than or equal to 2."),
+        ({"mode": "screen"}, "lesions.mode: got 'screen'. Input should be 'exact' or 'screening'."),
+        ({"group_p": 0.0}, "lesions.group_p: got 0.0. Input should be greater than 0."),
+        ({"greedy_p": 1.0}, "lesions.greedy_p: got 1.0. Input should be less than 1."),
+        ({"images": 0}, "lesions.images: got 0. Input should be greater than or equal to 1."),
+        ({"shuffled": 0}, "lesions.shuffled: got 0. Input should be greater than or equal to 1."),
+        ({"draws": 99}, "lesions.draws: got 99. Input should be greater than or equal to 100."),
+    ],
+)
+def test_lesions(tmp_path: Path, values: dict[str, Any], changes: dict[str, Any], problem: str) -> None:
+    values["lesions"] |= changes
+    assert refused(tmp_path, values) == f"params.yaml: {problem}"
+
+
+def test_lesions_at_the_edge_of_what_is_allowed(tmp_path: Path, values: dict[str, Any]) -> None:
+    edge = {"group_p": 1.0, "greedy_p": 0.0, "images": 1, "fractions": [0.5], "random": 2, "shuffled": 1, "draws": 100}
+    values["lesions"] |= edge
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    assert edge.items() <= read_params(tmp_path / "params.yaml").lesions.model_dump().items()
+
+
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(StudyError) as caught:
         read_params(tmp_path / "params.yaml")

@@ -1,0 +1,187 @@
+"""A network as a graph, cut behind one of its layers: what is computed once, and what depends on the layer's units.
+
+Works for the study's networks and for any torch module whose `forward` torch.fx can follow (no branching on values).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from facespec.models.tracing import (
+    NORMS,
+    RECTIFIERS,
+    RECTIFYING,
+    behind,
+    call_of,
+    calls,
+    descendants,
+    is_step,
+    times_called,
+    traced_network,
+)
+from facespec.models.trunks import Dropout, FixedGrid, GlobalAverage
+from facespec.study.errors import StudyError
+
+Values = dict[fx.Node, Any]
+
+POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, GlobalAverage, FixedGrid)
+KEEPS = nn.Identity, nn.Dropout, nn.Dropout2d, Dropout
+UNITWISE: tuple[Callable[..., Any], ...] = (
+    *RECTIFYING, functional.max_pool2d, functional.avg_pool2d, functional.adaptive_avg_pool2d,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A network cut behind the units of a layer.
+
+    `place`: the step whose result is the units' responses. `below`: all steps up to it, and what else is needed of the
+    images; `alike`: steps above it that keep units apart (pools, norms, ...); `frontier`: the last results in which
+    they are apart; `mixing`: steps that first mix them, convolutions and linear layers; `beyond`: all others above.
+    Where another kind of step mixes units first, or one that keeps them apart writes into what others read, `alike` and
+    `mixing` are empty and `frontier` is `place` alone.
+    """
+
+    graph: fx.GraphModule
+    place: fx.Node
+    below: tuple[fx.Node, ...]
+    alike: tuple[fx.Node, ...]
+    frontier: tuple[fx.Node, ...]
+    mixing: tuple[fx.Node, ...]
+    beyond: tuple[fx.Node, ...]
+    kept: tuple[fx.Node, ...]  # results of `below`, other than `place`, that steps above it read
+    last_read: dict[fx.Node, list[fx.Node]]  # step -> results that it is the last to read
+
+    def module(self, node: fx.Node) -> Any:
+        """The module that a step calls."""
+        return self.graph.get_submodule(str(node.target))
+
+    def run(self, nodes: Iterable[fx.Node], values: Values, *, free: bool = True) -> Values:
+        """Take the steps `nodes` from `values`, which are added to; returns them.
+
+        With `free`, results that no later step of the network reads leave `values`, and the memory, at once.
+        """
+        steps = fx.Interpreter(self.graph, garbage_collect_values=False)
+        steps.env = values
+        for node in nodes:
+            values[node] = steps.run_node(node)
+            for done in self.last_read.get(node, ()) if free else ():
+                values.pop(done, None)
+        return values
+
+    def start(self, images: torch.Tensor) -> Values:
+        """Results of `below` for `images`, those that steps above it read."""
+        (entry,) = (node for node in self.graph.graph.nodes if node.op == "placeholder")
+        values = self.run(self.below, {entry: images})
+        for node in self.kept:
+            if not isinstance(values[node], torch.Tensor):  # such as the number of images, which lesions multiply
+                raise StudyError(
+                    f"step {node.name!r} below the layer gives {type(values[node]).__name__}, which steps above it "
+                    "read: only tensors can be handed on. Instead of x.view(n, -1), write x.flatten(1)."
+                )
+        return {node: values[node] for node in (self.place, *self.kept)}
+
+    def answers(self, values: Values) -> dict[str, torch.Tensor]:
+        """What the network returns, once all steps are taken."""
+        (last,) = (node for node in self.graph.graph.nodes if node.op == "output")
+        found = fx.node.map_arg(last.args[0], lambda node: values[node])
+        if not isinstance(found, dict) or not all(isinstance(own, torch.Tensor) for own in found.values()):
+            raise StudyError(
+                f"the network returns {type(found).__name__}: a dict of logits is needed, task -> tensor (n, classes). "
+                "Wrap it in a module that returns one."
+            )
+        return found
+
+
+def cut(network: nn.Module, layer: str) -> Cut:
+    """`network` cut behind the units of the module called `layer` (dotted name).
+
+    Units are taken behind the norm and the rectifier that follow `layer` directly, so that a silenced unit is silent.
+    Computes what the network in evaluation mode computes; batch norms are folded into the convolutions before them,
+    which moves the last bits. Only the first argument of `forward` is given, others keep their defaults. `network` is
+    not changed, and must keep its weights while the cut is in use. Raises `StudyError` for an unknown layer, one that
+    is not called exactly once, batch norms that need the whole batch, and networks that cannot be traced.
+    """
+    traced = traced_network(network, layer)
+    _fold(traced, layer)
+    return _parts(traced, behind(traced, call_of(traced, layer))[-1])
+
+
+def _fold(traced: fx.GraphModule, layer: str) -> None:
+    """Fold batch norms into the convolutions before them; those called `layer` stay."""
+    for node in list(traced.graph.nodes):
+        before = node.args[0] if node.args else None
+        if not (calls(traced, node, NORMS) and isinstance(before, fx.Node) and calls(traced, before, (nn.Conv2d,))):
+            continue
+        if len(before.users) > 1 or node.target == layer or times_called(traced, before) > 1:
+            continue
+        convolution: Any = traced.get_submodule(str(before.target))
+        norm: Any = traced.get_submodule(str(node.target))
+        traced.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
+        node.replace_all_uses_with(before)
+        traced.graph.erase_node(node)
+
+
+def _parts(traced: fx.GraphModule, place: fx.Node) -> Cut:
+    nodes = list(traced.graph.nodes)
+    above = descendants(place, nodes)
+    (entry,) = (node for node in nodes if node.op == "placeholder")
+    fixed = set(nodes) - descendants(entry, nodes) - {entry}  # weights, and what is computed of them alone
+    kept = [node for node in nodes if node not in above | fixed | {place} and above & node.users.keys()]
+    apart = {place}
+    for node in nodes:
+        if node in above and set(node.all_input_nodes) <= apart and _keeps_units_apart(traced, node):
+            apart.add(node)
+    readers = {node for node in above if apart & set(node.all_input_nodes)} - apart
+    written = any(_writes(traced, node) for node in apart - {place}) and any(len(node.users) > 1 for node in apart)
+    if written or not all(_mixes(traced, node) and set(node.all_input_nodes) <= apart for node in readers):
+        apart, readers = {place}, set()
+    frontier = {source for node in readers for source in node.all_input_nodes} or {place}
+
+    def steps(chosen: Callable[[fx.Node], bool]) -> tuple[fx.Node, ...]:
+        return tuple(node for node in nodes if node.op not in ("placeholder", "output") and chosen(node))
+
+    return Cut(
+        traced, place,
+        below=steps(lambda node: node not in above),
+        alike=steps(lambda node: node in above and node in apart),
+        frontier=steps(lambda node: node in frontier),
+        mixing=steps(lambda node: node in readers),
+        beyond=steps(lambda node: node in above | fixed and node not in apart | readers),
+        kept=tuple(kept),
+        last_read=fx.Interpreter(traced).user_to_last_uses,
+    )  # fmt: skip
+
+
+def _keeps_units_apart(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether what comes out at a unit's place depends on that unit alone."""
+    if node.op == "call_module" and isinstance(traced.get_submodule(str(node.target)), nn.Flatten):
+        flatten = traced.get_submodule(str(node.target))
+        return (flatten.start_dim, flatten.end_dim) == (1, -1)
+    if (node.op, node.target) in (("call_function", torch.flatten), ("call_method", "flatten")):
+        return (node.args[1:], node.kwargs) in (((1,), {}), ((), {"start_dim": 1}))
+    return is_step(traced, node, (*NORMS, *RECTIFIERS, *POOLS, *KEEPS), UNITWISE)
+
+
+def _writes(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether `node`, a step that keeps units apart, works in place: what others read then depends on the order."""
+    if node.op == "call_module":
+        return bool(getattr(traced.get_submodule(str(node.target)), "inplace", False))
+    return node.target in RECTIFYING and True in (*node.args[1:], node.kwargs.get("inplace"))
+
+
+def _mixes(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether `node` adds up what the units contribute, each by weights of its own."""
+    if calls(traced, node, (nn.Linear,)):
+        return True
+    if not calls(traced, node, (nn.Conv2d,)):
+        return False
+    convolution: Any = traced.get_submodule(str(node.target))
+    return convolution.groups == 1 and convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)

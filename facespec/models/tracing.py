@@ -1,0 +1,144 @@
+"""A network's steps as a graph (torch.fx), and where in it the units of a layer answer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional
+
+from facespec.study.errors import StudyError, did_you_mean
+
+NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm
+RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Softplus,
+              nn.Sigmoid, nn.Tanh)  # fmt: skip
+AWAKE = nn.Softplus, nn.Sigmoid  # rectifiers that give something for 0
+RECTIFYING: tuple[Callable[..., Any], ...] = torch.relu, functional.relu, functional.relu6, functional.silu
+
+
+class Untraceable(StudyError):
+    """torch.fx cannot follow the network's `forward`."""
+
+
+class _Alone(nn.Module):
+    """`network` of images alone: other arguments keep their defaults."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> Any:
+        return self.network(images)
+
+
+class _Tracer(fx.Tracer):
+    """Modules without modules inside are steps, whoever wrote them: their code may ask for shapes."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return next(m.children(), None) is None or super().is_leaf_module(m, module_qualified_name)
+
+
+def silent_place(network: nn.Module, layer: str) -> str:
+    """The module whose responses must be 0 where units of `layer` are silent: rectifier or norm behind it, or itself.
+
+    The last of them that is a module called once. What is a function, or called elsewhere too, may follow it only if it
+    gives 0 for 0; else `StudyError`, as silent units would wake there. Otherwise raises what `cut` raises.
+    """
+    traced = traced_network(network, layer)
+    *chain, node = behind(traced, call_of(traced, layer))
+    while node.op != "call_module" or times_called(traced, node) > 1:
+        if not is_step(traced, node, RECTIFIERS, RECTIFYING) or calls(traced, node, AWAKE):
+            raise StudyError(
+                f"units of layer {layer!r} cannot be silenced: {node.target!r} behind it is called more than once and "
+                "does not give 0 for 0. Give each layer a module of its own."
+            )
+        *chain, node = chain
+    return str(node.target)
+
+
+def traced_network(network: nn.Module, layer: str) -> fx.GraphModule:
+    """The steps of `network` in evaluation mode, with modules of its own that share the network's weights."""
+    modules = dict(network.named_modules())
+    if layer not in modules or not layer:
+        raise StudyError(f"this network has no layer {layer!r}: {did_you_mean(layer, filter(None, modules))}")
+    training = {module: module.training for module in network.modules()}
+    try:
+        graph = _Tracer().trace(_Alone(network.eval()))
+    except StudyError:
+        raise
+    except Exception as error:  # whatever the network's own code does with what is not a tensor
+        raise Untraceable(
+            f"{type(network).__name__} cannot be traced by torch.fx: {error}. Its forward must not branch on values; "
+            "see torch.fx's documentation on limitations of symbolic tracing."
+        ) from error
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            node.target = str(node.target).removeprefix("network.")
+    traced = fx.GraphModule(network, graph)
+    for target in {str(node.target) for node in graph.nodes if node.op == "call_module"}:
+        module = _twin(traced.get_submodule(target))
+        if isinstance(module, NORMS) and module.running_mean is None:
+            raise StudyError(
+                f"batch norm {target!r} has no running statistics: its answer to an image depends on the batch. Only "
+                "networks that see each image alone can be cut."
+            )
+        traced.set_submodule(target, module)
+    return traced
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    """`module` in evaluation mode, with the same weights; its own mode stays."""
+    twin = copy.copy(module)
+    twin._modules = {name: child and _twin(child) for name, child in module._modules.items()}
+    twin.training = False
+    return twin
+
+
+def call_of(traced: fx.GraphModule, layer: str) -> fx.Node:
+    calls = [node for node in traced.graph.nodes if node.op == "call_module" and node.target == layer]
+    if len(calls) != 1:
+        raise StudyError(
+            f"layer {layer!r} is called {len(calls)} times in a forward pass: its units must be in one place. Name a "
+            "layer that is called once, such as the convolution or the norm before it."
+        )
+    if not any(node.op == "output" for node in descendants(calls[0], list(traced.graph.nodes))):
+        raise StudyError(f"no answer of the network depends on layer {layer!r}: its lesions would change nothing.")
+    return calls[0]
+
+
+def behind(traced: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+    """`node`, and the norm and the rectifier directly behind it, as far as there are any."""
+    chain = [node]
+    for kinds, functions in ((NORMS, ()), (RECTIFIERS, RECTIFYING)):
+        (follower, *others) = [*chain[-1].users, None]
+        if follower is not None and others == [None] and is_step(traced, follower, kinds, functions):
+            chain.append(follower)
+    return chain
+
+
+def descendants(place: fx.Node, nodes: list[fx.Node]) -> set[fx.Node]:
+    above: set[fx.Node] = set()
+    for node in nodes:  # in the order in which they run
+        if any(source is place or source in above for source in node.all_input_nodes):
+            above.add(node)
+    return above
+
+
+def is_step(
+    traced: fx.GraphModule, node: fx.Node, kinds: tuple[type, ...], functions: tuple[Callable[..., Any], ...]
+) -> bool:
+    return calls(traced, node, kinds) or (node.op == "call_function" and node.target in functions)
+
+
+def calls(traced: fx.GraphModule, node: fx.Node, kinds: tuple[type, ...]) -> bool:
+    return node.op == "call_module" and isinstance(traced.get_submodule(str(node.target)), kinds)
+
+
+def times_called(traced: fx.GraphModule, node: fx.Node) -> int:
+    return sum(other.op == "call_module" and other.target == node.target for other in traced.graph.nodes)

@@ -1,0 +1,167 @@
+"""A user's own files: a network, as a function in a Python file; images and what they show, as a CSV table.
+
+::
+
+    image,split,group,object,colour
+    pictures/0001.png,train,mug 3,0,2
+    pictures/0002.png,test,mug 4,0,
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from PIL import Image
+from torch import nn
+
+from facespec.analyses.lesions import UNKNOWN, Trials
+from facespec.study.errors import StudyError, did_you_mean
+
+SPLITS = ("train", "test")
+GROUP = "group"
+CLASS = r"\d{1,9}(?:\.0*)?|"  # pandas writes integers with a decimal point where others of the column are empty
+
+
+class Labelled(NamedTuple):
+    """Trials to rank units on and to test them on; `people`: whom each test image shows, None if nobody says."""
+
+    train: Trials
+    test: Trials
+    people: pd.Series | None
+
+
+def load_network(module: str) -> nn.Module:
+    """What the function of ``FILE.py:FUNCTION`` returns, called without arguments; the file need not be importable.
+
+    Raises `StudyError` if file or function are missing or fail, or for anything but a torch module with weights.
+    """
+    file, _, function = module.rpartition(":")
+    if not file.endswith(".py") or not function:
+        raise StudyError(f"--module {module}: expected FILE.py:FUNCTION, for example networks.py:resnet.")
+    if not Path(file).is_file():
+        raise StudyError(f"--module {module}: no file {file}.")
+    name = f"facespec_own_{hashlib.sha256(str(Path(file).resolve()).encode()).hexdigest()[:16]}"
+    found: Any = importlib.util.spec_from_file_location(name, file)
+    sys.modules[name] = own = importlib.util.module_from_spec(found)  # as its dataclasses and pickles expect
+    with _blaming(file):
+        found.loader.exec_module(own)
+    if not callable(made := getattr(own, function, None)):
+        known = [word for word, value in vars(own).items() if callable(value) and not word.startswith("_")]
+        raise StudyError(
+            f"{file}: no function {function!r}: {did_you_mean(function, known) if known else 'it has none.'}"
+        )
+    with _blaming(f"{file}: {function}()"):
+        network = made()
+    if not isinstance(network, nn.Module) or next(network.parameters(), None) is None:
+        raise StudyError(f"{file}: {function}() returns {type(network).__name__}, not a torch.nn.Module with weights.")
+    return network
+
+
+@contextmanager
+def _blaming(whom: str) -> Iterator[None]:
+    """Say whose code it is that fails."""
+    try:
+        yield
+    except Exception as error:
+        raise StudyError(f"{whom} raises {type(error).__name__}: {error}") from error
+
+
+def read_labels(path: Path, *, size: int) -> Labelled:
+    """The label table `path`; its images become float (n, 3, `size`, `size`) in [0, 1] when they are asked for.
+
+    Columns: ``image``, relative to the table; ``split``, ``train`` or ``test``; if several images show one person or
+    object, ``group``, whom or what; and one per task, the class of every image (the index of its logit, from 0), empty
+    where it is not known. Raises `StudyError`, with the line, for whatever else it finds. Images are looked for, not
+    opened.
+    """
+    table = _read(path)
+    tasks = _tasks(path, table)
+    _refuse(path, table["split"], ~table["split"].isin(SPLITS), lambda word: did_you_mean(word, SPLITS))
+    classes = {task: _classes(path, table[task]) for task in tasks}
+    files = [path.parent / name for name in table["image"]]
+    absent = [not file.is_file() for file in files]
+    _refuse(path, table["image"], absent, lambda _: "no such file; paths are relative to the table.")
+    held_out, fitted = table["split"] == "test", {*itertools.compress(files, table["split"] == "train")}
+    twice = held_out & np.array([file in fitted for file in files], dtype=bool)
+    _refuse(path, table["image"], twice, lambda _: "it is among the train images too; test on images held out.")
+    rows = {split: np.flatnonzero(table["split"] == split) for split in SPLITS}
+    for split, own in rows.items():
+        if not len(own):
+            raise StudyError(f"{path}: no row is of split {split!r}; units are ranked on train, tested on test images.")
+    train, test = (
+        Trials(_reader([files[row] for row in own], size), {task: codes[own] for task, codes in classes.items()})
+        for own in rows.values()
+    )
+    if GROUP not in table:
+        return Labelled(train, test, None)
+    nobody = held_out & (table[GROUP] == "")
+    _refuse(path, table[GROUP], nobody, lambda _: "name whom or what each test image shows, or leave the column out.")
+    return Labelled(train, test, table[GROUP].iloc[rows["test"]].reset_index(drop=True))
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """All columns as text without spaces around; the index counts lines, the header being the first."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):
+        raise StudyError(
+            f"{path}: no such file. It has a row per image: image, split, and a column per task."
+        ) from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: not a readable table ({error}). Save it as CSV, with commas, in UTF-8.") from error
+    table = table.fillna("").apply(lambda column: column.str.strip()).rename(columns=str.strip)
+    table.index = pd.RangeIndex(2, len(table) + 2)
+    return table[(table != "").any(axis=1)]
+
+
+def _tasks(path: Path, table: pd.DataFrame) -> list[str]:
+    for column in ("image", "split"):
+        if column not in table:
+            raise StudyError(f"{path}: lacks column {column!r}; it has {list(table.columns)}.")
+    tasks = [column for column in table.columns if column not in ("image", "split", GROUP)]
+    if len(tasks) != 2:
+        raise StudyError(
+            f"{path}: besides image, split and group it has the columns {tasks}; needed are two, one per task."
+        )
+    return tasks
+
+
+def _classes(path: Path, column: pd.Series) -> npt.NDArray[np.int64]:
+    wrong = ~column.str.fullmatch(CLASS)
+    _refuse(path, column, wrong, lambda _: "a class is the index of its logit, an integer from 0; empty: not known.")
+    return np.array([int(word.split(".")[0]) if word else UNKNOWN for word in column], dtype=np.int64)
+
+
+def _refuse(path: Path, column: pd.Series, wrong: npt.ArrayLike, how: Callable[[str], str]) -> None:
+    """Refuse the first of the rows that are `wrong`."""
+    for line, word in column[np.asarray(wrong, dtype=bool)].items():
+        raise StudyError(f"{path}, line {line}: {column.name} is {word!r}: {how(word)}")
+
+
+def _reader(files: Sequence[Path], size: int) -> Callable[[np.ndarray], torch.Tensor]:
+    return lambda positions: torch.stack([_image(files[position], size) for position in positions])
+
+
+def _image(file: Path, size: int) -> torch.Tensor:
+    """Float (3, `size`, `size`) in [0, 1]: RGB, stretched to a square (bilinear, antialiased, by Pillow)."""
+    try:
+        with Image.open(file) as picture:
+            if picture.mode.startswith(("I", "F")):  # Pillow would cut off all that is brighter than 255
+                raise ValueError(f"mode {picture.mode}: more than 8 bits per channel")
+            pixels = np.array(picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+    except Exception as error:  # a damaged picture can raise nearly anything
+        raise StudyError(
+            f"{file}: not a readable image ({error}). Save it anew, with 8 bits per channel, or take its row out."
+        ) from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255

@@ -1,0 +1,115 @@
+"""A sweep of lesions: one network after the other, every layer, both tasks, with controls; resumes where it stopped.
+
+The sweep is cut into jobs, each of one layer and one choice of units. A finished job can be kept, and is then not done
+again; its result depends on the network, the layer, the images and the plan, and on no other job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+
+from facespec.analyses.lesions import (
+    Objective,
+    Search,
+    answered_right,
+    lesions,
+    objective,
+    ranking,
+    shuffled_objectives,
+)
+from facespec.responses.lesioned import LesionedNetwork
+from facespec.stages.package import package_digest
+from facespec.stages.sweep_jobs import Job, Subject, Sweep
+from facespec.stages.sweep_tables import Finished, Result, tables
+from facespec.study.errors import StudyError
+from facespec.study.params import Lesions
+from facespec.study.seeds import generator
+from facespec.study.storage import read_pickle, write_pickle
+
+
+def swept(sweep: Sweep, *, workers: int, report: Callable[[], None]) -> dict[str, pd.DataFrame]:
+    """The tables of a sweep, by name: ``lesion_ranking``, ``lesions``, ``dissociation``, ``segregation``.
+
+    `workers` jobs are done at a time, in threads; `report` is called after each. Networks stay on their
+    devices. Equal sweeps give equal tables, whatever the number of workers, and whichever jobs were kept.
+    """
+    jobs = sweep.jobs()
+    places = {(subject.seed, layer): LesionedNetwork(subject.network, layer)
+              for subject in sweep.subjects for layer in subject.layers}  # fmt: skip
+
+    def done(of: tuple[Subject, Job]) -> Result:
+        subject, job = of
+        result = _once(sweep, subject, job, places[subject.seed, job.layer])
+        report()
+        return result
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            results = list(pool.map(done, jobs))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # what is running ends, and is kept
+            raise
+    return tables(sweep, [Finished(*of, result) for of, result in zip(jobs, results, strict=True)])
+
+
+def _once(sweep: Sweep, subject: Subject, job: Job, place: LesionedNetwork) -> Result:
+    """The result of a job; of an earlier run, if one kept it."""
+    if sweep.kept is None:
+        return _done(sweep.plan, subject, job, place)
+    name = "-".join(str(part) for part in (subject.seed, *job) if part != "")
+    path = sweep.kept / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.pickle"  # layers bear any name
+    described = json.dumps([subject.digest, name, sweep.plan.model_dump(), package_digest()])
+    begun = hashlib.sha256(described.encode()).hexdigest()
+    try:
+        before = read_pickle(path)
+    except StudyError:
+        before = {}  # none, or one that the disk damaged: doing it again costs time, and nothing else
+    if isinstance(before, dict) and before.get("begun") == begun:
+        return dict(before["result"])
+    result = _done(sweep.plan, subject, job, place)
+    write_pickle(path, {"begun": begun, "result": result})
+    return result
+
+
+def _done(plan: Lesions, subject: Subject, job: Job, place: LesionedNetwork) -> Result:
+    """Which units are chosen (`ranking`), and which test images are answered `right`, by the `whole` network too."""
+    units = place.batch(subject.test.images(np.arange(1))).units
+    ranked = [_ranking(plan, subject, job, place, loss) for loss in _losses(plan, subject, job)]
+    orders = [own["unit"] for own in ranked] or _random_orders(plan, subject, job, units)
+    if job.condition == "ranked":
+        silent = [lesions(orders[0], [0.0, *plan.fractions]), lesions(orders[0], plan.fractions, keep=True)]
+    else:
+        silent = [lesions(order, plan.fractions) for order in orders]
+    right = answered_right(place, subject.test, np.concatenate([np.zeros((1, units), dtype=bool), *silent]))
+    return {
+        "units": units, "ranking": ranked, "whole": {task: own[0] for task, own in right.items()},
+        "right": {task: own[1:] for task, own in right.items()},
+    }  # fmt: skip
+
+
+def _losses(plan: Lesions, subject: Subject, job: Job) -> list[Objective]:
+    if job.condition == "ranked":
+        return [objective(subject.train, job.ranked_by)]
+    if job.condition == "shuffled":
+        stream = generator(plan.seed, "lesions", "classes", subject.seed, job.draw)
+        return list(shuffled_objectives(subject.train, stream))
+    return []
+
+
+def _ranking(plan: Lesions, subject: Subject, job: Job, place: LesionedNetwork, loss: Objective) -> Result:
+    search = Search(plan.group_p, plan.greedy_p, plan.images, screening=plan.mode == "screening")
+    # the same images for both tasks, so that only the question differs
+    stream = generator(plan.seed, "lesions", "images", subject.seed, job.layer, job.condition, job.draw)
+    table = ranking(place, subject.train, loss, search=search, generator=stream)
+    return {str(name): table[name].to_numpy() for name in table}
+
+
+def _random_orders(plan: Lesions, subject: Subject, job: Job, units: int) -> list[np.ndarray]:
+    stream = generator(plan.seed, "lesions", "random", subject.seed, job.layer)
+    return [stream.permutation(units) for _ in range(plan.random)]

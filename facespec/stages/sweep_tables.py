@@ -1,0 +1,152 @@
+"""The tables of a sweep of lesions, from the results of its jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from facespec.analyses.lesions import UNKNOWN, count
+from facespec.analyses.resampling import person_means
+from facespec.analyses.segregation import (
+    PeopleTested,
+    Place,
+    dissociation_rows,
+    no_drop,
+    relative_drop,
+    segregation_rows,
+)
+from facespec.stages.sweep_jobs import Job, Lesion, Subject, Sweep, labels
+from facespec.study.seeds import generator
+from facespec.study.tables_lesions import DISSOCIATION, LESION_RANKING, LESIONS, SEGREGATION
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A job and its `result`: ``ranking``, columns of a ranking for every choice of units, and ``right``."""
+
+    subject: Subject
+    job: Job
+    result: Result
+
+    def place(self, sweep: Sweep) -> dict[str, Any]:
+        """The columns that say where the lesions are."""
+        depth = self.subject.layers[self.job.layer]
+        return {"trained_on": sweep.trained_on, "source": sweep.source, "seed": self.subject.seed,
+                "layer": self.job.layer, "depth": depth}  # fmt: skip
+
+
+def tables(sweep: Sweep, finished: Sequence[Finished]) -> dict[str, pd.DataFrame]:
+    """LESION_RANKING, LESIONS, DISSOCIATION and SEGREGATION of all jobs, by name."""
+    rankings = [table for own in finished for table in _rankings(sweep, own)]
+    tested = pd.concat([_tested(sweep, own) for own in finished], ignore_index=True)
+    alone, overall = [], []
+    for layer, depth in sweep.subjects[0].layers.items():
+        place = Place(sweep.trained_on, sweep.source, layer, depth)
+        people = _People(sweep, [own for own in finished if own.job.layer == layer])
+        for fraction in sweep.plan.fractions:
+            # equal streams: the same people are drawn for all layers, fractions and conditions
+            common: dict[str, Any] = {"fraction": fraction, "resamples": sweep.plan.draws}
+            alone.append(dissociation_rows(
+                people.tested("ranked", fraction), place, **common, generator=_people_stream(sweep)
+            ))  # fmt: skip
+            for condition in ("ranked", "shuffled", "random"):
+                overall.append(segregation_rows(
+                    people.tested(condition, fraction), place, condition=condition, **common,
+                    generator=_people_stream(sweep),
+                ))  # fmt: skip
+    return {
+        "lesion_ranking": LESION_RANKING.check(pd.concat(rankings, ignore_index=True)),
+        "lesions": LESIONS.check(tested),
+        "dissociation": DISSOCIATION.check(pd.concat(alone, ignore_index=True)),
+        "segregation": SEGREGATION.check(pd.concat(overall, ignore_index=True)),
+    }
+
+
+def _people_stream(sweep: Sweep) -> np.random.Generator:
+    return generator(sweep.plan.seed, "lesions", "people")
+
+
+def _rankings(sweep: Sweep, own: Finished) -> Iterator[pd.DataFrame]:
+    """A table per choice of units; random units are not ranked."""
+    procedure = "greedy" if sweep.plan.greedy_p else "one-pass"
+    for task, table in zip(_chosen_for(sweep, own.job), own.result["ranking"], strict=True):
+        yield pd.DataFrame(table).assign(
+            **own.place(sweep), mode=sweep.plan.mode, procedure=procedure, condition=own.job.condition,
+            draw=own.job.draw, ranked_by=task,
+        )  # fmt: skip
+
+
+def _chosen_for(sweep: Sweep, job: Job) -> tuple[str, ...]:
+    if job.condition == "random":
+        return ()
+    return (job.ranked_by,) if job.ranked_by else sweep.tasks
+
+
+def _tested(sweep: Sweep, own: Finished) -> pd.DataFrame:
+    """The LESIONS rows of one job."""
+    rows = []
+    units = own.result["units"]
+    for task, classes in own.subject.test.classes.items():
+        known = classes != UNKNOWN
+        accuracy = own.result["right"][task][:, known].mean(axis=1)
+        whole, chance = own.result["whole"][task][known].mean(), _chance(classes)
+        for lesion, number in zip(labels(sweep, own.job), accuracy, strict=True):
+            silenced = count(lesion.fraction, units)
+            rows.append({
+                **own.place(sweep), **lesion._asdict(), "units": units,
+                "silenced": units - silenced if lesion.condition == "keep" else silenced, "tested_on": task,
+                "n": int(known.sum()), "chance": chance, "accuracy": number,
+                "drop": float(relative_drop(whole, number, chance)), "reason": str(no_drop(whole, chance, task)),
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _chance(classes: np.ndarray) -> float:
+    """What an answer that is always the same reaches at best: one over the classes, where all are as frequent."""
+    _, images = np.unique(classes[classes != UNKNOWN], return_counts=True)
+    return float(images.max() / images.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class _People:
+    """Accuracies of people under the lesions of one layer."""
+
+    sweep: Sweep
+    finished: Sequence[Finished]
+
+    def tested(self, condition: str, fraction: float) -> PeopleTested:
+        """Whole and lesioned at one fraction; random units serve as both choices, two draws at a time."""
+        sweep = self.sweep
+        seeds = tuple(subject.seed for subject in sweep.subjects)
+        if condition == "random":
+            pairs = [[(2 * pair, ""), (2 * pair + 1, "")] for pair in range(sweep.plan.random // 2)]
+        else:
+            draws = sweep.plan.shuffled if condition == "shuffled" else 1
+            pairs = [[(draw, task) for task in sweep.tasks] for draw in range(draws)]
+        lesioned = [[[self._accuracies[seed, Lesion(condition, draw, task, fraction)] for draw, task in pair]
+                     for pair in pairs] for seed in seeds]  # fmt: skip
+        whole = [self._accuracies[seed, Lesion("ranked", 0, sweep.tasks[0], 0.0)] for seed in seeds]
+        chance = np.array([_chance(classes) for classes in sweep.subjects[0].test.classes.values()])
+        first, second = sweep.tasks
+        return PeopleTested(np.array(whole), np.array(lesioned), chance, (first, second), seeds)
+
+    @cached_property
+    def _accuracies(self) -> dict[tuple[int, Lesion], npt.NDArray[np.float64]]:
+        """Seed and lesion -> (2 tasks, people)."""
+        found = {}
+        for own in self.finished:
+            by_task = []
+            for task, classes in own.subject.test.classes.items():
+                right = np.where(classes == UNKNOWN, np.nan, own.result["right"][task])  # (lesions, n)
+                by_task.append(person_means(right.T, self.sweep.people))  # (people, lesions)
+            for lesion, accuracy in zip(labels(self.sweep, own.job), np.stack(by_task).transpose(2, 0, 1), strict=True):
+                found[own.subject.seed, lesion] = accuracy
+        return found

@@ -1,0 +1,344 @@
+"""Whatever a user brings is looked at before any lesion, and refused with what is wrong and how to mend it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from facespec import cli
+from facespec.analyses.lesions import Trials
+from facespec.stages import own_lesions as stage
+from facespec.stages.own_files import load_network, read_labels
+from facespec.stages.own_lesions import Options, Own, default_plan, lesion_study, plan_with
+from facespec.study.errors import StudyError
+
+TABLE = """image,split,group,shape,tint
+0.png,train,a,0,0
+1.png,train,b,1,1
+2.png,test,a,2,0
+3.png,test,b,0,1
+"""
+MODULE = """
+import torch
+from torch import nn
+
+class Toy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            self.conv, self.relu = nn.Conv2d(3, 5, 1), nn.ReLU()
+            self.shape, self.tint = nn.Linear(5, 3), nn.Linear(5, 2)
+
+    def forward(self, images):
+        seen = self.relu(self.conv(images)).mean(dim=(2, 3))
+        return {"shape": self.shape(seen), "tint": self.tint(seen)}
+
+def network():
+    return Toy()
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
+    """A module, four pictures and their labels, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    Path("toy.py").write_text(MODULE)
+    Path("labels.csv").write_text(TABLE)
+    for number in range(4):
+        Image.new("RGB", (5, 3), (60 * number, 7, 90)).save(f"{number}.png")
+    return Own("toy.py:network", Path("labels.csv"), ["conv"], 4)
+
+
+def refused(own: Own, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The message of a run that must end before the first lesion."""
+    monkeypatch.setattr(stage, "swept", lambda *_, **__: pytest.fail("lesions began"))
+    with pytest.raises(StudyError) as error:
+        stage.run(own, default_plan(), to=Path("to"), device="cpu", workers=1)
+    return str(error.value)
+
+
+def changed(old: str, new: str) -> Callable[[], None]:
+    def change() -> None:
+        assert old in TABLE
+        Path("labels.csv").write_text(TABLE.replace(old, new))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        (Path("labels.csv").unlink,
+         "labels.csv: no such file. It has a row per image: image, split, and a column per task."),
+        (changed(TABLE, ""), "labels.csv: not a readable table (No columns to parse from file). Save it as CSV, with "
+         "commas, in UTF-8."),
+        (changed("image,", "file,"),
+         "labels.csv: lacks column 'image'; it has ['file', 'split', 'group', 'shape', 'tint']."),
+        (changed(",split,", ",Split,"),
+         "labels.csv: lacks column 'split'; it has ['image', 'Split', 'group', 'shape', 'tint']."),
+        (changed(",group,", ",person,"), "labels.csv: besides image, split and group it has the columns ['person', "
+         "'shape', 'tint']; needed are two, one per task."),
+        (lambda: Path("labels.csv").write_text("image,split,tint\n"),
+         "labels.csv: besides image, split and group it has the columns ['tint']; needed are two, one per task."),
+        (changed(TABLE, "image,split,group,shape,tint\n"),
+         "labels.csv: no row is of split 'train'; units are ranked on train, tested on test images."),
+        (changed("1.png,train", "1.png,tran"),
+         "labels.csv, line 3: split is 'tran': did you mean 'train'? Allowed: 'train', 'test'."),
+        (changed(",test,", ",train,"),
+         "labels.csv: no row is of split 'test'; units are ranked on train, tested on test images."),
+        (changed("a,2,0", "a,round,0"), "labels.csv, line 4: shape is 'round': a class is the index of its logit, an "
+         "integer from 0; empty: not known."),
+        (changed("b,1,1", "b,1,-1"), "labels.csv, line 3: tint is '-1': a class is the index of its logit, an integer "
+         "from 0; empty: not known."),
+        (changed("b,1,1", "b,1,0.5"), "labels.csv, line 3: tint is '0.5': a class is the index of its logit, an "
+         "integer from 0; empty: not known."),
+        (changed("2.png", "7.png"), "labels.csv, line 4: image is '7.png': no such file; paths are relative to the "
+         "table."),
+        (changed("3.png", ""), "labels.csv, line 5: image is '': no such file; paths are relative to the table."),
+        (changed("3.png", "./1.png"), "labels.csv, line 5: image is './1.png': it is among the train images too; test "
+         "on images held out."),
+        (changed("3.png,test,b", "3.png,test,"), "labels.csv, line 5: group is '': name whom or what each test image "
+         "shows, or leave the column out."),
+        (changed("b,0,1", "b,2,"), "the test images show 1 class of task 'shape'; at least 2 are needed."),
+        (changed("b,1,1", "b,1,0"), "the train images show 1 class of task 'tint'; at least 2 are needed."),
+        (changed("tint", "index"), "a task is called 'index'; allowed is any text but 'index', a column's word."),
+        (changed("a,2,0", "a,3,0"),
+         "class 3 of task 'shape' has no logit; the network gives 3, for the classes 0 to 2."),
+        (changed("tint", "taint"),
+         "the network does not answer task 'taint': did you mean 'tint'? Allowed: 'shape', 'tint'."),
+    ],
+)  # fmt: skip
+def test_a_table_that_cannot_be_used(
+    own: Own, monkeypatch: pytest.MonkeyPatch, change: Callable[[], None], message: str
+) -> None:
+    change()
+    assert refused(own, monkeypatch) == message
+
+
+def test_pictures_that_cannot_be_used(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those far behind the first: all are read before the first lesion."""
+    how = "Save it anew, with 8 bits per channel, or take its row out."
+    Path("1.png").write_bytes(Path("1.png").read_bytes()[:50])
+    assert refused(own, monkeypatch) == f"1.png: not a readable image (image file is truncated). {how}"
+    Path("1.png").write_text("no picture")
+    assert refused(own, monkeypatch) == f"1.png: not a readable image (cannot identify image file '1.png'). {how}"
+    Image.fromarray(np.full((3, 5), 40_000, dtype=np.uint16)).save("1.png")
+    told = "mode I;16: more than 8 bits per channel"
+    assert refused(own, monkeypatch) == f"1.png: not a readable image ({told}). {how}"
+
+
+@pytest.mark.parametrize(
+    "module,source,message",
+    [
+        ("toy.py", MODULE, "--module toy.py: expected FILE.py:FUNCTION, for example networks.py:resnet."),
+        ("toy.py:", MODULE, "--module toy.py:: expected FILE.py:FUNCTION, for example networks.py:resnet."),
+        ("toy:network", MODULE, "--module toy:network: expected FILE.py:FUNCTION, for example networks.py:resnet."),
+        ("tay.py:network", MODULE, "--module tay.py:network: no file tay.py."),
+        ("toy.py:netwerk", MODULE,
+         "toy.py: no function 'netwerk': did you mean 'network'? Allowed: 'Toy', 'network'."),
+        ("toy.py:network", "network = 3\n", "toy.py: no function 'network': it has none."),
+        ("toy.py:network", "def network(:\n",
+         "toy.py raises SyntaxError: invalid syntax (toy.py, line 1)"),
+        ("toy.py:network", "import notthere\n", "toy.py raises ModuleNotFoundError: No module named 'notthere'"),
+        ("toy.py:network", "def network():\n    raise OSError('no weights')\n",
+         "toy.py: network() raises OSError: no weights"),
+        ("toy.py:network", "def network():\n    return 3\n",
+         "toy.py: network() returns int, not a torch.nn.Module with weights."),
+        ("toy.py:network", "from torch import nn\n\ndef network():\n    return nn.ReLU()\n",
+         "toy.py: network() returns ReLU, not a torch.nn.Module with weights."),
+        ("toy.py:network", MODULE.replace("Linear(5, 3)", "Linear(4, 3)"), "Toy fails on torch.float32 images of shape "
+         "(2, 3, 4, 4): RuntimeError: mat1 and mat2 shapes cannot be multiplied (2x5 and 4x3)"),
+    ],
+)  # fmt: skip
+def test_a_module_that_cannot_be_used(
+    own: Own, monkeypatch: pytest.MonkeyPatch, module: str, source: str, message: str
+) -> None:
+    Path("toy.py").write_text(source)
+    told = refused(replace(own, module=module), monkeypatch)
+    assert told.replace(str(Path.cwd()) + "/", "") == message
+
+
+def test_layers_device_and_directory_that_are_not_there(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refused(replace(own, layers=["conv", "reLu"]), monkeypatch) == (
+        "this network has no layer 'reLu': did you mean 'relu'? Allowed: 'conv', 'relu', 'shape', 'tint'."
+    )
+    assert refused(replace(own, layers=["conv", "conv"]), monkeypatch) == (
+        "layers is ['conv', 'conv']: a list of different names is needed, the shallowest layer first."
+    )
+    Path("to").write_text("")
+    assert refused(own, monkeypatch) == "to: a file. Name a directory for the tables and the figure."
+    with pytest.raises(StudyError, match="unknown device 'tpu'"):
+        stage.run(own, default_plan(), to=Path("to"), device="tpu", workers=1)
+
+
+class Said(nn.Module):
+    """Answers what it is told to."""
+
+    def __init__(self, answer: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            self.layer, self.answer = nn.Linear(4, 3), answer
+
+    def forward(self, images: torch.Tensor) -> Any:
+        return self.answer(self.layer(images))
+
+
+def study(network: nn.Module, **changes: Any) -> str:
+    """The message that refuses a study of four images of four numbers."""
+    classes = {"a": np.array([0, 1, 2, 0]), "b": np.array([1, 0, 0, -1])}
+    trials = Trials(lambda positions: torch.ones(len(positions), 4), classes)
+    with pytest.raises(StudyError) as error:
+        lesion_study(network, **{"layers": ["layer"], "train": trials, "test": trials} | changes)
+    return str(error.value)
+
+
+def both(logits: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"a": logits, "b": logits}
+
+
+@pytest.mark.parametrize(
+    "answer,message",
+    [
+        (lambda x: x, "the network returns Tensor: a dict is needed, task -> logits (n, classes)."),
+        (lambda x: {"a": x}, "the network does not answer task 'b': Allowed: 'a'."),
+        (lambda x: {"a": x, "b": 3}, "the network's answer of task 'b' to 2 images is int; needed: (2, classes)."),
+        (lambda x: both(x[:, 0]), "the network's answer of task 'a' to 2 images is (2,); needed: (2, classes)."),
+        (lambda x: both(x[:1]), "the network's answer of task 'a' to 2 images is (1, 3); needed: (2, classes)."),
+        (lambda x: {"a": x, "b": x / 0},
+         "the network's logits of task 'b' are not finite. Check its weights."),
+        (lambda x: {"a": x, "b": x[:, :1]},
+         "class 1 of task 'b' has no logit; the network gives 1, for the classes 0 to 0."),
+    ],
+)  # fmt: skip
+def test_answers_that_do_not_fit(answer: Callable[[torch.Tensor], Any], message: str) -> None:
+    assert study(Said(answer)) == message
+
+
+def test_a_network_that_its_trace_does_not_follow() -> None:
+    """The first pass answers 2, and the pass that is traced 4, for ever."""
+    passes: list[int] = []
+
+    def counted(logits: torch.Tensor) -> dict[str, torch.Tensor]:
+        passes.append(1)
+        return both(0 * logits + 2.0 ** len(passes))
+
+    assert study(Said(counted)) == (
+        "cut behind 'layer', the network's logits of task 'a' are 2 off its own, of 2 at most. Its forward must not "
+        "draw random numbers, keep a state, or mix images."
+    )
+
+
+def test_what_the_python_call_refuses() -> None:
+    network = Said(both)
+    assert study(network, layers="layer") == (
+        "layers is 'layer': a list of different names is needed, the shallowest layer first."
+    )
+    assert study(network, layers=[]) == "layers is []: a list of different names is needed, the shallowest layer first."
+    other = Trials(lambda _: torch.ones(1, 4), {"b": np.array([0, 1]), "a": np.array([0, 1])})
+    assert study(network, train=other) == (
+        "train is about the tasks ('b', 'a'), test about ('a', 'b'); both need the same."
+    )
+    assert study(network, people=["x", "y", "z"]) == "people has 3 names for 4 test images; each needs one."
+    assert study(network, people=["x", None, "z", "z"]) == "people has 3 names for 4 test images; each needs one."
+    assert study(nn.ReLU()) == "ReLU has no weights: nothing in it can be lesioned."
+
+
+@pytest.mark.parametrize("wrong", [{"name": ""}, {"source": ""}, {"seed": -1}, {"workers": 0}])
+def test_options_that_no_table_could_hold(wrong: dict[str, Any]) -> None:
+    with pytest.raises(StudyError, match=r"^Options\(.*\): name and source need a letter; seed is at least 0, workers"):
+        Options(**wrong)
+
+
+@pytest.mark.parametrize(
+    "settings,message",
+    [
+        (["mode=quick"], "plan of lesions: mode: Input should be 'exact' or 'screening'"),
+        (["image=7"], "plan of lesions: unknown key 'image': did you mean 'images'? Allowed: 'group_p', 'greedy_p', "
+         "'images', 'mode', 'fractions', 'random', 'shuffled', 'draws', 'seed'."),
+        (["random=3", "images=0"], "plan of lesions: images: Input should be greater than or equal to 1\n"
+         "plan of lesions: random: Input should be a multiple of 2"),
+        (["images"], "setting 'images': expected NAME=VALUE, for example images=64 or fractions=[0.1, 0.2]."),
+        (["fractions=[0.1"], "setting 'fractions=[0.1': expected NAME=VALUE, for example images=64 or "
+         "fractions=[0.1, 0.2]."),
+    ],
+)  # fmt: skip
+def test_plans_that_are_not_allowed(settings: list[str], message: str) -> None:
+    with pytest.raises(StudyError) as error:
+        plan_with(settings)
+    assert str(error.value) == message
+
+
+def test_without_the_projects_parameters_a_plan_must_be_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(stage, "PROJECT", tmp_path)
+    with pytest.raises(StudyError) as error:
+        default_plan()
+    assert str(error.value) == (
+        f"{tmp_path / 'params.yaml'}: no such file, as the package lies outside a clone of the project. Pass a plan: "
+        "facespec.study.params.Lesions."
+    )
+
+
+def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["facespec", "lesions", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+NEEDED = "facespec: lesions of your own network need --module, --labels, --layer, --to; missing: "
+WITHOUT = ". Without any of its options, this study's joint networks are lesioned.\n"
+
+
+@pytest.mark.parametrize(
+    "words,missing",
+    [
+        ("--module a.py:b", "--labels, --layer, --to"),
+        ("--labels t.csv --layer x --to d", "--module"),
+        ("--module a.py:b --layer x --to d", "--labels"),
+        ("--module a.py:b --labels t.csv --to d", "--layer"),
+        ("--module a.py:b --labels t.csv --layer x", "--to"),
+        ("--size 9", "--module, --labels, --layer, --to"),
+        ("--mode exact", "--module, --labels, --layer, --to"),
+        ("--set images=9", "--module, --labels, --layer, --to"),
+    ],
+)
+def test_all_of_the_options_for_own_networks_or_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: str, missing: str
+) -> None:
+    assert said(capsys, monkeypatch, *words.split()) == NEEDED + missing + WITHOUT
+
+
+def test_without_them_the_study_is_meant(
+    own: Own, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert said(capsys, monkeypatch, "--workers", "1").startswith("facespec: params.yaml: no such file.")
+
+
+def test_images_are_looked_for_beside_the_table_and_opened_later(own: Own, tmp_path: Path) -> None:
+    Path("sub").mkdir()
+    Path("labels.csv").rename("sub/labels.csv")
+    with pytest.raises(StudyError, match=r"^sub/labels.csv, line 2: image is '0.png': no such file"):
+        read_labels(Path("sub/labels.csv"), size=4)
+    for picture in tmp_path.glob("*.png"):
+        picture.rename(tmp_path / "sub" / picture.name)
+    train, _, _ = read_labels(Path("sub/labels.csv"), size=4)
+    (tmp_path / "sub" / "1.png").unlink()
+    assert train.images(np.array([0])).shape == (1, 3, 4, 4)
+    with pytest.raises(StudyError, match=r"^sub/1.png: not a readable image \(\[Errno 2\]"):
+        train.images(np.array([1]))
+
+
+def test_a_file_is_loaded_anew_every_time(own: Own) -> None:
+    first = load_network("toy.py:network")
+    Path("toy.py").write_text(MODULE.replace("Conv2d(3, 5, 1)", "Conv2d(3, 5, (1, 1))"))
+    assert type(first) is not type(load_network("toy.py:network"))
