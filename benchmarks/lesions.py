@@ -113,7 +113,7 @@ def default_study(options: argparse.Namespace) -> tuple[str, FaceNetwork, Trials
     images = apply(faces.images(rows), Preset(**checkpoint.preset), None)
     classes = {task.value: class_codes(faces.labels, task)[0][rows] for task in TASKS}
     trials = Trials(lambda chosen: images[chosen], classes)
-    return f"fine-tuned weights (joint, seed 1), {len(rows):,} {faces.source}", checkpoint.network, trials
+    return f"fine-tuned weights (joint, seed 1), {faces.source}", checkpoint.network, trials
 
 
 class Place(NamedTuple):

@@ -33,7 +33,7 @@ from facespec.study.params import read_params
 from facespec.study.paths import Paths
 from facespec.study.storage import read_pickle, write_pickle, write_table
 from facespec.study.tables import ACCURACY, VERDICTS
-from facespec.study.tables_lesions import DISSOCIATION, SEGREGATION
+from facespec.study.tables_lesions import DISSOCIATION, LESIONS, SEGREGATION
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "Analysis_Reproduction"
 ACCURACIES = {"Main_figures_Reproducibility": ["1B", "1C"], "Supplementary_Figures": ["S1A", "S1B"]}
@@ -160,6 +160,7 @@ def results(explained_study: Path, project: Path, tmp_path_factory: pytest.TempP
     depth.run(paths, params, device="cpu")
     preferred.run(paths, params, device="cpu")
     lesions.run(paths, params, device="cpu", workers=1)
+    plant_drops(paths)
     plant_dissociation(paths)
     export.run(paths)
     figures.run(paths)
@@ -167,8 +168,17 @@ def results(explained_study: Path, project: Path, tmp_path_factory: pytest.TempP
     return paths.root
 
 
+def plant_drops(paths: Paths) -> None:
+    """Every curve its own; networks this tiny are hardly above chance, and have no drops to draw."""
+    lost = LESIONS.read(paths.table("lesions"))
+    slope = 0.1 * lost["depth"] + 0.01 * lost["seed"]
+    slope += 0.2 * (lost["ranked_by"] == "identity") + 0.4 * (lost["tested_on"] == "identity")
+    slope += 0.8 * (lost["condition"] == "keep")
+    write_table(paths.table("lesions"), lost.assign(drop=slope * lost["fraction"], reason=""))
+
+
 def plant_dissociation(paths: Paths) -> None:
-    """Tasks that part with depth; networks this tiny are hardly above chance, and have no drops to compare."""
+    """Tasks that part with depth."""
     alone, overall = DISSOCIATION.read(paths.table("dissociation")), SEGREGATION.read(paths.table("segregation"))
     number = 0.3 * alone["depth"] + 0.1 * (alone["quantity"] == "identity")
     write_table(paths.table("dissociation"), alone.assign(number=number + 1e-3 * (alone["resample"] + 1), reason=""))
@@ -313,6 +323,56 @@ def test_an_index_that_is_not_drawn_is_noticed(study: Paths, monkeypatch: pytest
 
     honest = figure._index
     monkeypatch.setattr(figure, "_index", lambda axes, rows, condition: honest(axes, rows.assign(number=0), condition))
+    with pytest.raises(AssertionError) as caught:
+        run("Supplementary_Figures")
+    assert "<Supplementary_Figures: lesions-draw>" in {str(entry.path) for entry in caught.traceback}
+
+
+TASKS_SWAPPED = {"expression": "identity", "identity": "expression"}
+
+
+@pytest.mark.parametrize(
+    "column, other",
+    [("tested_on", TASKS_SWAPPED), ("ranked_by", TASKS_SWAPPED), ("condition", {"ranked": "keep", "keep": "ranked"})],
+)
+def test_curves_that_change_places_are_noticed(
+    column: str, other: dict[str, str], study: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from facespec.figures import lesions as figure
+
+    honest = figure.selected
+
+    def swapped(table: pd.DataFrame, **values: str) -> pd.DataFrame:
+        wrong = {name: other.get(value, value) if name == column else value for name, value in values.items()}
+        return honest(table, **wrong).assign(**values)
+
+    monkeypatch.setattr(figure, "selected", swapped)
+    with pytest.raises(AssertionError) as caught:
+        run("Supplementary_Figures")
+    assert "<Supplementary_Figures: lesions-draw>" in {str(entry.path) for entry in caught.traceback}
+
+
+def test_curves_in_the_other_tasks_colour_are_noticed(study: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    from facespec.figures import lesions as figure
+
+    honest = figure._colours
+    monkeypatch.setattr(
+        figure, "_colours", lambda lesions: dict(zip(honest(lesions), [*honest(lesions).values()][::-1], strict=True))
+    )
+    with pytest.raises(AssertionError) as caught:
+        run("Supplementary_Figures")
+    assert "<Supplementary_Figures: lesions-draw>" in {str(entry.path) for entry in caught.traceback}
+
+
+def test_an_index_that_changes_places_with_its_control_is_noticed(
+    study: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from facespec.figures import lesions as figure
+
+    honest, other = figure._index, {"ranked": "shuffled", "shuffled": "ranked"}
+    monkeypatch.setattr(
+        figure, "_index", lambda axes, rows, condition: honest(axes, rows, other.get(condition, condition))
+    )
     with pytest.raises(AssertionError) as caught:
         run("Supplementary_Figures")
     assert "<Supplementary_Figures: lesions-draw>" in {str(entry.path) for entry in caught.traceback}

@@ -35,16 +35,28 @@ class Trials:
     """Images and what is to be answered about them.
 
     `images` makes network input, float (k, channels, h, w), of the images at some positions, int64 (k,); `classes` maps
-    each of two tasks to the class of every image, int64 (n,), which is the index of its logit; -1: not known.
+    each of two tasks to the class of every image, int64 (n,), which is the index of its logit; -1: not known. Raises
+    `StudyError` for anything else.
     """
 
     images: Callable[[np.ndarray], torch.Tensor]
     classes: Mapping[str, np.ndarray]
 
     def __post_init__(self) -> None:
-        shapes = {task: (own.dtype.kind, own.shape) for task, own in self.classes.items()}
-        if len(shapes) != 2 or any(kind != "i" or len(shape) != 1 for kind, shape in shapes.values()) or not len(self):
-            raise StudyError(f"classes {shapes}: two tasks with one integer per image are needed, for the same images.")
+        told = {task: f"{own.dtype} of shape {own.shape}" if isinstance(own, np.ndarray) else type(own).__name__
+                for task, own in self.classes.items()}  # fmt: skip
+        fit = [isinstance(own, np.ndarray) and (own.dtype.kind, own.ndim) == ("i", 1) for own in self.classes.values()]
+        if fit != [True, True] or not len(self):
+            raise StudyError(
+                f"classes are {told}: needed are two tasks, each a numpy array of integers, one per image, of the same "
+                "images."
+            )
+        for task, own in self.classes.items():
+            if (least := own.min()) < UNKNOWN:  # such as -100, which torch ignores
+                raise StudyError(
+                    f"task {task!r} has the class {least}: a class is the index of its logit, from 0; write {UNKNOWN} "
+                    "where it is not known."
+                )
 
     def __len__(self) -> int:
         first, second = map(len, self.classes.values())

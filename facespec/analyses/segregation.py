@@ -156,8 +156,8 @@ def segregation_rows(
     people, the same for all of them. `defined` is the share of bootstrap draws with a number; below `LEAST_DEFINED`
     there is no interval. People and seeds are drawn as in every call with an equal generator and as many of them. Such
     intervals are too short where few seeds differ: the bounds of 3 with one draw are the least and the largest of them,
-    which hold the truth in 3 of 4 studies where people add little. They are too long, nominal 95 % holding it in 98 or
-    99 %, where seeds or draws differ by the noise of people alone, which then counts twice [D: theory, simulated].
+    which hold the truth in at most 3 of 4 studies where people add little. They are too long, nominal 95 % holding it
+    in 98 % or more, where seeds or draws differ by the noise of people alone: it counts twice [D: theory, simulated].
     """
     seeds, draws, n_people = (tested.lesioned.shape[axis] for axis in (0, 1, 4))
     people = drawn_weights(n_people, draws=resamples, generator=generator)

@@ -2,14 +2,19 @@
 
 A lesion silences a fixed share of a convolution's units, those chosen for one task on training images
 (`study.tables_lesions`). The difference of a task is what its lesion takes from the task itself minus what it takes
-from the other task, as shares of the accuracy above chance. Three parts. *expression deepest* and *identity deepest*:
-in the deepest convolution the difference of that task is above 0; *reproduced* if the lower bound of its interval is.
-*first*: in the first convolution there is no double dissociation, as at least one of the two differences is negligible;
-*reproduced* if the upper bound of its interval is at most the margin.
+from the other task, as shares of the accuracy above chance. Two parts. *deepest*: in the deepest convolution lesions
+dissociate the tasks doubly, as both differences are above 0; *reproduced* if the lower bounds of both intervals are.
+*first*: in the first convolution they do not, as at least one of the two differences is negligible; *reproduced* if the
+upper bound of its interval is at most the margin.
+
+One difference above 0 is no dissociation: the more fragile of two tasks loses more to any lesion, to those of the
+controls as well, and its difference is above 0, that of the other task below 0. Only both together tell that the tasks
+need different units. As both must pass, neither needs a stricter level (intersection-union).
 
 Intervals are percentiles of a hierarchical bootstrap (`checks.intervals`): seeds with replacement, then one resample
-of the people, shared by those seeds and both tasks. In *first*, the difference with the lower upper bound is shown.
-Resamples in which a difference is not defined are left out. Five things to know:
+of the people, shared by those seeds and both tasks. Shown is the difference that decides: in *deepest* the one with the
+lower lower bound, in *first* the one with the lower upper bound. Resamples in which a difference is not defined are
+left out. Five things to know:
 - With three seeds the intervals are rather narrow, because percentiles of few networks are.
 - The networks were fine-tuned on other faces of the people that they are tested on.
 - The verdict is about one share of silenced units; the table holds others.
@@ -22,7 +27,8 @@ A part is *not testable on this data* if
 - the lesions of this share, seeds or layers are missing, or the networks have one convolution only;
 - the layer exists once per task, in branches: a lesion there cannot harm the other task;
 - a difference is not defined for all people, or in more than 5 % of their resamples;
-- resamples or faces differ, so that numbers are no pairs, or no number varies over resamples.
+- resamples or faces differ, so that numbers are no pairs;
+- in *deepest* one difference, in *first* neither, varies over resamples.
 
 Rule [O]; the claim comes from Dobs et al. 2022 [L]: the study has no lesions and no number to compare with.
 """
@@ -52,7 +58,7 @@ from facespec.checks.intervals import (
 from facespec.checks.verdicts import NOT_TESTABLE
 from facespec.study.tables import ALL_IMAGES, VERDICTS
 from facespec.study.tables_lesions import DISSOCIATION
-from facespec.study.vocabulary import TASKS, Network, Task
+from facespec.study.vocabulary import TASKS, Network
 
 CELL = ["trained_on", "seed", "layer", "fraction", "quantity", "resample"]
 CLAIM, DEEPEST, FIRST = "C8", "deepest", "first"
@@ -61,16 +67,10 @@ UNDEFINED = 0.05  # share of resamples that may lack a number
 
 @dataclass(frozen=True)
 class Part:
-    """What the claim says about the differences of `tasks` at one `end` of the network: ``deepest`` or ``first``."""
+    """What the claim says about the differences at one `end` of the network: ``deepest`` or ``first``."""
 
-    tasks: tuple[Task, ...]
     end: str
     fraction: float
-
-    @property
-    def name(self) -> str:
-        """As the part is called in the table."""
-        return f"{self.tasks[0]} {self.end}" if self.end == DEEPEST else self.end
 
     @property
     def units(self) -> str:
@@ -81,15 +81,10 @@ class Part:
     def statement(self) -> str:
         """What is claimed."""
         if self.end == DEEPEST:
-            (task,) = self.tasks
-            said = f"silencing {self.units}, chosen for {task}, harms {task} more than {_other(task)}"
+            said = f"silencing {self.units}, chosen for one task, harms this task more than the other, for both tasks"
         else:
             said = f"silencing {self.units} does not dissociate the tasks doubly"
         return f"{said} (after Dobs et al. 2022; published: nothing)"
-
-
-def _other(task: Task) -> Task:
-    return TASKS[1 - TASKS.index(task)]
 
 
 def judged_lesions(
@@ -104,7 +99,7 @@ def judged_lesions(
     table = DISSOCIATION.check(table)
     refuse_doubled(table, "dissociation", CELL, number="number")
     rule = Rule(level, draws, margin)
-    parts = [*(Part((task,), DEEPEST, fraction) for task in TASKS), Part(TASKS, FIRST, fraction)]
+    parts = [Part(end, fraction) for end in (DEEPEST, FIRST)]
     # a stream per part: one that cannot be tested must not shift the draws of the next
     streams = zip(parts, generator.spawn(len(parts)), strict=True)
     return VERDICTS.check(pd.DataFrame([_row(part, table, rule, stream) for part, stream in streams]))
@@ -112,20 +107,24 @@ def judged_lesions(
 
 def _row(part: Part, table: pd.DataFrame, rule: Rule, generator: np.random.Generator) -> dict[str, Any]:
     joint = chosen(table, {"trained_on": Network.JOINT.value})
-    row: dict[str, Any] = {"claim": CLAIM, "part": part.name, "statement": part.statement}
+    row: dict[str, Any] = {"claim": CLAIM, "part": part.end, "statement": part.statement}
     row |= {"source": source_of([joint], table), **dict.fromkeys(("number", "low", "high", "published"), np.nan)}
     values = _values(part, joint)
     if isinstance(values, str):
         return row | {"rule": _rule(part, rule), "verdict": NOT_TESTABLE, "reason": values}
     row["rule"] = _rule(part, rule, values.shape[1])
-    numbers = values[:, :, 0].mean(axis=1)
-    if never_varies(values):
-        reason = "no number varies over the resamples: the people are too few, or too much alike"
+    numbers, deepest = values[:, :, 0].mean(axis=1), part.end == DEEPEST
+    still = [task.value for task, own in zip(TASKS, values, strict=True) if never_varies(own[None])]
+    if len(still) >= (1 if deepest else len(TASKS)):
+        reason = (
+            f"the difference of {' and '.join(still)} does not vary over the resamples: the people are too few, or too "
+            "much alike"
+        )
         return row | {"number": float(numbers.min()), "verdict": NOT_TESTABLE, "reason": reason}
     bounds = hierarchical_bounds(values[:, :, 1:], rule, generator=generator)
-    shown = min(range(len(bounds)), key=lambda task: bounds[task][1])
+    shown = min(range(len(bounds)), key=lambda task: bounds[task][0 if deepest else 1])
     low, high = bounds[shown]
-    verdict = decided(low, high, 0.0) if part.end == DEEPEST else negligible(low, high, rule.margin)
+    verdict = decided(low, high, 0.0) if deepest else negligible(low, high, rule.margin)
     return row | {"number": float(numbers[shown]), "low": low, "high": high} | verdict
 
 
@@ -149,20 +148,20 @@ def _values(part: Part, joint: pd.DataFrame) -> np.ndarray | str:
     if own.empty:
         has = listed(f"{100 * one:g} %" for one in sorted(layer["fraction"]))
         return f"the table has no lesions of {part.units}: only of {has}"
-    cells = [chosen(own, {"quantity": task.value}) for task in part.tasks]
-    for task, cell in zip(part.tasks, cells, strict=True):
+    cells = [chosen(own, {"quantity": task.value}) for task in TASKS]
+    for task, cell in zip(TASKS, cells, strict=True):
         if missing := sorted(set(joint["seed"]) - set(cell["seed"])):
             return f"the difference of {task} in convolution {depth} of seed {listed(missing)} is missing"
-    return _defined(part, cells)
+    return _defined(cells)
 
 
-def _defined(part: Part, cells: list[pd.DataFrame]) -> np.ndarray | str:
+def _defined(cells: list[pd.DataFrame]) -> np.ndarray | str:
     """The numbers of one cell per task, without resamples that lack one; or why there are too few."""
     present = [wide(cell.fillna({"number": 0.0}), "number") for cell in cells]  # NaN: a row that is missing
     unpaired = no_pairs(present[0], present[-1], "all people")
     if unpaired:
         return unpaired
-    for task, cell in zip(part.tasks, cells, strict=True):
+    for task, cell in zip(TASKS, cells, strict=True):
         lost = cell[cell["number"].isna() & (cell["resample"] == ALL_IMAGES)].sort_values("seed")
         if len(lost):
             why = listed(lost["reason"].fillna("")) or "no reason given"
@@ -171,7 +170,7 @@ def _defined(part: Part, cells: list[pd.DataFrame]) -> np.ndarray | str:
     undefined = np.isnan(values).any(axis=(0, 1))
     if undefined[1:].mean() > UNDEFINED:
         return (
-            f"the difference of {' or '.join(part.tasks)} is not defined in {undefined.sum()} of "
+            f"the difference of {' or '.join(TASKS)} is not defined in {undefined.sum()} of "
             f"{len(undefined) - 1} resamples: more than {100 * UNDEFINED:g} %"
         )
     return values[:, :, ~undefined]
@@ -179,19 +178,15 @@ def _defined(part: Part, cells: list[pd.DataFrame]) -> np.ndarray | str:
 
 def _rule(part: Part, rule: Rule, seeds: int = 0) -> str:
     """The rule as a sentence; `seeds` is 0 where there are no seeds to count."""
-    interval = f"bound of the {100 * rule.level:g} % interval of"
     if part.end == DEEPEST:
-        (task,) = part.tasks
-        met = (
-            f"lower {interval} the drop of {task} minus that of {_other(task)}, as shares of the accuracy above "
-            f"chance, with {part.units} silenced that were chosen for {task}, is above 0"
-        )
+        bound, which, limit = "lower", "each", "above 0"
     else:
-        met = (
-            f"upper {interval} one of the two differences, of what the lesion for a task takes from this task and "
-            f"from the other, as shares of the accuracy above chance, with {part.units} silenced, is at most "
-            f"{rule.margin:g}; shown is the one that is lower"
-        )
+        bound, which, limit = "upper", "one", f"at most {rule.margin:g}"
+    met = (
+        f"{bound} bound of the {100 * rule.level:g} % interval of {which} of the two differences, of what the lesion "
+        "for a task takes from this task and from the other, as shares of the accuracy above chance, with "
+        f"{part.units} silenced, is {limit}; shown is the one whose {bound} bound is lower"
+    )
     drawn = f"{seeds} seeds" if seeds > 1 else "seeds"
     only = " (one seed: the interval covers the people only, not the spread between networks)" if seeds == 1 else ""
     return (

@@ -52,9 +52,9 @@ def figure_lesions(lesions: pd.DataFrame, segregation: pd.DataFrame) -> Figure:
     """A LESIONS and a SEGREGATION table of one network and two tasks.
 
     From top to bottom: what each task loses if the units that the first task needs most are silenced; the same for the
-    second task; what each loses if only such units are kept (left out if the table has no such rows). Columns: up to
-    `SHOWN` convolutions from the shallowest to the deepest. At the bottom the segregation index of all convolutions,
-    with its controls, a panel per fraction.
+    second task; what each loses if only such units are kept (left out if the table has no such rows); behind all of
+    them, random units. Columns: up to `SHOWN` convolutions from the shallowest to the deepest. At the bottom the
+    segregation index of all convolutions, with its controls, a panel per fraction.
 
     Raises `StudyError` if the tables hold more than one network, other than two tasks, or no index.
     """
@@ -126,8 +126,7 @@ def _curves(
             own = lesions[lesions["layer"] == layer]
             for task, colour in colours.items():
                 tested = selected(own, tested_on=task)
-                if silenced:
-                    _random(axes, selected(tested, condition="random"), colour)
+                _random(axes, selected(tested, condition="random" if silenced else "keep", ranked_by=""), colour)
                 for chosen in [silenced] if silenced else colours:
                     rows = selected(tested, condition="ranked" if silenced else "keep", ranked_by=chosen)
                     _curve(axes, rows, colour, own=chosen == task)
@@ -147,12 +146,10 @@ def _curve(axes: Axes, rows: pd.DataFrame, colour: str, *, own: bool) -> None:
     seeds = _percent(rows).pivot_table(index="fraction", columns="seed", values="drop")
     if seeds.empty:
         return
-    told = " ".join(rows.iloc[0][["condition", "ranked_by", "tested_on"]])
+    x, told = 100 * seeds.index, " ".join(rows.iloc[0][["condition", "ranked_by", "tested_on"]])
     for seed in seeds.columns if seeds.shape[1] > 1 else ():
-        axes.plot(100 * seeds.index, seeds[seed], lw=0.6, alpha=0.5, color=colour, zorder=2, gid=f"{told} seed {seed}")
-    axes.plot(
-        100 * seeds.index, seeds.mean(axis=1), color=colour, gid=told, zorder=4 if own else 3, **_line(own, colour)
-    )
+        axes.plot(x, seeds[seed], lw=0.6, alpha=0.5, color=colour, zorder=2, gid=f"{told} seed {seed}")
+    axes.plot(x, seeds.mean(axis=1), color=colour, gid=told, zorder=4 if own else 3, **_line(own, colour))
 
 
 def _line(own: bool, colour: str) -> dict[str, Any]:
@@ -164,12 +161,11 @@ def _random(axes: Axes, rows: pd.DataFrame, colour: str) -> None:
     rows = _percent(rows)
     if rows.empty:
         return
-    drops = rows.groupby("fraction")["drop"]
-    mean = drops.mean()
-    low, high = (drops.quantile(percent / 100) for percent in PERCENTILES)
+    drops, told = rows.groupby("fraction")["drop"], " ".join(rows.iloc[0][["condition", "tested_on"]])
+    low, mean, high = (drops.quantile(PERCENTILES[0] / 100), drops.mean(), drops.quantile(PERCENTILES[1] / 100))
     x = 100 * mean.index.to_numpy(float)
     axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0, zorder=1)
-    axes.plot(x, mean, ls=RANDOM, lw=0.9, color=colour, zorder=2, gid=f"random {rows['tested_on'].iloc[0]}")
+    axes.plot(x, mean, ls=RANDOM, lw=0.9, color=colour, zorder=2, gid=told)
 
 
 def _percent(rows: pd.DataFrame) -> pd.DataFrame:
@@ -211,9 +207,9 @@ def _handles(lesions: pd.DataFrame, colours: Mapping[str, str]) -> tuple[list[An
 def _indices(part: SubFigure, index: pd.DataFrame) -> None:
     """A panel per fraction: the index of every layer under each `RANKINGS`, with its interval."""
     layers, fractions = _layers(index), sorted(set(index["fraction"]))
-    counts = f"seeds: {index['seeds'].max()}, people: {index['people'].max()}"
-    part.suptitle(f"Segregation index: does silencing harm the intended task only? ({counts})", x=0.01, ha="left",
-                  fontsize=8.5)  # fmt: skip
+    counts = f"seeds: {index['seeds'].max()}, n = {index['people'].max()}"  # n: people, or what else counts as one
+    told = f"Segregation index: does silencing harm the intended task only? ({counts})"
+    part.suptitle(told, x=0.01, ha="left", fontsize=8.5)
     grid = part.subplots(1, len(fractions), sharey=True, squeeze=False)[0]
     depths = index.drop_duplicates("layer").set_index("layer")["depth"]
     for axes, fraction in zip(grid, fractions, strict=True):
@@ -232,7 +228,7 @@ def _indices(part: SubFigure, index: pd.DataFrame) -> None:
     )
     found = {str(line.get_label()): line for axes in grid for line in axes.lines if line.get_gid()}
     handles: list[Artist] = [found[ranking.label] for ranking in RANKINGS.values() if ranking.label in found]
-    handles.append(Line2D([], [], ls="none", marker="|", ms=10, mew=1.4, color=INK, label="95 %: seeds, draws, people"))
+    handles.append(Line2D([], [], ls="none", marker="|", ms=10, mew=1.4, color=INK, label="95 % interval"))
     part.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=7, columnspacing=1.2)
 
 

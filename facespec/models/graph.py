@@ -15,7 +15,9 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from facespec.models.tracing import (
+    KEEPS,
     NORMS,
+    POOLS,
     RECTIFIERS,
     RECTIFYING,
     behind,
@@ -26,14 +28,12 @@ from facespec.models.tracing import (
     times_called,
     traced_network,
 )
-from facespec.models.trunks import Dropout, FixedGrid, GlobalAverage
+from facespec.models.trunks import GlobalAverage
 from facespec.study.errors import StudyError
 
 Values = dict[fx.Node, Any]
 
-POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, GlobalAverage, FixedGrid)
-KEEPS = nn.Identity, nn.Dropout, nn.Dropout2d, Dropout
-UNITWISE: tuple[Callable[..., Any], ...] = (
+UNITWISE: tuple[Any, ...] = (
     *RECTIFYING, functional.max_pool2d, functional.avg_pool2d, functional.adaptive_avg_pool2d,
 )  # fmt: skip
 
@@ -86,6 +86,11 @@ class Cut:
                     f"step {node.name!r} below the layer gives {type(values[node]).__name__}, which steps above it "
                     "read: only tensors can be handed on. Instead of x.view(n, -1), write x.flatten(1)."
                 )
+            if values[node].shape[:1] != images.shape[:1]:
+                raise StudyError(
+                    f"step {node.name!r} below the layer gives shape {tuple(values[node].shape)} for {len(images)} "
+                    "images, which steps above it read: only what has a row per image can be handed on."
+                )
         return {node: values[node] for node in (self.place, *self.kept)}
 
     def answers(self, values: Values) -> dict[str, torch.Tensor]:
@@ -120,9 +125,11 @@ def _fold(traced: fx.GraphModule, layer: str) -> None:
         before = node.args[0] if node.args else None
         if not (calls(traced, node, NORMS) and isinstance(before, fx.Node) and calls(traced, before, (nn.Conv2d,))):
             continue
+        convolution: Any = traced.get_submodule(str(before.target))
         if len(before.users) > 1 or node.target == layer or times_called(traced, before) > 1:
             continue
-        convolution: Any = traced.get_submodule(str(before.target))
+        if convolution._forward_pre_hooks or convolution._forward_hooks:  # such as weights computed from others
+            continue
         norm: Any = traced.get_submodule(str(node.target))
         traced.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
         node.replace_all_uses_with(before)
@@ -148,6 +155,9 @@ def _parts(traced: fx.GraphModule, place: fx.Node) -> Cut:
     def steps(chosen: Callable[[fx.Node], bool]) -> tuple[fx.Node, ...]:
         return tuple(node for node in nodes if node.op not in ("placeholder", "output") and chosen(node))
 
+    last_read = fx.Interpreter(traced).user_to_last_uses
+    for node in (node for node in nodes if node not in above):  # what is still needed above stays
+        last_read[node] = [done for done in last_read.get(node, []) if done is not place and done not in kept]
     return Cut(
         traced, place,
         below=steps(lambda node: node not in above),
@@ -156,18 +166,23 @@ def _parts(traced: fx.GraphModule, place: fx.Node) -> Cut:
         mixing=steps(lambda node: node in readers),
         beyond=steps(lambda node: node in above | fixed and node not in apart | readers),
         kept=tuple(kept),
-        last_read=fx.Interpreter(traced).user_to_last_uses,
+        last_read=last_read,
     )  # fmt: skip
 
 
 def _keeps_units_apart(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether what comes out at a unit's place depends on that unit alone."""
-    if node.op == "call_module" and isinstance(traced.get_submodule(str(node.target)), nn.Flatten):
-        flatten = traced.get_submodule(str(node.target))
+    return _flattens(traced, node) or is_step(traced, node, (*NORMS, *RECTIFIERS, *POOLS, *KEEPS), UNITWISE)
+
+
+def _flattens(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether `node` makes (n, units * cells) of (n, units, ...)."""
+    if calls(traced, node, (nn.Flatten,)):
+        flatten: Any = traced.get_submodule(str(node.target))
         return (flatten.start_dim, flatten.end_dim) == (1, -1)
     if (node.op, node.target) in (("call_function", torch.flatten), ("call_method", "flatten")):
         return (node.args[1:], node.kwargs) in (((1,), {}), ((), {"start_dim": 1}))
-    return is_step(traced, node, (*NORMS, *RECTIFIERS, *POOLS, *KEEPS), UNITWISE)
+    return False
 
 
 def _writes(traced: fx.GraphModule, node: fx.Node) -> bool:
@@ -180,8 +195,15 @@ def _writes(traced: fx.GraphModule, node: fx.Node) -> bool:
 def _mixes(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether `node` adds up what the units contribute, each by weights of its own."""
     if calls(traced, node, (nn.Linear,)):
-        return True
+        return _is_flat(traced, node.all_input_nodes[0])
     if not calls(traced, node, (nn.Conv2d,)):
         return False
     convolution: Any = traced.get_submodule(str(node.target))
     return convolution.groups == 1 and convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
+
+
+def _is_flat(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the result of `node` is (n, numbers): a linear layer then reads units, and not the columns of a map."""
+    while is_step(traced, node, (*NORMS, *RECTIFIERS, *KEEPS), RECTIFYING):
+        node = node.all_input_nodes[0]
+    return _flattens(traced, node) or calls(traced, node, (nn.Linear, GlobalAverage))

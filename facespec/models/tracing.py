@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.nn import functional
 
+from facespec.models.trunks import Dropout, FixedGrid, GlobalAverage
 from facespec.study.errors import StudyError, did_you_mean
 
-NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm
+NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm  # these very classes: a subclass may do more
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Softplus,
               nn.Sigmoid, nn.Tanh)  # fmt: skip
-AWAKE = nn.Softplus, nn.Sigmoid  # rectifiers that give something for 0
-RECTIFYING: tuple[Callable[..., Any], ...] = torch.relu, functional.relu, functional.relu6, functional.silu
+POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, GlobalAverage, FixedGrid)
+KEEPS = nn.Identity, nn.Dropout, nn.Dropout2d, Dropout
+AWAKE = nn.Softplus, nn.Sigmoid, torch.sigmoid, functional.softplus, "sigmoid"  # rectifiers that give more than 0 for 0
+RECTIFYING: tuple[Any, ...] = (  # functions, and methods of tensors by name
+    torch.relu, torch.tanh, torch.sigmoid, functional.relu, functional.relu6, functional.leaky_relu, functional.elu,
+    functional.gelu, functional.silu, functional.mish, functional.hardswish, functional.softplus, "relu", "tanh",
+    "sigmoid",
+)  # fmt: skip
+OTHER_NORMS = nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.BatchNorm3d
+NORMING = functional.batch_norm, functional.group_norm, functional.instance_norm, functional.layer_norm
 
 
 class Untraceable(StudyError):
@@ -50,7 +58,7 @@ def silent_place(network: nn.Module, layer: str) -> str:
     traced = traced_network(network, layer)
     *chain, node = behind(traced, call_of(traced, layer))
     while node.op != "call_module" or times_called(traced, node) > 1:
-        if not is_step(traced, node, RECTIFIERS, RECTIFYING) or calls(traced, node, AWAKE):
+        if not is_step(traced, node, RECTIFIERS, RECTIFYING) or is_step(traced, node, AWAKE[:2], AWAKE[2:]):
             raise StudyError(
                 f"units of layer {layer!r} cannot be silenced: {node.target!r} behind it is called more than once and "
                 "does not give 0 for 0. Give each layer a module of its own."
@@ -82,20 +90,26 @@ def traced_network(network: nn.Module, layer: str) -> fx.GraphModule:
             node.target = str(node.target).removeprefix("network.")
     traced = fx.GraphModule(network, graph)
     for target in {str(node.target) for node in graph.nodes if node.op == "call_module"}:
-        module = _twin(traced.get_submodule(target))
-        if isinstance(module, NORMS) and module.running_mean is None:
+        twin: Any = _twin(target, traced.get_submodule(target))
+        if type(twin) in NORMS and twin.running_mean is None:
             raise StudyError(
                 f"batch norm {target!r} has no running statistics: its answer to an image depends on the batch. Only "
                 "networks that see each image alone can be cut."
             )
-        traced.set_submodule(target, module)
+        traced.set_submodule(target, twin)
     return traced
 
 
-def _twin(module: nn.Module) -> nn.Module:
-    """`module` in evaluation mode, with the same weights; its own mode stays."""
-    twin = copy.copy(module)
-    twin._modules = {name: child and _twin(child) for name, child in module._modules.items()}
+def _twin(name: str, module: nn.Module) -> nn.Module:
+    """`module`, called `name`, in evaluation mode, with the same weights; its own mode stays."""
+    try:
+        twin = copy.copy(module)
+    except RuntimeError as error:  # parametrized modules compute their weights, and refuse to be copied
+        raise Untraceable(
+            f"module {name!r} is parametrized and cannot be copied. Fix its weights first: "
+            "torch.nn.utils.parametrize.remove_parametrizations."
+        ) from error
+    twin._modules = {own: child and _twin(f"{name}.{own}", child) for own, child in module._modules.items()}
     twin.training = False
     return twin
 
@@ -119,7 +133,24 @@ def behind(traced: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
         (follower, *others) = [*chain[-1].users, None]
         if follower is not None and others == [None] and is_step(traced, follower, kinds, functions):
             chain.append(follower)
+    _refuse_a_norm_behind(traced, chain)
     return chain
+
+
+def _refuse_a_norm_behind(traced: fx.GraphModule, chain: list[fx.Node]) -> None:
+    """Where units meet a norm before any rectifier, and it is not part of `chain`, silent units would answer there."""
+    node = chain[-1]
+    while not is_step(traced, node, RECTIFIERS, RECTIFYING) and len(node.users) == 1:
+        (node,) = node.users
+        module = traced.get_submodule(str(node.target)) if node.op == "call_module" else None
+        named = "Norm" in type(module).__name__  # as in torchvision's FrozenBatchNorm2d
+        if named or isinstance(module, (*NORMS, *OTHER_NORMS)) or node.target in NORMING:
+            raise StudyError(
+                f"silent units of layer {chain[0].target!r} would answer behind {node.target!r}. Name that norm, or "
+                "the rectifier behind it, as the layer."
+            )
+        if not is_step(traced, node, (*POOLS, *KEEPS), ()):
+            return
 
 
 def descendants(place: fx.Node, nodes: list[fx.Node]) -> set[fx.Node]:
@@ -130,14 +161,14 @@ def descendants(place: fx.Node, nodes: list[fx.Node]) -> set[fx.Node]:
     return above
 
 
-def is_step(
-    traced: fx.GraphModule, node: fx.Node, kinds: tuple[type, ...], functions: tuple[Callable[..., Any], ...]
-) -> bool:
-    return calls(traced, node, kinds) or (node.op == "call_function" and node.target in functions)
+def is_step(traced: fx.GraphModule, node: fx.Node, kinds: tuple[type, ...], functions: tuple[Any, ...]) -> bool:
+    """Whether `node` calls a module of these `kinds`, or one of these `functions` or, by name, methods of tensors."""
+    return calls(traced, node, kinds) or (node.op in ("call_function", "call_method") and node.target in functions)
 
 
 def calls(traced: fx.GraphModule, node: fx.Node, kinds: tuple[type, ...]) -> bool:
-    return node.op == "call_module" and isinstance(traced.get_submodule(str(node.target)), kinds)
+    """Whether `node` calls a module of exactly one of these `kinds`."""
+    return node.op == "call_module" and type(traced.get_submodule(str(node.target))) in kinds
 
 
 def times_called(traced: fx.GraphModule, node: fx.Node) -> int:

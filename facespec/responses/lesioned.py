@@ -20,6 +20,7 @@ from torch.nn import functional
 from facespec.models.graph import Cut, Values, cut
 from facespec.study.errors import StudyError
 
+FLAT = nn.Linear, nn.LayerNorm  # whose units are the last dimension, and the second only if there are no others
 AT_ONCE = 1 << 22  # numbers in the largest tensor of a chunk of lesions
 
 Logits = dict[str, torch.Tensor]
@@ -61,6 +62,7 @@ class LesionedNetwork:
     def __init__(self, network: nn.Module, layer: str) -> None:
         self.layer = layer
         self.cut = cut(network, layer)
+        self._flat = isinstance(network.get_submodule(layer), FLAT)
         self._device = next(network.parameters()).device
 
     @torch.no_grad()
@@ -68,10 +70,10 @@ class LesionedNetwork:
         """All that lies below the layer, for `images` as the network takes them; once for all lesions of them."""
         values = self.cut.start(images.to(self._device))
         responses = values[self.cut.place]
-        if not isinstance(responses, torch.Tensor) or responses.ndim not in (2, 4):
+        if not isinstance(responses, torch.Tensor) or responses.ndim not in ((2,) if self._flat else (2, 4)):
             raise StudyError(
                 f"layer {self.layer!r} has responses of shape {tuple(getattr(responses, 'shape', ()))}: "
-                "(n, units, h, w) or (n, units) can be lesioned."
+                "(n, units, h, w), or (n, units) of a linear layer, can be lesioned."
             )
         one = {node: value[:1].clone() for node, value in values.items()}
         self.cut.run(self._above, one, free=False)

@@ -33,7 +33,8 @@ def lesioning(network: nn.Module, lesions: Mapping[str, torch.Tensor]) -> Iterat
         if layer not in modules or not layer:
             raise StudyError(f"this network has no layer {layer!r}: {did_you_mean(layer, filter(None, modules))}")
         _check(layer, silent)
-        places.append((modules[_place(network, layer)], _silencing(layer, silent.clone())))
+        last = isinstance(modules[layer], nn.Linear | nn.LayerNorm)  # the units of these are the last dimension
+        places.append((modules[_place(network, layer)], _silencing(layer, silent.clone(), flat=last)))
     handles = []
     try:
         for module, hook in places:
@@ -65,11 +66,12 @@ def _check(layer: str, silent: Any) -> None:
         )
 
 
-def _silencing(layer: str, silent: torch.Tensor) -> Any:
+def _silencing(layer: str, silent: torch.Tensor, *, flat: bool) -> Any:
     def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> torch.Tensor:
-        if not isinstance(output, torch.Tensor) or output.ndim < 2:
+        if not isinstance(output, torch.Tensor) or output.ndim < 2 or (flat and output.ndim > 2):
             got = f"of shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
-            raise StudyError(f"layer {layer!r} gives responses {got}: a tensor (images, units, ...) can be lesioned.")
+            wanted = "(images, units)" if flat else "(images, units, ...)"
+            raise StudyError(f"layer {layer!r} gives responses {got}: a tensor {wanted} can be lesioned.")
         n, units = output.shape[:2]
         if silent.shape not in ((units,), (n, units)):
             raise StudyError(

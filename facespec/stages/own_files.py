@@ -1,5 +1,7 @@
 """A user's own files: a network, as a function in a Python file; images and what they show, as a CSV table.
 
+And whether trials and the network's answers fit together, and a directory for what is found. A table is such as
+
 ::
 
     image,split,group,object,colour
@@ -13,8 +15,9 @@ import hashlib
 import importlib.util
 import itertools
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +30,8 @@ from torch import nn
 
 from facespec.analyses.lesions import UNKNOWN, Trials
 from facespec.study.errors import StudyError, did_you_mean
+from facespec.study.storage import only_one
+from facespec.study.tables_lesions import INDEX
 
 SPLITS = ("train", "test")
 GROUP = "group"
@@ -92,8 +97,9 @@ def read_labels(path: Path, *, size: int) -> Labelled:
     files = [path.parent / name for name in table["image"]]
     absent = [not file.is_file() for file in files]
     _refuse(path, table["image"], absent, lambda _: "no such file; paths are relative to the table.")
-    held_out, fitted = table["split"] == "test", {*itertools.compress(files, table["split"] == "train")}
-    twice = held_out & np.array([file in fitted for file in files], dtype=bool)
+    held_out, places = table["split"] == "test", [file.resolve() for file in files]  # one file has many spellings
+    fitted = {*itertools.compress(places, table["split"] == "train")}
+    twice = held_out & np.array([place in fitted for place in places], dtype=bool)
     _refuse(path, table["image"], twice, lambda _: "it is among the train images too; test on images held out.")
     rows = {split: np.flatnonzero(table["split"] == split) for split in SPLITS}
     for split, own in rows.items():
@@ -113,16 +119,21 @@ def read_labels(path: Path, *, size: int) -> Labelled:
 def _read(path: Path) -> pd.DataFrame:
     """All columns as text without spaces around; the index counts lines, the header being the first."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig")
+        table = pd.read_csv(  # the header as a row, lest doubled names be changed
+            path, header=None, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig"
+        )
     except (FileNotFoundError, IsADirectoryError):
         raise StudyError(
             f"{path}: no such file. It has a row per image: image, split, and a column per task."
         ) from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise StudyError(f"{path}: not a readable table ({error}). Save it as CSV, with commas, in UTF-8.") from error
-    table = table.fillna("").apply(lambda column: column.str.strip()).rename(columns=str.strip)
-    table.index = pd.RangeIndex(2, len(table) + 2)
-    return table[(table != "").any(axis=1)]
+    table = table.fillna("").apply(lambda column: column.str.strip())
+    table.index = pd.RangeIndex(1, len(table) + 1)
+    header, table = table.iloc[0], table.iloc[1:]
+    for name in header[header.duplicated()]:
+        raise StudyError(f"{path}: several columns are called {name!r}. Give each a name of its own.")
+    return table.set_axis(header.to_list(), axis="columns")[(table != "").any(axis=1)]
 
 
 def _tasks(path: Path, table: pd.DataFrame) -> list[str]:
@@ -165,3 +176,54 @@ def _image(file: Path, size: int) -> torch.Tensor:
             f"{file}: not a readable image ({error}). Save it anew, with 8 bits per channel, or take its row out."
         ) from error
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
+def check_trials(train: Trials, test: Trials) -> None:
+    """Refuse trials that cannot be compared, or of which nothing can be learnt."""
+    if train.tasks != test.tasks:
+        raise StudyError(f"train is about the tasks {train.tasks}, test about {test.tasks}; both need the same.")
+    for task in test.tasks:
+        if not isinstance(task, str) or task in ("", INDEX):
+            raise StudyError(f"a task is called {task!r}; allowed is any text but {INDEX!r}, a column's word.")
+        for split, trials in (("train", train), ("test", test)):
+            known = np.unique(trials.classes[task][trials.classes[task] != UNKNOWN])
+            if len(known) < 2:
+                raise StudyError(f"the {split} images show {len(known)} class of task {task!r}; at least 2 are needed.")
+
+
+def check_answers(answers: Any, train: Trials, test: Trials, *, n: int) -> None:
+    """Refuse what a network answers to `n` images, unless these are logits for the classes of both tasks."""
+    if not isinstance(answers, dict):
+        raise StudyError(
+            f"the network returns {type(answers).__name__}: a dict is needed, task -> logits (n, classes)."
+        )
+    for task in test.tasks:
+        if task not in answers:
+            raise StudyError(f"the network does not answer task {task!r}: {did_you_mean(task, map(str, answers))}")
+        logits = answers[task]
+        if not isinstance(logits, torch.Tensor) or logits.shape[:1] != (n,) or logits.ndim != 2:
+            what = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+            raise StudyError(f"the network's answer of task {task!r} to {n} images is {what}; needed: ({n}, classes).")
+        if not logits.isfinite().all():
+            raise StudyError(f"the network's logits of task {task!r} are not finite. Check its weights.")
+        most = max(int(trials.classes[task].max()) for trials in (train, test))
+        if most >= logits.shape[1]:
+            raise StudyError(
+                f"class {most} of task {task!r} has no logit; the network gives {logits.shape[1]}, "
+                f"for the classes 0 to {logits.shape[1] - 1}."
+            )
+
+
+@contextmanager
+def alone_in(to: Path) -> Iterator[None]:
+    """Hold the directory `to`; if it cannot be written, `StudyError` now, and not after the first lesions."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(only_one(to))
+            if to.exists():
+                tempfile.TemporaryFile(dir=to).close()
+        except OSError as error:
+            raise StudyError(
+                f"{to}: cannot be written ({error}). Name a directory that you may write to, in another such one."
+            ) from error
+        yield

@@ -23,22 +23,22 @@ import torch
 import yaml
 from pydantic import ValidationError
 from torch import nn
+from torch.nn import functional
 
-from facespec.analyses.lesions import UNKNOWN, Trials
+from facespec.analyses.lesions import Trials
 from facespec.figures.lesions import figure_lesions
 from facespec.figures.style import save
 from facespec.models import checkpoints
 from facespec.models.device import borrowed, deterministic, pick
 from facespec.responses.lesioned import LesionedNetwork
 from facespec.stages.init import PROJECT
-from facespec.stages.own_files import load_network, read_labels
+from facespec.stages.own_files import alone_in, check_answers, check_trials, load_network, read_labels
 from facespec.stages.progress import progress_bar
 from facespec.stages.sweep import swept
 from facespec.stages.sweep_jobs import Subject, Sweep
-from facespec.study.errors import StudyError, did_you_mean
+from facespec.study.errors import StudyError
 from facespec.study.params import Lesions, read_params
-from facespec.study.storage import only_one, write_table
-from facespec.study.tables_lesions import INDEX
+from facespec.study.storage import write_table
 
 FEW = 2  # images that a network is tried on
 ALIKE = 1e-3  # of the largest logit: batch norms folded into convolutions move the last bits, not more [O]
@@ -120,7 +120,7 @@ def lesion_study(
     """
     plan = options.plan or default_plan()
     _check_layers(layers)
-    _check_trials(train, test)
+    check_trials(train, test)
     shown = pd.Series(range(len(test)) if people is None else people).reset_index(drop=True)
     if len(shown) != len(test) or shown.isna().any():
         raise StudyError(f"people has {shown.count()} names for {len(test)} test images; each needs one.")
@@ -142,18 +142,6 @@ def _check_layers(layers: Sequence[str]) -> None:
         raise StudyError(f"layers is {layers!r}: a list of different names is needed, the shallowest layer first.")
 
 
-def _check_trials(train: Trials, test: Trials) -> None:
-    if train.tasks != test.tasks:
-        raise StudyError(f"train is about the tasks {train.tasks}, test about {test.tasks}; both need the same.")
-    for task in test.tasks:
-        if not isinstance(task, str) or task in ("", INDEX):
-            raise StudyError(f"a task is called {task!r}; allowed is any text but {INDEX!r}, a column's word.")
-        for split, trials in (("train", train), ("test", test)):
-            known = np.unique(trials.classes[task][trials.classes[task] != UNKNOWN])
-            if len(known) < 2:
-                raise StudyError(f"the {split} images show {len(known)} class of task {task!r}; at least 2 are needed.")
-
-
 def _tried(network: nn.Module, layers: Sequence[str], train: Trials, test: Trials) -> dict[str, torch.Tensor]:
     """What `network` answers to a few images; refused if that does not fit the trials, or the cuts answer otherwise."""
     images = test.images(np.arange(min(FEW, len(test))))
@@ -165,41 +153,45 @@ def _tried(network: nn.Module, layers: Sequence[str], train: Trials, test: Trial
             f"{type(network).__name__} fails on {images.dtype} images of shape {tuple(images.shape)}: "
             f"{type(error).__name__}: {error}"
         ) from error
-    _check_answers(answers, train, test, n=len(images))
+    check_answers(answers, train, test, n=len(images))
     for layer in layers:
-        place = LesionedNetwork(network, layer)
-        batch = place.batch(images)
-        for _, logits in place.answers(batch, torch.zeros((2, batch.units), dtype=torch.bool)):
-            for task in test.tasks:
-                apart, largest = (logits[task] - answers[task]).abs().max(), answers[task].abs().max()
-                if not apart <= ALIKE * largest:
-                    raise StudyError(
-                        f"cut behind {layer!r}, the network's logits of task {task!r} are {apart:.2g} off its own, of "
-                        f"{largest:.2g} at most. Its forward must not draw random numbers, keep a state, or mix images."
-                    )
+        try:
+            cut, single = _lesioned(network, layer, images)
+        except StudyError:
+            raise
+        except Exception as error:  # of steps that this network takes otherwise than others
+            raise StudyError(
+                f"layer {layer!r} cannot be lesioned: {type(error).__name__}: {error}. Name another layer, or build "
+                "what follows it of plain modules."
+            ) from error
+        for task in test.tasks:
+            logits = f"cut behind {layer!r}, the network's logits of task {task!r}"
+            _check_alike(logits, cut[task][0], answers[task])
+            _check_alike(f"{logits} without one unit", single[task], cut[task][1:3])
     return {task: answers[task] for task in test.tasks}
 
 
-def _check_answers(answers: Any, train: Trials, test: Trials, *, n: int) -> None:
-    if not isinstance(answers, dict):
+def _lesioned(network: nn.Module, layer: str, images: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+    """Logits (k, n, classes) without any lesion, the first unit, the last, and all; and again of these two lesions.
+
+    All at once, so that images or lesions that influence each other show; the two also as the ranking computes them.
+    """
+    place = LesionedNetwork(network, layer)
+    batch = place.batch(images)
+    none, ends = torch.zeros(batch.units, dtype=torch.bool), torch.tensor([0, batch.units - 1])
+    lesions = torch.stack([none, *functional.one_hot(ends, batch.units).bool(), ~none])
+    ways = place.answers(batch, lesions), place.singles(batch, none, ends)
+    parts = [[logits for _, logits in way] for way in ways]
+    return [{task: torch.cat([logits[task] for logits in way]) for task in way[0]} for way in parts]
+
+
+def _check_alike(logits: str, one: torch.Tensor, other: torch.Tensor) -> None:
+    apart, largest = (one - other).abs().max(), other.abs().max()
+    if not apart <= ALIKE * largest:
         raise StudyError(
-            f"the network returns {type(answers).__name__}: a dict is needed, task -> logits (n, classes)."
+            f"{logits} are {apart:.2g} off, of {largest:.2g} at most. Its forward must not draw random numbers, keep a "
+            "state, or mix images."
         )
-    for task in test.tasks:
-        if task not in answers:
-            raise StudyError(f"the network does not answer task {task!r}: {did_you_mean(task, map(str, answers))}")
-        logits = answers[task]
-        if not isinstance(logits, torch.Tensor) or logits.shape[:1] != (n,) or logits.ndim != 2:
-            what = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-            raise StudyError(f"the network's answer of task {task!r} to {n} images is {what}; needed: ({n}, classes).")
-        if not logits.isfinite().all():
-            raise StudyError(f"the network's logits of task {task!r} are not finite. Check its weights.")
-        most = max(int(trials.classes[task].max()) for trials in (train, test))
-        if most >= logits.shape[1]:
-            raise StudyError(
-                f"class {most} of task {task!r} has no logit; the network gives {logits.shape[1]}, "
-                f"for the classes 0 to {logits.shape[1] - 1}."
-            )
 
 
 def _digest(network: nn.Module, answers: dict[str, torch.Tensor], everything: Sequence[Trials]) -> str:
@@ -228,8 +220,9 @@ class Own:
 def run(own: Own, plan: Lesions, *, to: Path, device: str, workers: int) -> None:
     """Write tables and figure to the directory `to`; other files in it stay.
 
-    What a killed run has finished is in ``to/.unfinished`` and is not done again, if network, images, labels, plan and
-    facespec are the same. Raises `StudyError` before any lesion for what cannot be used.
+    What a killed run has finished is in ``to/.unfinished`` and is not done again, if network, images, labels, plan (but
+    for `draws`), facespec, torch and the kind of device are the same. Raises `StudyError` before any lesion for what
+    cannot be used.
     """
     where, kept = pick(device), to / ".unfinished"
     if to.exists() and not to.is_dir():
@@ -238,7 +231,7 @@ def run(own: Own, plan: Lesions, *, to: Path, device: str, workers: int) -> None
     network = load_network(own.module)
     name = Path(own.module.rpartition(":")[0]).stem
     options = Options(plan, name=name, source=own.labels.name, workers=workers, kept=kept)
-    with only_one(to), borrowed(network, where, training=False):
+    with alone_in(to), borrowed(network, where, training=False):
         tables = lesion_study(network, own.layers, **labelled._asdict(), options=options)
         figure = figure_lesions(tables["lesions"], tables["segregation"])  # drawn before the first file is written
         for table, rows in tables.items():

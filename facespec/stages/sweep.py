@@ -7,12 +7,14 @@ again; its result depends on the network, the layer, the images and the plan, an
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
+import torch
 
 from facespec.analyses.lesions import (
     Objective,
@@ -36,35 +38,38 @@ from facespec.study.storage import read_pickle, write_pickle
 def swept(sweep: Sweep, *, workers: int, report: Callable[[], None]) -> dict[str, pd.DataFrame]:
     """The tables of a sweep, by name: ``lesion_ranking``, ``lesions``, ``dissociation``, ``segregation``.
 
-    `workers` jobs are done at a time, in threads; `report` is called after each. Networks stay on their
+    `workers` jobs of a layer are done at a time, in threads; `report` is called after each. Networks stay on their
     devices. Equal sweeps give equal tables, whatever the number of workers, and whichever jobs were kept.
     """
-    jobs = sweep.jobs()
-    places = {(subject.seed, layer): LesionedNetwork(subject.network, layer)
-              for subject in sweep.subjects for layer in subject.layers}  # fmt: skip
+    code = package_digest()
+    finished: list[Finished] = []
+    threads = torch.get_num_threads()  # which a new thread would not take over by itself
+    for (subject, layer), jobs in itertools.groupby(sweep.jobs(), key=lambda of: (of[0], of[1].layer)):
+        place = LesionedNetwork(subject.network, layer)  # a layer at a time: each has its own copy of folded weights
 
-    def done(of: tuple[Subject, Job]) -> Result:
-        subject, job = of
-        result = _once(sweep, subject, job, places[subject.seed, job.layer])
-        report()
-        return result
+        def done(job: Job, subject: Subject = subject, place: LesionedNetwork = place) -> Finished:
+            result = _once(sweep, subject, job, place, code=code)
+            report()
+            return Finished(subject, job, result)
 
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            results = list(pool.map(done, jobs))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # what is running ends, and is kept
-            raise
-    return tables(sweep, [Finished(*of, result) for of, result in zip(jobs, results, strict=True)])
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+            try:
+                finished += pool.map(done, [job for _, job in jobs])
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # what is running ends, and is kept
+                raise
+    return tables(sweep, finished)
 
 
-def _once(sweep: Sweep, subject: Subject, job: Job, place: LesionedNetwork) -> Result:
+def _once(sweep: Sweep, subject: Subject, job: Job, place: LesionedNetwork, *, code: str) -> Result:
     """The result of a job; of an earlier run, if one kept it."""
     if sweep.kept is None:
         return _done(sweep.plan, subject, job, place)
     name = "-".join(str(part) for part in (subject.seed, *job) if part != "")
     path = sweep.kept / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.pickle"  # layers bear any name
-    described = json.dumps([subject.digest, name, sweep.plan.model_dump(), package_digest()])
+    plan = sweep.plan.model_dump(exclude={"draws"})  # of people, which come after
+    device = next(subject.network.parameters()).device.type
+    described = json.dumps([subject.digest, name, plan, code, torch.__version__, device])
     begun = hashlib.sha256(described.encode()).hexdigest()
     try:
         before = read_pickle(path)
@@ -82,11 +87,11 @@ def _done(plan: Lesions, subject: Subject, job: Job, place: LesionedNetwork) -> 
     units = place.batch(subject.test.images(np.arange(1))).units
     ranked = [_ranking(plan, subject, job, place, loss) for loss in _losses(plan, subject, job)]
     orders = [own["unit"] for own in ranked] or _random_orders(plan, subject, job, units)
-    if job.condition == "ranked":
-        silent = [lesions(orders[0], [0.0, *plan.fractions]), lesions(orders[0], plan.fractions, keep=True)]
-    else:
-        silent = [lesions(order, plan.fractions) for order in orders]
-    right = answered_right(place, subject.test, np.concatenate([np.zeros((1, units), dtype=bool), *silent]))
+    silent = [lesions(order, plan.fractions) for order in orders]
+    if job.condition != "shuffled":
+        silent += [lesions(order, plan.fractions, keep=True) for order in orders]
+    nothing = np.zeros((2 if job.condition == "ranked" else 1, units), dtype=bool)
+    right = answered_right(place, subject.test, np.concatenate([nothing, *silent]))
     return {
         "units": units, "ranking": ranked, "whole": {task: own[0] for task, own in right.items()},
         "right": {task: own[1:] for task, own in right.items()},

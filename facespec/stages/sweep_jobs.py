@@ -16,7 +16,10 @@ from facespec.study.params import Lesions
 
 
 class Job(NamedTuple):
-    """One choice of units of a layer. `ranked_by`: the task; empty where units of both tasks are chosen, or any."""
+    """One choice of units of a layer. `ranked_by`: the task; empty where units of both tasks are chosen, or any.
+
+    Chosen units are silenced; but "ranked" and "random" ones are also kept, all others being silenced.
+    """
 
     layer: str
     condition: str
@@ -95,4 +98,9 @@ def labels(sweep: Sweep, job: Job) -> list[Lesion]:
     if job.condition == "shuffled":
         tasks = sweep.tasks
         return [Lesion("shuffled", job.draw, task, fraction) for task in tasks for fraction in fractions]
-    return [Lesion("random", draw, "", fraction) for draw in range(sweep.plan.random) for fraction in fractions]
+    return [
+        Lesion(condition, draw, "", fraction)
+        for condition in ("random", "keep")
+        for draw in range(sweep.plan.random)
+        for fraction in fractions
+    ]

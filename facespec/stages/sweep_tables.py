@@ -115,6 +115,13 @@ def _chance(classes: np.ndarray) -> float:
     return float(images.max() / images.sum())
 
 
+def _people_chance(classes: np.ndarray, people: pd.Series) -> float:
+    """The same where people count alike: the mean over them of their share of the class that is best to say."""
+    known = classes != UNKNOWN
+    said = classes[known][:, None] == np.unique(classes[known])  # right, image by image, if always this class is said
+    return float(person_means(said.astype(np.float64), people[known].reset_index(drop=True)).mean(axis=0).max())
+
+
 @dataclass(frozen=True, eq=False)
 class _People:
     """Accuracies of people under the lesions of one layer."""
@@ -134,7 +141,8 @@ class _People:
         lesioned = [[[self._accuracies[seed, Lesion(condition, draw, task, fraction)] for draw, task in pair]
                      for pair in pairs] for seed in seeds]  # fmt: skip
         whole = [self._accuracies[seed, Lesion("ranked", 0, sweep.tasks[0], 0.0)] for seed in seeds]
-        chance = np.array([_chance(classes) for classes in sweep.subjects[0].test.classes.values()])
+        test = sweep.subjects[0].test
+        chance = np.array([_people_chance(classes, sweep.people) for classes in test.classes.values()])
         first, second = sweep.tasks
         return PeopleTested(np.array(whole), np.array(lesioned), chance, (first, second), seeds)
 

@@ -10,7 +10,7 @@ from facespec.study.schema import Column, Schema
 from facespec.study.tables import ALL_IMAGES
 
 # Which units are silenced. "ranked": those whose silence raises the loss of a task most; "keep": all but those;
-# "shuffled": as "ranked", by a mixture of both tasks' classes; "random": any.
+# "shuffled": as "ranked", by a mixture of both tasks' classes; "random": any. "keep" without `ranked_by`: all but any.
 CONDITIONS = ("ranked", "keep", "shuffled", "random")
 MODES = ("exact", "screening")
 
@@ -24,7 +24,7 @@ _PLACE = {
 _SILENCED = {
     "condition": Column("text", CONDITIONS),
     "draw": Column("integer", low=0),  # of the condition's random choices; 0 where nothing is drawn
-    "ranked_by": Column("text", optional=True),  # a task; empty for "random"; for "shuffled", whose place it takes
+    "ranked_by": Column("text", optional=True),  # a task; empty for any units; for "shuffled", whose place it takes
 }
 
 # The order in which units are silenced, a row per unit; `rank` 0 goes first. `round`: of the greedy search; `increase`:
@@ -45,7 +45,7 @@ LESION_RANKING = Schema(
     },
 )
 
-# Accuracy of a lesioned network on `n` test images. `fraction`: asked for; `silenced`: units, of `units`. `drop`: lost
+# Accuracy of a lesioned network on `n` test images. `fraction`: of chosen units; `silenced`: of `units`. `drop`: lost
 # share of the accuracy above chance, (whole - lesioned) / (whole - chance); negative where the lesion helps; NaN, with
 # a reason, where the whole network is not above chance.
 LESIONS = Schema(

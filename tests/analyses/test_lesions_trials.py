@@ -28,22 +28,44 @@ def about(**classes: np.ndarray | list[int]) -> Trials:
     return Trials(lambda rows: torch.zeros(len(rows), 1, 1, 1), {task: np.array(own) for task, own in classes.items()})
 
 
+NEEDED = ": needed are two tasks, each a numpy array of integers, one per image, of the same images."
+
+
 @pytest.mark.parametrize(
     ("classes", "shapes"),
     [
-        ({"one": [1, 2]}, "{'one': ('i', (2,))}"),
-        ({"a": [1], "b": [2], "c": [3]}, "{'a': ('i', (1,)), 'b': ('i', (1,)), 'c': ('i', (1,))}"),
-        ({"a": [1, 2], "b": [1, 2, 3]}, "{'a': ('i', (2,)), 'b': ('i', (3,))}"),
-        ({"a": [1, 2], "b": [0.5, 1]}, "{'a': ('i', (2,)), 'b': ('f', (2,))}"),
-        ({"a": [[1, 2]], "b": [[1, 2]]}, "{'a': ('i', (1, 2)), 'b': ('i', (1, 2))}"),
-        ({"a": np.zeros(0, int), "b": np.zeros(0, int)}, "{'a': ('i', (0,)), 'b': ('i', (0,))}"),
+        ({"one": [1, 2]}, "'one': 'int64 of shape (2,)'"),
+        ({"a": [1], "b": [2], "c": [3]},
+         "'a': 'int64 of shape (1,)', 'b': 'int64 of shape (1,)', 'c': 'int64 of shape (1,)'"),
+        ({"a": [1, 2], "b": [1, 2, 3]}, "'a': 'int64 of shape (2,)', 'b': 'int64 of shape (3,)'"),
+        ({"a": [1, 2], "b": [0.5, 1]}, "'a': 'int64 of shape (2,)', 'b': 'float64 of shape (2,)'"),
+        ({"a": [[1, 2]], "b": [[1, 2]]}, "'a': 'int64 of shape (1, 2)', 'b': 'int64 of shape (1, 2)'"),
+        ({"a": np.zeros(0, int), "b": np.zeros(0, int)}, "'a': 'int64 of shape (0,)', 'b': 'int64 of shape (0,)'"),
     ],
-)
+)  # fmt: skip
 def test_refused_trials(classes: dict[str, list[int]], shapes: str) -> None:
     with pytest.raises(StudyError) as caught:
         about(**classes)
-    assert (
-        str(caught.value) == f"classes {shapes}: two tasks with one integer per image are needed, for the same images."
+    assert str(caught.value) == f"classes are {{{shapes}}}{NEEDED}"
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [([0, 1], "list"), (torch.tensor([0, 1]), "Tensor"), (np.array(1), "int64 of shape ()")],
+)
+def test_classes_are_arrays(own: object, told: str) -> None:
+    with pytest.raises(StudyError) as caught:
+        Trials(lambda rows: torch.zeros(len(rows), 1), {"a": np.array([0, 1]), "b": own})  # type: ignore[dict-item]
+    assert str(caught.value) == f"classes are {{'a': 'int64 of shape (2,)', 'b': '{told}'}}{NEEDED}"
+
+
+@pytest.mark.parametrize("label", [-2, -100])
+def test_of_the_labels_below_0_only_one_is_known(label: int) -> None:
+    """torch ignores -100, and counting it as a class would rank units by nothing."""
+    with pytest.raises(StudyError) as caught:
+        about(a=[-1, 1, 0], b=[0, label, -1])
+    assert str(caught.value) == (
+        f"task 'b' has the class {label}: a class is the index of its logit, from 0; write -1 where it is not known."
     )
 
 

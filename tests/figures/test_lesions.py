@@ -37,7 +37,10 @@ def drop(condition: str, by: int, on: int, *, depth: int, seed: int, fraction: f
 
 
 def lesions(tasks: Sequence[str] = TASKS, *, seeds: Sequence[int] = SEEDS, depths: int = 2) -> pd.DataFrame:
-    """Fraction 0 under "ranked" only; random drops are 0.00, 0.01, ... over all draws and seeds, lower for task 1."""
+    """Fraction 0 under "ranked" only; random drops are 0.00, 0.01, ... over all draws and seeds, lower for task 1.
+
+    Those of units kept at random are 0.02 higher.
+    """
     rows = []
     for depth, seed, fraction, on in product(range(1, depths + 1), seeds, FRACTIONS, range(2)):
         place = {"trained_on": "joint", "source": "painted faces", "seed": seed, "layer": f"trunk.relu{depth}",
@@ -49,7 +52,8 @@ def lesions(tasks: Sequence[str] = TASKS, *, seeds: Sequence[int] = SEEDS, depth
                  for condition in conditions for by in range(2)]  # fmt: skip
         for draw in range(DRAWS if fraction else 0):
             value = (draw * len(seeds) + seeds.index(seed)) / 100 - 0.1 * on
-            rows.append(place | {"condition": "random", "draw": draw, "ranked_by": "", "drop": value})
+            rows += [place | {"condition": condition, "draw": draw, "ranked_by": "", "drop": value + more}
+                     for condition, more in (("random", 0.0), ("keep", 0.02))]  # fmt: skip
     return LESIONS.check(pd.DataFrame(rows).sample(frac=1, random_state=3, ignore_index=True).sort_values(
         "tested_on", key=lambda names: names.map(list(tasks).index), kind="stable", ignore_index=True))  # fmt: skip
 
@@ -104,7 +108,7 @@ def test_panels_hold_these_curves_and_no_others() -> None:
         (
             {"ranked expression expression", "ranked expression identity", "random expression", "random identity"},
             {"ranked identity expression", "ranked identity identity", "random expression", "random identity"},
-            {f"keep {by} {on}" for by in TASKS for on in TASKS},
+            {f"keep {by} {on}" for by in TASKS for on in TASKS} | {"keep expression", "keep identity"},
         ),
         strict=True,
     ):
@@ -115,9 +119,10 @@ def test_panels_hold_these_curves_and_no_others() -> None:
 def test_tasks_have_their_colours_and_units_of_the_tested_task_stand_out() -> None:
     for axes in (axes for row in grid(usual()) for axes in row):
         for name, line in curves(axes).items():
-            condition, *words = name.split()
-            assert to_rgb(line.get_color()) == to_rgb(LOOKS[words[0 if condition == "random" else 1]].colour)
-            if condition != "random" and "seed" not in words:
+            words = name.split(" seed ")[0].split()[1:]  # [chosen for,] tested on
+            assert to_rgb(line.get_color()) == to_rgb(LOOKS[words[-1]].colour)
+            assert (line.get_linestyle() == "--") == (len(words) == 1)
+            if len(words) == 2 and "seed" not in name:
                 own = words[0] == words[1]
                 assert (line.get_linewidth(), line.get_zorder()) == ((1.9, 4) if own else (1.0, 3))
                 assert to_rgb(line.get_markerfacecolor()) == to_rgb(line.get_color() if own else "white")
@@ -125,10 +130,11 @@ def test_tasks_have_their_colours_and_units_of_the_tested_task_stand_out() -> No
 
 def test_random_units_have_mean_and_middle_95_percent_over_draws_and_seeds() -> None:
     """82 drops, 0.00 to 0.81: the 2.5th percentile lies 0.025 x 81 = 2.025 steps above the lowest."""
-    for axes in (axes for row in grid(usual())[:2] for axes in row):
+    for axes, kept in ((axes, row) for row, panels in enumerate(grid(usual())) for axes in panels):
         assert len(axes.collections) == 2
-        for band, task, shift in zip(axes.collections, ("expression", "identity"), (-10, 0), strict=True):
-            line = curves(axes)[f"random {task}"]
+        condition, more = ("keep", 2) if kept == 2 else ("random", 0)
+        for band, task, shift in zip(axes.collections, ("expression", "identity"), (more - 10, more), strict=True):
+            line = curves(axes)[f"{condition} {task}"]
             np.testing.assert_allclose(line.get_xdata(), [10, 25])
             np.testing.assert_allclose(line.get_ydata(), [40.5 + shift] * 2)
             assert line.get_linestyle() == "--"
@@ -137,7 +143,6 @@ def test_random_units_have_mean_and_middle_95_percent_over_draws_and_seeds() -> 
                 (x, y + shift) for x in (10, 25) for y in (2.025, 78.975)
             }
             assert to_rgb(band.get_facecolor()[0][:3]) == to_rgb(LOOKS[task].colour)
-    assert not any(axes.collections for axes in grid(usual())[2])
 
 
 def test_headings_labels_and_legend_explain_the_figure() -> None:
@@ -204,6 +209,12 @@ def test_a_task_without_any_drop_has_no_curve() -> None:
     assert not any(name.split()[-1] == "identity" for row in grid(figure) for axes in row for name in curves(axes))
     assert set(curves(grid(figure)[1][0])) > {"ranked identity expression", "random expression"}
     assert legend_texts(figure)[1] == "loss in the identity task\n(above chance: 0 of 2 seeds)"
+
+
+def test_tables_without_units_kept_at_random_have_no_such_curve() -> None:
+    (*_, kept) = grid(drawn(lesions(seeds=(4,)).query("condition != 'keep' or ranked_by != ''")))
+    for axes in kept:
+        assert set(curves(axes)) == {f"keep {by} {on}" for by in TASKS for on in TASKS} and not axes.collections
 
 
 def test_tables_without_units_kept_have_no_such_row() -> None:

@@ -25,11 +25,12 @@ TASKS = ("expression", "identity")
 def lesions(
     layers: int = 3, *, trained_on: str = "joint", fractions: tuple[float, ...] = (0.0, 0.1, 0.3)
 ) -> pd.DataFrame:
+    ways = [*((condition, task) for condition in ("ranked", "keep") for task in TASKS), ("random", ""), ("keep", "")]
     rows = [{"trained_on": trained_on, "source": "painted faces", "seed": 4, "layer": f"trunk.relu{depth}",
              "depth": depth, "condition": condition, "draw": 0, "ranked_by": by, "fraction": fraction, "units": 512,
              "silenced": 1, "tested_on": on, "n": 7, "chance": 0.1, "accuracy": 0.5, "drop": fraction, "reason": ""}
             for depth in range(1, layers + 1) for fraction in fractions for on in TASKS
-            for condition, by in (*((c, t) for c in ("ranked", "keep") for t in TASKS), ("random", ""))]  # fmt: skip
+            for condition, by in ways]  # fmt: skip
     return LESIONS.check(pd.DataFrame(rows))
 
 
@@ -96,11 +97,11 @@ def test_scale_and_words() -> None:
         (-1, "only the other\ntask suffers  −1"), (0, "both alike   0"), (1, "only its own\ntask suffers    1")
     ]  # fmt: skip
     assert figure.subfigs[-1].get_suptitle() == (
-        "Segregation index: does silencing harm the intended task only? (seeds: 3, people: 24)"
+        "Segregation index: does silencing harm the intended task only? (seeds: 3, n = 24)"
     )
     assert [text.get_text() for text in figure.subfigs[-1].legends[0].get_texts()] == [
         "units each task needs most", "control: classes of both tasks mixed", "control: random units",
-        "95 %: seeds, draws, people",
+        "95 % interval",
     ]  # fmt: skip
 
 
@@ -140,7 +141,7 @@ def test_controls_that_were_not_run_are_not_named() -> None:
     (axes,) = panels(figure)
     assert list(lines(axes)) == ["ranked", "random"]
     assert [text.get_text() for text in figure.subfigs[-1].legends[0].get_texts()] == [
-        "units each task needs most", "control: random units", "95 %: seeds, draws, people"
+        "units each task needs most", "control: random units", "95 % interval"
     ]  # fmt: skip
 
 

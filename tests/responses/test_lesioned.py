@@ -329,5 +329,6 @@ def test_what_is_silent_before_is_a_lesion_too(silent: torch.Tensor) -> None:
 def test_responses_have_units() -> None:
     own = LesionedNetwork(Foreign(lambda n, x: {"only": n.flat(x.flatten(2).mean(dim=1, keepdim=True))}), "flat")
     assert refusal(lambda: own.batch(faces_like())) == (
-        "layer 'flat' has responses of shape (3, 4, 185): (n, units, h, w) or (n, units) can be lesioned."
+        "layer 'flat' has responses of shape (3, 4, 185): (n, units, h, w), or (n, units) of a linear layer, "
+        "can be lesioned."
     )

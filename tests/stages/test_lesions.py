@@ -65,8 +65,8 @@ def test_every_convolution_of_every_joint_network_for_both_tasks(finished: Paths
         for column in ("rank", "unit"):
             assert sorted(own[column]) == list(range(UNITS[layer]))
         assert own.sort_values("rank")["round"].is_monotonic_increasing
-    # whole and 3 fractions for 2 tasks, 3 of their complements, 3 for 2 mixtures, 3 for 2 draws
-    assert len(tested) == 2 * 2 * 2 * (2 * (4 + 3) + 3 * 2 + 3 * 2)
+    # whole and 3 fractions for 2 tasks, 3 of their complements, 3 for 2 mixtures, 3 and complements for 2 draws
+    assert len(tested) == 2 * 2 * 2 * (2 * (4 + 3) + 3 * 2 + 2 * 3 * 2)
     assert set(tested["seed"]) == set(ranking["seed"]) == set(alone["seed"]) == {5, 6}
     assert set(tested["condition"]) == {"ranked", "keep", "shuffled", "random"} and set(tested["tested_on"]) == TASKS
     assert set(tested["units"]) == {3, 5} and (tested["silenced"] <= tested["units"]).all()

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from facespec import cli
 from facespec.analyses.lesions import Trials
+from facespec.responses.lesioned import LesionedNetwork
 from facespec.stages import own_lesions as stage
 from facespec.stages.own_files import load_network, read_labels
 from facespec.stages.own_lesions import Options, Own, default_plan, lesion_study, plan_with
@@ -55,6 +61,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
     Path("labels.csv").write_text(TABLE)
     for number in range(4):
         Image.new("RGB", (5, 3), (60 * number, 7, 90)).save(f"{number}.png")
+    Path("sub").mkdir()
+    Path("link.png").symlink_to("1.png")
     return Own("toy.py:network", Path("labels.csv"), ["conv"], 4)
 
 
@@ -106,6 +114,14 @@ def changed(old: str, new: str) -> Callable[[], None]:
         (changed("3.png", ""), "labels.csv, line 5: image is '': no such file; paths are relative to the table."),
         (changed("3.png", "./1.png"), "labels.csv, line 5: image is './1.png': it is among the train images too; test "
          "on images held out."),
+        (changed("3.png", "sub/../1.png"), "labels.csv, line 5: image is 'sub/../1.png': it is among the train images "
+         "too; test on images held out."),
+        (changed("3.png", "link.png"), "labels.csv, line 5: image is 'link.png': it is among the train images too; "
+         "test on images held out."),
+        (changed(",tint", ", shape "), "labels.csv: several columns are called 'shape'. Give each a name of its own."),
+        (changed(",group,", ",image,"), "labels.csv: several columns are called 'image'. Give each a name of its own."),
+        (changed("1.png,train,b,1,1", "1.png,train,b,1,1,"), "labels.csv: not a readable table (Error tokenizing data. "
+         "C error: Expected 5 fields in line 3, saw 6\n). Save it as CSV, with commas, in UTF-8."),
         (changed("3.png,test,b", "3.png,test,"), "labels.csv, line 5: group is '': name whom or what each test image "
          "shows, or leave the column out."),
         (changed("b,0,1", "b,2,"), "the test images show 1 class of task 'shape'; at least 2 are needed."),
@@ -180,6 +196,29 @@ def test_layers_device_and_directory_that_are_not_there(own: Own, monkeypatch: p
         stage.run(own, default_plan(), to=Path("to"), device="tpu", workers=1)
 
 
+def denied(*_: object, **__: object) -> Any:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_a_directory_that_cannot_be_written(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither beside it, where its lock lies, nor in it; root may write anywhere, so that a refusal is played."""
+    told = "to: cannot be written ([Errno 13] Permission denied). Name a directory that you may write to, in another "
+    with monkeypatch.context() as patched:
+        patched.setattr(FileLock, "acquire", denied)
+        assert refused(own, patched) == told + "such one."
+    assert not Path("to").exists()
+    Path("to").mkdir()
+    monkeypatch.setattr(tempfile, "TemporaryFile", denied)
+    assert refused(own, monkeypatch) == told + "such one."
+    assert not any(Path("to").iterdir())
+
+
+def test_a_directory_below_a_file(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "swept", denied)
+    with pytest.raises(StudyError, match=r"^labels.csv/to: cannot be written \(.*labels.csv'\)\. Name a directory"):
+        stage.run(own, default_plan(), to=Path("labels.csv/to"), device="cpu", workers=1)
+
+
 class Said(nn.Module):
     """Answers what it is told to."""
 
@@ -232,9 +271,94 @@ def test_a_network_that_its_trace_does_not_follow() -> None:
         return both(0 * logits + 2.0 ** len(passes))
 
     assert study(Said(counted)) == (
-        "cut behind 'layer', the network's logits of task 'a' are 2 off its own, of 2 at most. Its forward must not "
-        "draw random numbers, keep a state, or mix images."
+        "cut behind 'layer', the network's logits of task 'a' are 2 off, of 2 at most. Its forward must not draw "
+        "random numbers, keep a state, or mix images."
     )
+
+
+def test_a_network_whose_images_influence_each_other() -> None:
+    """Even if all images are the same: those of other lesions are not."""
+    told = study(Said(lambda logits: both(logits - logits.mean(dim=0) / 2)))
+    assert re.fullmatch(
+        r"cut behind 'layer', the network's logits of task 'a' are [\d.e-]+ off, of .* mix images\.", told
+    )
+
+
+def test_lesions_of_one_unit_are_tried_as_the_ranking_computes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = LesionedNetwork.singles
+
+    def others(self: LesionedNetwork, batch: Any, silent: torch.Tensor, units: torch.Tensor) -> Any:
+        return real(self, batch, silent, (units + 1) % batch.units)
+
+    monkeypatch.setattr(LesionedNetwork, "singles", others)
+    told = study(Said(both))
+    assert told.startswith("cut behind 'layer', the network's logits of task 'a' without one unit are ")
+
+
+@pytest.mark.parametrize("step", ["__init__", "batch", "answers", "singles"])
+def test_whatever_torch_raises_in_a_cut_names_the_layer(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def fails(*_: object) -> Any:
+        raise RuntimeError("mat1 and mat2")
+
+    monkeypatch.setattr(LesionedNetwork, step, fails)
+    assert study(Said(both)) == (
+        "layer 'layer' cannot be lesioned: RuntimeError: mat1 and mat2. Name another layer, or build what follows it "
+        "of plain modules."
+    )
+
+
+class Hard(nn.Module):
+    """Two convolutions and a head, made hard to cut: see the test."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        draw = torch.Generator().manual_seed(8)
+        with torch.random.fork_rng():
+            self.kind, self.layer, self.after = kind, nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 4, 1)
+            self.wide, self.head = nn.Linear(5, 5), nn.Linear(4, 3)
+            if kind == "parametrized":
+                spectral_norm(self.after)
+        with torch.no_grad():
+            for weight in self.parameters():
+                weight.copy_(torch.randn(weight.shape, generator=draw))
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen = torch.relu(self.layer(images))
+        if self.kind == "wide":
+            seen = self.wide(seen)
+        seen = self.after(seen)
+        if self.kind == "positions":
+            seen = seen + torch.arange(images.shape[-1])
+        return both(self.head(torch.relu(seen).mean(dim=(2, 3))))
+
+
+def hard(kind: str, layer: str = "layer") -> dict[str, pd.DataFrame]:
+    pictures = torch.randn(6, 1, 4, 5, generator=torch.Generator().manual_seed(2))
+    trials = Trials(lambda rows: pictures[rows], {"a": np.array([0, 1, 2] * 2), "b": np.array([1, 1, 0] * 2)})
+    plan = default_plan(images=6, greedy_p=0.0, random=2, shuffled=1, draws=100, fractions=[0.34])
+    return lesion_study(Hard(kind), [layer], train=trials, test=trials, options=Options(plan))
+
+
+def test_networks_that_are_hard_to_cut_are_cut_right_or_refused() -> None:
+    """Weights that are computed, and numbers without a row per image, are refused; columns of a map are no units."""
+    with pytest.raises(StudyError, match=r"^module 'after' .*parametriz.* cannot be copied"):
+        hard("parametrized")
+    with pytest.raises(StudyError, match=r"^step 'arange' below the layer gives shape \(5,\) for 2 images"):
+        hard("positions")
+    with pytest.raises(StudyError, match=r"^layer 'wide' has responses of shape \(2, 3, 4, 5\)"):
+        hard("wide", "wide")
+    ranking = hard("wide")["lesion_ranking"].query("condition == 'ranked'").set_index(["ranked_by", "unit"])["increase"]
+    network, pictures = Hard("wide"), torch.randn(6, 1, 4, 5, generator=torch.Generator().manual_seed(2))
+    classes = {"a": torch.tensor([0, 1, 2] * 2), "b": torch.tensor([1, 1, 0] * 2)}
+    whole, losses = network(pictures), {}
+    for unit in range(3):
+        silent = Hard("wide")
+        with torch.no_grad():
+            silent.layer.weight[unit], silent.layer.bias[unit] = 0, 0  # a rectified 0 is silent
+            losses |= {(task, unit): (nn.functional.cross_entropy(silent(pictures)[task], own)
+                                      - nn.functional.cross_entropy(whole[task], own)).item()
+                       for task, own in classes.items()}  # fmt: skip
+    assert ranking.to_dict() == pytest.approx(losses, abs=1e-5) and min(map(abs, losses.values())) > 0.1
 
 
 def test_what_the_python_call_refuses() -> None:
@@ -325,7 +449,6 @@ def test_without_them_the_study_is_meant(
 
 
 def test_images_are_looked_for_beside_the_table_and_opened_later(own: Own, tmp_path: Path) -> None:
-    Path("sub").mkdir()
     Path("labels.csv").rename("sub/labels.csv")
     with pytest.raises(StudyError, match=r"^sub/labels.csv, line 2: image is '0.png': no such file"):
         read_labels(Path("sub/labels.csv"), size=4)

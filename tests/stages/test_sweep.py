@@ -13,6 +13,7 @@ from torch import nn
 
 from facespec.analyses.lesions import Trials
 from facespec.models.device import deterministic
+from facespec.stages import sweep as sweeping
 from facespec.stages.sweep import swept
 from facespec.stages.sweep_jobs import Job, Lesion, Subject, Sweep, labels
 from facespec.study.errors import StudyError
@@ -99,8 +100,9 @@ def test_jobs_and_what_their_lesions_are(little: Sweep) -> None:
         Lesion("shuffled", 1, task, fraction) for task in ("shape", "colour") for fraction in (0.2, 0.5)
     ]
     assert labels(little, Job("high", "random")) == [
-        Lesion("random", draw, "", fraction) for draw in (0, 1, 2, 3) for fraction in (0.2, 0.5)
-    ]
+        Lesion(condition, draw, "", fraction)
+        for condition in ("random", "keep") for draw in (0, 1, 2, 3) for fraction in (0.2, 0.5)
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -131,6 +133,23 @@ def right(network: nn.Module, layer: str, test: Trials, silent: list[int]) -> di
     return {task: (answers[task].argmax(dim=1).numpy() == own)[own >= 0] for task, own in test.classes.items()}
 
 
+def test_random_units_are_kept_as_well(little: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are silenced in the row of the same draw."""
+    seen: list[np.ndarray] = []
+    original = sweeping.answered_right
+
+    def spy(place: object, test: Trials, silent: np.ndarray) -> dict[str, np.ndarray]:
+        seen.append(silent)
+        return original(place, test, silent)
+
+    monkeypatch.setattr(sweeping, "answered_right", spy)
+    swept(replace(little, subjects=[replace(little.subjects[0], layers={"low": 1})]), workers=1, report=lambda: None)
+    (whole, *masks) = seen[-1]  # of the random units, which come last
+    assert not whole.any()
+    np.testing.assert_array_equal(masks[: len(masks) // 2], ~np.array(masks[len(masks) // 2 :]))
+    assert [mask.sum() for mask in masks[:4]] == [1, 3, 1, 3]
+
+
 def chance(classes: np.ndarray) -> float:
     """What the best constant answer reaches."""
     known = classes[classes >= 0].tolist()
@@ -141,7 +160,7 @@ def chance(classes: np.ndarray) -> float:
 def test_accuracies_and_drops_are_those_of_forward_passes(
     little: Sweep, found: dict[str, pd.DataFrame], condition: str
 ) -> None:
-    rows, orders = found["lesions"].query("condition == @condition"), found["lesion_ranking"]
+    rows, orders = found["lesions"].query("condition == @condition and ranked_by != ''"), found["lesion_ranking"]
     fractions = 3 if condition == "ranked" else 2
     assert len(rows) == 2 * 2 * fractions * 2 * 2 * (2 if condition == "shuffled" else 1)
     networks, drops = {subject.seed: subject for subject in little.subjects}, []
@@ -186,6 +205,11 @@ def test_random_units_are_ranked_by_nothing_and_drawn_independently(found: dict[
         (5, 0.2, 1), (5, 0.5, 3), (6, 0.2, 1), (6, 0.5, 3)
     ]  # fmt: skip
     assert "random" not in set(found["lesion_ranking"]["condition"])
+    kept = found["lesions"].query("condition == 'keep' and ranked_by == ''")
+    place = ["seed", "layer", "draw", "fraction", "tested_on"]
+    both = rows.merge(kept, on=place, suffixes=("", "_kept"))
+    assert len(both) == len(rows) == len(kept) and (both["silenced"] + both["silenced_kept"] == both["units"]).all()
+    assert (both["accuracy"] != both["accuracy_kept"]).mean() > 0.4
     per_draw = rows.query("fraction == 0.5 and tested_on == 'shape'").pivot(index=["seed", "layer"], columns="draw",
                                                                             values="accuracy")  # fmt: skip
     assert (per_draw.nunique(axis=1) > 1).any()
@@ -220,9 +244,33 @@ def test_layers_are_compared_by_the_same_people_and_mixtures(little: Sweep) -> N
     plan = PLAN.model_copy(update={"images": 30})
     tables = swept(replace(little, subjects=subjects, plan=plan), workers=1, report=lambda: None)
     for name in ("lesions", "dissociation", "segregation"):
-        table = tables[name] if name == "dissociation" else tables[name].query("condition != 'random'")
+        table = tables[name]
+        if name != "dissociation":
+            table = table[table["condition"] != "random"]
+        if name == "lesions":
+            table = table[table["ranked_by"] != ""]
         one, other = (table[table["layer"] == layer].drop(columns="layer") for layer in ("high", "high_relu"))
         pd.testing.assert_frame_equal(one.reset_index(drop=True), other.reset_index(drop=True), check_exact=True)
+
+
+def test_people_who_count_alike_have_a_chance_of_their_own(little: Sweep) -> None:
+    """Many images of one person: a constant answer is right for all of hers, and for nobody else's."""
+    people = pd.Series(["a"] * 40 + ["b", "c"])
+    classes = np.array([1] * 40 + [0, 0])
+    known = Trials(little.subjects[0].test.images, {"shape": classes, "colour": 1 - classes})
+    subjects = [replace(own, test=known) for own in little.subjects]
+    with torch.no_grad():  # always class 1
+        for own in subjects:
+            network = Small(own.seed)
+            network.shape.weight.zero_()
+            network.shape.bias.copy_(torch.tensor([0.0, 1.0, 0.0]))
+            subjects[subjects.index(own)] = replace(own, network=network)
+    tables = swept(replace(little, subjects=subjects, people=people), workers=1, report=lambda: None)
+    assert set(tables["lesions"].query("tested_on == 'shape'")["chance"]) == {40 / 42}
+    # of three people one is answered right, and saying class 0 would serve two
+    told = tables["dissociation"].query("quantity == 'shape' and resample == -1")
+    assert told["number"].isna().all()
+    assert set(told["reason"]) == {"the whole network is not above chance on shape"}
 
 
 def test_refusals(little: Sweep) -> None:
