@@ -19,6 +19,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from facespec.models.device import deterministic
 from facespec.stages import data, finetune, heatmaps, init, train
 from facespec.study.params import read_params
 from facespec.study.paths import Paths
@@ -47,6 +48,13 @@ def _clean_world() -> Iterator[None]:
         torch.set_rng_state(before[2])
     # hypothesis seeds `random` and numpy around its examples and restores them itself
     assert not moved, f"global random state moved: {moved}"
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """More would wait for each other longer than toys take."""
+    with deterministic():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from facespec.analyses.heatmaps import heatmaps
-from facespec.models.device import deterministic
 from facespec.models.layers import last_map
 from facespec.models.networks import FaceNetwork, build
 from facespec.study.params import NetworkBlock
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TASKS = ("expression", "identity")
 # what an expected value may differ by: float32 sums in another order
 CLOSE: dict[str, float] = {"rtol": 2e-5, "atol": 1e-9}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """More would wait for each other longer than toys take."""
-    with deterministic():
-        yield
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,24 +15,18 @@ from facespec.analyses.heatmaps import faceset_heatmaps, heatmaps
 from facespec.data.batches import Preset, apply
 from facespec.data.chunks import Description, FaceChunk
 from facespec.data.faceset import FaceSet, write_faceset
-from facespec.models.device import deterministic
 from facespec.models.layers import last_map
 from facespec.models.networks import FaceNetwork, build
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
 from facespec.study.vocabulary import Task
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TASKS = ("expression", "identity")
 PRESET = Preset("toy", 17, 1, resize=None, shift=0, flip=False, grey_probability=0.0)
 CPU = torch.device("cpu")
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU here")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """More would wait for each other longer than toys take."""
-    with deterministic():
-        yield
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -12,16 +12,10 @@ from torch import nn
 from torch.nn import functional
 
 from facespec.analyses.lesions import Objective, Search, Trials, objective, ranking
-from facespec.models.device import deterministic
 from facespec.responses.lesioned import LesionedNetwork
 from facespec.study.errors import StudyError
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """More would wait for each other longer than toys take."""
-    with deterministic():
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Toy(nn.Module):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -12,16 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from facespec.analyses.lesions import Search, Trials, answered_right, count, lesions, objective, shuffled_objectives
-from facespec.models.device import deterministic
 from facespec.responses.lesioned import LesionedNetwork
 from facespec.study.errors import StudyError
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """More would wait for each other longer than toys take."""
-    with deterministic():
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def about(**classes: np.ndarray | list[int]) -> Trials:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -15,9 +15,10 @@ from torch import nn
 
 from facespec.analyses.heatmaps import heatmaps
 from facespec.models import trunks
-from facespec.models.device import deterministic
 from facespec.models.networks import FaceNetwork, build
 from facespec.study.params import NetworkBlock
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CLASSES = {"expression": 7, "identity": 5}
 
@@ -54,13 +55,6 @@ def vgg16(branch_after: str | None = None) -> FaceNetwork:
             if "fc" in name or "heads" in name:  # weights of sd 0.01 would leave next to nothing to compare
                 parameter.copy_(torch.randn(parameter.shape, generator=seeded(6)) / parameter.shape[-1] ** 0.5)
     return network
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """More would wait for each other longer than toys take."""
-    with deterministic():
-        yield
 
 
 @pytest.fixture(autouse=True)

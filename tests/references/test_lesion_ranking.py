@@ -6,7 +6,7 @@ folded into weights, agree to a billionth; that no two units are closer than tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -17,10 +17,11 @@ from torch.nn import functional
 
 from facespec.analyses.lesions import Objective, Search, Trials, objective, ranking, shuffled_objectives
 from facespec.models import trunks
-from facespec.models.device import deterministic
 from facespec.models.networks import build
 from facespec.responses.lesioned import LesionedNetwork
 from facespec.study.params import NetworkBlock
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIZE = {"one": (17, 11), "branches": (15, 12), "vgg16": (33, 35)}
 UNITS = {"one": (9, 5, 7), "branches": (6, 5)}  # of convolutions 1, 2, ...
@@ -28,13 +29,6 @@ CASES = [("one", f"trunk.conv{i}") for i in (1, 2, 3)]
 CASES += [("branches", name) for name in ("trunk.conv1", "trunk.conv2", "branches.expression.conv3",
                                           "branches.identity.conv4")]  # fmt: skip
 CASES += [("vgg16", "trunk.conv7"), ("vgg16", "trunk.conv13")]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """More would wait for each other longer than toys take."""
-    with deterministic():
-        yield
 
 
 def stirred(network: nn.Module) -> nn.Module:

@@ -14,19 +14,13 @@ import torchvision
 from torch import nn
 
 from facespec.models import trunks
-from facespec.models.device import deterministic
 from facespec.models.networks import build
 from facespec.responses.lesioned import LesionedNetwork
 from facespec.study.params import NetworkBlock
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Logits = dict[str, torch.Tensor]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """More would wait for each other longer than toys take."""
-    with deterministic():
-        yield
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from facespec.models.device import deterministic
 from facespec.models.networks import FaceNetwork, build
 from facespec.responses.recording import attached, recording
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """More would wait for each other longer than toys take."""
-    with deterministic():
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def seeded(seed: int = 1) -> torch.Generator:

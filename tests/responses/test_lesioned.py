@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from facespec.models.device import deterministic
 from facespec.models.networks import FaceNetwork, build
 from facespec.responses import lesioned
 from facespec.responses.lesioned import LesionedNetwork
@@ -22,15 +21,10 @@ from facespec.responses.recording import recording
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Logits = dict[str, torch.Tensor]
 N = 3
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """More would wait for each other longer than toys take."""
-    with deterministic():
-        yield
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, reduce
 from typing import Any
 
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from facespec.models.device import deterministic
 from facespec.models.layers import convolutions, rectified
 from facespec.models.networks import FaceNetwork, build
 from facespec.responses.lesioning import lesioning
@@ -21,15 +20,10 @@ from facespec.responses.recording import recording
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 N = 3
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU here")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """More would wait for each other longer than toys take."""
-    with deterministic():
-        yield
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -19,17 +18,12 @@ from facespec.stages.sweep_jobs import Job, Lesion, Subject, Sweep, labels
 from facespec.study.errors import StudyError
 from facespec.study.params import Lesions
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 UNITS = {"low": 6, "high": 5}
 PLAN = Lesions(group_p=0.2, greedy_p=0.4, images=20, mode="exact", fractions=[0.2, 0.5], random=4, shuffled=2,
                draws=100, seed=3)  # fmt: skip
 JOBS = 2 * 2 * (2 + 2 + 1)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """More would wait for each other longer than toys take."""
-    with deterministic():
-        yield
 
 
 class Small(nn.Module):

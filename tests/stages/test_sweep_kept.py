@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,12 @@ from facespec.stages.sweep_jobs import Subject, Sweep
 from facespec.study.params import Lesions
 from facespec.study.storage import read_pickle, write_pickle
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PLAN = Lesions(group_p=0.2, greedy_p=0.4, images=20, mode="exact", fractions=[0.2, 0.5], random=4, shuffled=2,
                draws=100, seed=3)  # fmt: skip
 RANKINGS = 2 * 2 * (2 + 2 * 2)  # in 2 networks, 2 layers: by 2 tasks, and 2 draws of 2 mixtures
 JOBS = 2 * 2 * (2 + 2 + 1)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """More would wait for each other longer than toys take."""
-    with deterministic():
-        yield
 
 
 class Small(nn.Module):

@@ -8,7 +8,6 @@ alike, and it is 0. Both heads are asked for the same class, so that nothing els
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -18,23 +17,17 @@ import torch
 from torch import nn
 
 from facespec.analyses.lesions import Trials
-from facespec.models.device import deterministic
 from facespec.stages.sweep import swept
 from facespec.stages.sweep_jobs import Subject, Sweep
 from facespec.study.params import Lesions
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CLASSES, EACH = 8, 2  # units of a voice for each class
 VOICE = CLASSES * EACH
 PEOPLE, SEEDS = 9, 4
 PLAN = Lesions(group_p=0.06, greedy_p=0.2, images=64, mode="exact", fractions=[0.2], random=2, shuffled=5, draws=300,
                seed=3)  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """More would wait for each other longer than toys take."""
-    with deterministic():
-        yield
 
 
 class Planted(nn.Module):
