@@ -198,7 +198,7 @@ def test_a_study_lends_its_network_and_faces(benchmark: ModuleType, project: Pat
     write_faceset(tmp_path / "data" / "probe", [FaceChunk(images, labels)], description)
     (tmp_path / "params.yaml").write_text((project / "params.yaml").read_text())
     what, found, trials = benchmark.default_study(benchmark.parsed([*TOY, "--study", str(tmp_path)]))
-    assert what == "fine-tuned weights (joint, seed 1), 490 noisy faces" and len(trials) == n // 2
+    assert what == "fine-tuned weights (joint, seed 1), noisy faces" and len(trials) == n // 2
     assert torch.equal(found.trunk.conv2.weight, network.trunk.conv2.weight)
     assert {task: np.bincount(own).tolist() for task, own in trials.classes.items()} == {
         "expression": [70] * 7, "identity": [7] * 70,

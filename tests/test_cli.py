@@ -82,7 +82,8 @@ def test_every_stage_runs_by_its_name(
         for seed in ("5", "6"):
             assert said(capsys, monkeypatch, "train", network, seed) == (0, "")
             assert said(capsys, monkeypatch, "finetune", network, seed, "--device", "cpu") == (0, "")
-    stages = "decoding accuracy heatmaps overlap contrasts regions groundtruth depth preferred export figures checks"
+    stages = "decoding accuracy heatmaps overlap contrasts regions groundtruth depth preferred lesions export "
+    stages += "figures checks"
     for stage in stages.split():
         assert said(capsys, monkeypatch, stage) == (0, "")
     assert inside.verdicts.is_file() and inside.figure("figure_1B", "pdf").is_file()

@@ -107,8 +107,8 @@ def test_running_again_gives_the_same_bytes(study: Path) -> None:
     """One training, one fine-tuning and everything after them, forced: the lock's digests stay."""
     lock = (study / "dvc.lock").read_bytes()
     seed = read_params(study / "params.yaml").seeds[0]
-    after = ["decoding", "accuracy", "heatmaps", "overlap", "contrasts", "regions", "groundtruth", "depth", "export",
-             "figures", "checks"]  # fmt: skip
+    after = ["decoding", "accuracy", "heatmaps", "overlap", "contrasts", "regions", "groundtruth", "depth", "lesions",
+             "export", "figures", "checks"]  # fmt: skip
     stages = [f"train@joint-{seed}", f"finetune@expression-{seed}", *after]
     said = run("dvc", "repro", "--force", "--single-item", *stages, cwd=study)
     assert said.count("Running stage") == len(stages)
@@ -213,7 +213,7 @@ def test_heatmap_pickles_are_those_of_the_first_seed(study: Path) -> None:
 
 def test_verdicts_are_a_dvc_metric(study: Path) -> None:
     table = VERDICTS.read(study / "Results" / "checks" / "verdicts.csv")
-    assert set(table["claim"]) == {"C1", "C2", "C3", "C4", "C5", "C6", "C7"}
+    assert set(table["claim"]) == {"C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8"}
     judged = json.loads((study / "Results" / "checks" / "verdicts.json").read_text())
     assert set(judged) == set(table["claim"])
     shown = json.loads(run("dvc", "metrics", "show", "--json", cwd=study))

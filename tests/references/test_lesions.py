@@ -139,7 +139,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], dict[st
     "uneven": (
         uneven,
         (1, 19, 14),
-        {"conv1": "conv1", "pool": "norm", "norm": "norm", "conv2": "elu", "smooth": "smooth", "wide": "wide",
+        {"pool": "norm", "norm": "norm", "conv2": "elu", "smooth": "smooth", "wide": "wide",
          "high": "high", "head": "head"},
     ),
     "resnet18": (  # one ReLU is called twice in a block: 0 before it is 0 behind it

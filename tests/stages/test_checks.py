@@ -10,6 +10,7 @@ import pytest
 from facespec.checks.claims import judged
 from facespec.checks.claims_depth import judged_depth
 from facespec.checks.claims_heatmaps import judged_heatmaps
+from facespec.checks.claims_lesions import judged_lesions
 from facespec.published.reference import published_bars, role_of
 from facespec.stages import checks
 from facespec.study.errors import StudyError
@@ -18,6 +19,7 @@ from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.storage import write_table
 from facespec.study.tables import ACCURACY, OVERLAP, UNIT_SHARES, VERDICTS
+from facespec.study.tables_lesions import DISSOCIATION
 
 
 def accuracies(seeds: tuple[int, ...] = (2, 5)) -> pd.DataFrame:
@@ -73,6 +75,24 @@ def specific_units(seeds: tuple[int, ...] = (2, 5)) -> pd.DataFrame:
     ]))  # fmt: skip
 
 
+# (quantity, depth) -> the difference of drops
+DIFFERENCES = {("expression", 1): 0.05, ("expression", 4): 0.60, ("identity", 1): 0.30, ("identity", 4): 0.40}
+
+
+def dissociations(seeds: tuple[int, ...] = (2, 5)) -> pd.DataFrame:
+    """`DIFFERENCES` where a fifth of the units is silenced, each with resamples up to 0.02 away."""
+    draw = np.random.Generator(np.random.PCG64(9))
+    tables = []
+    for (quantity, depth), number in DIFFERENCES.items():
+        noise = np.concatenate([[0.0], draw.uniform(-0.02, 0.02, 100)])
+        tables += [pd.DataFrame({
+            "trained_on": "joint", "source": "embedded faces", "seed": seed, "layer": f"trunk.conv{depth}",
+            "depth": depth, "fraction": 0.2, "quantity": quantity, "resample": range(-1, 100),
+            "number": number + noise, "reason": "",
+        }) for seed in seeds]  # fmt: skip
+    return DISSOCIATION.check(pd.concat(tables, ignore_index=True))
+
+
 @pytest.fixture
 def study(tmp_path: Path) -> Paths:
     paths, table = Paths(tmp_path), accuracies()
@@ -80,6 +100,7 @@ def study(tmp_path: Path) -> Paths:
     write_table(paths.table("accuracy"), table[table["figure"].isin(["1C", "S1B"])])
     write_table(paths.table("overlap"), overlaps())
     write_table(paths.table("depth_shares"), specific_units())
+    write_table(paths.table("dissociation"), dissociations())
     return paths
 
 
@@ -96,21 +117,22 @@ def test_verdicts_of_all_tables_as_table_and_metric(study: Paths, params: Params
     checks.run(study, params)
     assert files(study).keys() == {"verdicts.csv", "verdicts.json"}
     table = VERDICTS.read(study.verdicts.with_suffix(".csv"))
-    assert list(table["claim"]) == ["C1", "C1", "C2", "C3", "C3", "C4", "C4", "C5", "C5", "C6", "C6", *4 * ["C7"]]
+    assert list(table["claim"]) == ["C1", "C1", "C2", "C3", "C3", "C4", "C4", "C5", "C5", "C6", "C6", *4 * ["C7"],
+                                    "C8", "C8"]  # fmt: skip
     # whole images of 200 behind the published means: 90 - 36 of 200, and so on
     assert table["number"].tolist() == pytest.approx(
         [54 / 200, 125 / 200, (68 - 36) / 180, 0, 1 / 200, 3 / 200, 9 / 200, 0.11, -0.01, 0.60, 0.70, 19 / 40, 1 / 40,
-         -20 / 40, 30 / 40]
+         -20 / 40, 30 / 40, 0.40, 0.05]
     )  # fmt: skip
     metric = json.loads(study.verdicts.read_text())
-    assert list(metric) == ["C1", "C2", "C3", "C4", "C5", "C6", "C7"]
+    assert list(metric) == ["C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8"]
     for row in table.to_dict("records"):
         part = metric[row["claim"]]["parts"][row["part"]]
-        given = ["number", "low", "high", "verdict"] + ["published"] * (row["claim"] not in ("C6", "C7"))
+        given = ["number", "low", "high", "verdict"] + ["published"] * (row["claim"] not in ("C6", "C7", "C8"))
         assert part == {name: row[name] for name in given}
     assert metric["C1"]["verdict"] == "reproduced"
     assert metric["C5"]["verdict"] == "not reproduced" and metric["C6"]["verdict"] == "reproduced"
-    assert metric["C7"]["verdict"] == "not reproduced"
+    assert metric["C7"]["verdict"] == "not reproduced" and metric["C8"]["verdict"] == "reproduced"
 
 
 def test_each_kind_of_claims_has_a_stream_of_its_own(study: Paths, params: Params) -> None:
@@ -126,7 +148,10 @@ def test_each_kind_of_claims_has_a_stream_of_its_own(study: Paths, params: Param
     np.testing.assert_array_equal(before[["low", "high"]][7:11], own[["low", "high"]])
     units = judged_depth(specific_units(), level=block.level, margin=block.early, draws=block.draws,
                          generator=generator(block.seed, "claims", "depth"))  # fmt: skip
-    np.testing.assert_array_equal(before[["low", "high"]][11:], units[["low", "high"]])
+    np.testing.assert_array_equal(before[["low", "high"]][11:15], units[["low", "high"]])
+    lesions = judged_lesions(dissociations(), level=block.level, margin=block.dissociation, fraction=block.lesioned,
+                             draws=block.draws, generator=generator(block.seed, "claims", "lesions"))  # fmt: skip
+    np.testing.assert_array_equal(before[["low", "high"]][15:], lesions[["low", "high"]])
 
 
 def test_heatmaps_that_cannot_be_judged_leave_the_other_verdicts(study: Paths, params: Params) -> None:
@@ -160,12 +185,21 @@ def test_claim_c7_has_a_margin_of_its_own(study: Paths, params: Params) -> None:
     verdicts = []
     for early in (0.02, 0.9):
         checks.run(study, params.model_copy(update={"checks": params.checks.model_copy(update={"early": early})}))
-        verdicts.append(VERDICTS.read(study.verdicts.with_suffix(".csv"))["verdict"].tolist()[11:])
+        verdicts.append(VERDICTS.read(study.verdicts.with_suffix(".csv"))["verdict"].tolist()[11:15])
     assert verdicts == [["reproduced", "not reproduced", "not reproduced", "not reproduced"],
                         ["reproduced", "reproduced", "not reproduced", "reproduced"]]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["decoding", "accuracy", "overlap", "depth_shares"])
+def test_claim_c8_has_a_margin_and_a_share_of_its_own(study: Paths, params: Params) -> None:
+    verdicts = []
+    for other in ({}, {"dissociation": 0.02}, {"lesioned": 0.3}):
+        checks.run(study, params.model_copy(update={"checks": params.checks.model_copy(update=other)}))
+        verdicts.append(VERDICTS.read(study.verdicts.with_suffix(".csv"))["verdict"].tolist()[15:])
+    nobody = "not testable on this data"
+    assert verdicts == [["reproduced", "reproduced"], ["reproduced", "not reproduced"], [nobody, nobody]]
+
+
+@pytest.mark.parametrize("name", ["decoding", "accuracy", "overlap", "depth_shares", "dissociation"])
 def test_a_missing_table_is_named_and_earlier_verdicts_stay(study: Paths, params: Params, name: str) -> None:
     checks.run(study, params)
     before = files(study)

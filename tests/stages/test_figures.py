@@ -13,7 +13,7 @@ from facespec.data.faceset import FaceSet
 from facespec.figures import style
 from facespec.published.export_heatmaps import example_rows
 from facespec.published.export_pages import PAGES
-from facespec.stages import contrasts, depth, groundtruth, overlap, preferred, regions
+from facespec.stages import contrasts, depth, groundtruth, lesions, overlap, preferred, regions
 from facespec.stages import figures as stage
 from facespec.study.errors import StudyError
 from facespec.study.maps import MapSet, scaled, upsampled
@@ -21,6 +21,7 @@ from facespec.study.params import read_params
 from facespec.study.paths import Paths
 from facespec.study.preferred import PreferredSet
 from facespec.study.storage import write_table
+from facespec.study.tables_lesions import LESIONS, SEGREGATION
 
 BARS = {
     "1B": [
@@ -34,7 +35,7 @@ BARS = {
 BARS |= {"S1A": BARS["1B"], "S1B": BARS["1C"]}
 ACCURACIES = [f"figure_{name}" for name in ("1", "1B", "1C", "S1A", "S1B")]
 HEATMAPS = [f"figure_{name}" for name in ("2", "2A", "2B", "2C", "2D")]
-BEYOND = [f"figure_{name}" for name in ("contrasts", "depth", "groundtruth", "regions")]
+BEYOND = [f"figure_{name}" for name in ("contrasts", "depth", "groundtruth", "lesions", "regions")]
 PREFERRED = ["figure_3", "figure_S2B"]
 NAMES = sorted([*ACCURACIES, *HEATMAPS, *PREFERRED, *BEYOND])
 
@@ -50,6 +51,12 @@ def finished_study(explained_study: Path, tmp_path_factory: pytest.TempPathFacto
     groundtruth.run(paths, params, workers=1)
     for network_stage in (depth, preferred):
         network_stage.run(paths, params, device="cpu")
+    lesions.run(paths, params, device="cpu", workers=1)
+    tested, overall = LESIONS.read(paths.table("lesions")), SEGREGATION.read(paths.table("segregation"))
+    # networks this tiny are hardly above chance, and have no drops to draw
+    write_table(paths.table("lesions"), tested.assign(drop=tested["fraction"] * tested["depth"] / 2, reason=""))
+    bounds = {"number": 0.3 * overall["depth"], "low": 0.1, "high": 0.8, "defined": 1.0, "reason": ""}
+    write_table(paths.table("segregation"), overall.assign(**bounds))
     results(paths.root)
     return paths.root
 
