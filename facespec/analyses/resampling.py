@@ -103,17 +103,18 @@ def few_people(n: int) -> str:
     return "" if n >= LEAST_PEOPLE else f"{n} person only: no interval"
 
 
+def weighted_mean(axes: str, weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Weighted mean of `values` along `axes`, as einsum writes them, leaving out NaN; NaN where nothing is left."""
+    seen = ~np.isnan(values)
+    total = np.einsum(axes, weights, np.where(seen, values, 0.0), optimize=True)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(total / np.einsum(axes, weights, seen.astype(np.float64), optimize=True))
+
+
 def _weighted_means(values: np.ndarray, seeds: np.ndarray, people: np.ndarray) -> np.ndarray:
     """Means (draws, ...) of `values` (seeds, people, ...) for weights (draws, seeds) and (draws, people)."""
-
-    def mean(axes: str, weights: np.ndarray, of: np.ndarray) -> np.ndarray:
-        seen = ~np.isnan(of)
-        total = np.einsum(axes, weights, np.where(seen, of, 0.0), optimize=True)
-        with np.errstate(invalid="ignore"):
-            return total / np.einsum(axes, weights, seen.astype(np.float64), optimize=True)
-
-    by_seed = mean("dp,sp...->ds...", people, np.asarray(values, dtype=np.float64))
-    return mean("ds,ds...->d...", seeds, by_seed)
+    by_seed = weighted_mean("dp,sp...->ds...", people, np.asarray(values, dtype=np.float64))
+    return weighted_mean("ds,ds...->d...", seeds, by_seed)
 
 
 def sign_flip_test(

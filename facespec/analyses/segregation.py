@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from facespec.analyses.resampling import LEAST_PEOPLE, PERCENTILES, drawn_weights, few_people
+from facespec.analyses.resampling import LEAST_PEOPLE, PERCENTILES, drawn_weights, few_people, weighted_mean
 from facespec.study.errors import StudyError
 from facespec.study.tables import ALL_IMAGES
 from facespec.study.tables_lesions import DISSOCIATION, INDEX, SEGREGATION
@@ -200,8 +200,8 @@ def _drops(tested: PeopleTested, people: Floats) -> tuple[Floats, Floats]:
 
     `people` is (n, people). Held at once are n means per seed, draw, lesion and task, and nothing per person besides.
     """
-    whole = _mean("np,stp->nst", people, tested.whole)[:, :, None]
-    lesioned = _mean("np,sdltp->nsdlt", people, tested.lesioned)
+    whole = weighted_mean("np,stp->nst", people, tested.whole)[:, :, None]
+    lesioned = weighted_mean("np,sdltp->nsdlt", people, tested.lesioned)
     return whole, relative_drop(whole[..., None, :], lesioned, tested.chance)
 
 
@@ -228,13 +228,5 @@ def _own_and_other(drops: Floats) -> tuple[Floats, Floats]:
 
 def _over_seeds(numbers: Floats, weights: Floats) -> Floats:
     """(n, 3): means over seeds of means over draws of `numbers` (n, seeds, draws, 3), by weights (n, seeds, draws)."""
-    by_seed = _mean("nsd,nsdq->nsq", weights, numbers)
-    return _mean("ns,nsq->nq", np.ones(by_seed.shape[:2]), by_seed)
-
-
-def _mean(axes: str, weights: Floats, values: Floats) -> Floats:
-    """Weighted mean by einsum, leaving out NaN; NaN where nothing is left."""
-    seen = ~np.isnan(values)
-    total = np.einsum(axes, weights, np.where(seen, values, 0.0), optimize=True)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(total / np.einsum(axes, weights, seen.astype(np.float64), optimize=True))
+    by_seed = weighted_mean("nsd,nsdq->nsq", weights, numbers)
+    return weighted_mean("ns,nsq->nq", np.ones(by_seed.shape[:2]), by_seed)
