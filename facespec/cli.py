@@ -189,7 +189,7 @@ def lesions(
 
         brought = own_lesions.Own(module, labels, layer, size or 224)
         own_lesions.run(brought, own_lesions.plan_with(settings), to=to, device=device, workers=workers)
-        typer.echo(f"{to}: four tables, and figure_lesions as PDF and PNG.")
+        typer.echo(f"{to}: five tables, figure_lesions and figure_lesion_classes.")
         return
     from facespec.stages import lesions as stage
 

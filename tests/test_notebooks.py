@@ -37,7 +37,7 @@ from facespec.study.tables_lesions import DISSOCIATION, LESIONS, SEGREGATION
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "Analysis_Reproduction"
 ACCURACIES = {"Main_figures_Reproducibility": ["1B", "1C"], "Supplementary_Figures": ["S1A", "S1B"]}
-BEYOND = ("regions", "groundtruth", "lesions")
+BEYOND = ("regions", "groundtruth", "lesions", "lesion_classes")
 OTHERS = {"Main_figures_Reproducibility": ["2A", "2B", "2C", "2D", "3"],
           "Supplementary_Figures": [*BEYOND, "S2", "S2B"]}  # fmt: skip
 PANELS = {name: [*ACCURACIES[name], *OTHERS[name]] for name in ACCURACIES}
@@ -355,13 +355,30 @@ def test_curves_that_change_places_are_noticed(
 def test_curves_in_the_other_tasks_colour_are_noticed(study: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     from facespec.figures import lesions as figure
 
-    honest = figure._colours
+    honest = figure.task_colours
     monkeypatch.setattr(
-        figure, "_colours", lambda lesions: dict(zip(honest(lesions), [*honest(lesions).values()][::-1], strict=True))
+        figure, "task_colours", lambda rows: dict(zip(honest(rows), [*honest(rows).values()][::-1], strict=True))
     )
     with pytest.raises(AssertionError) as caught:
         run("Supplementary_Figures")
     assert "<Supplementary_Figures: lesions-draw>" in {str(entry.path) for entry in caught.traceback}
+
+
+@pytest.mark.parametrize("name", ["_steps", "_shares"])
+def test_classes_that_change_places_are_noticed(name: str, study: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    from facespec.figures import lesion_classes as figure
+
+    honest = figure.selected
+
+    def swapped(table: pd.DataFrame, **values: str) -> pd.DataFrame:
+        if ("recall" in table) != (name == "_steps") or "ranked_by" not in values:
+            return honest(table, **values)
+        return honest(table, **values | {"ranked_by": TASKS_SWAPPED[values["ranked_by"]]})
+
+    monkeypatch.setattr(figure, "selected", swapped)
+    with pytest.raises(AssertionError) as caught:
+        run("Supplementary_Figures")
+    assert "<Supplementary_Figures: lesion_classes-draw>" in {str(entry.path) for entry in caught.traceback}
 
 
 def test_an_index_that_changes_places_with_its_control_is_noticed(

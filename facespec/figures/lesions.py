@@ -59,7 +59,7 @@ def figure_lesions(lesions: pd.DataFrame, segregation: pd.DataFrame) -> Figure:
     Raises `StudyError` if the tables hold more than one network, other than two tasks, or no index.
     """
     lesions, segregation = LESIONS.check(lesions), SEGREGATION.check(segregation)
-    colours, network = _colours(lesions), lesions["trained_on"].iloc[0]
+    colours, network = task_colours(lesions), lesions["trained_on"].iloc[0]
     index = segregation[(segregation["trained_on"] == network) & (segregation["fraction"] > 0)]
     index = selected(index, quantity=INDEX)
     if index.empty:
@@ -91,7 +91,7 @@ def thinned(values: Any) -> Any:
     return values[:: -(-len(values) // TICKS)]
 
 
-def _colours(lesions: pd.DataFrame) -> dict[str, str]:
+def task_colours(lesions: pd.DataFrame) -> dict[str, str]:
     """Both tasks in the study's order, else the table's. Those the study does not know take a colour that is left."""
     networks, tasks = (list(dict.fromkeys(lesions[column])) for column in ("trained_on", "tested_on"))
     if len(networks) != 1 or len(tasks) != 2:

@@ -16,6 +16,7 @@ from facespec.figures.depth import figure_depth
 from facespec.figures.driven import figure_S2B
 from facespec.figures.groundtruth import figure_groundtruth
 from facespec.figures.heatmaps import figure_2, figure_2A, figure_2C, figure_2D
+from facespec.figures.lesion_classes import figure_lesion_classes
 from facespec.figures.lesions import figure_lesions
 from facespec.figures.preferred import UnitLayer, figure_3, unit_layers, unit_page
 from facespec.figures.regions import figure_regions
@@ -40,7 +41,7 @@ from facespec.study.tables import (
     UNIT_SHARES,
     UNITS,
 )
-from facespec.study.tables_lesions import LESIONS, SEGREGATION
+from facespec.study.tables_lesions import LESION_CLASSES, LESIONS, SEGREGATION
 from facespec.study.vocabulary import Network, Role
 
 
@@ -48,7 +49,8 @@ def run(paths: Paths) -> None:
     """Write to ``Results/figures``, each as PDF and PNG:
 
     ``figure_{1B,1C,S1A,S1B}`` and their overview ``figure_1``; ``figure_{2A,2B,2C,2D}`` and their overview
-    ``figure_2``; ``figure_{3,S2B}``; beyond the original, ``figure_{contrasts,regions,groundtruth,depth,lesions}``.
+    ``figure_2``; ``figure_{3,S2B}``; beyond the original,
+    ``figure_{contrasts,regions,groundtruth,depth,lesions,lesion_classes}``.
     Figure S2 has a page per convolution and goes to ``Results``, a PDF per network under its published name.
     """
     # all are drawn before the first is written
@@ -103,3 +105,4 @@ def _beyond(paths: Paths) -> Iterator[tuple[str, Figure]]:
     )  # fmt: skip
     lesions, segregation = LESIONS.read(paths.table("lesions")), SEGREGATION.read(paths.table("segregation"))
     yield "lesions", figure_lesions(lesions, segregation)
+    yield "lesion_classes", figure_lesion_classes(LESION_CLASSES.read(paths.table("lesion_classes")), lesions)

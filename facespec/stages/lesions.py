@@ -30,7 +30,7 @@ from facespec.study.vocabulary import TASKS, Network, Role
 
 
 def run(paths: Paths, params: Params, *, device: str, workers: int) -> None:
-    """Write ``Results/{lesion_ranking,lesions,dissociation,segregation}.csv``.
+    """Write ``Results/{lesion_ranking,lesions,lesion_classes,dissociation,segregation}.csv``.
 
     Jobs that a killed run has finished are not done again. `workers` are at work at a time on a CPU, one on a GPU.
     """

@@ -4,8 +4,8 @@
 
 ::
 
-    lesion_ranking.csv lesions.csv dissociation.csv segregation.csv   see `study.tables_lesions`
-    figure_lesions.pdf figure_lesions.png
+    lesion_ranking.csv lesions.csv lesion_classes.csv dissociation.csv segregation.csv   see `study.tables_lesions`
+    figure_lesions.{pdf,png} figure_lesion_classes.{pdf,png}
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import nn
 from torch.nn import functional
 
 from facespec.analyses.lesions import Trials
+from facespec.figures.lesion_classes import figure_lesion_classes
 from facespec.figures.lesions import figure_lesions
 from facespec.figures.style import save
 from facespec.models import checkpoints
@@ -110,7 +111,7 @@ def lesion_study(
     people: Sequence[Any] | pd.Series | None = None,
     options: Options = Options(),
 ) -> dict[str, pd.DataFrame]:
-    """``lesion_ranking``, ``lesions``, ``dissociation`` and ``segregation`` of `network`, tables of `tables_lesions`.
+    """Tables of lesions of `network` by name, those of `study.tables_lesions`.
 
     `network` maps images to a dict, task -> logits (n, classes), of at least the two tasks of the trials, on the device
     where it is; it answers as in evaluation mode and is not changed. `layers`: dotted names, the shallowest first.
@@ -218,7 +219,7 @@ class Own:
 
 
 def run(own: Own, plan: Lesions, *, to: Path, device: str, workers: int) -> None:
-    """Write tables and figure to the directory `to`; other files in it stay.
+    """Write tables and figures to the directory `to`; other files in it stay.
 
     What a killed run has finished is in ``to/.unfinished`` and is not done again, if network, images, labels, plan (but
     for `draws`), facespec, torch and the kind of device are the same. Raises `StudyError` before any lesion for what
@@ -233,8 +234,12 @@ def run(own: Own, plan: Lesions, *, to: Path, device: str, workers: int) -> None
     options = Options(plan, name=name, source=own.labels.name, workers=workers, kept=kept)
     with alone_in(to), borrowed(network, where, training=False):
         tables = lesion_study(network, own.layers, **labelled._asdict(), options=options)
-        figure = figure_lesions(tables["lesions"], tables["segregation"])  # drawn before the first file is written
+        figures = {  # drawn before the first file is written
+            "figure_lesions": figure_lesions(tables["lesions"], tables["segregation"]),
+            "figure_lesion_classes": figure_lesion_classes(tables["lesion_classes"], tables["lesions"]),
+        }
         for table, rows in tables.items():
             write_table(to / f"{table}.csv", rows)
-        save(figure, to / "figure_lesions")
+        for name, figure in figures.items():
+            save(figure, to / name)
         shutil.rmtree(kept)

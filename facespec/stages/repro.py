@@ -6,7 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
@@ -27,6 +27,16 @@ from facespec.study.vocabulary import NETWORKS
 # them, a step takes half the time (1,300 instead of 700 images/s). Other systems ignore these variables.
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 LOCK, VERDICTS_JSON = "dvc.lock", "Results/checks/verdicts.json"
+# Analyses of which none needs another line's results, each on one core, and their shares of the time [measured, default
+# profile]. Those that are not here need most of these, or use all cores themselves: plain `dvc repro` runs them last.
+ANALYSES = {
+    ("decoding",): 5,
+    ("accuracy",): 2,
+    ("heatmaps", "groundtruth", "overlap", "contrasts", "regions"): 10,
+    ("depth",): 4,
+    ("preferred",): 8,
+}
+Lines = Mapping[tuple[str, ...], int]  # targets that are run one after the other -> what they cost
 
 
 def run(paths: Paths, *, workers: int, console: Console | None = None) -> None:
@@ -37,7 +47,9 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> None:
     with only_one(paths.root / ".dvc" / "tmp" / "repro"):
         with only_one(paths.data):
             data.build_missing(paths, params.data, workers=workers)
-        _pipeline(paths, chains(params.seeds, workers))
+        for lines in (networks(params.seeds), ANALYSES):
+            _reproduce(paths, shares(lines, workers))
+        _reproduce(paths, [[]])
     table = VERDICTS.read(paths.verdicts.with_suffix(".csv"))
     console.print(verdicts.summary(table))
     for figure in sorted(paths.figure("x", "png").parent.glob("*.png")):
@@ -51,44 +63,49 @@ def _console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=120)
 
 
-def chains(seeds: Iterable[int], workers: int) -> list[list[str]]:
-    """Targets for at most `workers` concurrent runs of DVC: every network's stages in order, the work shared evenly."""
-    cost = {network: len(network.tasks) for network in NETWORKS}
-    networks = sorted(itertools.product(NETWORKS, seeds), key=lambda each: -cost[each[0]])
-    shares: list[list[str]] = [[] for _ in range(min(workers, len(networks)))]
-    load = [0] * len(shares)
-    for network, seed in networks:
+def networks(seeds: Iterable[int]) -> Lines:
+    """Every network is trained, then fine-tuned; it takes as long as it has tasks."""
+    return {
+        tuple(f"{stage}@{network.value}-{seed}" for stage in ("train", "finetune")): len(network.tasks)
+        for network, seed in itertools.product(NETWORKS, seeds)
+    }
+
+
+def shares(lines: Lines, workers: int) -> list[list[str]]:
+    """Targets for at most `workers` concurrent runs of DVC, the work shared evenly: the longest line first."""
+    found: list[list[str]] = [[] for _ in range(min(workers, len(lines)))]
+    load = [0] * len(found)
+    for line, cost in sorted(lines.items(), key=lambda each: -each[1]):
         lightest = load.index(min(load))
-        shares[lightest] += [f"{stage}@{network.value}-{seed}" for stage in ("train", "finetune")]
-        load[lightest] += cost[network]
-    return shares
+        found[lightest] += line
+        load[lightest] += cost
+    return found
 
 
-def _pipeline(paths: Paths, targets: list[list[str]]) -> None:
-    """`dvc repro`, after the networks, which do not need each other: DVC itself runs one stage at a time."""
-    logs = [paths.root / ".dvc" / "tmp" / f"repro-{number}.log" for number in range(1, len(targets))]
+def _reproduce(paths: Paths, runs: list[list[str]]) -> None:
+    """Concurrent runs of `dvc repro`, which itself runs one stage at a time; no targets are all of them."""
+    logs = [paths.root / ".dvc" / "tmp" / f"repro-{number}.log" for number in range(1, len(runs))]
     with ExitStack() as files:
         # the first run shows its progress, the others would write across it
         shown: list[TextIO | None] = [None, *(files.enter_context(log.open("w", encoding="utf-8")) for log in logs)]
-        # single items: what lies upstream of them, the faces, is locked by whichever run looks at it
-        how = "--single-item", "--keep-going"
-        runs = [_dvc(paths.root, *how, *names, output=file) for names, file in zip(targets, shown, strict=True)]
-        ended = [run.wait() for run in runs]
+        started = [_dvc(paths.root, *targets, output=file) for targets, file in zip(runs, shown, strict=True)]
+        ended = [run.wait() for run in started]
     for status, log in zip(ended[1:], logs, strict=True):
         if status:
             sys.stderr.write(log.read_text(encoding="utf-8"))
-    status = next(filter(None, ended), 0) or _dvc(paths.root, output=None).wait()
-    if status:
+    if status := next(filter(None, ended), 0):
         raise StudyError(
             f"dvc repro stopped (exit status {status}); the stage's own message stands above. "
             "Finished stages are kept: mend it and run the same command again."
         )
 
 
-def _dvc(root: Path, *words: str, output: TextIO | None) -> subprocess.Popen[bytes]:
+def _dvc(root: Path, *targets: str, output: TextIO | None) -> subprocess.Popen[bytes]:
+    # single items: what lies upstream of them, the faces, is locked by whichever run looks at it
+    how = ("--single-item", "--keep-going", *targets) if targets else ()
     # `python` in dvc.yaml is the interpreter that runs now, whatever the shell calls python
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    command = ["dvc", "--wait-for-lock", "repro", *words]
+    command = ["dvc", "--wait-for-lock", "repro", *how]
     return subprocess.Popen(command, cwd=root, env={**os.environ, **MEMORY, "PATH": path}, stdout=output, stderr=output)
 
 

@@ -36,7 +36,7 @@ from facespec.study.storage import read_pickle, write_pickle
 
 
 def swept(sweep: Sweep, *, workers: int, report: Callable[[], None]) -> dict[str, pd.DataFrame]:
-    """The tables of a sweep, by name: ``lesion_ranking``, ``lesions``, ``dissociation``, ``segregation``.
+    """The tables of a sweep by name, those of `study.tables_lesions`.
 
     `workers` jobs of a layer are done at a time, in threads; `report` is called after each. Networks stay on their
     devices. Equal sweeps give equal tables, whatever the number of workers, and whichever jobs were kept.
@@ -90,11 +90,11 @@ def _done(plan: Lesions, subject: Subject, job: Job, place: LesionedNetwork) -> 
     silent = [lesions(order, plan.fractions) for order in orders]
     if job.condition != "shuffled":
         silent += [lesions(order, plan.fractions, keep=True) for order in orders]
-    nothing = np.zeros((2 if job.condition == "ranked" else 1, units), dtype=bool)
-    right = answered_right(place, subject.test, np.concatenate([nothing, *silent]))
+    right = answered_right(place, subject.test, np.concatenate([np.zeros((1, units), dtype=bool), *silent]))
+    first = 0 if job.condition == "ranked" else 1  # the whole network is a row of the tables once per task
     return {
         "units": units, "ranking": ranked, "whole": {task: own[0] for task, own in right.items()},
-        "right": {task: own[1:] for task, own in right.items()},
+        "right": {task: own[first:] for task, own in right.items()},
     }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from facespec.analyses.lesion_classes import between_classes, recalls
 from facespec.analyses.lesions import UNKNOWN, count
 from facespec.analyses.resampling import person_means
 from facespec.analyses.segregation import (
@@ -23,7 +24,7 @@ from facespec.analyses.segregation import (
 )
 from facespec.stages.sweep_jobs import Job, Lesion, Subject, Sweep, labels
 from facespec.study.seeds import generator
-from facespec.study.tables_lesions import DISSOCIATION, LESION_RANKING, LESIONS, SEGREGATION
+from facespec.study.tables_lesions import DISSOCIATION, LESION_CLASSES, LESION_RANKING, LESIONS, SEGREGATION
 
 Result = dict[str, Any]
 
@@ -44,9 +45,10 @@ class Finished:
 
 
 def tables(sweep: Sweep, finished: Sequence[Finished]) -> dict[str, pd.DataFrame]:
-    """LESION_RANKING, LESIONS, DISSOCIATION and SEGREGATION of all jobs, by name."""
+    """LESION_RANKING, LESIONS, LESION_CLASSES, DISSOCIATION and SEGREGATION of all jobs, by name."""
     rankings = [table for own in finished for table in _rankings(sweep, own)]
-    tested = pd.concat([_tested(sweep, own) for own in finished], ignore_index=True)
+    tested = [_tested(sweep, own) for own in finished]
+    classes = [table for own in finished if own.job.condition == "ranked" for table in _classes(sweep, own)]
     alone, overall = [], []
     for layer, depth in sweep.subjects[0].layers.items():
         place = Place(sweep.trained_on, sweep.source, layer, depth)
@@ -64,7 +66,8 @@ def tables(sweep: Sweep, finished: Sequence[Finished]) -> dict[str, pd.DataFrame
                 ))  # fmt: skip
     return {
         "lesion_ranking": LESION_RANKING.check(pd.concat(rankings, ignore_index=True)),
-        "lesions": LESIONS.check(tested),
+        "lesions": LESIONS.check(pd.concat(tested, ignore_index=True)),
+        "lesion_classes": LESION_CLASSES.check(pd.concat(classes, ignore_index=True)),
         "dissociation": DISSOCIATION.check(pd.concat(alone, ignore_index=True)),
         "segregation": SEGREGATION.check(pd.concat(overall, ignore_index=True)),
     }
@@ -96,17 +99,31 @@ def _tested(sweep: Sweep, own: Finished) -> pd.DataFrame:
     units = own.result["units"]
     for task, classes in own.subject.test.classes.items():
         known = classes != UNKNOWN
-        accuracy = own.result["right"][task][:, known].mean(axis=1)
+        right = own.result["right"][task][:, known]
         whole, chance = own.result["whole"][task][known].mean(), _chance(classes)
-        for lesion, number in zip(labels(sweep, own.job), accuracy, strict=True):
+        told = zip(labels(sweep, own.job), right.mean(axis=1), between_classes(right, classes[known]), strict=True)
+        for lesion, number, between in told:
             silenced = count(lesion.fraction, units)
             rows.append({
                 **own.place(sweep), **lesion._asdict(), "units": units,
                 "silenced": units - silenced if lesion.condition == "keep" else silenced, "tested_on": task,
                 "n": int(known.sum()), "chance": chance, "accuracy": number,
                 "drop": float(relative_drop(whole, number, chance)), "reason": str(no_drop(whole, chance, task)),
+                "between_classes": between,
             })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _classes(sweep: Sweep, own: Finished) -> Iterator[pd.DataFrame]:
+    """The LESION_CLASSES rows of one job, a table per tested task."""
+    silenced = [(row, lesion) for row, lesion in enumerate(labels(sweep, own.job)) if lesion.condition == "ranked"]
+    rows, lesions = zip(*silenced, strict=True)
+    fractions = np.array([lesion.fraction for lesion in lesions])
+    for task, classes in own.subject.test.classes.items():
+        known = classes != UNKNOWN
+        table = recalls(own.result["right"][task][list(rows)][:, known], classes[known])
+        fraction = fractions[table.pop("lesion")]
+        yield table.assign(**own.place(sweep), ranked_by=own.job.ranked_by, fraction=fraction, tested_on=task)
 
 
 def _chance(classes: np.ndarray) -> float:

@@ -47,7 +47,9 @@ LESION_RANKING = Schema(
 
 # Accuracy of a lesioned network on `n` test images. `fraction`: of chosen units; `silenced`: of `units`. `drop`: lost
 # share of the accuracy above chance, (whole - lesioned) / (whole - chance); negative where the lesion helps; NaN, with
-# a reason, where the whole network is not above chance.
+# a reason, where the whole network is not above chance. `between_classes`: share of the variance of right (1) and wrong
+# (0) answers that lies between classes, corrected for chance (epsilon squared): 1 where every class is either kept or
+# lost, around 0 where all are answered right equally often; NaN where all answers are right, or all wrong.
 LESIONS = Schema(
     "lesions",
     {
@@ -62,6 +64,22 @@ LESIONS = Schema(
         "accuracy": Column("number", low=0, high=1),
         "drop": Column("number", optional=True),
         "reason": Column("text", optional=True),
+        "between_classes": Column("number", high=1, optional=True),
+    },
+)
+
+# Which classes lesions take: the share of the `n` test images of each `class` that are answered right, when the units
+# that the task `ranked_by` needs most are silenced. `class` is the index of the class's logit.
+LESION_CLASSES = Schema(
+    "lesion_classes",
+    {
+        **_PLACE,
+        "ranked_by": Column("text"),
+        "fraction": Column("number", low=0, high=1),
+        "tested_on": Column("text"),
+        "class": Column("integer", low=0),
+        "n": Column("integer", low=1),
+        "recall": Column("number", low=0, high=1),
     },
 )
 

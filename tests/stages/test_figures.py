@@ -35,7 +35,7 @@ BARS = {
 BARS |= {"S1A": BARS["1B"], "S1B": BARS["1C"]}
 ACCURACIES = [f"figure_{name}" for name in ("1", "1B", "1C", "S1A", "S1B")]
 HEATMAPS = [f"figure_{name}" for name in ("2", "2A", "2B", "2C", "2D")]
-BEYOND = [f"figure_{name}" for name in ("contrasts", "depth", "groundtruth", "lesions", "regions")]
+BEYOND = [f"figure_{name}" for name in ("contrasts", "depth", "groundtruth", "lesion_classes", "lesions", "regions")]
 PREFERRED = ["figure_3", "figure_S2B"]
 NAMES = sorted([*ACCURACIES, *HEATMAPS, *PREFERRED, *BEYOND])
 

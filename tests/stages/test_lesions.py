@@ -14,9 +14,10 @@ from facespec.stages import lesions, sweep
 from facespec.study.params import Params, read_params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
-from facespec.study.tables_lesions import DISSOCIATION, LESION_RANKING, LESIONS, SEGREGATION
+from facespec.study.tables_lesions import DISSOCIATION, LESION_CLASSES, LESION_RANKING, LESIONS, SEGREGATION
 
-SCHEMAS = {"lesion_ranking": LESION_RANKING, "lesions": LESIONS, "dissociation": DISSOCIATION,
+SCHEMAS = {"lesion_ranking": LESION_RANKING, "lesions": LESIONS, "lesion_classes": LESION_CLASSES,
+           "dissociation": DISSOCIATION,
            "segregation": SEGREGATION}  # fmt: skip
 UNITS = {"trunk.conv1": 3, "trunk.conv2": 5}  # of the tiny networks
 TASKS = {"expression", "identity"}
@@ -57,7 +58,7 @@ def test_every_convolution_of_every_joint_network_for_both_tasks(finished: Paths
     for table in found.values():
         assert set(table["trained_on"]) == {"joint"} and set(table["source"]) == {"embedded faces"}
         assert set(zip(table["layer"], table["depth"], strict=True)) == {("trunk.conv1", 1), ("trunk.conv2", 2)}
-    ranking, tested, alone, overall = found.values()
+    ranking, tested, classes, alone, overall = found.values()
     # two networks; ranked by two tasks, and for one draw by two mixtures
     assert len(ranking) == 2 * 8 * (2 + 2)
     assert set(ranking["condition"]) == {"ranked", "shuffled"} and set(ranking["ranked_by"]) == TASKS
@@ -70,6 +71,7 @@ def test_every_convolution_of_every_joint_network_for_both_tasks(finished: Paths
     assert set(tested["seed"]) == set(ranking["seed"]) == set(alone["seed"]) == {5, 6}
     assert set(tested["condition"]) == {"ranked", "keep", "shuffled", "random"} and set(tested["tested_on"]) == TASKS
     assert set(tested["units"]) == {3, 5} and (tested["silenced"] <= tested["units"]).all()
+    assert len(classes) == 2 * 2 * 2 * 4 * (7 + 3) and set(classes["seed"]) == {5, 6}
     assert len(alone) == 2 * 2 * 3 * 3 * 101 and len(overall) == 2 * 3 * 3 * 3
     assert set(alone["quantity"]) == set(overall["quantity"]) == {*TASKS, "index"}
     assert sorted(set(overall["fraction"])) == FRACTIONS and set(overall["seeds"]) == {2}

@@ -24,10 +24,12 @@ from facespec.stages import sweep
 from facespec.stages.own_files import load_network, read_labels
 from facespec.stages.own_lesions import Options, Own, default_plan, lesion_study
 from facespec.study.params import read_params
-from facespec.study.tables_lesions import DISSOCIATION, LESION_RANKING, LESIONS, SEGREGATION
+from facespec.study.tables_lesions import DISSOCIATION, LESION_CLASSES, LESION_RANKING, LESIONS, SEGREGATION
 
-SCHEMAS = {table.name: table for table in (LESION_RANKING, LESIONS, DISSOCIATION, SEGREGATION)}
-FILES = {f"{name}.csv" for name in SCHEMAS} | {"figure_lesions.pdf", "figure_lesions.png"}
+SCHEMAS = {table.name: table for table in (LESION_RANKING, LESIONS, LESION_CLASSES, DISSOCIATION, SEGREGATION)}
+FILES = {f"{name}.csv" for name in SCHEMAS} | {
+    f"figure_{name}.{kind}" for name in ("lesions", "lesion_classes") for kind in ("pdf", "png")
+}
 QUICK = {"images": 5, "greedy_p": 0.3, "random": 2, "shuffled": 1, "draws": 100, "fractions": [0.25, 0.5]}
 CASES = np.array([(shape, tint) for shape in range(3) for tint in range(2)])
 PEOPLE = 4
@@ -144,6 +146,11 @@ def test_units_of_single_classes_dissociate_tasks_that_share_all_units() -> None
         assert found["min"][at].to_dict() == pytest.approx({True: drop, False: 0}), at
     assert index(tables, "ranked", 0.25)[:3] == index(tables, "ranked", 0.5)[:3] == (1, 1, 1)
     assert abs(index(tables, "shuffled", 0.5)[0]) < 0.2
+    # the figure of classes tells: some are lost, the others whole, while any units harm all alike
+    half = tables["lesion_classes"].query("fraction == 0.5 and ranked_by == tested_on")
+    assert half.groupby("tested_on")["recall"].apply(sorted).to_list() == [[0, 0, 1, 1]] * 2
+    lost = tables["lesions"].query("fraction == 0.5 and condition == 'ranked' and ranked_by == tested_on")
+    assert lost["between_classes"].to_list() == [1, 1]
 
 
 def test_the_network_comes_back_as_it_was() -> None:
@@ -329,7 +336,7 @@ def test_the_documented_example_runs(
             with pytest.raises(SystemExit) as ended:
                 cli.main()
             assert ended.value.code == 0
-    assert capsys.readouterr().out == "results: four tables, and figure_lesions as PDF and PNG.\n"
+    assert capsys.readouterr().out == "results: five tables, figure_lesions and figure_lesion_classes.\n"
     assert {path.name for path in Path("results").iterdir()} == FILES
     tables = {name: schema.read(Path("results") / f"{name}.csv") for name, schema in SCHEMAS.items()}
     assert list(tables["segregation"]["layer"].unique()) == ["trunk.layer3.0.conv1", "trunk.layer4.1.conv1"]

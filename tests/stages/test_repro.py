@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from facespec.stages import repro
-from facespec.stages.repro import chains, comparison
+from facespec.stages.repro import ANALYSES, comparison, networks, shares
 from facespec.study.errors import StudyError
 from facespec.study.paths import Paths
 
@@ -71,15 +73,31 @@ def test_other_outputs() -> None:
 
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=5, unique=True), st.integers(1, 20))
 def test_every_network_is_fitted_once_and_the_work_is_shared_evenly(seeds: list[int], workers: int) -> None:
-    shares = chains(seeds, workers)
+    runs = shares(networks(seeds), workers)
     names = ["expression", "identity", "joint"]
-    for share in shares:  # trained first, fine-tuned next
-        assert [name.replace("train@", "finetune@") for name in share[::2]] == share[1::2]
-    assert sorted(name for share in shares for name in share[1::2]) == sorted(
+    for run in runs:  # trained first, fine-tuned next
+        assert [name.replace("train@", "finetune@") for name in run[::2]] == run[1::2]
+    assert sorted(name for run in runs for name in run[1::2]) == sorted(
         f"finetune@{n}-{s}" for n in names for s in seeds
     )
-    loads = [sum(2 if "joint" in name else 1 for name in share) for share in shares]
+    loads = [sum(2 if "joint" in name else 1 for name in run) for run in runs]
     assert len(loads) <= workers and min(loads) > 0 and max(loads) - min(loads) <= 4
+
+
+def test_the_longest_line_goes_first_and_lines_stay_together() -> None:
+    lines = {("a", "b"): 2, ("c",): 3, ("d",): 6, ("e", "f", "g"): 2}
+    assert shares(lines, 1) == [["d", "c", "a", "b", "e", "f", "g"]]
+    assert shares(lines, 2) == [["d"], ["c", "a", "b", "e", "f", "g"]]
+    assert shares(lines, 9) == [["d"], ["c"], ["a", "b"], ["e", "f", "g"]]
+
+
+def test_analyses_run_at_once_only_where_none_needs_the_other() -> None:
+    stages = yaml.safe_load((Path(__file__).parents[2] / "dvc.yaml").read_text())["stages"]
+    made = {out: name for name, stage in stages.items() for out in stage["outs"]}
+    needs = {name: {made[dep] for dep in stage["deps"] if dep in made} for name, stage in stages.items()}
+    for line in ANALYSES:
+        for place, name in enumerate(line):
+            assert needs[name] <= set(line[:place]), f"{name} needs what is not made before it in its line"
 
 
 def test_other_parameters() -> None:

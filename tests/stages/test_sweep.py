@@ -104,7 +104,7 @@ def test_the_number_of_workers_is_no_matter(little: Sweep, found: dict[str, pd.D
     reported: list[int] = []
     same(swept(little, workers=workers, report=lambda: reported.append(1)), found)
     assert len(reported) == JOBS == len(little.jobs())
-    assert list(found) == ["lesion_ranking", "lesions", "dissociation", "segregation"]
+    assert list(found) == ["lesion_ranking", "lesions", "lesion_classes", "dissociation", "segregation"]
 
 
 def test_screening_and_one_pass_are_said(little: Sweep, found: dict[str, pd.DataFrame]) -> None:
@@ -176,6 +176,30 @@ def test_accuracies_and_drops_are_those_of_forward_passes(
         assert row["reason"] == "" and row["depth"] == {"low": 1, "high": 2}[layer]
         drops.append(row["drop"])
     assert len(set(drops)) > 8 and max(drops) > 0.3
+
+
+def test_recalls_are_those_of_forward_passes(little: Sweep, found: dict[str, pd.DataFrame]) -> None:
+    """Of every class that occurs, at every share; and classes explain what they do in `lesions`."""
+    networks = {subject.seed: subject for subject in little.subjects}
+    orders = found["lesion_ranking"].query("condition == 'ranked'").sort_values("rank")
+    where = ["seed", "layer", "ranked_by", "fraction", "tested_on"]
+    groups = found["lesion_classes"].groupby(where)
+    assert len(groups) == 2 * 2 * 2 * 3 * 2
+    told = found["lesions"].query("condition == 'ranked'").set_index(where)
+    for (seed, layer, ranked_by, fraction, tested_on), rows in groups:
+        order = orders.query("seed == @seed and layer == @layer and ranked_by == @ranked_by")["unit"]
+        silent = order[: {0.0: 0, 0.2: 1, 0.5: 3}[fraction]].tolist()
+        subject = networks[seed]
+        classes = subject.test.classes[tested_on]
+        answered, known = right(subject.network, layer, subject.test, silent)[tested_on], classes[classes >= 0]
+        by_class = {own: answered[known == own] for own in np.unique(known)}
+        assert rows["class"].tolist() == list(by_class) and rows["n"].tolist() == [*map(len, by_class.values())]
+        assert rows["recall"].tolist() == pytest.approx([own.mean() for own in by_class.values()], abs=1e-12)
+        row = told.loc[(seed, layer, ranked_by, fraction, tested_on)]
+        assert np.average(rows["recall"], weights=rows["n"]) == pytest.approx(row["accuracy"], abs=1e-12)
+        squares = sum(((own - own.mean()) ** 2).sum() for own in by_class.values())
+        unexplained = squares / (len(known) - len(by_class)) / answered.var(ddof=1)
+        assert row["between_classes"] == pytest.approx(1 - unexplained, abs=1e-9)
 
 
 def test_chance_of_uneven_classes_and_a_network_below_it(little: Sweep) -> None:
