@@ -63,7 +63,12 @@ def init(
 
 
 @app.command()
-def repro(directory: Directory = Path(), workers: Workers = CORES) -> None:
+def repro(
+    directory: Directory = Path(),
+    workers: Annotated[
+        int, typer.Option(envvar="FACESPEC_WORKERS", min=1, help="Stages at a time; fewer need less memory.")
+    ] = CORES,
+) -> None:
     """Build the faces if needed, run the pipeline, print the verdicts and where the figures are."""
     from facespec.stages import repro as stage
 
@@ -163,7 +168,7 @@ def lesions(
     layer: Annotated[
         list[str] | None, typer.Option(help="A layer of your network; again for each other one, in order of depth.")
     ] = None,
-    to: Annotated[Path | None, typer.Option(help="Directory for your tables and figure.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Directory for your tables and figures.")] = None,
     size: Annotated[
         int | None, typer.Option(metavar="PX", min=1, help="Height and width of its images; 224 unless told.")
     ] = None,

@@ -13,14 +13,15 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from facespec.figures.boxes import selected, sources
-from facespec.figures.lesions import LONGEST, shown_layers, task_colours
-from facespec.figures.style import INK, MUTED, study_style
+from facespec.figures.lesions import shown_layers, task_colours
+from facespec.figures.style import INK, MUTED, shortened, study_style
 from facespec.study.errors import StudyError
 from facespec.study.tables_lesions import LESION_CLASSES, LESIONS
 
 SEED: dict[str, Any] = {"lw": 0.6, "alpha": 0.5, "zorder": 2}
 ANY: dict[str, Any] = {"ls": "none", "marker": ".", "ms": 3, "mec": "none", "color": MUTED, "alpha": 0.4, "zorder": 1}
 WHOLE: dict[str, Any] = {"lw": 0.9, "color": MUTED, "zorder": 1.5}
+LEAST, MOST = (-8, -0.15), (108, 1.08)  # of drop, %, and share between classes
 HEAD, ROW, NOTE, FOOT = 0.35, 1.5, 0.2, 0.4  # heights, inches
 
 
@@ -58,12 +59,12 @@ def figure_lesion_classes(classes: pd.DataFrame, lesions: pd.DataFrame, *, fract
 
 
 def _same(lesions: pd.DataFrame, classes: pd.DataFrame) -> None:
-    held = [[sorted(set(table[name])) for name in ("trained_on", "tested_on")] for table in (lesions, classes)]
+    held = [[sorted(set(table[name])) for name in ("trained_on", "tested_on", "layer")] for table in (lesions, classes)]
     if held[0] != held[1]:
-        told = ["holds the networks {} and the tasks {}".format(*own) for own in held]
+        told = ["holds the networks {}, the tasks {} and the layers {}".format(*own) for own in held]
         raise StudyError(
-            f"both tables must be of one network and the same two tasks; the table 'lesions' {told[0]}, the table "
-            f"'lesion_classes' {told[1]}. Pass tables that were made together."
+            f"both tables must be of one network, the same two tasks and layers; the table 'lesions' {told[0]}, the "
+            f"table 'lesion_classes' {told[1]}. Pass tables that were made together."
         )
 
 
@@ -71,11 +72,12 @@ def _at(classes: pd.DataFrame, fraction: float | None) -> pd.DataFrame:
     fractions = classes["fraction"].to_numpy(float)
     if fraction is None:
         silenced = np.unique(fractions[fractions > 0])
-        fraction = silenced[len(silenced) // 2] if len(silenced) else np.nan
-    own = classes[np.isclose(fractions, fraction)]
+        fraction = silenced[len(silenced) // 2] if len(silenced) else None
+    own = classes[np.isclose(fractions, np.nan if fraction is None else fraction)]
     if own.empty:
+        wanted = "a fraction above 0" if fraction is None else f"the fraction {fraction:g}"
         raise StudyError(
-            f"table 'lesion_classes' holds no lesions of the fraction {fraction:g}; it holds the fractions "
+            f"table 'lesion_classes' holds no lesions of {wanted}; it holds the fractions "
             f"{np.unique(fractions).tolist()}. Name one of them."
         )
     return own
@@ -108,11 +110,10 @@ def _recalls(
             axes.tick_params(labelsize=7)
             axes.grid(axis="y", color="#E4E4E4", lw=0.6)
             if part is rows[0]:
-                name = layer if len(layer) <= LONGEST else "…" + layer[1 - LONGEST :].lstrip(".")
                 depth = selected(lesioned, layer=layer)["depth"].iloc[0]
-                axes.set_title(f"{name}\ndepth {depth}", fontsize=7.5)
+                axes.set_title(f"{shortened(layer)}\ndepth {depth}", fontsize=7.5)
         panels[0].set_ylabel("recall, %")
-    told = "A step: whole classes are lost, others are untouched. A level line or gentle slope: all suffer alike."
+    told = "A step (see single seeds): whole classes are lost. Level or gently sloping: all suffer alike."
     rows[-1].supxlabel(told, fontsize=7.5, color=MUTED)
 
 
@@ -136,7 +137,7 @@ def _shares(rows: Sequence[SubFigure], lesions: pd.DataFrame, *, colours: Mappin
     points = lesions[lesions["fraction"] > 0].dropna(subset=["drop", "between_classes"])
     points = points.assign(drop=100 * points["drop"].astype(float), share=points["between_classes"].astype(float))
     for part, (task, colour) in zip(rows, colours.items(), strict=True):
-        told = f"All lesions: share of the variance of right and wrong answers between {task} classes"
+        told = f"Lesions of all sizes: share of the variance of right and wrong answers between {task} classes"
         part.suptitle(told, x=0.01, ha="left", fontsize=8.5, color=colour)
         panels = part.subplots(1, len(layers), sharex=True, sharey=True, squeeze=False)[0]
         for axes, layer in zip(panels, layers, strict=True):
@@ -148,8 +149,12 @@ def _shares(rows: Sequence[SubFigure], lesions: pd.DataFrame, *, colours: Mappin
                 for seed, own in chosen.groupby("seed"):
                     look = _line(by == task, colour) | {"lw": 0.6, "ls": "-", "marker": "o"}
                     axes.plot(own["drop"], own["share"], gid=f"ranked {by} {task} seed {seed}", **look)
+            if tested.empty:
+                axes.text(50, 0.5, "no drop: not\nabove chance", ha="center", va="center", fontsize=7, color=MUTED)
+            elif not (axes.dataLim.min >= LEAST).all() or not (axes.dataLim.max <= MOST).all():
+                axes.text(0.97, 0.03, "cut off", transform=axes.transAxes, ha="right", fontsize=6.5, color=MUTED)
             axes.axhline(0, color=INK, lw=0.6)
-            axes.set(xlim=(-8, 108), ylim=(-0.15, 1.08), xticks=(0, 50, 100))
+            axes.set(xlim=(LEAST[0], MOST[0]), ylim=(LEAST[1], MOST[1]), xticks=(0, 50, 100))
             axes.set_xlabel("lost above chance, %", fontsize=7, labelpad=1)
             axes.tick_params(labelsize=7)
             axes.grid(axis="y", color="#E4E4E4", lw=0.6)

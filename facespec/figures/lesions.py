@@ -18,14 +18,13 @@ from matplotlib.patches import Patch
 
 from facespec.figures.bars import PERCENTILES
 from facespec.figures.boxes import selected, sources
-from facespec.figures.style import INK, LOOKS, MUTED, study_style
+from facespec.figures.style import INK, LOOKS, MUTED, shortened, study_style
 from facespec.study.errors import StudyError
 from facespec.study.tables_lesions import INDEX, LESIONS, SEGREGATION
 from facespec.study.vocabulary import TASKS, Network
 
 SHOWN = 5  # layers with curves
 TICKS = 7  # numbers below a panel
-LONGEST = 18  # letters of a layer's name above its curves
 REACH = (-50, 150)  # %: drops beyond are cut off, so that one network near chance does not flatten all curves
 RANDOM = (0, (3, 1.5))  # the dashes of random units
 HEAD, ROW, FOOT, NOTE, INDICES = 0.35, 1.5, 0.46, 0.14, 2.45  # heights, inches
@@ -134,8 +133,7 @@ def _curves(
         row[0].set_ylabel("lost, % of what\nis above chance")
     for axes, layer in zip(grid[0], layers, strict=True):
         place = lesions[lesions["layer"] == layer].iloc[0]
-        name = layer if len(layer) <= LONGEST else "…" + layer[1 - LONGEST :].lstrip(".")
-        axes.set_title(f"{name}\ndepth {place['depth']}, {place['units']} units", fontsize=7.5)
+        axes.set_title(f"{shortened(layer)}\ndepth {place['depth']}, {place['units']} units", fontsize=7.5)
     _scale(grid, lesions)
     parts[-1].legend(*_handles(lesions, colours), loc="outside lower center", ncols=3, fontsize=7.5,
                      handler_map={tuple: HandlerTuple(ndivide=None, pad=0.4)})  # fmt: skip

@@ -21,6 +21,7 @@ DPI = 200
 UNDATED = {"CreationDate": None, "Creator": None, "Producer": None}  # what a PDF says of itself otherwise
 PLACES = 6  # decimals of a place in a figure
 INK, MUTED = "#222222", "#6B6B6B"
+LONGEST = 18  # letters of a layer's name above a panel
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ def study_style() -> Iterator[None]:
     """Draw in the study's style, whatever the user's own settings are; those are back afterwards."""
     with matplotlib.style.context(["default", RC]):
         yield
+
+
+def shortened(layer: str) -> str:
+    """The end of a layer's name, where it is too long to stand above a panel."""
+    return layer if len(layer) <= LONGEST else "…" + layer[1 - LONGEST :].lstrip(".")
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

@@ -227,7 +227,7 @@ def run(own: Own, plan: Lesions, *, to: Path, device: str, workers: int) -> None
     """
     where, kept = pick(device), to / ".unfinished"
     if to.exists() and not to.is_dir():
-        raise StudyError(f"{to}: a file. Name a directory for the tables and the figure.")
+        raise StudyError(f"{to}: a file. Name a directory for the tables and figures.")
     labelled = read_labels(own.labels, size=own.size)
     network = load_network(own.module)
     name = Path(own.module.rpartition(":")[0]).stem

@@ -27,14 +27,15 @@ from facespec.study.vocabulary import NETWORKS
 # them, a step takes half the time (1,300 instead of 700 images/s). Other systems ignore these variables.
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 LOCK, VERDICTS_JSON = "dvc.lock", "Results/checks/verdicts.json"
-# Analyses of which none needs another line's results, each on one core, and their shares of the time [measured, default
-# profile]. Those that are not here need most of these, or use all cores themselves: plain `dvc repro` runs them last.
+# Analyses of which none needs another line's results, and what they cost [measured, default profile: 10 s of one core].
+# What is not here needs most of these: plain `dvc repro` runs it last.
 ANALYSES = {
-    ("decoding",): 5,
+    ("decoding",): 6,
     ("accuracy",): 2,
-    ("heatmaps", "groundtruth", "overlap", "contrasts", "regions"): 10,
+    ("heatmaps", "groundtruth", "overlap", "contrasts", "regions"): 15,
     ("depth",): 4,
-    ("preferred",): 8,
+    ("preferred",): 11,
+    ("lesions",): 24,
 }
 Lines = Mapping[tuple[str, ...], int]  # targets that are run one after the other -> what they cost
 
@@ -48,8 +49,8 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> None:
         with only_one(paths.data):
             data.build_missing(paths, params.data, workers=workers)
         for lines in (networks(params.seeds), ANALYSES):
-            _reproduce(paths, shares(lines, workers))
-        _reproduce(paths, [[]])
+            _reproduce(paths, shares(lines, workers), workers=workers)
+        _reproduce(paths, [[]], workers=workers)
     table = VERDICTS.read(paths.verdicts.with_suffix(".csv"))
     console.print(verdicts.summary(table))
     for figure in sorted(paths.figure("x", "png").parent.glob("*.png")):
@@ -82,31 +83,36 @@ def shares(lines: Lines, workers: int) -> list[list[str]]:
     return found
 
 
-def _reproduce(paths: Paths, runs: list[list[str]]) -> None:
+def _reproduce(paths: Paths, runs: list[list[str]], *, workers: int) -> None:
     """Concurrent runs of `dvc repro`, which itself runs one stage at a time; no targets are all of them."""
+    each = max(1, workers // len(runs))
     logs = [paths.root / ".dvc" / "tmp" / f"repro-{number}.log" for number in range(1, len(runs))]
     with ExitStack() as files:
         # the first run shows its progress, the others would write across it
         shown: list[TextIO | None] = [None, *(files.enter_context(log.open("w", encoding="utf-8")) for log in logs)]
-        started = [_dvc(paths.root, *targets, output=file) for targets, file in zip(runs, shown, strict=True)]
+        started = [
+            _dvc(paths.root, *targets, workers=each, output=file) for targets, file in zip(runs, shown, strict=True)
+        ]
         ended = [run.wait() for run in started]
     for status, log in zip(ended[1:], logs, strict=True):
         if status:
             sys.stderr.write(log.read_text(encoding="utf-8"))
     if status := next(filter(None, ended), 0):
         raise StudyError(
-            f"dvc repro stopped (exit status {status}); the stage's own message stands above. "
+            f"dvc repro stopped (exit status {status}); the stage's own message stands above, before "
+            "those of stages that lack what it did not make. "
             "Finished stages are kept: mend it and run the same command again."
         )
 
 
-def _dvc(root: Path, *targets: str, output: TextIO | None) -> subprocess.Popen[bytes]:
+def _dvc(root: Path, *targets: str, workers: int, output: TextIO | None) -> subprocess.Popen[bytes]:
     # single items: what lies upstream of them, the faces, is locked by whichever run looks at it
     how = ("--single-item", "--keep-going", *targets) if targets else ()
     # `python` in dvc.yaml is the interpreter that runs now, whatever the shell calls python
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     command = ["dvc", "--wait-for-lock", "repro", *how]
-    return subprocess.Popen(command, cwd=root, env={**os.environ, **MEMORY, "PATH": path}, stdout=output, stderr=output)
+    environment = {**os.environ, **MEMORY, "PATH": path, "FACESPEC_WORKERS": str(workers)}
+    return subprocess.Popen(command, cwd=root, env=environment, stdout=output, stderr=output)
 
 
 def comparison(recorded: dict[str, Any], now: dict[str, Any]) -> str:

@@ -52,9 +52,10 @@ def swept(sweep: Sweep, *, workers: int, report: Callable[[], None]) -> dict[str
             report()
             return Finished(subject, job, result)
 
+        last_first = [job for _, job in jobs][::-1]  # the longest, so that no worker waits for another's at the end
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
             try:
-                finished += pool.map(done, [job for _, job in jobs])
+                finished += list(pool.map(done, last_first))[::-1]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)  # what is running ends, and is kept
                 raise

@@ -1,4 +1,4 @@
-"""The tables about lesions: which units are silenced in which order, what that costs, and how far the tasks part.
+"""The tables about lesions: units in the order of their silence, what it costs, class by class, and how tasks part.
 
 Columns that name tasks are free text, because users bring networks and tasks of their own; in the study they are
 `study.vocabulary.TASKS`, and `trained_on` is ``joint``. `depth` 1 is the shallowest layer.
@@ -49,7 +49,8 @@ LESION_RANKING = Schema(
 # share of the accuracy above chance, (whole - lesioned) / (whole - chance); negative where the lesion helps; NaN, with
 # a reason, where the whole network is not above chance. `between_classes`: share of the variance of right (1) and wrong
 # (0) answers that lies between classes, corrected for chance (epsilon squared): 1 where every class is either kept or
-# lost, around 0 where all are answered right equally often; NaN where all answers are right, or all wrong.
+# lost, around 0 where all are answered right equally often; NaN where all answers are right, or all wrong, where all
+# images are of one class, and where no class has two.
 LESIONS = Schema(
     "lesions",
     {

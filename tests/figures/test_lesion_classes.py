@@ -165,7 +165,7 @@ def test_headings_labels_and_legend_explain_the_figure() -> None:
     figure = usual()
     parts: list[Any] = figure.subfigs
     assert figure.get_suptitle() == "Do lesions of the joint network take whole classes? (painted faces, seeds: 2)"
-    share = "All lesions: share of the variance of right and wrong answers between"
+    share = "Lesions of all sizes: share of the variance of right and wrong answers between"
     assert [part.get_suptitle() for part in parts] == [
         "25 % of units silenced: recall of 3 expression classes, best kept first",
         "25 % of units silenced: recall of 5 identity classes, best kept first",
@@ -175,7 +175,7 @@ def test_headings_labels_and_legend_explain_the_figure() -> None:
     looks = [LOOKS["expression"].colour, LOOKS["identity"].colour]
     assert [part._suptitle.get_color() for part in parts] == looks * 2
     assert parts[1].get_supxlabel() == (
-        "A step: whole classes are lost, others are untouched. A level line or gentle slope: all suffer alike."
+        "A step (see single seeds): whole classes are lost. Level or gently sloping: all suffer alike."
     )
     rows = grid(figure)
     assert [axes.get_title() for axes in rows[0]] == ["trunk.relu1\ndepth 1", "trunk.relu2\ndepth 2"]
@@ -208,6 +208,20 @@ def test_numbers_that_are_missing_are_left_out() -> None:
             assert [len(own[f"ranked {by} {task} seed 9"].get_xdata()) for own in found] == [2, 1]
 
 
+def test_panels_say_what_they_do_not_show() -> None:
+    """A network that is not above chance has no drops; what lies outside is cut off, and may be far away."""
+    for column, row, value, told in (
+        ("drop", "depth == 2", np.nan, "no drop: not\nabove chance"),
+        ("drop", "depth == 2 and draw == 3", 1.3, "cut off"),
+        ("drop", "depth == 2 and draw == 3", -0.3, "cut off"),
+        ("between_classes", "depth == 2 and seed == 9 and condition == 'ranked'", -0.4, "cut off"),
+    ):
+        given = lesions()
+        given.loc[given.query(row).index, column] = value
+        for panels in grid(shown(classes(), given))[2:]:
+            assert [[text.get_text() for text in axes.texts] for axes in panels] == [[], [told]]
+
+
 def test_one_layer_and_one_seed_are_enough() -> None:
     figure = drawn(seeds=(9,), depths=1)
     (first,), (second,), (third,), _ = grid(figure)
@@ -232,8 +246,8 @@ def test_of_many_layers_some_have_panels() -> None:
 
 
 def test_long_names_of_layers_are_shortened_from_the_front() -> None:
-    given = classes().replace({"layer": {"trunk.relu1": "my.trunk.block1.conv.relu", "trunk.relu2": "a" * 18}})
-    first, *_ = grid(shown(given, lesions()))
+    names = {"layer": {"trunk.relu1": "my.trunk.block1.conv.relu", "trunk.relu2": "a" * 18}}
+    first, *_ = grid(shown(classes().replace(names), lesions().replace(names)))
     assert [axes.get_title() for axes in first] == ["…block1.conv.relu\ndepth 1", f"{'a' * 18}\ndepth 2"]
 
 
@@ -243,7 +257,7 @@ def test_the_middle_fraction_is_shown_if_none_is_named() -> None:
     for recalls, told in (tables[0], 25), (pd.concat([tables[0], more]), 25), (more, 30):
         figure: Any = figure_lesion_classes(recalls, tables[1])
         assert figure.subfigs[0].get_suptitle().startswith(f"{told} % of units silenced")
-    with pytest.raises(StudyError, match="holds no lesions of the fraction nan"):
+    with pytest.raises(StudyError, match=r"holds no lesions of a fraction above 0; it holds the fractions \[0\.0\]\."):
         figure_lesion_classes(classes().query("fraction == 0"), tables[1])
 
 
@@ -284,13 +298,15 @@ def test_tables_of_different_networks_or_tasks_are_refused() -> None:
         (classes().assign(trained_on="mine"), ["mine"], ["expression", "identity"]),
         (pd.concat([classes(), classes().assign(trained_on="mine")]), ["joint", "mine"], ["expression", "identity"]),
         (classes(("age", "expression")), ["joint"], ["age", "expression"]),
+        (classes(depths=1), ["joint"], ["expression", "identity"]),
     ):
         with pytest.raises(StudyError) as caught:
             shown(table, lesions())
         assert str(caught.value) == (
-            "both tables must be of one network and the same two tasks; the table 'lesions' holds the networks "
-            "['joint'] and the tasks ['expression', 'identity'], the table 'lesion_classes' holds the networks "
-            f"{networks} and the tasks {tasks}. Pass tables that were made together."
+            "both tables must be of one network, the same two tasks and layers; the table 'lesions' holds the networks "
+            "['joint'], the tasks ['expression', 'identity'] and the layers ['trunk.relu1', 'trunk.relu2'], the table "
+            f"'lesion_classes' holds the networks {networks}, the tasks {tasks} and the layers "
+            f"{sorted(set(table['layer']))}. Pass tables that were made together."
         )
 
 

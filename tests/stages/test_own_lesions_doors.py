@@ -191,7 +191,7 @@ def test_layers_device_and_directory_that_are_not_there(own: Own, monkeypatch: p
         "layers is ['conv', 'conv']: a list of different names is needed, the shallowest layer first."
     )
     Path("to").write_text("")
-    assert refused(own, monkeypatch) == "to: a file. Name a directory for the tables and the figure."
+    assert refused(own, monkeypatch) == "to: a file. Name a directory for the tables and figures."
     with pytest.raises(StudyError, match="unknown device 'tpu'"):
         stage.run(own, default_plan(), to=Path("to"), device="tpu", workers=1)
 

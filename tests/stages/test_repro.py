@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from facespec.stages import repro
 from facespec.stages.repro import ANALYSES, comparison, networks, shares
 from facespec.study.errors import StudyError
+from facespec.study.params import read_params
 from facespec.study.paths import Paths
 
 
@@ -23,7 +25,8 @@ def test_a_stage_that_stops_costs_nobody_elses_work(study_copy: Paths, capfd: py
     with pytest.raises(StudyError) as caught:
         repro.run(study_copy, workers=2)
     assert re.fullmatch(
-        r"dvc repro stopped \(exit status \d+\); the stage's own message stands above\. "
+        r"dvc repro stopped \(exit status \d+\); the stage's own message stands above, "
+        r"before those of stages that lack what it did not make\. "
         r"Finished stages are kept: mend it and run the same command again\.",
         str(caught.value),
     )
@@ -93,11 +96,34 @@ def test_the_longest_line_goes_first_and_lines_stay_together() -> None:
 
 def test_analyses_run_at_once_only_where_none_needs_the_other() -> None:
     stages = yaml.safe_load((Path(__file__).parents[2] / "dvc.yaml").read_text())["stages"]
-    made = {out: name for name, stage in stages.items() for out in stage["outs"]}
-    needs = {name: {made[dep] for dep in stage["deps"] if dep in made} for name, stage in stages.items()}
+    made = {Path(out): name for name, stage in stages.items() if "matrix" not in stage for out in stage["outs"]}
     for line in ANALYSES:
         for place, name in enumerate(line):
-            assert needs[name] <= set(line[:place]), f"{name} needs what is not made before it in its line"
+            files = [Path(dep) for dep in stages[name]["deps"]]
+            needs = {maker for out, maker in made.items() for file in files
+                     if file.is_relative_to(out) or out.is_relative_to(file)}  # fmt: skip
+            assert needs <= set(line[:place]), f"{name} needs what is not made before it in its line"
+    assert len([name for line in ANALYSES for name in line]) == len({name for line in ANALYSES for name in line})
+
+
+@pytest.mark.parametrize("workers, each", [(1, [1, 1, 1]), (2, [1, 1, 2]), (13, [2, 2, 13])])
+def test_networks_then_analyses_then_all_the_rest(
+    workers: int, each: list[int], study_copy: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers are shared by the runs that go on at once."""
+    called: list[tuple[int, tuple[str, ...]]] = []
+
+    def dvc(root: Path, *targets: str, workers: int, output: object) -> subprocess.Popen[bytes]:
+        called.append((workers, targets))
+        return subprocess.Popen(["true"])
+
+    monkeypatch.setattr(repro, "_dvc", dvc)
+    with pytest.raises(StudyError, match="verdicts"):  # nothing was run
+        repro.run(study_copy, workers=workers)
+    seeds = read_params(study_copy.params).seeds
+    fits, analyses = shares(networks(seeds), workers), shares(ANALYSES, workers)
+    shared = [each[0]] * len(fits) + [each[1]] * len(analyses) + [each[2]]
+    assert called == list(zip(shared, [*map(tuple, fits), *map(tuple, analyses), ()], strict=True))
 
 
 def test_other_parameters() -> None:

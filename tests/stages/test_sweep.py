@@ -138,7 +138,7 @@ def test_random_units_are_kept_as_well(little: Sweep, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(sweeping, "answered_right", spy)
     swept(replace(little, subjects=[replace(little.subjects[0], layers={"low": 1})]), workers=1, report=lambda: None)
-    (whole, *masks) = seen[-1]  # of the random units, which come last
+    (whole, *masks) = seen[0]  # of the random units, which come first
     assert not whole.any()
     np.testing.assert_array_equal(masks[: len(masks) // 2], ~np.array(masks[len(masks) // 2 :]))
     assert [mask.sum() for mask in masks[:4]] == [1, 3, 1, 3]
