@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import rich.console  # noqa: F401  (draws from `random` when first imported)
@@ -48,6 +49,41 @@ def _clean_world() -> Iterator[None]:
         torch.set_rng_state(before[2])
     # hypothesis seeds `random` and numpy around its examples and restores them itself
     assert not moved, f"global random state moved: {moved}"
+
+
+@pytest.fixture
+def legible() -> Callable[[Any], None]:
+    """Fail where a text of a figure lies on another, or leaves the page."""
+
+    def check(figure: Any) -> None:
+        figure.draw_without_rendering()
+        boxes = [(text.get_text(), text.get_window_extent()) for text in _texts(figure)]
+        for index, (text, box) in enumerate(boxes):
+            assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, f"{text!r} leaves the page"
+            assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, f"{text!r} leaves the page"
+            for other_text, other in boxes[:index]:
+                apart = box.x0 >= other.x1 or other.x0 >= box.x1 or box.y0 >= other.y1 or other.y0 >= box.y1
+                assert apart, f"{text!r} lies on {other_text!r}"
+        assert boxes
+
+    return check
+
+
+def _texts(figure: Any) -> list[Any]:
+    """All that is written on a page and seen."""
+    found: list[Any] = []
+    for part in (figure, *figure.subfigs):
+        for inner in (part, *part.subfigs):
+            found += [*inner.texts, *(text for own in inner.legends for text in (*own.get_texts(), own.get_title()))]
+            found += [text for text in (inner._suptitle, inner._supxlabel) if text]
+    for axes in figure.axes:
+        found += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            found += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            found += [tick.label2 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    unique = {id(text): text for text in found if text.get_visible() and text.get_text().strip()}
+    return list(unique.values())
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -311,21 +311,11 @@ def test_tables_of_different_networks_or_tasks_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("seeds", "depths"), [((4,), 1), (SEEDS, 4), (SEEDS, 13)])
-def test_no_text_overlaps_another_or_leaves_the_page(seeds: Sequence[int], depths: int) -> None:
+def test_no_text_overlaps_another_or_leaves_the_page(
+    seeds: Sequence[int], depths: int, legible: Callable[[Figure], None]
+) -> None:
     figure: Any = drawn(seeds, depths)
-    figure.draw_without_rendering()
-    texts = [figure._suptitle, *(part._suptitle for part in figure.subfigs), figure.subfigs[1]._supxlabel]
-    texts += figure.subfigs[-1].legends[0].get_texts()
-    for axes in figure.axes:
-        texts += [*axes.texts, axes.title, axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels()]
-        texts += [tick.label1 for tick in axes.yaxis.get_major_ticks() if tick.label1.get_visible()]
-    boxes = [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text()]
-    for index, (text, box) in enumerate(boxes):
-        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text
-        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text
-        for other_text, other in boxes[:index]:
-            apart = box.x0 >= other.x1 or other.x0 >= box.x1 or box.y0 >= other.y1 or other.y0 >= box.y1
-            assert apart, f"{text!r} lies on {other_text!r}"
+    legible(figure)
 
 
 def test_equal_tables_give_equal_files(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def lesions(tasks: Sequence[str] = TASKS, *, seeds: Sequence[int] = SEEDS, depth
     for depth, seed, fraction, on in product(range(1, depths + 1), seeds, FRACTIONS, range(2)):
         place = {"trained_on": "joint", "source": "painted faces", "seed": seed, "layer": f"trunk.relu{depth}",
                  "depth": depth, "fraction": fraction, "units": 16 * depth, "silenced": 1, "tested_on": tasks[on],
-                 "n": 7, "chance": 0.1, "accuracy": 0.5, "reason": ""}  # fmt: skip
+                 "n": 7, "chance": 0.1, "accuracy": 0.5, "reason": "", "between_classes": 0.4}  # fmt: skip
         conditions = ("ranked", "keep", "shuffled") if fraction else ("ranked",)
         rows += [place | {"condition": condition, "draw": 0, "ranked_by": tasks[by],
                           "drop": drop(condition, by, on, depth=depth, seed=seed, fraction=fraction)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -275,20 +276,11 @@ def test_units_of_which_nothing_is_known_are_refused(
 
 
 @pytest.mark.parametrize("units", [5, 35, 130])
-def test_no_text_overlaps_another_or_leaves_the_page(units: int) -> None:
+def test_no_text_overlaps_another_or_leaves_the_page(units: int, legible: Callable[[Figure], None]) -> None:
     own = layer(units)
     own.optimised[:2] = np.nan
     for figure in (unit_page(own), figure_3([specific(own, "identity", dict.fromkeys(range(units), -1.0))])):
-        figure.draw_without_rendering()
-        texts = [*(text for axes in figure.axes for text in (*axes.texts, axes.title)), figure._suptitle]
-        texts += [text for legend in figure.legends for text in (*legend.get_texts(), legend.get_title())]
-        boxes = [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text()]
-        for index, (text, box) in enumerate(boxes):
-            assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text
-            assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text
-            for other_text, other in boxes[:index]:
-                apart = box.x0 >= other.x1 or other.x0 >= box.x1 or box.y0 >= other.y1 or other.y0 >= box.y1
-                assert apart, f"{text!r} lies on {other_text!r}"
+        legible(figure)
 
 
 def test_pages_are_written_in_one_file_with_the_same_bytes(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -197,35 +198,11 @@ def test_every_figure_names_its_data(drawn: dict[str, Figure], pages: dict[str, 
         assert any("embedded faces" in text for text in texts), name
 
 
-def texts_of(figure: Figure) -> list[Text]:
-    """All that is written on a page and seen."""
-    found: list[Text] = []
-    for part in (figure, *figure.subfigs):
-        for inner in (part, *part.subfigs):
-            found += [*inner.texts, *(text for legend in inner.legends for text in legend.get_texts())]
-            found += [text for text in (inner._suptitle, inner._supxlabel) if text]
-    for axes in figure.axes:
-        found += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
-        for axis in (axes.xaxis, axes.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            found += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
-            found += [tick.label2 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
-    unique = {id(text): text for text in found if text.get_visible() and text.get_text().strip()}
-    return list(unique.values())
-
-
 @pytest.mark.parametrize("name", [*HEATMAPS, *PREFERRED, *BEYOND])
-def test_no_text_overlaps_another_or_leaves_the_page(drawn: dict[str, Figure], name: str) -> None:
-    figure = drawn[name]
-    figure.draw_without_rendering()
-    boxes = [(text.get_text(), text.get_window_extent()) for text in texts_of(figure)]
-    assert len(boxes) > 10
-    for index, (text, box) in enumerate(boxes):
-        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, f"{text!r} leaves the page"
-        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, f"{text!r} leaves the page"
-        for other_text, other in boxes[:index]:
-            apart = box.x0 >= other.x1 or other.x0 >= box.x1 or box.y0 >= other.y1 or other.y0 >= box.y1
-            assert apart, f"{text!r} lies on {other_text!r}"
+def test_no_text_overlaps_another_or_leaves_the_page(
+    drawn: dict[str, Figure], name: str, legible: Callable[[Figure], None]
+) -> None:
+    legible(drawn[name])
 
 
 def test_a_missing_table_is_named(study: Paths) -> None:
