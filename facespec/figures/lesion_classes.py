@@ -35,9 +35,9 @@ def figure_lesion_classes(classes: pd.DataFrame, lesions: pd.DataFrame, *, fract
     does, and for the whole network. A step says that whole classes are lost and others untouched, a slope that all
     suffer alike; few images per class make some slope by chance, and so does a mean of seeds that lose different
     numbers of classes. Lower rows: `between_classes` of lesions of all fractions against what they cost, because any
-    lesion that costs much leaves some classes only: units chosen for a task are those of single classes where their
-    points lie above those of random units at the same cost. Columns: up to `lesions.SHOWN` layers from the shallowest
-    to the deepest.
+    lesion that costs much leaves some classes only: where points of units chosen for a task lie above those of random
+    units at the same cost, their loss is more a matter of single classes than any damage. Columns: up to
+    `lesions.SHOWN` layers from the shallowest to the deepest.
 
     Raises `StudyError` if the tables hold more than one network, other than two tasks, or no lesions of `fraction`.
     """
