@@ -69,10 +69,14 @@ def repro(
         int, typer.Option(envvar="FACESPEC_WORKERS", min=1, help="Stages at a time; fewer need less memory.")
     ] = CORES,
 ) -> None:
-    """Build the faces if needed, run the pipeline, print the verdicts and where the figures are."""
+    """Build the faces if needed, run the pipeline, print the verdicts and where the figures are.
+
+    The last line compares with the recorded run. Exit status: 0; 3 if the results are not the recorded ones although
+    they should be, or lie outside the recorded intervals; 2 if something was refused or a stage failed.
+    """
     from facespec.stages import repro as stage
 
-    stage.run(Paths(directory), workers=workers)
+    raise typer.Exit(stage.run(Paths(directory), workers=workers))
 
 
 @app.command()

@@ -9,6 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from facespec.study.code_path import choose_code_path
+
+choose_code_path()
+
 import matplotlib
 import rich.console  # noqa: F401  (draws from `random` when first imported)
 

@@ -117,6 +117,20 @@ def test_only_stages_open_generators_and_only_doors_touch_the_disk() -> None:
             assert not any(n.startswith("facespec.study.paths") for n in imported(path)), f"{path} knows paths"
 
 
+def test_no_operation_has_other_bits_on_other_makers_processors() -> None:
+    """MKL's square root begins with an estimate whose bits are the processor's own (docs/portability.md)."""
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            of_tensor = called.endswith((".sqrt", ".sqrt_")) and not node.args  # np.sqrt and math.sqrt have an argument
+            assert not of_tensor and called != "torch.sqrt", f"{path}:{node.lineno}: use rsqrt, or numpy's sqrt"
+            if called.startswith("torch.optim.Adam"):
+                fused = any(word.arg == "fused" and ast.unparse(word.value) == "True" for word in node.keywords)
+                assert fused, f"{path}:{node.lineno}: Adam takes square roots; pass fused=True"
+
+
 def stages() -> dict[str, dict]:
     pipeline = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))
     return pipeline["stages"]

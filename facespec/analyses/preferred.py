@@ -230,7 +230,8 @@ def _climbed(
         tried, objectives = map(torch.stack, zip(*(answers(canvas.pictures(start)) for start in starts), strict=True))
     best = objectives.argmax(dim=0), torch.arange(len(units))
     coefficients = starts[best].requires_grad_()
-    adam = torch.optim.Adam([coefficients], lr=canvas.recipe.learning_rate, eps=1e-16)  # small beside any response
+    # fused: plain Adam calls torch.sqrt, which has other bits on other makers' processors; eps: small beside responses
+    adam = torch.optim.Adam([coefficients], lr=canvas.recipe.learning_rate, eps=1e-16, fused=True)
     course, moving = [], torch.zeros(len(units), dtype=torch.bool)
     for move in moves:
         with torch.enable_grad():

@@ -30,15 +30,15 @@ def pick(name: str) -> torch.device:
 
 @contextmanager
 def deterministic(threads: int | None = 1) -> Iterator[None]:
-    """Inside, equal inputs give equal bits on one kind of machine; all is restored at the end, also after an error.
+    """Inside, equal inputs give equal bits; all is restored at the end, also after an error.
 
     Deterministic kernels only, no benchmarking of kernels, full float32 (no TF32), a fixed cuBLAS workspace, and
     `threads` threads for torch and for the linear algebra beneath numpy and scikit-learn (None: as many as they like).
 
-    What holds: the same processor or GPU and library versions give the same bits. With one thread, the default, the
-    number of cores does not matter; another number of threads, or another kind of machine, adds floats in another
-    order: close, not equal. One thread per network is no loss: small networks gain little from more, and several
-    networks are fitted at once.
+    What holds: the same library versions give the same bits on one kind of processor or GPU, and on the portable code
+    path (`study.code_path`) on every x86-64 processor with AVX2. With one thread, the default, the number of cores does
+    not matter; another number of threads adds floats in another order: close, not equal. One thread per network is no
+    loss: small networks gain little from more, and several networks are fitted at once.
 
     On a GPU, enter before the process's first matrix product: cuBLAS reads its workspace setting once.
     """

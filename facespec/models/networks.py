@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from facespec.models import trunks
+from facespec.models.fused import run_fused
 from facespec.study.errors import StudyError, did_you_mean
 from facespec.study.params import NetworkBlock
 from facespec.study.vocabulary import TASKS
@@ -54,10 +55,16 @@ class FaceNetwork(nn.Module):
         return {task: self.heads[task](self._own(shared, task)) for task in asked}
 
     def answers(self, images: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Logits per task, each task of its own images; the trunk sees all images as one batch."""
+        """Logits per task, each task of its own images; the trunk sees all images as one batch.
+
+        This is the pass of training: on a CPU, modules of the trunk are fused (`models.fused`), and their hooks do not
+        run.
+        """
         self._check_known(images)
-        parts = self.trunk(self._checked(torch.cat(list(images.values())))).split([len(own) for own in images.values()])
-        return {task: self.heads[task](self._own(part, task)) for task, part in zip(images, parts, strict=True)}
+        shared = run_fused(self.trunk, self._checked(torch.cat(list(images.values()))))
+        parts = dict(zip(images, shared.split([len(own) for own in images.values()]), strict=True))
+        branched = {task: run_fused(self.branches[task], part) for task, part in parts.items() if task in self.branches}
+        return {task: self.heads[task](responses) for task, responses in (parts | branched).items()}
 
     def penultimate(self, images: torch.Tensor, task: str) -> torch.Tensor:
         """Responses (n, d) that the head of `task` reads."""

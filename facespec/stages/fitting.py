@@ -26,12 +26,13 @@ from facespec.training.fit import Plan, Report, Status, TaskData, fit
 
 @dataclass(frozen=True)
 class Job:
-    """Which network is fitted, how, and under which parameters (`used`, kept with the weights)."""
+    """Which network is fitted, how, for how long, and under which parameters (`used`, kept with the weights)."""
 
     stage: str
     network: Network
     seed: int
     block: Finetune
+    epoch_steps: int
     used: dict[str, Any]
 
 
@@ -44,7 +45,7 @@ def complete(
     preset = preset_for(job.block.preset, faces.height, faces.channels)
     unfinished = paths.progress(job.stage, job.network, job.seed)
     with deterministic(), progress_bar() as bar:
-        plan = Plan(job.block, preset, pick(device), code=package_digest())
+        plan = Plan(job.block, preset, pick(device), job.epoch_steps, code=package_digest())
         stream = generator(job.seed, job.stage, "batches")
         history = fit(model, data, plan, generator=stream, unfinished=unfinished, report=_reporting(bar, job))
     where = job.stage, job.network, job.seed

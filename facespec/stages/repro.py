@@ -6,7 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,7 +15,9 @@ import yaml
 from rich.console import Console
 
 from facespec.checks import verdicts
+from facespec.models.device import pick
 from facespec.stages import data
+from facespec.study.code_path import code_path
 from facespec.study.errors import StudyError
 from facespec.study.params import read_params
 from facespec.study.paths import Paths
@@ -26,6 +28,7 @@ from facespec.study.vocabulary import NETWORKS
 # glibc returns large arrays to the system and fetches them again, page by page, in every training step; told to keep
 # them, a step takes half the time (1,300 instead of 700 images/s). Other systems ignore these variables.
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+DIFFERENT = 3  # exit status of a finished run whose results are not those of the recorded one
 LOCK, VERDICTS_JSON = "dvc.lock", "Results/checks/verdicts.json"
 # Analyses of which none needs another line's results, and what they cost [measured, default profile: 10 s of one core].
 # What is not here needs most of these: plain `dvc repro` runs it last.
@@ -40,10 +43,15 @@ ANALYSES = {
 Lines = Mapping[tuple[str, ...], int]  # targets that are run one after the other -> what they cost
 
 
-def run(paths: Paths, *, workers: int, console: Console | None = None) -> None:
-    """Build, run, report. Finished stages are kept when a later one stops; run again to continue."""
+def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
+    """Build, run, report. Finished stages are kept when a later one stops; run again to continue.
+
+    Returns the exit status: 0, or `DIFFERENT` where the results are not those of the recorded run (see `comparison`).
+    """
     console = console or _console()
     params = read_params(paths.params)
+    reason = own_bits()
+    console.print(f"code path: {code_path().name}" + (f"; bits of its own: {reason}" if reason else ""))
     recorded = _recorded(paths.root)
     with only_one(paths.root / ".dvc" / "tmp" / "repro"):
         with only_one(paths.data):
@@ -55,7 +63,15 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> None:
     console.print(verdicts.summary(table))
     for figure in sorted(paths.figure("x", "png").parent.glob("*.png")):
         console.print(f"figure  {figure}")
-    console.print(comparison(recorded, _read(paths.root)))
+    line, status = comparison(recorded, _read(paths.root), order=_stages(paths.root), reason=reason)
+    console.print(line)
+    return status
+
+
+def own_bits() -> str:
+    """Why the networks of this run may have other bits than those of the recorded run; empty where they may not."""
+    on_gpu = pick(os.environ.get("FACESPEC_DEVICE", "auto")).type != "cpu"
+    return "networks run on a GPU" if on_gpu else code_path().reason
 
 
 def _console() -> Console:
@@ -115,33 +131,63 @@ def _dvc(root: Path, *targets: str, workers: int, output: TextIO | None) -> subp
     return subprocess.Popen(command, cwd=root, env=environment, stdout=output, stderr=output)
 
 
-def comparison(recorded: dict[str, Any], now: dict[str, Any]) -> str:
-    """One line: is every output bit-identical to the recorded run, or are the claims' numbers within its intervals?
+def comparison(recorded: dict[str, Any], now: dict[str, Any], *, order: Sequence[str], reason: str) -> tuple[str, int]:
+    """Are the outputs those of the recorded run, bit for bit? If not, may they differ, and how far are they off?
 
-    `recorded` and `now` hold ``lock`` (content of dvc.lock) and ``verdicts`` (content of verdicts.json).
+    Parameters
+    ----------
+    recorded, now : dict
+        Each holds ``lock`` (content of dvc.lock) and ``verdicts`` (content of verdicts.json).
+    order : sequence of str
+        The stages of the pipeline, in the order in which they run.
+    reason : str
+        Why this run may have other bits; empty where it may not.
+
+    Returns
+    -------
+    line : str
+        One paragraph for the user.
+    status : int
+        0 where all is as promised: equal bits, or numbers within the recorded intervals where the bits may differ.
+        `DIFFERENT` otherwise. 0 too where there is nothing to compare with.
     """
     if not recorded["lock"]:
-        return "No recorded run to compare with: there was no dvc.lock."
+        return "No recorded run to compare with: there was no dvc.lock.", 0
     before, after = dict(_outputs(recorded["lock"])), dict(_outputs(now["lock"]))
     if before.keys() != after.keys() or _parameters(recorded["lock"]) != _parameters(now["lock"]):
-        return "Not comparable with the recorded run: its parameters or stages are others."
-    differing = sorted(path for path, digest in before.items() if after[path] != digest)
+        return "Not comparable with the recorded run: its parameters or stages are others.", 0
+    differing = [out for out, digest in before.items() if after[out] != digest]
     if not differing:
-        return f"All {len(before)} outputs are bit-identical to dvc.lock."
+        return f"All {len(before)} outputs are bit-identical to dvc.lock.", 0
+    first = min((stage for stage, _ in differing), key=lambda stage: order.index(stage.split("@")[0]))
+    said = f"{len(differing)} of {len(before)} outputs differ from dvc.lock, those of `{first}` first. "
     outside = [
-        name for name, number, low, high in _numbers(recorded["verdicts"], now["verdicts"]) if not low <= number <= high
+        f"{name}: {number:+.3f}, recorded {low:+.3f} to {high:+.3f}"
+        for name, number, low, high in _numbers(recorded["verdicts"], now["verdicts"])
+        if not low <= number <= high
     ]
-    within = f"outside the recorded intervals: {', '.join(outside)}" if outside else "within the recorded intervals"
+    within = f"outside the recorded intervals: {'; '.join(outside)}" if outside else "within the recorded intervals"
+    if not reason:
+        return (
+            f"{said}This run is on the portable code path, where the same code, faces and versions of libraries "
+            f"(requirements.lock) give the same bits: one of these is another, or facespec has a fault. The claims' "
+            f"numbers are {within}."
+        ), DIFFERENT
     return (
-        f"{len(differing)} of {len(before)} outputs differ from dvc.lock (another kind of machine, or other "
-        f"data); the claims' numbers are {within}."
-    )
+        f"{said}That is to be expected, because {reason}; networks then differ as those of other seeds do. "
+        f"The claims' numbers are {within}."
+    ), DIFFERENT if outside else 0
 
 
-def _outputs(lock: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for stage in lock["stages"].values():
+def _outputs(lock: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
+    """Stage and path of every output, and its digest."""
+    for name, stage in lock["stages"].items():
         for out in stage.get("outs", ()):
-            yield out["path"], out["md5"]
+            yield (name, out["path"]), out["md5"]
+
+
+def _stages(root: Path) -> list[str]:
+    return list(yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
 
 
 def _parameters(lock: dict[str, Any]) -> dict[str, Any]:

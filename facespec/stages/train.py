@@ -12,24 +12,28 @@ from facespec.stages.fitting import Job, complete
 from facespec.study.params import Params
 from facespec.study.paths import Paths
 from facespec.study.seeds import integer_seed
-from facespec.study.vocabulary import TRAIN, Network
-from facespec.training.fit import TaskData
+from facespec.study.vocabulary import TASKS, TRAIN, Network
+from facespec.training.fit import TaskData, epoch_steps
 
 
 def run(paths: Paths, params: Params, *, network: Network, seed: int, device: str) -> None:
     """Write the checkpoint and history of `network`, replicate `seed`, trained on the training images of its roles.
 
-    Networks of one seed start from the same trunk, so that single-task and joint networks differ in training alone.
+    Networks of one seed start from the same trunk and take the same number of steps, so that single-task and joint
+    networks differ in nothing but their tasks.
     """
-    data, classes = {}, {}
-    for task in network.tasks:
+    data, classes, images = {}, {}, []
+    for task in TASKS:
         faces = FaceSet.open(paths.faces(task.value))
         rows = np.flatnonzero(faces.labels["split"] == TRAIN)
-        codes, classes[task.value] = class_codes(faces.labels.iloc[rows], task.value)
-        data[task.value] = TaskData(faces, rows, codes)
+        images.append(len(rows))
+        if task in network.tasks:
+            codes, classes[task.value] = class_codes(faces.labels.iloc[rows], task.value)
+            data[task.value] = TaskData(faces, rows, codes)
     draws = torch.Generator().manual_seed(integer_seed(seed, "train", "weights"))
     sizes = {task: len(names) for task, names in classes.items()}
     model = build(params.network, sizes, channels=faces.channels, generator=draws)
     used = {"network": params.network.model_dump(), "train": params.train.model_dump()}
-    job = Job("train", network, seed, params.train, used=used)
+    steps = epoch_steps(images, params.train.batch_size)
+    job = Job("train", network, seed, params.train, steps, used=used)
     complete(paths, job, model, data, classes=classes, device=device)

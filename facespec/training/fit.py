@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,12 +39,14 @@ class TaskData:
 class Plan:
     """How a fit goes: its parameters, how images become input, where it runs.
 
-    `code` names the code that fits: a fit begun by other code is not continued.
+    `epoch_steps` is the number of batches per task in an epoch, the same for all networks of a study (see
+    `epoch_steps`). `code` names the code that fits: a fit begun by other code is not continued.
     """
 
     block: Finetune
     preset: Preset
     device: torch.device
+    epoch_steps: int
     code: str = ""
 
     def turns(self, tasks: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -79,14 +81,15 @@ def fit(
     """Fit `model`, in place, to the `data` of its tasks; returns one row per epoch and task.
 
     A row holds `epoch` (1, 2, ...), `task`, `learning_rate` (of the epoch's last step), and `loss` and `accuracy` over
-    the epoch's training images as they were seen, augmented and before each step. An epoch is one pass through the
-    task with the most images; smaller ones start again. In a joint step the trunk sees the images of all tasks as one
-    batch, so that batch norm learns the statistics of the mixture it is later used with.
+    the epoch's training images as they were seen, augmented and before each step. An epoch has ``plan.epoch_steps``
+    batches of every task, whichever tasks the network knows; a task that has fewer starts again. In a joint step the
+    trunk sees the images of all tasks as one batch, so that batch norm learns the statistics of the mixture it is later
+    used with.
 
     After every epoch all that matters is kept in the file `unfinished`; a fit of the same model, data, plan and
     generator that finds it goes on from there, and ends in the same bits as one that was never interrupted. Whoever has
     stored the result removes the file. Every epoch and task has its own random stream, whichever tasks the network
-    knows: a joint network sees the images of a task in the order in which the single-task network sees them.
+    knows: a joint network and the single-task network see exactly the same batches of a task, in the same order.
 
     Raises `StudyError` for tasks other than the network's, fewer than two images, or a loss that is not finite.
     """
@@ -114,16 +117,15 @@ class _Taken:
         self, data: Mapping[str, TaskData], plan: Plan, streams: list[np.random.Generator], report: Report
     ) -> None:
         self.plan, self.report = plan, report
-        self.steps = max(_steps(len(task.rows), plan.block.batch_size) for task in data.values())
         own = {task.value: stream for task, stream in zip(TASKS, streams, strict=True) if task in data}
         self._endless = {task: self._of(data[task], stream) for task, stream in own.items()}
         self._turns = plan.turns(tuple(data))
 
     def __len__(self) -> int:
-        return self.steps * len(self._turns)
+        return self.plan.epoch_steps * len(self._turns)
 
     def __iter__(self) -> Iterator[Batches]:
-        for _ in range(self.steps):
+        for _ in range(self.plan.epoch_steps):
             for tasks in self._turns:
                 yield {task: next(self._endless[task]) for task in tasks}
 
@@ -187,12 +189,21 @@ def _optimizer(model: FaceNetwork, block: Finetune) -> torch.optim.Optimizer:
     weights, lr, decay = model.parameters(), block.learning_rate, block.weight_decay
     if block.optimizer == "sgd":
         return torch.optim.SGD(weights, lr=lr, momentum=MOMENTUM, weight_decay=decay)
-    return torch.optim.AdamW(weights, lr=lr, weight_decay=decay)
+    # fused: faster, and without torch.sqrt, which has other bits on other makers' processors (docs/portability.md)
+    return torch.optim.AdamW(weights, lr=lr, weight_decay=decay, fused=True)
 
 
-def _steps(n: int, batch_size: int) -> int:
-    """Batches in one pass; a last batch of one image is not taken, as batch norm needs two."""
-    full, rest = divmod(n, batch_size)
+def epoch_steps(images: Iterable[int], batch_size: int) -> int:
+    """Steps of an epoch in a study whose tasks have so many training `images`: one pass through the largest.
+
+    All networks of a study are fitted with this number, single-task networks too; otherwise a joint network would be
+    trained longer on the smaller task than the network that it is compared with. A last batch of one image is not
+    taken, as batch norm needs two.
+
+    >>> epoch_steps([28_709, 8_000], batch_size=64)
+    449
+    """
+    full, rest = divmod(max(images), batch_size)
     return full + (rest > 1)
 
 
@@ -201,7 +212,8 @@ def _described(data: Mapping[str, TaskData], plan: Plan) -> str:
     faces = {
         task: (str(t.faces.provenance.get("content")), t.rows.tolist(), t.codes.tolist()) for task, t in data.items()
     }
-    return repr((plan.block.model_dump(), plan.preset, plan.device.type, plan.code, sorted(faces.items())))
+    how = plan.block.model_dump(), plan.preset, plan.device.type, plan.epoch_steps, plan.code
+    return repr((how, sorted(faces.items())))
 
 
 def _check(model: FaceNetwork, data: Mapping[str, TaskData]) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from facespec.stages import repro
-from facespec.stages.repro import ANALYSES, comparison, networks, shares
+from facespec.stages.repro import ANALYSES, DIFFERENT, comparison, networks, shares
+from facespec.study.code_path import CodePath
 from facespec.study.errors import StudyError
 from facespec.study.params import read_params
 from facespec.study.paths import Paths
@@ -45,33 +47,62 @@ def run(digest: str, number: float = 0.5, *, path: str = "Results/decoding.csv")
     }
 
 
+def compared(recorded: dict[str, Any], now: dict[str, Any], reason: str = "") -> tuple[str, int]:
+    return comparison(recorded, now, order=["init", "train", "decoding"], reason=reason)
+
+
 def test_equal_bytes() -> None:
-    assert comparison(run("a"), run("a")) == "All 2 outputs are bit-identical to dvc.lock."
+    assert compared(run("a"), run("a")) == ("All 2 outputs are bit-identical to dvc.lock.", 0)
 
 
-def test_other_bytes_within_the_intervals() -> None:
-    assert comparison(run("a"), run("b", 0.6)) == (
-        "1 of 2 outputs differ from dvc.lock (another kind of machine, or other data); "
-        "the claims' numbers are within the recorded intervals."
-    )
+def test_other_bytes_where_they_should_be_equal() -> None:
+    line, status = compared(run("a"), run("b"))
+    assert line.startswith("1 of 2 outputs differ from dvc.lock, those of `decoding` first.") and status == DIFFERENT
+    assert "requirements.lock" in line and line.endswith("The claims' numbers are within the recorded intervals.")
 
 
-def test_other_bytes_outside_the_intervals() -> None:
-    assert comparison(run("a"), run("b", 0.61)).endswith(
-        "the claims' numbers are outside the recorded intervals: C1 (identity)."
-    )
+def test_other_bytes_where_they_may_differ() -> None:
+    line, status = compared(run("a"), run("b", 0.6), "this processor has no AVX2")
+    assert "That is to be expected, because this processor has no AVX2" in line
+    assert line.endswith("The claims' numbers are within the recorded intervals.") and status == 0
+
+
+@pytest.mark.parametrize("reason", ["", "networks run on a GPU"])
+def test_other_bytes_outside_the_intervals(reason: str) -> None:
+    line, status = compared(run("a"), run("b", 0.61), reason)
+    assert line.endswith("outside the recorded intervals: C1 (identity): +0.610, recorded +0.400 to +0.600.")
+    assert status == DIFFERENT
+
+
+def test_the_first_stage_that_differs_is_named_whatever_the_order_of_the_lock() -> None:
+    then, now = run("a"), run("b")
+    for content, digest in ((then, "c"), (now, "d")):
+        content["lock"]["stages"]["train@joint-1"] = {"outs": [{"path": "checkpoints/x", "md5": digest}]}
+    assert compared(then, now)[0].startswith("2 of 3 outputs differ from dvc.lock, those of `train@joint-1` first.")
 
 
 def test_nothing_recorded() -> None:
-    assert comparison({"lock": {}, "verdicts": {}}, run("a")) == (
-        "No recorded run to compare with: there was no dvc.lock."
-    )
+    line, status = compared({"lock": {}, "verdicts": {}}, run("a"))
+    assert (line, status) == ("No recorded run to compare with: there was no dvc.lock.", 0)
 
 
 def test_other_outputs() -> None:
-    assert comparison(run("a"), run("a", path="other.csv")) == (
-        "Not comparable with the recorded run: its parameters or stages are others."
-    )
+    line, status = compared(run("a"), run("a", path="other.csv"))
+    assert (line, status) == ("Not comparable with the recorded run: its parameters or stages are others.", 0)
+
+
+@pytest.mark.parametrize("device, reason", [("cpu", ""), ("cuda", "networks run on a GPU")])
+def test_a_gpu_has_bits_of_its_own(device: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACESPEC_DEVICE", device)
+    monkeypatch.setattr(repro, "pick", lambda name: torch.device(name))
+    monkeypatch.setattr(repro, "code_path", lambda: CodePath("portable", ""))
+    assert repro.own_bits() == reason
+
+
+def test_the_native_code_path_has_bits_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACESPEC_DEVICE", "cpu")
+    monkeypatch.setattr(repro, "code_path", lambda: CodePath("native", "it runs on the native code path"))
+    assert repro.own_bits() == "it runs on the native code path"
 
 
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=5, unique=True), st.integers(1, 20))
@@ -130,4 +161,4 @@ def test_other_parameters() -> None:
     """Old entries stay in a lock: equal outputs alone do not show that the same study was run."""
     now = run("b")
     now["lock"]["stages"]["decoding"]["params"] = {"params.yaml": {"seeds": [1]}}
-    assert comparison(run("a"), now) == "Not comparable with the recorded run: its parameters or stages are others."
+    assert compared(run("a"), now)[0] == "Not comparable with the recorded run: its parameters or stages are others."

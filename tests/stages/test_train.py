@@ -14,10 +14,12 @@ import torch
 
 from facespec.models import checkpoints
 from facespec.stages import train
+from facespec.stages.fitting import Job
 from facespec.study.errors import StudyError
 from facespec.study.params import read_params
 from facespec.study.paths import Paths
 from facespec.study.vocabulary import Network
+from facespec.training.fit import TaskData
 
 COMMAND = [sys.executable, "-m", "facespec", "train", "joint", "5"]
 
@@ -59,6 +61,24 @@ def test_networks_of_one_seed_start_alike_and_replicates_do_not(
         first["joint", 5], first["identity", 5]
     )
     assert not torch.equal(first["joint", 5], first["joint", 6])
+
+
+def test_all_networks_of_a_study_are_trained_for_the_same_number_of_steps(
+    study_copy: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """70 images of expression and 36 of identity, in batches of 16: five steps an epoch, also for identity alone."""
+    jobs: dict[str, tuple[int, dict[str, int]]] = {}
+
+    def remembering(paths: Paths, job: Job, model: object, data: dict[str, TaskData], **how: object) -> None:
+        jobs[job.network.value] = job.epoch_steps, {task: len(own.rows) for task, own in data.items()}
+
+    monkeypatch.setattr(train, "complete", remembering)
+    for network in Network:
+        train.run(study_copy, read_params(study_copy.params), network=network, seed=5, device="cpu")
+    assert jobs == {
+        "expression": (5, {"expression": 70}), "identity": (5, {"identity": 36}),
+        "joint": (5, {"expression": 70, "identity": 36}),
+    }  # fmt: skip
 
 
 def test_training_twice_gives_the_same_bytes(study_copy: Paths) -> None:

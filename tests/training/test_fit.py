@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock, Train
 from facespec.study.seeds import generator
 from facespec.training import fit as room
-from facespec.training.fit import Plan, Status, TaskData, fit
+from facespec.training.fit import Plan, Status, TaskData, epoch_steps, fit
 
 PRESET = Preset("small", 13, 1, resize=None, shift=1, flip=True, grey_probability=0.0)
 BLOCK = Train(
@@ -31,6 +33,7 @@ BLOCK = Train(
 )  # fmt: skip
 SMALL = NetworkBlock(trunk="small_vgg", channels=[3, 5], convolutions=1, branch_after=None)
 CPU = torch.device("cpu")
+STEPS = 11  # of an epoch: 83 images in batches of 8, the last of 3
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def fresh(*tasks: str, block: NetworkBlock = SMALL, seed: int = 4) -> FaceNetwor
 
 
 def plan(code: str = "", **changes: Any) -> Plan:
-    return Plan(BLOCK.model_copy(update=changes), PRESET, CPU, code)
+    return Plan(BLOCK.model_copy(update=changes), PRESET, CPU, STEPS, code)
 
 
 def fitted(model: FaceNetwork, data: dict[str, TaskData], how: Plan, file: Path, **more: Any) -> tuple[str, list[dict]]:
@@ -117,7 +120,7 @@ def plain(model: FaceNetwork, data: dict[str, TaskData], turns: list[tuple[str, 
 @pytest.mark.parametrize("schedule", ["summed", "alternate"])
 def test_steps_are_those_of_a_plain_loop(faces: FaceSet, tmp_path: Path, schedule: str) -> None:
     data = {"expression": task(faces, 40), "identity": task(faces, 40)}
-    how = plan(schedule=schedule, optimizer="sgd", learning_rate=0.05)
+    how = replace(plan(schedule=schedule, optimizer="sgd", learning_rate=0.05), epoch_steps=5)
     model, slow = fresh("expression", "identity"), fresh("expression", "identity")
     fitted(model, data, how, tmp_path / "u")
     turns = [("expression", "identity")] if schedule == "summed" else [("expression",), ("identity",)]
@@ -147,9 +150,6 @@ def killing(step: int) -> Callable[[Status], None]:
     return report
 
 
-STEPS = 11  # of an epoch: 83 images in batches of 8, the last of 3
-
-
 @pytest.mark.parametrize("step", [1, STEPS, STEPS + 1, 2 * STEPS + 5, 3 * STEPS])
 @pytest.mark.parametrize("tasks", [("identity",), ("expression", "identity")])
 def test_a_fit_cut_off_anywhere_ends_in_the_same_bits(
@@ -171,7 +171,9 @@ def test_a_finished_fit_is_not_repeated(faces: FaceSet, tmp_path: Path) -> None:
     assert fitted(fresh("identity"), data, plan(), tmp_path / "u", report=killing(1)) == whole
 
 
-@pytest.mark.parametrize("other", [plan(learning_rate=0.01), plan(code="newer"), plan(epochs=4)])
+@pytest.mark.parametrize(
+    "other", [plan(learning_rate=0.01), plan(code="newer"), plan(epochs=4), replace(plan(), epoch_steps=10)]
+)
 def test_what_began_otherwise_is_not_continued(faces: FaceSet, tmp_path: Path, other: Plan) -> None:
     data = {"identity": task(faces)}
     whole = fitted(fresh("identity"), data, plan(), tmp_path / "whole")
@@ -189,27 +191,38 @@ def test_a_damaged_state_costs_time_and_nothing_else(faces: FaceSet, tmp_path: P
     assert fitted(fresh("identity"), data, plan(), file) == whole
 
 
-def test_networks_see_a_tasks_images_in_the_same_order(
-    faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("schedule", ["summed", "alternate"])
+def test_networks_see_exactly_the_same_batches_of_a_task(
+    faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str
 ) -> None:
-    """Whatever else they learn, and also where the other task is larger."""
-    seen: dict[int, list[int]] = {}
+    """Image by image and in the same order, augmented alike, the smaller task as long as the larger one."""
+    seen: dict[int, list[tuple[int, ...]]] = {}
+    pixels: dict[int, list[float]] = {}
 
     def spy(faces: FaceSet, rows: np.ndarray, **how: Any) -> Any:
         for batch in batches(faces, rows, **how):
-            seen.setdefault(len(rows), []).extend(batch.positions)
+            seen.setdefault(len(rows), []).append(tuple(batch.positions))
+            pixels.setdefault(len(rows), []).append(float(batch.images.double().pow(2).sum()))
             yield batch
 
     monkeypatch.setattr(room, "batches", spy)
     data = {"expression": task(faces, 83), "identity": task(faces, 40)}
-    fitted(fresh("expression", "identity"), data, plan(epochs=2), tmp_path / "joint")
-    joint, seen = seen, {}
+    how = plan(epochs=2, schedule=schedule)
+    fitted(fresh("expression", "identity"), data, how, tmp_path / "joint")
+    (joint, joint_pixels), (seen, pixels) = (seen, pixels), ({}, {})
     for name in data:
-        fitted(fresh(name), {name: data[name]}, plan(epochs=2), tmp_path / name)
-    assert len(joint[83]) == 2 * 83 and joint[83] == seen[83]
-    # the smaller task starts again until the larger one is through: 11 batches of it, twice its 5
-    assert len(joint[40]) == 2 * 11 * 8 and joint[40][:40] == seen[40][:40]
-    assert sorted(joint[40][40:80]) == list(range(40))
+        fitted(fresh(name), {name: data[name]}, how, tmp_path / name)
+    assert joint == seen and joint_pixels == pixels
+    # the larger task once per epoch; the smaller one, of 5 batches, twice and a batch more
+    assert [len(seen[n]) for n in (83, 40)] == [2 * STEPS, 2 * STEPS]
+    assert sorted(itertools.chain(*seen[83][:STEPS])) == list(range(83))
+    assert sorted(itertools.chain(*seen[40][:5])) == sorted(itertools.chain(*seen[40][5:10])) == list(range(40))
+
+
+def test_an_epoch_is_a_pass_through_the_largest_task() -> None:
+    assert epoch_steps([83, 40], 8) == epoch_steps([40, 83], 8) == 11
+    assert epoch_steps([80], 8) == 10
+    assert epoch_steps([81, 5], 8) == 10  # a last batch of one image is not taken
 
 
 def test_progress_counts_steps_and_images(faces: FaceSet, tmp_path: Path) -> None:
@@ -243,7 +256,7 @@ def test_dropout_repeats_itself_and_lets_go_of_its_generator(tmp_path: Path, mon
     few = write_faceset(tmp_path / "set", [FaceChunk(images, labels)], about)
     own = TaskData(few, np.arange(4), np.array([0, 1, 0, 1]))
     how = Plan(BLOCK.model_copy(update={"epochs": 1, "batch_size": 2, "optimizer": "sgd"}),
-               Preset("small", 32, 1, resize=None, shift=0, flip=False, grey_probability=0.0), CPU)  # fmt: skip
+               Preset("small", 32, 1, resize=None, shift=0, flip=False, grey_probability=0.0), CPU, 2)  # fmt: skip
     vgg = NetworkBlock(trunk="vgg16", channels=[1], convolutions=1, branch_after=None)
     ends = []
     for name in "ab":
@@ -278,6 +291,6 @@ def test_refusals(faces: FaceSet, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_on_a_gpu_equal_beginnings_end_in_equal_bits(faces: FaceSet, tmp_path: Path) -> None:
-    how = Plan(BLOCK, PRESET, torch.device("cuda"))
+    how = Plan(BLOCK, PRESET, torch.device("cuda"), STEPS)
     ends = [fitted(fresh("identity"), {"identity": task(faces)}, how, tmp_path / name) for name in "ab"]
     assert ends[0] == ends[1]
