@@ -67,7 +67,9 @@ def test_a_cell_changes_with_every_pixel_of_its_window_and_no_other(
         maps = maps_of(network, name, touched)[:, 0].numpy()
     field = receptive_field(network, name)
     for row, column in itertools.product(*map(range, maps.shape[1:])):
-        changed = (maps[:-1, row, column] != maps[-1, row, column]).reshape(height, width)
+        # where an image lies in a batch may decide the order of sums, and so the last bits
+        unchanged = np.isclose(maps[:-1, row, column], maps[-1, row, column], rtol=1e-9, atol=1e-9)
+        changed = ~unchanged.reshape(height, width)
         window = field.window(row, column, (height, width))
         assert window == box(changed) and changed[window.slices].all()
 

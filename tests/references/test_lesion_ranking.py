@@ -131,8 +131,9 @@ def test_the_ranking_is_that_of_two_loops(made: Callable[[str], nn.Module], name
     if answered:
         assert min(gaps) > 1e-9
         assert table["unit"].tolist() == [unit for unit, _, _ in wanted]
-    else:  # units of a branch are nothing to the other task
-        assert table["unit"].tolist() == list(range(len(table)))
+    else:  # units of a branch are nothing to the other task: which comes first is a matter of rounding
+        assert sorted(table["unit"]) == list(range(len(table)))
+        np.testing.assert_allclose(table["increase"], 0, atol=1e-12)
     assert table["round"].tolist() == [number for _, number, _ in wanted]
     np.testing.assert_allclose(table["increase"], [number for _, _, number in wanted], rtol=1e-8, atol=1e-10)
 
