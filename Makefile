@@ -4,8 +4,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 UV_VERSION := 0.13.9
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 ENVIRONMENT := $(VENV)/.complete
+STUDY ?= runs/quick
 
-.PHONY: repro quick test lint lock figures clean environment
+.PHONY: repro quick test test-fast golden lint lock figures clean environment
 .DEFAULT_GOAL := repro
 
 repro: $(ENVIRONMENT)  ## train the networks, draw the figures, judge the claims
@@ -16,10 +17,16 @@ quick: $(ENVIRONMENT)  ## the same in minutes, at small size, in runs/quick
 	python -m facespec repro runs/quick
 
 test: $(ENVIRONMENT)  ## the whole test suite, notebooks included
-	python -m pytest
+	python -m pytest -n auto --durations=25
+
+test-fast: $(ENVIRONMENT)  ## everything but the tests that run whole pipelines
+	python -m pytest -n auto --durations=10 -m "not pipeline"
 
 figures: $(ENVIRONMENT)  ## draw every figure of the quick study and compare what is drawn with its tables
-	python -m pytest --nbval-lax -p no:cacheprovider runs/quick/Analysis_Reproduction
+	python -m pytest --nbval-lax -p no:cacheprovider $(STUDY)/Analysis_Reproduction
+
+golden: quick  ## record the quick study anew, after a change that is meant to change numbers
+	python .ci/golden.py runs/quick tests/golden/quick.json
 
 lint: $(ENVIRONMENT)
 	ruff check .

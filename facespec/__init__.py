@@ -13,5 +13,10 @@ Data flows one way, and imports with it; whoever follows one stimulus through th
 - `checks`: claims, verdicts, and the replay of the published numbers
 - `stages`: thin doors between DVC and the rooms; `cli` gives each a command
 
-The public verbs are the commands: ``facespec --help``.
+The public verbs are the commands: ``facespec --help``. In Python, `choose_code_path` before numpy and torch are
+imported makes results bit-identical to those of other machines; importing this package changes nothing.
 """
+
+from facespec.study.code_path import choose_code_path
+
+__all__ = ["choose_code_path"]

@@ -22,6 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
 from facespec.models.device import deterministic
@@ -35,6 +36,17 @@ settings.register_profile("facespec", deadline=None)
 settings.load_profile("facespec")
 
 PROJECT = Path(__file__).resolve().parents[1]
+torch.set_num_threads(1)  # tests run side by side; threads of one would wait for those of the other
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Parallel workers take whole files, the longest first: the pipeline, then the stages, then the rest."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.as_posix()))
+    early = ("test_pipeline", "test_notebooks", "test_cli", "stages/")
+    items.sort(key=lambda item: next((i for i, name in enumerate(early) if name in item.path.as_posix()), len(early)))
 
 
 @pytest.fixture(autouse=True)
@@ -113,10 +125,30 @@ def published() -> Path:
     return directory
 
 
+Make = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Make a directory by a name once, whichever of the parallel workers asks first; the others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def once(name: str, make: Callable[[Path], object]) -> Path:
+        directory, made = shared / name / "study", shared / f"{name}.made"
+        with FileLock(shared / f"{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(directory, ignore_errors=True)
+                make(directory)
+                made.touch()
+        return directory
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def tiny_study(made_once: Make) -> Path:
     """A study directory with faces and the smallest of everything; a test that writes into it works on a copy."""
-    directory = tmp_path_factory.mktemp("tiny") / "study"
     sizes = [
         "seeds=[5, 6]", "data.size=32", "data.expression.train=70", "data.expression.test=42", "data.identity.people=4",
         "data.identity.train=9", "data.identity.test=5", "data.probe.people=3", "network.channels=[3, 5]",
@@ -127,9 +159,12 @@ def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "depth.permutations=100", "preferred.steps=24", "preferred.starts=3", "lesions.images=24", "lesions.random=2",
         "lesions.shuffled=1", "lesions.draws=100",
     ]  # fmt: skip
-    params = init.run(directory, settings=sizes)
-    data.build(Paths(directory), params.data, sources={}, workers=1)
-    return directory
+
+    def make(directory: Path) -> None:
+        params = init.run(directory, settings=sizes)
+        data.build(Paths(directory), params.data, sources={}, workers=1)
+
+    return made_once("tiny", make)
 
 
 @pytest.fixture
@@ -140,17 +175,19 @@ def study_copy(tiny_study: Path, tmp_path: Path) -> Paths:
 
 
 @pytest.fixture(scope="session")
-def explained_study(tiny_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def explained_study(tiny_study: Path, made_once: Make) -> Path:
     """Two seeds of every network, fine-tuned, with their heatmaps; a test that writes into it works on a copy."""
-    paths = Paths(tmp_path_factory.mktemp("explained") / "study")
-    shutil.copytree(tiny_study, paths.root)
-    params = read_params(paths.params)
-    for network in Network:
-        for seed in params.seeds:
-            train.run(paths, params, network=network, seed=seed, device="cpu")
-            finetune.run(paths, params, network=network, seed=seed, device="cpu")
-    heatmaps.run(paths, params, device="cpu")
-    return paths.root
+
+    def make(directory: Path) -> None:
+        shutil.copytree(tiny_study, directory)
+        paths, params = Paths(directory), read_params(directory / "params.yaml")
+        for network in Network:
+            for seed in params.seeds:
+                train.run(paths, params, network=network, seed=seed, device="cpu")
+                finetune.run(paths, params, network=network, seed=seed, device="cpu")
+        heatmaps.run(paths, params, device="cpu")
+
+    return made_once("explained", make)
 
 
 @pytest.fixture

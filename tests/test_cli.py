@@ -9,15 +9,17 @@ import pytest
 from facespec import cli
 from facespec.study.paths import Paths
 
-
-def facespec(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "facespec", *words], cwd=cwd, capture_output=True, text=True, check=False
-    )
+MODULE = (sys.executable, "-m", "facespec")
+SCRIPT = (str(Path(sys.executable).with_name("facespec")),)  # as installed
 
 
-def test_a_refusal_is_its_message_alone(tmp_path: Path) -> None:
-    ended = facespec("checks", cwd=tmp_path)
+def facespec(*words: str, cwd: Path, command: tuple[str, ...] = MODULE) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*command, *words], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("command", [MODULE, SCRIPT], ids=["module", "script"])
+def test_a_refusal_is_its_message_alone(command: tuple[str, ...], tmp_path: Path) -> None:
+    ended = facespec("checks", cwd=tmp_path, command=command)
     assert ended.returncode == 2
     assert ended.stderr == (
         "facespec: params.yaml: no such file. Run inside a study directory; `facespec init DIR` makes one.\n"

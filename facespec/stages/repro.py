@@ -15,7 +15,6 @@ import yaml
 from rich.console import Console
 
 from facespec.checks import verdicts
-from facespec.models.device import pick
 from facespec.stages import data
 from facespec.study.code_path import code_path
 from facespec.study.errors import StudyError
@@ -70,8 +69,13 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
 
 def own_bits() -> str:
     """Why the networks of this run may have other bits than those of the recorded run; empty where they may not."""
-    on_gpu = pick(os.environ.get("FACESPEC_DEVICE", "auto")).type != "cpu"
-    return "networks run on a GPU" if on_gpu else code_path().reason
+    device = os.environ.get("FACESPEC_DEVICE", "auto")
+    if device != "cpu":
+        from facespec.models.device import pick  # torch takes seconds to load
+
+        if pick(device).type != "cpu":
+            return "networks run on a GPU"
+    return code_path().reason
 
 
 def _console() -> Console:

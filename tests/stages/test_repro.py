@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from facespec.models import device as devices
 from facespec.stages import repro
 from facespec.stages.repro import ANALYSES, DIFFERENT, comparison, networks, shares
 from facespec.study.code_path import CodePath
@@ -94,7 +95,7 @@ def test_other_outputs() -> None:
 @pytest.mark.parametrize("device, reason", [("cpu", ""), ("cuda", "networks run on a GPU")])
 def test_a_gpu_has_bits_of_its_own(device: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACESPEC_DEVICE", device)
-    monkeypatch.setattr(repro, "pick", lambda name: torch.device(name))
+    monkeypatch.setattr(devices, "pick", lambda name: torch.device(name))
     monkeypatch.setattr(repro, "code_path", lambda: CodePath("portable", ""))
     assert repro.own_bits() == reason
 

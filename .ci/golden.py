@@ -1,0 +1,58 @@
+"""Write down what the quick study gives: digests of every output, and the numbers that they stand for.
+
+    python .ci/golden.py runs/quick tests/golden/quick.json
+
+`tests/test_pipeline.py` compares: bit for bit on the portable code path, by the numbers elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from facespec.study.storage import write_json
+from facespec.study.tables import ACCURACY, ALL_IMAGES
+
+CELL = ["figure", "trained_on", "tested_on"]
+
+
+def digests(study: Path) -> dict[str, dict[str, str]]:
+    """Per stage, in the order of the pipeline: the digest of each output; faces come first, as ``data``."""
+    pipeline = yaml.safe_load((study / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    lock = yaml.safe_load((study / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    order = {name: place for place, name in enumerate(pipeline)}
+    stages = {
+        "data": {path.relative_to(study).as_posix(): _md5(path) for path in sorted((study / "data").rglob("*.*"))}
+    }
+    for name in sorted(lock, key=lambda name: (order[name.split("@")[0]], name)):
+        stages[name] = {out["path"]: out["md5"] for out in lock[name]["outs"]}
+    return stages
+
+
+def _md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def accuracies(study: Path) -> dict[str, float]:
+    """The accuracy of every cell of Figures 1 and S1, a mean over seeds."""
+    found: dict[str, float] = {}
+    for name in ("decoding", "accuracy"):
+        table = ACCURACY.read(study / "Results" / f"{name}.csv")
+        cells = table[table["resample"] == ALL_IMAGES].groupby(CELL)["accuracy"].mean()
+        found |= {" ".join(cell): round(float(value), 6) for cell, value in cells.items()}
+    return found
+
+
+def record(study: Path) -> dict[str, Any]:
+    """All that is compared, as it goes into the golden file."""
+    return {"outputs": digests(study), "accuracies": accuracies(study)}
+
+
+if __name__ == "__main__":
+    source, to = map(Path, sys.argv[1:])
+    write_json(to, record(source))
+    print(f"{to}: written. See with `git diff` which stages' outputs are others, and say in the commit why.")
