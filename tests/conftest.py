@@ -39,12 +39,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)  # tests run side by side; threads of one would wait for those of the other
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Parallel workers take whole files, the longest first: the pipeline, then the stages, then the rest."""
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.as_posix()))
+    """Parallel workers take whole files (--dist=loadfile); those that take longest go first."""
     early = ("test_pipeline", "test_notebooks", "test_cli", "stages/")
     items.sort(key=lambda item: next((i for i, name in enumerate(early) if name in item.path.as_posix()), len(early)))
 

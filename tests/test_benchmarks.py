@@ -48,6 +48,7 @@ def test_all_libraries_find_the_same_means(heatmaps: ModuleType) -> None:
         np.testing.assert_allclose(means["pytorch-grad-cam"][task], means["facespec"][task], rtol=0, atol=0.2)
 
 
+@pytest.mark.pipeline
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells a process's own peak memory")
 def test_peak_memory_is_that_of_a_fresh_process(heatmaps: ModuleType) -> None:
     """Not that of the process that started it, which ru_maxrss would report where that one is the larger."""

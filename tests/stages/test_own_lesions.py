@@ -316,6 +316,7 @@ def test_a_module_is_loaded_without_being_importable(own: Own, tmp_path: Path) -
     assert list(first.state_dict()) == list(second.state_dict()) and type(first).__name__ == "Toy"
 
 
+@pytest.mark.pipeline
 def test_the_documented_example_runs(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

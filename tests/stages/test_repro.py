@@ -20,6 +20,7 @@ from facespec.study.params import read_params
 from facespec.study.paths import Paths
 
 
+@pytest.mark.pipeline
 def test_a_stage_that_stops_costs_nobody_elses_work(study_copy: Paths, capfd: pytest.CaptureFixture[str]) -> None:
     params = study_copy.params.read_text()
     study_copy.params.write_text(re.sub(r"seeds:\n?.*?(?=\n[a-z])", "seeds: [5]", params, count=1, flags=re.DOTALL))

@@ -92,6 +92,7 @@ def started(paths: Paths) -> subprocess.Popen[bytes]:
     return subprocess.Popen(COMMAND, cwd=paths.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
+@pytest.mark.pipeline
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL, which this system lacks")
 def test_a_killed_run_resumes_and_ends_in_the_same_bytes(study_copy: Paths, tmp_path: Path) -> None:
     """Killed once at some moment after the first epoch, as a power cut would; the rest of the epochs follow."""
@@ -118,6 +119,7 @@ def test_a_killed_run_resumes_and_ends_in_the_same_bytes(study_copy: Paths, tmp_
     assert not unfinished.exists()
 
 
+@pytest.mark.pipeline
 def test_two_runs_at_once_are_refused(study_copy: Paths) -> None:
     import filelock
 
