@@ -19,8 +19,8 @@ quick: $(ENVIRONMENT)  ## the same in minutes, at small size, in runs/quick
 test: $(ENVIRONMENT)  ## the whole test suite, notebooks included
 	python -m pytest -n auto --durations=25
 
-test-fast: $(ENVIRONMENT)  ## everything but the tests that run whole pipelines
-	python -m pytest -n auto --durations=10 -m "not pipeline"
+test-fast: $(ENVIRONMENT)  ## everything but the tests that run whole pipelines, with fewer random examples
+	python -m pytest -n auto --durations=10 --hypothesis-profile=fast -m "not pipeline"
 
 figures: $(ENVIRONMENT)  ## draw every figure of the quick study and compare what is drawn with its tables
 	python -m pytest --nbval-lax -p no:cacheprovider $(STUDY)/Analysis_Reproduction

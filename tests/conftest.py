@@ -33,6 +33,7 @@ from facespec.study.vocabulary import Network
 
 # how long an example takes says something about the machine, and nothing about the code
 settings.register_profile("facespec", deadline=None)
+settings.register_profile("fast", deadline=None, max_examples=15)  # of `make test-fast`
 settings.load_profile("facespec")
 
 PROJECT = Path(__file__).resolve().parents[1]

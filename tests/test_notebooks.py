@@ -216,6 +216,7 @@ def run(name: str, *panels: str) -> dict[str, Any]:
     return {**world, "figures": figures}
 
 
+@pytest.mark.pipeline
 @every
 def test_the_cells_run_without_the_published_files(name: str, study: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     world = run(name)
@@ -229,6 +230,7 @@ def test_the_cells_run_without_the_published_files(name: str, study: Paths, caps
     assert world["replayed"].empty and world["compared"].empty
 
 
+@pytest.mark.pipeline
 @every
 def test_the_replay_runs_on_the_published_files(
     name: str, study: Paths, published: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -239,6 +241,7 @@ def test_the_replay_runs_on_the_published_files(
     assert "absent" not in capsys.readouterr().out
 
 
+@pytest.mark.pipeline
 def test_published_files_are_found_above_the_study(
     study: Paths, published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,6 +273,7 @@ def part_of(claim: str) -> Callable[[Paths], None]:
     return spoil
 
 
+@pytest.mark.pipeline
 @pytest.mark.parametrize("spoil", [verdict_of, part_of])
 @pytest.mark.parametrize("claim", ["C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8"])
 def test_a_verdict_that_is_not_about_the_bars_is_noticed(
@@ -284,6 +288,7 @@ def test_a_verdict_that_is_not_about_the_bars_is_noticed(
     assert f"<{name}: {figure}-verdict>" in {str(entry.path) for entry in caught.traceback}
 
 
+@pytest.mark.pipeline
 @every
 def test_a_picture_that_is_not_its_table_is_noticed(name: str, study: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     from facespec.figures import bars
@@ -295,6 +300,7 @@ def test_a_picture_that_is_not_its_table_is_noticed(name: str, study: Paths, mon
     assert f"<{name}: {PANELS[name][0]}-draw>" in {str(entry.path) for entry in caught.traceback}
 
 
+@pytest.mark.pipeline
 def test_a_heatmap_that_is_not_its_table_is_noticed(study: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     from facespec.figures import heatmaps
 
@@ -305,6 +311,7 @@ def test_a_heatmap_that_is_not_its_table_is_noticed(study: Paths, monkeypatch: p
     assert "<Main_figures_Reproducibility: 2A-draw>" in {str(entry.path) for entry in caught.traceback}
 
 
+@pytest.mark.pipeline
 def test_a_pickle_of_other_heatmaps_is_noticed(study: Paths) -> None:
     file = study.results / "Fig2B_dict.pickle"
     write_pickle(file, {key: values * 0.999 for key, values in read_pickle(file).items()})
@@ -313,6 +320,7 @@ def test_a_pickle_of_other_heatmaps_is_noticed(study: Paths) -> None:
     assert "<Main_figures_Reproducibility: 2B-numbers>" in {str(entry.path) for entry in caught.traceback}
 
 
+@pytest.mark.pipeline
 def test_a_score_that_is_not_drawn_is_noticed(study: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     from facespec.figures import groundtruth as figure
 
@@ -323,6 +331,7 @@ def test_a_score_that_is_not_drawn_is_noticed(study: Paths, monkeypatch: pytest.
     assert "<Supplementary_Figures: groundtruth-draw>" in {str(entry.path) for entry in caught.traceback}
 
 
+@pytest.mark.pipeline
 def test_an_index_that_is_not_drawn_is_noticed(study: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     from facespec.figures import lesions as figure
 
@@ -336,10 +345,12 @@ def test_an_index_that_is_not_drawn_is_noticed(study: Paths, monkeypatch: pytest
 TASKS_SWAPPED = {"expression": "identity", "identity": "expression"}
 
 
+@pytest.mark.pipeline
 @pytest.mark.parametrize(
     "column, other",
     [("tested_on", TASKS_SWAPPED), ("ranked_by", TASKS_SWAPPED), ("condition", {"ranked": "keep", "keep": "ranked"})],
 )
+@pytest.mark.pipeline
 def test_curves_that_change_places_are_noticed(
     column: str, other: dict[str, str], study: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,6 +368,7 @@ def test_curves_that_change_places_are_noticed(
     assert "<Supplementary_Figures: lesions-draw>" in {str(entry.path) for entry in caught.traceback}
 
 
+@pytest.mark.pipeline
 def test_curves_in_the_other_tasks_colour_are_noticed(study: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     from facespec.figures import lesions as figure
 
@@ -369,6 +381,7 @@ def test_curves_in_the_other_tasks_colour_are_noticed(study: Paths, monkeypatch:
     assert "<Supplementary_Figures: lesions-draw>" in {str(entry.path) for entry in caught.traceback}
 
 
+@pytest.mark.pipeline
 @pytest.mark.parametrize("name", ["_steps", "_shares"])
 def test_classes_that_change_places_are_noticed(name: str, study: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     from facespec.figures import lesion_classes as figure
@@ -386,6 +399,7 @@ def test_classes_that_change_places_are_noticed(name: str, study: Paths, monkeyp
     assert "<Supplementary_Figures: lesion_classes-draw>" in {str(entry.path) for entry in caught.traceback}
 
 
+@pytest.mark.pipeline
 def test_an_index_that_changes_places_with_its_control_is_noticed(
     study: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -400,6 +414,7 @@ def test_an_index_that_changes_places_with_its_control_is_noticed(
     assert "<Supplementary_Figures: lesions-draw>" in {str(entry.path) for entry in caught.traceback}
 
 
+@pytest.mark.pipeline
 @every
 def test_a_published_file_with_another_number_is_noticed(
     name: str, study: Paths, published: Path, monkeypatch: pytest.MonkeyPatch
