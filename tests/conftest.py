@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from facespec.study.code_path import choose_code_path
@@ -110,6 +112,20 @@ def one_thread() -> Iterator[None]:
 def project() -> Path:
     """The project's top directory."""
     return PROJECT
+
+
+@pytest.fixture(scope="session")
+def load_script(project: Path) -> Callable[[str], ModuleType]:
+    """Load a program of the project that is no part of the package, by its path there."""
+
+    def load(name: str) -> ModuleType:
+        specification = importlib.util.spec_from_file_location(Path(name).stem, project / name)
+        assert specification and specification.loader
+        module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,12 +29,8 @@ LAYERS = [f"trunk.conv{i}" for i in (1, 2, 3, 4)]
 
 
 @pytest.fixture(scope="module")
-def benchmark(project: Path) -> ModuleType:
-    specification = importlib.util.spec_from_file_location("benchmark", project / "benchmarks" / "lesions.py")
-    assert specification and specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+def benchmark(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("benchmarks/lesions.py")
 
 
 @pytest.fixture

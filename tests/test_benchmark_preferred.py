@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -16,11 +15,8 @@ TOY = ["--trunk", "small_vgg", "--px", "24", "--steps", "3", "--units", "3", "--
 
 
 @pytest.fixture(scope="module")
-def benchmark(project: Path) -> ModuleType:
-    specification = importlib.util.spec_from_file_location("benchmark", project / "benchmarks" / "preferred.py")
-    assert specification and specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+def benchmark(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    module = load_script("benchmarks/preferred.py")
     module.render = None  # lucent, where it is installed, draws from global random states
     return module
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -12,12 +12,8 @@ import torch
 
 
 @pytest.fixture(scope="module")
-def benchmark(project: Path) -> ModuleType:
-    specification = importlib.util.spec_from_file_location("benchmark", project / "benchmarks" / "strongest.py")
-    assert specification and specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+def benchmark(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("benchmarks/strongest.py")
 
 
 def test_the_report_of_a_toy_run(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

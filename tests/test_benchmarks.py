@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -14,12 +14,8 @@ TOY = ["--trunk", "small_vgg", "--px", "32", "--images", "5", "--batch", "3", "-
 
 
 @pytest.fixture(scope="module")
-def heatmaps(project: Path) -> ModuleType:
-    specification = importlib.util.spec_from_file_location("benchmark", project / "benchmarks" / "heatmaps.py")
-    assert specification and specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+def heatmaps(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script("benchmarks/heatmaps.py")
 
 
 def test_the_report_of_a_toy_run(heatmaps: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

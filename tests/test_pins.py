@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import tomllib
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -16,12 +16,8 @@ from packaging.utils import canonicalize_name
 
 
 @pytest.fixture(scope="module")
-def pins(project: Path) -> ModuleType:
-    specification = importlib.util.spec_from_file_location("pins", project / ".ci" / "pins.py")
-    assert specification and specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+def pins(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script(".ci/pins.py")
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -55,12 +55,8 @@ def run(*words: str, cwd: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def golden(project: Path) -> ModuleType:
-    specification = importlib.util.spec_from_file_location("golden", project / ".ci" / "golden.py")
-    assert specification and specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+def golden(load_script: Callable[[str], ModuleType]) -> ModuleType:
+    return load_script(".ci/golden.py")
 
 
 @pytest.fixture(scope="session")
