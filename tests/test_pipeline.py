@@ -34,7 +34,7 @@ ACCURACY_PICKLES = {
     "SFig1B_with_2_Other_Datasets_SPLIT_Accuracy_Results.pickle",
 }
 OTHER_PICKLES = {f"Fig2{panel}_dict.pickle" for panel in "ABCD"}
-TOLERANCE = 0.15
+TOLERANCE = 0.09
 OTHER_PICKLES |= {f"SFig2B_{network}_Layer_Names_and_Activations.pickle" for network in ("SPLIT", "exp", "id")}
 
 
@@ -124,8 +124,8 @@ def test_nothing_runs_twice(study: Path) -> None:
 def test_every_output_is_that_of_the_golden_study(study: Path, golden: ModuleType) -> None:
     """Bit for bit, in whatever directory and with whatever number of workers; elsewhere by the accuracies.
 
-    A small network's accuracy on 35 to 350 images is a matter of rounding, too: other bits in training are like another
-    seed. The tolerance is three times what the native code path of a processor with AVX-512 changed [measured].
+    Other bits in training are another network. The tolerance is three times the largest of the changes that the native
+    code path of an AMD EPYC of the Zen 4 generation made [measured: .029 of an accuracy].
     """
     recorded = json.loads((PROJECT / "tests" / "golden" / "quick.json").read_text())
     found = golden.record(study)
