@@ -31,7 +31,7 @@ from facespec.data.chunks import Description, FaceChunk
 from facespec.data.faceset import FaceSet, write_faceset
 from facespec.models.device import deterministic
 from facespec.models.networks import FaceNetwork, build
-from facespec.study.code_path import code_path
+from facespec.study.code_path import get_code_path
 from facespec.study.params import NetworkBlock, Train
 from facespec.study.seeds import generator
 from facespec.study.tables import LABELS
@@ -143,7 +143,7 @@ def main(words: Sequence[str] | None = None) -> None:
     ratios = [plain / ours for plain, ours in zip(taken["plain loop"], taken["facespec"], strict=True)]
     print(
         f"Default joint network, {options.images} images of {options.px}x{options.px} px per task, batches of "
-        f"{options.batch} per task; CPU, one thread, {code_path().name} code path; torch {torch.__version__}; "
+        f"{options.batch} per task; CPU, one thread, {get_code_path().name} code path; torch {torch.__version__}; "
         f"{options.repeats} repeats, interleaved.\n\n"
         "| | images/s, median (least to most) | times the plain loop |\n|---|---|---|"
     )

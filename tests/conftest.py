@@ -142,7 +142,7 @@ Make = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> Make:
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> Make:
     """Make a directory by a name once, whichever of the parallel workers asks first; the others wait for it."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -160,7 +160,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 
 @pytest.fixture(scope="session")
-def tiny_study(made_once: Make) -> Path:
+def tiny_study(make_once: Make) -> Path:
     """A study directory with faces and the smallest of everything; a test that writes into it works on a copy."""
     sizes = [
         "seeds=[5, 6]", "data.size=32", "data.expression.train=70", "data.expression.test=42", "data.identity.people=4",
@@ -177,7 +177,7 @@ def tiny_study(made_once: Make) -> Path:
         params = init.run(directory, settings=sizes)
         data.build(Paths(directory), params.data, sources={}, workers=1)
 
-    return made_once("tiny", make)
+    return make_once("tiny", make)
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def study_copy(tiny_study: Path, tmp_path: Path) -> Paths:
 
 
 @pytest.fixture(scope="session")
-def explained_study(tiny_study: Path, made_once: Make) -> Path:
+def explained_study(tiny_study: Path, make_once: Make) -> Path:
     """Two seeds of every network, fine-tuned, with their heatmaps; a test that writes into it works on a copy."""
 
     def make(directory: Path) -> None:
@@ -200,7 +200,7 @@ def explained_study(tiny_study: Path, made_once: Make) -> Path:
                 finetune.run(paths, params, network=network, seed=seed, device="cpu")
         heatmaps.run(paths, params, device="cpu")
 
-    return made_once("explained", make)
+    return make_once("explained", make)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from facespec.checks import verdicts
 from facespec.stages import data
-from facespec.study.code_path import code_path
+from facespec.study.code_path import get_code_path
 from facespec.study.errors import StudyError
 from facespec.study.params import read_params
 from facespec.study.paths import Paths
@@ -49,8 +49,8 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
     """
     console = console or _console()
     params = read_params(paths.params)
-    reason = own_bits()
-    console.print(f"code path: {code_path().name}" + (f"; bits of its own: {reason}" if reason else ""))
+    reason = explain_other_bits()
+    console.print(f"code path: {get_code_path().name}" + (f"; bits of its own: {reason}" if reason else ""))
     recorded = _recorded(paths.root)
     with only_one(paths.root / ".dvc" / "tmp" / "repro"):
         with only_one(paths.data):
@@ -67,7 +67,7 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
     return status
 
 
-def own_bits() -> str:
+def explain_other_bits() -> str:
     """Why the networks of this run may have other bits than those of the recorded run; empty where they may not."""
     device = os.environ.get("FACESPEC_DEVICE", "auto")
     if device != "cpu":
@@ -75,7 +75,7 @@ def own_bits() -> str:
 
         if pick(device).type != "cpu":
             return "networks run on a GPU"
-    return code_path().reason
+    return get_code_path().reason
 
 
 def _console() -> Console:

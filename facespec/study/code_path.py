@@ -73,18 +73,18 @@ def choose_code_path(name: str | None = None) -> CodePath:
     if name == "native":  # started by a process on the portable code path: its settings are not for this one
         for setting in [setting for setting, value in SETTINGS.items() if os.environ.get(setting) == value]:
             del os.environ[setting]
-    elif not obstacle() and not _settings_made(os.environ):
+    elif not find_obstacle() and not _settings_made(os.environ):
         os.environ.update(SETTINGS)
         _loaded_before[:] = [library for library in LIBRARIES if library in sys.modules]
-    return code_path()
+    return get_code_path()
 
 
-def code_path() -> CodePath:
+def get_code_path() -> CodePath:
     """The code path of this process, chosen or not."""
     name = os.environ.get(VARIABLE, "native")
     if name != "portable":
         return CodePath(name, f"it runs on the native code path ({VARIABLE})")
-    if found := obstacle():
+    if found := find_obstacle():
         return CodePath(name, found)
     if not _settings_made(os.environ):
         return CodePath(name, "the libraries' settings were changed by others")
@@ -93,13 +93,13 @@ def code_path() -> CodePath:
     return CodePath(name, "")
 
 
-def obstacle(system: str | None = None, machine: str | None = None, flags: frozenset[str] | None = None) -> str:
+def find_obstacle(system: str | None = None, machine: str | None = None, flags: frozenset[str] | None = None) -> str:
     """Why the portable code path cannot hold on this machine, or on the one described; empty where it can."""
     system, machine = system or platform.system(), machine or platform.machine()
     if system != "Linux":
-        return f"this is {system}: equal bits are promised under Linux"
+        return f"this is {system}, and equal bits are promised under Linux"
     if machine.lower() not in ("x86_64", "amd64"):
-        return f"this is a {machine} processor: equal bits are promised on x86-64"
+        return f"this processor is {machine}, and equal bits are promised on x86-64"
     if missing := NEEDED - (_processor_flags() if flags is None else flags):
         return f"this processor has no {' and no '.join(sorted(name.upper() for name in missing))}"
     return ""

@@ -21,13 +21,13 @@ from torch.nn import functional
 from facespec.analyses.preferred import Recipe, preferred_stimuli
 from facespec.data.batches import small
 from facespec.models.networks import FaceNetwork, build
-from facespec.study.code_path import code_path
+from facespec.study.code_path import get_code_path
 from facespec.study.params import NetworkBlock
 from facespec.study.seeds import generator
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
-    pytest.mark.skipif(not code_path().portable, reason=f"other bits are expected here: {code_path().reason}"),
+    pytest.mark.skipif(not get_code_path().portable, reason=f"other bits are expected here: {get_code_path().reason}"),
 ]
 Arrays = list[np.ndarray | torch.Tensor]
 

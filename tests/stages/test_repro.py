@@ -97,14 +97,14 @@ def test_other_outputs() -> None:
 def test_a_gpu_has_bits_of_its_own(device: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACESPEC_DEVICE", device)
     monkeypatch.setattr(devices, "pick", lambda name: torch.device(name))
-    monkeypatch.setattr(repro, "code_path", lambda: CodePath("portable", ""))
-    assert repro.own_bits() == reason
+    monkeypatch.setattr(repro, "get_code_path", lambda: CodePath("portable", ""))
+    assert repro.explain_other_bits() == reason
 
 
 def test_the_native_code_path_has_bits_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACESPEC_DEVICE", "cpu")
-    monkeypatch.setattr(repro, "code_path", lambda: CodePath("native", "it runs on the native code path"))
-    assert repro.own_bits() == "it runs on the native code path"
+    monkeypatch.setattr(repro, "get_code_path", lambda: CodePath("native", "it runs on the native code path"))
+    assert repro.explain_other_bits() == "it runs on the native code path"
 
 
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=5, unique=True), st.integers(1, 20))

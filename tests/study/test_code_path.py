@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from facespec.study import code_path as room
-from facespec.study.code_path import SETTINGS, VARIABLE, choose_code_path, code_path, obstacle
+from facespec.study.code_path import SETTINGS, VARIABLE, choose_code_path, find_obstacle, get_code_path
 from facespec.study.errors import StudyError
 
 AVX2 = frozenset({"avx2", "fma", "sse2"})
-here = pytest.mark.skipif(bool(obstacle()), reason=f"the portable code path cannot hold here: {obstacle()}")
+here = pytest.mark.skipif(bool(find_obstacle()), reason=f"the portable code path cannot hold here: {find_obstacle()}")
 
 
 def run(program: str, **environment: str) -> list[str]:
@@ -88,13 +88,13 @@ def test_importing_the_package_chooses_nothing() -> None:
         ("Linux", "x86_64", AVX2, ""),
         ("Linux", "AMD64", AVX2 | {"avx512f"}, ""),
         ("Linux", "x86_64", frozenset({"sse2", "avx"}), "this processor has no AVX2 and no FMA"),
-        ("Linux", "aarch64", frozenset(), "this is a aarch64 processor: equal bits are promised on x86-64"),
-        ("Darwin", "arm64", frozenset(), "this is Darwin: equal bits are promised under Linux"),
-        ("Windows", "AMD64", AVX2, "this is Windows: equal bits are promised under Linux"),
+        ("Linux", "aarch64", frozenset(), "this processor is aarch64, and equal bits are promised on x86-64"),
+        ("Darwin", "arm64", frozenset(), "this is Darwin, and equal bits are promised under Linux"),
+        ("Windows", "AMD64", AVX2, "this is Windows, and equal bits are promised under Linux"),
     ],
 )
 def test_where_it_holds_and_why_not(system: str, machine: str, flags: frozenset[str], reason: str) -> None:
-    assert obstacle(system, machine, flags) == reason
+    assert find_obstacle(system, machine, flags) == reason
 
 
 def test_where_it_cannot_hold_nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,14 +109,14 @@ def test_where_it_cannot_hold_nothing_is_set(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_settings_that_others_change_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "obstacle", lambda: "")
+    monkeypatch.setattr(room, "find_obstacle", lambda: "")
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv(VARIABLE, "portable")
     monkeypatch.setattr(room, "_loaded_before", [])
-    assert code_path().portable
+    assert get_code_path().portable
     monkeypatch.setenv("MKL_CBWR", "AVX2")
-    assert code_path().reason == "the libraries' settings were changed by others"
+    assert get_code_path().reason == "the libraries' settings were changed by others"
 
 
 def test_another_name_is_refused() -> None:
@@ -126,7 +126,7 @@ def test_another_name_is_refused() -> None:
 
 def test_the_tests_themselves_run_on_it(pytestconfig: pytest.Config) -> None:
     assert os.environ[VARIABLE] in room.CODE_PATHS
-    assert code_path().portable or code_path().reason
+    assert get_code_path().portable or get_code_path().reason
 
 
 def test_commands_choose_before_anything_loads() -> None:
