@@ -20,8 +20,11 @@ from facespec.study.tables import ACCURACY, ALL_IMAGES
 CELL = ["figure", "trained_on", "tested_on"]
 
 
-def digests(study: Path) -> dict[str, dict[str, str]]:
-    """Per stage, in the order of the pipeline: the digest of each output; faces come first, as ``data``."""
+def read_digests(study: Path) -> dict[str, dict[str, str]]:
+    """Per stage, in the order of the pipeline: the digest of each output; faces come first, as ``data``.
+
+    In a clone, the lock also has entries of a larger study, whose outputs are not there.
+    """
     pipeline = yaml.safe_load((study / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     lock = yaml.safe_load((study / "dvc.lock").read_text(encoding="utf-8"))["stages"]
     order = {name: place for place, name in enumerate(pipeline)}
@@ -29,7 +32,9 @@ def digests(study: Path) -> dict[str, dict[str, str]]:
         "data": {path.relative_to(study).as_posix(): _md5(path) for path in sorted((study / "data").rglob("*.*"))}
     }
     for name in sorted(lock, key=lambda name: (order[name.split("@")[0]], name)):
-        stages[name] = {out["path"]: out["md5"] for out in lock[name]["outs"]}
+        outs = {out["path"]: out["md5"] for out in lock[name]["outs"] if (study / out["path"]).exists()}
+        if outs:
+            stages[name] = outs
     return stages
 
 
@@ -37,7 +42,7 @@ def _md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-def accuracies(study: Path) -> dict[str, float]:
+def read_accuracies(study: Path) -> dict[str, float]:
     """The accuracy of every cell of Figures 1 and S1, a mean over seeds."""
     found: dict[str, float] = {}
     for name in ("decoding", "accuracy"):
@@ -49,7 +54,7 @@ def accuracies(study: Path) -> dict[str, float]:
 
 def record(study: Path) -> dict[str, Any]:
     """All that is compared, as it goes into the golden file."""
-    return {"outputs": digests(study), "accuracies": accuracies(study)}
+    return {"outputs": read_digests(study), "accuracies": read_accuracies(study)}
 
 
 if __name__ == "__main__":
