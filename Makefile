@@ -25,8 +25,11 @@ test-fast: $(ENVIRONMENT)  ## everything but the tests that run whole pipelines,
 figures: $(ENVIRONMENT)  ## draw every figure of the quick study and compare what is drawn with its tables
 	python -m pytest --nbval-lax -p no:cacheprovider $(STUDY)/Analysis_Reproduction
 
-golden: quick  ## record the quick study anew, after a change that is meant to change numbers
-	python .ci/golden.py runs/quick tests/golden/quick.json
+golden: $(ENVIRONMENT)  ## record the quick study anew, after a change that is meant to change numbers
+	rm -rf runs/golden
+	python -m facespec init runs/golden --profile quick
+	python -m facespec repro runs/golden
+	python .ci/golden.py runs/golden tests/golden/quick.json
 
 lint: $(ENVIRONMENT)
 	ruff check .

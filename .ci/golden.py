@@ -1,6 +1,6 @@
 """Write down what the quick study gives: digests of every output, and the numbers that they stand for.
 
-    python .ci/golden.py runs/quick tests/golden/quick.json
+    python .ci/golden.py runs/golden tests/golden/quick.json  # make golden
 
 `tests/test_pipeline.py` compares: bit for bit on the portable code path, by the numbers elsewhere.
 """
@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from facespec.stages.repro import explain_other_bits
+from facespec.study.code_path import choose_code_path
 from facespec.study.storage import write_json
 from facespec.study.tables import ACCURACY, ALL_IMAGES
 
@@ -44,12 +46,12 @@ def _md5(path: Path) -> str:
 
 def read_accuracies(study: Path) -> dict[str, float]:
     """The accuracy of every cell of Figures 1 and S1, a mean over seeds."""
-    found: dict[str, float] = {}
+    accuracies: dict[str, float] = {}
     for name in ("decoding", "accuracy"):
         table = ACCURACY.read(study / "Results" / f"{name}.csv")
         cells = table[table["resample"] == ALL_IMAGES].groupby(CELL)["accuracy"].mean()
-        found |= {" ".join(cell): round(float(value), 6) for cell, value in cells.items()}
-    return found
+        accuracies |= {" ".join(cell): round(float(value), 6) for cell, value in cells.items()}
+    return accuracies
 
 
 def record(study: Path) -> dict[str, Any]:
@@ -58,6 +60,8 @@ def record(study: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    if reason := choose_code_path().reason or explain_other_bits():
+        sys.exit(f"the golden study is recorded on the portable code path, on a CPU: {reason}.")
     source, to = map(Path, sys.argv[1:])
     write_json(to, record(source))
     print(f"{to}: written. See with `git diff` which stages' outputs are others, and say in the commit why.")

@@ -112,6 +112,16 @@ def test_a_mistyped_parameter_costs_nothing_but_a_message(
     assert status == 2 and text.startswith("facespec: params.yaml: train: unknown key 'epoch': did you mean 'epochs'?")
 
 
+@pytest.mark.parametrize("status", [0, 3])
+def test_scripts_see_whether_results_are_the_recorded_ones(
+    status: int, inside: Paths, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from facespec.stages import repro
+
+    monkeypatch.setattr(repro, "run", lambda paths, *, workers: status)
+    assert said(capsys, monkeypatch, "repro") == (status, "")
+
+
 def test_init_says_what_to_do_next(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

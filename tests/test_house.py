@@ -126,9 +126,11 @@ def test_no_operation_has_other_bits_on_other_makers_processors() -> None:
             called = ast.unparse(node.func)
             of_tensor = called.endswith((".sqrt", ".sqrt_")) and not node.args  # np.sqrt and math.sqrt have an argument
             assert not of_tensor and called != "torch.sqrt", f"{path}:{node.lineno}: use rsqrt, or numpy's sqrt"
-            if called.startswith("torch.optim.Adam"):
+            if called.split(".")[-1].startswith(("Adam", "NAdam", "RAdam", "Adagrad", "RMSprop")):
                 fused = any(word.arg == "fused" and ast.unparse(word.value) == "True" for word in node.keywords)
-                assert fused, f"{path}:{node.lineno}: Adam takes square roots; pass fused=True"
+                assert fused, (
+                    f"{path}:{node.lineno}: this optimiser takes square roots; use Adam or AdamW with fused=True"
+                )
 
 
 def stages() -> dict[str, dict]:

@@ -350,7 +350,6 @@ TASKS_SWAPPED = {"expression": "identity", "identity": "expression"}
     "column, other",
     [("tested_on", TASKS_SWAPPED), ("ranked_by", TASKS_SWAPPED), ("condition", {"ranked": "keep", "keep": "ranked"})],
 )
-@pytest.mark.pipeline
 def test_curves_that_change_places_are_noticed(
     column: str, other: dict[str, str], study: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:

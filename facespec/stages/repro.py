@@ -20,13 +20,14 @@ from facespec.study.code_path import get_code_path
 from facespec.study.errors import StudyError
 from facespec.study.params import read_params
 from facespec.study.paths import Paths
-from facespec.study.storage import only_one, read_json
+from facespec.study.storage import only_one, read_json, write_bytes
 from facespec.study.tables import VERDICTS
 from facespec.study.vocabulary import NETWORKS
 
 # glibc returns large arrays to the system and fetches them again, page by page, in every training step; told to keep
 # them, a step takes half the time (1,300 instead of 700 images/s). Other systems ignore these variables.
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+OTHER_BITS = Path(".dvc", "tmp", "other_bits.txt")  # why a run here had other bits than those that are recorded
 DIFFERENT = 3  # exit status of a finished run whose results are not those of the recorded one
 LOCK, VERDICTS_JSON = "dvc.lock", "Results/checks/verdicts.json"
 # Analyses of which none needs another line's results, and what they cost [measured, default profile: 10 s of one core].
@@ -50,7 +51,10 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
     console = console or _console()
     params = read_params(paths.params)
     reason = explain_other_bits()
-    console.print(f"code path: {get_code_path().name}" + (f"; bits of its own: {reason}" if reason else ""))
+    console.print(
+        f"code path: {get_code_path().name}" + (f"; other bits than recorded are expected: {reason}" if reason else "")
+    )
+    reason = _recall_reason(paths.root / OTHER_BITS, reason)
     recorded = _recorded(paths.root)
     with only_one(paths.root / ".dvc" / "tmp" / "repro"):
         with only_one(paths.data):
@@ -64,7 +68,21 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
         console.print(f"figure  {figure}")
     line, status = comparison(recorded, _read(paths.root), order=_stages(paths.root), reason=reason)
     console.print(line)
+    if line.startswith("All "):
+        (paths.root / OTHER_BITS).unlink(missing_ok=True)
     return status
+
+
+def _recall_reason(file: Path, reason: str) -> str:
+    """`reason`, or that of an earlier run whose outputs may still be here: to DVC nothing about them has changed."""
+    if reason:
+        write_bytes(file, reason.encode())
+    elif file.is_file():
+        return (
+            f"outputs of an earlier run are kept ({file.read_text(encoding='utf-8')}; "
+            "remove checkpoints/ and Results/ to make them anew)"
+        )
+    return reason
 
 
 def explain_other_bits() -> str:
@@ -160,6 +178,9 @@ def comparison(recorded: dict[str, Any], now: dict[str, Any], *, order: Sequence
     before, after = dict(_outputs(recorded["lock"])), dict(_outputs(now["lock"]))
     if before.keys() != after.keys() or _parameters(recorded["lock"]) != _parameters(now["lock"]):
         return "Not comparable with the recorded run: its parameters or stages are others.", 0
+    changed = _changed_inputs(recorded["lock"], now["lock"])
+    if any(path.startswith("data/") for path in changed):
+        return "Not comparable with the recorded run: its faces are others.", 0
     differing = [out for out, digest in before.items() if after[out] != digest]
     if not differing:
         return f"All {len(before)} outputs are bit-identical to dvc.lock.", 0
@@ -171,12 +192,15 @@ def comparison(recorded: dict[str, Any], now: dict[str, Any], *, order: Sequence
         if not low <= number <= high
     ]
     within = f"outside the recorded intervals: {'; '.join(outside)}" if outside else "within the recorded intervals"
+    code = sorted(path for path in changed if path.startswith("facespec/"))
     if not reason:
-        return (
-            f"{said}This run is on the portable code path, where the same code, faces and versions of libraries "
-            f"(requirements.lock) give the same bits: one of these is another, or facespec has a fault. The claims' "
-            f"numbers are {within}."
-        ), DIFFERENT
+        cause = (
+            f"The code is not the recorded one: {code[0]}" + (f" and {len(code) - 1} more files" if code[1:] else "")
+            if code
+            else "This run is on the portable code path, where the same code, faces and versions of libraries "
+            "(requirements.lock) give the same bits: libraries are others, or facespec has a fault"
+        )
+        return f"{said}{cause}. The claims' numbers are {within}.", DIFFERENT
     return (
         f"{said}That is to be expected, because {reason}; networks then differ as those of other seeds do. "
         f"The claims' numbers are {within}."
@@ -192,6 +216,16 @@ def _outputs(lock: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
 
 def _stages(root: Path) -> list[str]:
     return list(yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
+
+
+def _changed_inputs(recorded: dict[str, Any], now: dict[str, Any]) -> set[str]:
+    """Faces and code that stages of both runs have read, and that are not the same."""
+    read = [
+        {(name, dep["path"]): dep["md5"] for name, stage in lock["stages"].items() for dep in stage.get("deps", ())}
+        for lock in (recorded, now)
+    ]
+    both = read[0].keys() & read[1].keys()
+    return {path for name, path in both if read[0][name, path] != read[1][name, path]}
 
 
 def _parameters(lock: dict[str, Any]) -> dict[str, Any]:

@@ -84,8 +84,8 @@ def get_code_path() -> CodePath:
     name = os.environ.get(VARIABLE, "native")
     if name != "portable":
         return CodePath(name, f"it runs on the native code path ({VARIABLE})")
-    if found := find_obstacle():
-        return CodePath(name, found)
+    if obstacle := find_obstacle():
+        return CodePath(name, obstacle)
     if not _settings_made(os.environ):
         return CodePath(name, "the libraries' settings were changed by others")
     if _loaded_before:

@@ -47,14 +47,12 @@ def digest(arrays: Arrays) -> str:
     return found.hexdigest()[:16]
 
 
-def network(*, trunk: str = "small_vgg", channels: int = 1) -> FaceNetwork:
-    block = NetworkBlock(trunk=trunk, channels=[16, 32, 64, 128], convolutions=1, branch_after=None)
-    built = build(
-        block, {"expression": 7, "identity": 100}, channels=channels, generator=torch.Generator().manual_seed(1)
-    )
+def network() -> FaceNetwork:
+    block = NetworkBlock(trunk="small_vgg", channels=[16, 32, 64, 128], convolutions=1, branch_after=None)
+    built = build(block, {"expression": 7, "identity": 100}, channels=1, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         for number, parameter in enumerate(built.parameters()):
-            if parameter.ndim > 1:  # torch's normal numbers are libm's, whose bits are its version's
+            if parameter.ndim > 1:  # in place of random numbers
                 parameter.copy_(tensor(*parameter.shape, seed=number) / parameter[0].numel() ** 0.5)
     return built
 
@@ -136,8 +134,7 @@ def functions() -> Arrays:
     sums = [single.sum(), double.sum(), numbers(257, 143).mean(0), numbers(257, 143).std(1)]
     special = [scipy.special.ndtri(double * 0.9 + 0.01), scipy.special.betainc(2.5, 7.0, double)]
     torchs = [f(torch.from_numpy(single)) for f in (torch.exp, torch.sigmoid, torch.tanh, torch.sin, torch.rsqrt)]
-    norm = nn.BatchNorm2d(5, device="meta").to_empty(device="cpu")
-    norm.reset_parameters()
+    norm = nn.BatchNorm2d(5)
     return [*elementwise, *sums, *special, *torchs, torch.from_numpy(single).sum(), norm(tensor(8, 5, 7, 7))]
 
 

@@ -76,6 +76,29 @@ def test_other_bytes_outside_the_intervals(reason: str) -> None:
     assert status == DIFFERENT
 
 
+def test_other_faces_are_not_compared() -> None:
+    then, now = run("a"), run("b")
+    for content, digest in ((then, "c"), (now, "d")):
+        content["lock"]["stages"]["decoding"]["deps"] = [{"path": "data/probe", "md5": digest}]
+    assert compared(then, now) == ("Not comparable with the recorded run: its faces are others.", 0)
+
+
+def test_other_code_is_named() -> None:
+    then, now = run("a"), run("b")
+    for content, digest in ((then, "c"), (now, "d")):
+        deps = [{"path": f"facespec/{name}.py", "md5": digest} for name in ("b", "a")]
+        content["lock"]["stages"]["decoding"]["deps"] = deps
+    line, status = compared(then, now)
+    assert "The code is not the recorded one: facespec/a.py and 1 more files." in line and status == DIFFERENT
+
+
+def test_outputs_that_are_kept_from_a_run_with_other_bits_are_remembered(tmp_path: Path) -> None:
+    file = tmp_path / repro.OTHER_BITS
+    assert repro._recall_reason(file, "") == "" and not file.exists()
+    assert repro._recall_reason(file, "networks run on a GPU") == "networks run on a GPU"
+    assert "kept (networks run on a GPU; remove checkpoints/ and Results/" in repro._recall_reason(file, "")
+
+
 def test_the_first_stage_that_differs_is_named_whatever_the_order_of_the_lock() -> None:
     then, now = run("a"), run("b")
     for content, digest in ((then, "c"), (now, "d")):

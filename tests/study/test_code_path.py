@@ -103,7 +103,8 @@ def test_where_it_cannot_hold_nothing_is_set(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
-    chosen = choose_code_path("portable")
+    monkeypatch.setenv(VARIABLE, "portable")
+    chosen = choose_code_path()
     assert (chosen.portable, chosen.reason) == (False, "this processor has no AVX2 and no FMA")
     assert not any(name in os.environ for name in SETTINGS)
 
@@ -124,9 +125,11 @@ def test_another_name_is_refused() -> None:
         choose_code_path("natve")
 
 
-def test_the_tests_themselves_run_on_it(pytestconfig: pytest.Config) -> None:
-    assert os.environ[VARIABLE] in room.CODE_PATHS
-    assert get_code_path().portable or get_code_path().reason
+@here
+@pytest.mark.skipif(os.environ.get(VARIABLE) == "native", reason="the native code path was asked for")
+def test_the_tests_themselves_run_on_it() -> None:
+    """No plugin of pytest loads numpy before tests/conftest.py chooses."""
+    assert get_code_path().portable, get_code_path().reason
 
 
 def test_commands_choose_before_anything_loads() -> None:
