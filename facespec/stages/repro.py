@@ -80,7 +80,7 @@ def _recall_reason(file: Path, reason: str) -> str:
     elif file.is_file():
         return (
             f"outputs of an earlier run are kept ({file.read_text(encoding='utf-8')}; "
-            "remove checkpoints/ and Results/ to make them anew)"
+            "remove checkpoints/, Results/ and .dvc/cache/ to make them anew)"
         )
     return reason
 

@@ -96,7 +96,7 @@ def test_outputs_that_are_kept_from_a_run_with_other_bits_are_remembered(tmp_pat
     file = tmp_path / repro.OTHER_BITS
     assert repro._recall_reason(file, "") == "" and not file.exists()
     assert repro._recall_reason(file, "networks run on a GPU") == "networks run on a GPU"
-    assert "kept (networks run on a GPU; remove checkpoints/ and Results/" in repro._recall_reason(file, "")
+    assert "kept (networks run on a GPU; remove checkpoints/, Results/" in repro._recall_reason(file, "")
 
 
 def test_the_first_stage_that_differs_is_named_whatever_the_order_of_the_lock() -> None:
