@@ -41,13 +41,13 @@ CLASSES = {"expression": 7, "identity": 100}
 CPU = torch.device("cpu")
 
 
-def network_of() -> FaceNetwork:
+def build_network() -> FaceNetwork:
     """The default joint network, untrained."""
     block = NetworkBlock(trunk="small_vgg", channels=[16, 32, 64, 128], convolutions=1, branch_after=None)
     return build(block, CLASSES, channels=1, generator=torch.Generator().manual_seed(1))
 
 
-def plan_of(px: int, batch: int, images: int) -> Plan:
+def make_plan(px: int, batch: int, images: int) -> Plan:
     """One epoch under the default parameters."""
     block = Train(
         schedule="summed", epochs=1, batch_size=batch, optimizer="adamw", learning_rate=0.003, weight_decay=0.01,
@@ -56,7 +56,7 @@ def plan_of(px: int, batch: int, images: int) -> Plan:
     return Plan(block, small(px, 1), CPU, epoch_steps([images], batch))
 
 
-def data_of(directory: Path, n: int, px: int) -> dict[str, TaskData]:
+def write_noise(directory: Path, n: int, px: int) -> dict[str, TaskData]:
     """`n` grey images of noise per task."""
     draws, data = generator(2, "noise"), {}
     for task, classes in CLASSES.items():
@@ -112,24 +112,24 @@ def train_plainly(network: FaceNetwork, data: dict[str, TaskData], plan: Plan) -
         optimizer.step()
 
 
-def seconds(data: dict[str, TaskData], plan: Plan, repeats: int, scratch: Path) -> dict[str, list[float]]:
+def measure_seconds(data: dict[str, TaskData], plan: Plan, repeats: int, scratch: Path) -> dict[str, list[float]]:
     """Seconds per epoch, in turns, after an epoch of each to warm up."""
 
     def facespec() -> None:
-        fit(network_of(), data, plan, generator=generator(3, "batches"), unfinished=scratch / "unfinished")
+        fit(build_network(), data, plan, generator=generator(3, "batches"), unfinished=scratch / "unfinished")
         (scratch / "unfinished").unlink()
 
     work: dict[str, Callable[[], None]] = {
-        "facespec": facespec, "plain loop": lambda: train_plainly(network_of(), data, plan),
+        "facespec": facespec, "plain loop": lambda: train_plainly(build_network(), data, plan),
     }  # fmt: skip
-    taken: dict[str, list[float]] = {name: [] for name in work}
+    seconds: dict[str, list[float]] = {name: [] for name in work}
     for repeat in range(repeats + 1):
         for name, run in work.items():
             start = time.perf_counter()
             run()
             if repeat:
-                taken[name].append(time.perf_counter() - start)
-    return taken
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -138,16 +138,18 @@ def main(words: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args(words)
     with tempfile.TemporaryDirectory() as scratch, torch.random.fork_rng(devices=[]), deterministic():
-        data = data_of(Path(scratch), options.images, options.px)
-        taken = seconds(data, plan_of(options.px, options.batch, options.images), options.repeats, Path(scratch))
-    ratios = [plain / ours for plain, ours in zip(taken["plain loop"], taken["facespec"], strict=True)]
+        data = write_noise(Path(scratch), options.images, options.px)
+        seconds = measure_seconds(
+            data, make_plan(options.px, options.batch, options.images), options.repeats, Path(scratch)
+        )
+    ratios = [plain / ours for plain, ours in zip(seconds["plain loop"], seconds["facespec"], strict=True)]
     print(
         f"Default joint network, {options.images} images of {options.px}x{options.px} px per task, batches of "
         f"{options.batch} per task; CPU, one thread, {get_code_path().name} code path; torch {torch.__version__}; "
         f"{options.repeats} repeats, interleaved.\n\n"
         "| | images/s, median (least to most) | times the plain loop |\n|---|---|---|"
     )
-    for name, times in taken.items():
+    for name, times in seconds.items():
         speeds = sorted(len(CLASSES) * options.images / each for each in times)
         shown = f"{statistics.median(speeds):,.0f} ({speeds[0]:,.0f} to {speeds[-1]:,.0f})"
         times_plain = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"

@@ -31,7 +31,7 @@ def test_the_report_of_a_toy_run(benchmark: ModuleType, capsys: pytest.CaptureFi
 def test_both_take_as_many_steps_on_as_many_images(
     benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, plan = benchmark.data_of(tmp_path, 20, 16), benchmark.plan_of(16, 10, 20)
+    data, plan = benchmark.write_noise(tmp_path, 20, 16), benchmark.make_plan(16, 10, 20)
     steps: list[str] = []
     honest = torch.optim.AdamW.step
 
@@ -41,13 +41,15 @@ def test_both_take_as_many_steps_on_as_many_images(
 
     monkeypatch.setattr(torch.optim.AdamW, "step", counted)
     with torch.random.fork_rng(devices=[]):
-        benchmark.train_plainly(benchmark.network_of(), data, plan)
-    room.fit(benchmark.network_of(), data, plan, generator=benchmark.generator(3, "batches"), unfinished=tmp_path / "u")
+        benchmark.train_plainly(benchmark.build_network(), data, plan)
+    room.fit(
+        benchmark.build_network(), data, plan, generator=benchmark.generator(3, "batches"), unfinished=tmp_path / "u"
+    )
     assert steps == ["plain", "plain", "fused", "fused"]
 
 
 def test_the_plain_loop_reads_the_images_that_facespec_reads(benchmark: ModuleType, tmp_path: Path) -> None:
-    data = benchmark.data_of(tmp_path, 5, 16)["identity"]
+    data = benchmark.write_noise(tmp_path, 5, 16)["identity"]
     with torch.random.fork_rng(devices=[]):
         image, code = benchmark.Shifted(data, 0)[3]
     face = torch.from_numpy(data.faces.images(np.array([3]))[0]).float() / 127.5 - 1

@@ -18,7 +18,7 @@ from facespec.models.fused import convolve_patches, norm_relu_pool, run_fused
 
 
 @pytest.fixture(autouse=True)
-def _own_random_state() -> Iterator[None]:
+def _restore_random_state() -> Iterator[None]:
     """torch's modules draw their first weights from the global random state."""
     with torch.random.fork_rng(devices=[]):
         yield
