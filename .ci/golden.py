@@ -7,15 +7,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from facespec.stages.repro import explain_other_bits
+from facespec.stages import data
+from facespec.stages.repro import explain_other_bits, list_stages
 from facespec.study.code_path import choose_code_path
+from facespec.study.paths import Paths
 from facespec.study.storage import write_json
 from facespec.study.tables import ACCURACY, ALL_IMAGES
 
@@ -27,21 +28,15 @@ def read_digests(study: Path) -> dict[str, dict[str, str]]:
 
     In a clone, the lock also has entries of a larger study, whose outputs are not there.
     """
-    pipeline = yaml.safe_load((study / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     lock = yaml.safe_load((study / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-    order = {name: place for place, name in enumerate(pipeline)}
-    stages = {
-        "data": {path.relative_to(study).as_posix(): _md5(path) for path in sorted((study / "data").rglob("*.*"))}
+    made = {
+        name: {out["path"]: out["md5"] for out in stage["outs"] if (study / out["path"]).exists()}
+        for name, stage in lock.items()
     }
-    for name in sorted(lock, key=lambda name: (order[name.split("@")[0]], name)):
-        outs = {out["path"]: out["md5"] for out in lock[name]["outs"] if (study / out["path"]).exists()}
-        if outs:
-            stages[name] = outs
-    return stages
-
-
-def _md5(path: Path) -> str:
-    return hashlib.md5(path.read_bytes()).hexdigest()
+    order = list_stages(study)
+    stages = sorted((name for name in made if made[name]), key=lambda name: (order.index(name.split("@")[0]), name))
+    faces = {f"data/{name}": digest for name, digest in data.read_digests(Paths(study)).items()}
+    return {"data": faces, **{name: made[name] for name in stages}}
 
 
 def read_accuracies(study: Path) -> dict[str, float]:

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from facespec.data.batches import small
 from facespec.data.chunks import Description, FaceChunk
-from facespec.data.faceset import FaceSet, write_faceset
+from facespec.data.faceset import write_faceset
 from facespec.models.device import deterministic
 from facespec.models.networks import FaceNetwork, build
 from facespec.study.code_path import get_code_path
@@ -79,16 +79,12 @@ class Shifted(Dataset):
         return len(self.codes)
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
-        face = torch.from_numpy(_image(self.faces, row)).float()[None]
+        face = torch.from_numpy(self.faces.images(np.array([row]))).float()
         padded = functional.pad(face[None], [self.shift] * 4, mode="replicate")[0]
         top, left = torch.randint(0, 2 * self.shift + 1, (2,)).tolist()
         image = padded[:, top : top + face.shape[1], left : left + face.shape[2]]
         image = image.flip(2) if torch.rand(()) < 0.5 else image
         return image.div(255).sub(0.5).div(0.5), int(self.codes[row])
-
-
-def _image(faces: FaceSet, row: int) -> np.ndarray:
-    return faces.images(np.array([row]))[0]
 
 
 def train_plainly(network: FaceNetwork, data: dict[str, TaskData], plan: Plan) -> None:

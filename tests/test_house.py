@@ -118,7 +118,7 @@ def test_only_stages_open_generators_and_only_doors_touch_the_disk() -> None:
 
 
 def test_no_operation_has_other_bits_on_other_makers_processors() -> None:
-    """MKL's square root begins with an estimate whose bits are the processor's own (docs/portability.md)."""
+    """torch's square root of float32 has, and optimisers that take it have, too (docs/portability.md)."""
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):

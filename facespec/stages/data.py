@@ -104,7 +104,7 @@ def _faces(block: Data, role: Role, source: str, *, workers: int, report: Report
 
 def pin(paths: Paths) -> None:
     """Write ``data.dvc``: DVC's digest of the directory, and, as metadata, every file's own."""
-    files = _digests(paths)
+    files = read_digests(paths)
     sizes = [(paths.data / name).stat().st_size for name in files]
     out = {"md5": _directory_digest(files), "size": sum(sizes), "nfiles": len(files), "hash": "md5", "path": "data"}
     content = {"outs": [out], "meta": {"files": files}}
@@ -117,7 +117,7 @@ def differences(paths: Paths) -> list[str]:
     if not pinned_path.is_file():
         raise StudyError(f"{pinned_path}: no such file. `facespec data pin` writes it from data/.")
     content = yaml.safe_load(pinned_path.read_text(encoding="utf-8"))
-    pinned, found = content.get("meta", {}).get("files", {}), _digests(paths)
+    pinned, found = content.get("meta", {}).get("files", {}), read_digests(paths)
     lines = [f"{name}: absent" for name in sorted(pinned.keys() - found.keys())]
     lines += [f"{name}: not pinned" for name in sorted(found.keys() - pinned.keys())]
     lines += [f"{name}: other bytes" for name in sorted(pinned.keys() & found.keys()) if pinned[name] != found[name]]
@@ -126,7 +126,7 @@ def differences(paths: Paths) -> list[str]:
     return lines
 
 
-def _digests(paths: Paths) -> dict[str, str]:
+def read_digests(paths: Paths) -> dict[str, str]:
     """MD5 of every file below ``data/``, by its path there. MD5 because that is what DVC pins with."""
     if not paths.data.is_dir():
         raise StudyError(f"{paths.data}: no such directory. `facespec data build` makes it.")

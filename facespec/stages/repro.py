@@ -66,9 +66,10 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
     console.print(verdicts.summary(table))
     for figure in sorted(paths.figure("x", "png").parent.glob("*.png")):
         console.print(f"figure  {figure}")
-    line, status = comparison(recorded, _read(paths.root), order=_stages(paths.root), reason=reason)
+    now = _read(paths.root)
+    line, status = comparison(recorded, now, order=list_stages(paths.root), reason=reason)
     console.print(line)
-    if line.startswith("All "):
+    if recorded["lock"] and dict(_outputs(recorded["lock"])) == dict(_outputs(now["lock"])):
         (paths.root / OTHER_BITS).unlink(missing_ok=True)
     return status
 
@@ -185,26 +186,28 @@ def comparison(recorded: dict[str, Any], now: dict[str, Any], *, order: Sequence
     if not differing:
         return f"All {len(before)} outputs are bit-identical to dvc.lock.", 0
     first = min((stage for stage, _ in differing), key=lambda stage: order.index(stage.split("@")[0]))
-    said = f"{len(differing)} of {len(before)} outputs differ from dvc.lock, those of `{first}` first. "
     outside = [
         f"{name}: {number:+.3f}, recorded {low:+.3f} to {high:+.3f}"
         for name, number, low, high in _numbers(recorded["verdicts"], now["verdicts"])
         if not low <= number <= high
     ]
     within = f"outside the recorded intervals: {'; '.join(outside)}" if outside else "within the recorded intervals"
-    code = sorted(path for path in changed if path.startswith("facespec/"))
-    if not reason:
-        cause = (
-            f"The code is not the recorded one: {code[0]}" + (f" and {len(code) - 1} more files" if code[1:] else "")
-            if code
-            else "This run is on the portable code path, where the same code, faces and versions of libraries "
-            "(requirements.lock) give the same bits: libraries are others, or facespec has a fault"
-        )
-        return f"{said}{cause}. The claims' numbers are {within}.", DIFFERENT
     return (
-        f"{said}That is to be expected, because {reason}; networks then differ as those of other seeds do. "
-        f"The claims' numbers are {within}."
-    ), DIFFERENT if outside else 0
+        f"{len(differing)} of {len(before)} outputs differ from dvc.lock, those of `{first}` first. "
+        f"{_explain_difference(changed, reason)}. The claims' numbers are {within}."
+    ), DIFFERENT if outside or not reason else 0
+
+
+def _explain_difference(changed: set[str], reason: str) -> str:
+    """Why outputs differ, as a sentence: a known `reason`, or code among the `changed` inputs, or what is left."""
+    if reason:
+        return f"That is to be expected, because {reason}; networks then differ as those of other seeds do"
+    if code := sorted(path for path in changed if path.startswith("facespec/")):
+        return f"The code is not the recorded one: {code[0]}" + (f" and {len(code) - 1} more files" if code[1:] else "")
+    return (
+        "This run is on the portable code path, where the same code, faces and versions of libraries "
+        "(requirements.lock) give the same bits: libraries are others, or facespec has a fault"
+    )
 
 
 def _outputs(lock: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
@@ -214,7 +217,8 @@ def _outputs(lock: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
             yield (name, out["path"]), out["md5"]
 
 
-def _stages(root: Path) -> list[str]:
+def list_stages(root: Path) -> list[str]:
+    """The stages of the pipeline, in the order in which they run."""
     return list(yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
 
 
