@@ -35,7 +35,7 @@ from facespec.study.code_path import get_code_path
 from facespec.study.params import NetworkBlock, Train
 from facespec.study.seeds import generator
 from facespec.study.tables import LABELS
-from facespec.training.fit import Plan, TaskData, epoch_steps, fit
+from facespec.training.fit import Plan, TaskData, count_epoch_steps, fit
 
 CLASSES = {"expression": 7, "identity": 100}
 CPU = torch.device("cpu")
@@ -53,7 +53,7 @@ def make_plan(px: int, batch: int, images: int) -> Plan:
         schedule="summed", epochs=1, batch_size=batch, optimizer="adamw", learning_rate=0.003, weight_decay=0.01,
         step_epochs=30, label_smoothing=0.1, preset="small",
     )  # fmt: skip
-    return Plan(block, small(px, 1), CPU, epoch_steps([images], batch))
+    return Plan(block, small(px, 1), CPU, count_epoch_steps([images], batch))
 
 
 def write_noise(directory: Path, n: int, px: int) -> dict[str, TaskData]:

@@ -13,7 +13,7 @@ from facespec.study.params import Params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator, integer_seed
 from facespec.study.vocabulary import Network, Role
-from facespec.training.fit import TaskData, epoch_steps
+from facespec.training.fit import TaskData, count_epoch_steps
 
 
 def run(paths: Paths, params: Params, *, network: Network, seed: int, device: str) -> None:
@@ -31,6 +31,6 @@ def run(paths: Paths, params: Params, *, network: Network, seed: int, device: st
     draws = torch.Generator().manual_seed(integer_seed(seed, "finetune", "heads"))
     model = with_new_heads(trained, {task: len(names) for task, names in classes.items()}, generator=draws)
     used = {"split": params.split.model_dump(), "finetune": params.finetune.model_dump()}
-    steps = epoch_steps([len(rows)], params.finetune.batch_size)  # both tasks are learned from the same images
+    steps = count_epoch_steps([len(rows)], params.finetune.batch_size)  # both tasks are learned from the same images
     job = Job("finetune", network, seed, params.finetune, steps, used=used)
     complete(paths, job, model, data, classes=classes, device=device)

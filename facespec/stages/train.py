@@ -13,7 +13,7 @@ from facespec.study.params import Params
 from facespec.study.paths import Paths
 from facespec.study.seeds import integer_seed
 from facespec.study.vocabulary import TASKS, TRAIN, Network
-from facespec.training.fit import TaskData, epoch_steps
+from facespec.training.fit import TaskData, count_epoch_steps
 
 
 def run(paths: Paths, params: Params, *, network: Network, seed: int, device: str) -> None:
@@ -34,6 +34,6 @@ def run(paths: Paths, params: Params, *, network: Network, seed: int, device: st
     sizes = {task: len(names) for task, names in classes.items()}
     model = build(params.network, sizes, channels=faces.channels, generator=draws)
     used = {"network": params.network.model_dump(), "train": params.train.model_dump()}
-    steps = epoch_steps(images, params.train.batch_size)
+    steps = count_epoch_steps(images, params.train.batch_size)
     job = Job("train", network, seed, params.train, steps, used=used)
     complete(paths, job, model, data, classes=classes, device=device)

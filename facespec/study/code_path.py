@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +72,7 @@ def choose_code_path(name: str | None = None) -> CodePath:
     if name == "native":  # started by a process on the portable code path: its settings are not for this one
         for setting in [setting for setting, value in SETTINGS.items() if os.environ.get(setting) == value]:
             del os.environ[setting]
-    elif not find_obstacle() and not _settings_made(os.environ):
+    elif not find_obstacle() and not _settings_made():
         os.environ.update(SETTINGS)
         _loaded_before[:] = [library for library in LIBRARIES if library in sys.modules]
     return get_code_path()
@@ -86,7 +85,7 @@ def get_code_path() -> CodePath:
         return CodePath(name, f"it runs on the native code path ({VARIABLE})")
     if obstacle := find_obstacle():
         return CodePath(name, obstacle)
-    if not _settings_made(os.environ):
+    if not _settings_made():
         return CodePath(name, "the libraries' settings were changed by others")
     if _loaded_before:
         return CodePath(name, f"{' and '.join(_loaded_before)} had been loaded before the code path was chosen")
@@ -107,11 +106,11 @@ def find_obstacle(system: str | None = None, machine: str | None = None, flags: 
 
 def _processor_flags() -> frozenset[str]:
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:  # a paragraph per core: the first is enough
+            return frozenset(next((line for line in lines if line.startswith("flags")), "").split())
     except OSError:
         return frozenset()
-    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())
 
 
-def _settings_made(environment: Mapping[str, str]) -> bool:
-    return all(environment.get(name) == value for name, value in SETTINGS.items())
+def _settings_made() -> bool:
+    return all(os.environ.get(name) == value for name, value in SETTINGS.items())

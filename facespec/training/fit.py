@@ -40,7 +40,7 @@ class Plan:
     """How a fit goes: its parameters, how images become input, where it runs.
 
     `epoch_steps` is the number of batches per task in an epoch, the same for all networks of a study (see
-    `epoch_steps`). `code` names the code that fits: a fit begun by other code is not continued.
+    `count_epoch_steps`). `code` names the code that fits: a fit begun by other code is not continued.
     """
 
     block: Finetune
@@ -193,14 +193,14 @@ def _optimizer(model: FaceNetwork, block: Finetune) -> torch.optim.Optimizer:
     return torch.optim.AdamW(weights, lr=lr, weight_decay=decay, fused=True)
 
 
-def epoch_steps(images: Iterable[int], batch_size: int) -> int:
+def count_epoch_steps(images: Iterable[int], batch_size: int) -> int:
     """Steps of an epoch in a study whose tasks have so many training `images`: one pass through the largest.
 
     All networks of a study are fitted with this number, single-task networks too; otherwise a joint network would be
     trained longer on the smaller task than the network that it is compared with. A last batch of one image is not
     taken, as batch norm needs two.
 
-    >>> epoch_steps([28_709, 8_000], batch_size=64)
+    >>> count_epoch_steps([28_709, 8_000], batch_size=64)
     449
     """
     full, rest = divmod(max(images), batch_size)

@@ -24,7 +24,7 @@ from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock, Train
 from facespec.study.seeds import generator
 from facespec.training import fit as room
-from facespec.training.fit import Plan, Status, TaskData, epoch_steps, fit
+from facespec.training.fit import Plan, Status, TaskData, count_epoch_steps, fit
 
 PRESET = Preset("small", 13, 1, resize=None, shift=1, flip=True, grey_probability=0.0)
 BLOCK = Train(
@@ -220,9 +220,9 @@ def test_networks_see_exactly_the_same_batches_of_a_task(
 
 
 def test_an_epoch_is_a_pass_through_the_largest_task() -> None:
-    assert epoch_steps([83, 40], 8) == epoch_steps([40, 83], 8) == 11
-    assert epoch_steps([80], 8) == 10
-    assert epoch_steps([81, 5], 8) == 10  # a last batch of one image is not taken
+    assert count_epoch_steps([83, 40], 8) == count_epoch_steps([40, 83], 8) == 11
+    assert count_epoch_steps([80], 8) == 10
+    assert count_epoch_steps([81, 5], 8) == 10  # a last batch of one image is not taken
 
 
 def test_progress_counts_steps_and_images(faces: FaceSet, tmp_path: Path) -> None:
