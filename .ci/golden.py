@@ -7,16 +7,18 @@
 
 from __future__ import annotations
 
+from facespec.study.code_path import choose_code_path
+
+choose_code_path()
+
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from facespec.stages import data
 from facespec.stages.repro import explain_other_bits, list_stages
-from facespec.study.code_path import choose_code_path
-from facespec.study.paths import Paths
+from facespec.stages.verify import digest_below
 from facespec.study.storage import write_json
 from facespec.study.tables import ACCURACY, ALL_IMAGES
 
@@ -35,7 +37,7 @@ def read_digests(study: Path) -> dict[str, dict[str, str]]:
     }
     order = list_stages(study)
     stages = sorted((name for name in made if made[name]), key=lambda name: (order.index(name.split("@")[0]), name))
-    faces = {f"data/{name}": digest for name, digest in data.read_digests(Paths(study)).items()}
+    faces = {f"data/{name}": digest for name, digest in digest_below(study / "data").items()}
     return {"data": faces, **{name: made[name] for name in stages}}
 
 
@@ -55,7 +57,7 @@ def record(study: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    if reason := choose_code_path().reason or explain_other_bits():
+    if reason := explain_other_bits():
         sys.exit(f"the golden study is recorded on the portable code path, on a CPU: {reason}.")
     source, to = map(Path, sys.argv[1:])
     write_json(to, record(source))

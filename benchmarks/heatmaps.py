@@ -10,7 +10,6 @@ Last, facespec's peak memory is measured in fresh processes, at several numbers 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import statistics
 import subprocess
@@ -30,6 +29,7 @@ from torch import nn
 from facespec.analyses.heatmaps import Moments, heatmaps
 from facespec.models.layers import last_map, layer
 from facespec.models.networks import FaceNetwork, build
+from facespec.study.cores import count_cores
 from facespec.study.maps import scaled, upsampled
 from facespec.study.params import NetworkBlock
 
@@ -178,7 +178,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=count_cores())
     parser.add_argument(
         "--memory-images", type=int, nargs="*", default=[0, 100, 1000], help="none: no memory is measured"
     )

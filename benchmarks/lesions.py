@@ -11,7 +11,6 @@ the default network for both tasks, exact and screening. C: how facespec's time 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from collections import OrderedDict
@@ -32,11 +31,12 @@ from facespec.analyses.lesions import Search, Trials, count, objective, ranking
 from facespec.data.batches import Preset, apply
 from facespec.data.faceset import FaceSet
 from facespec.data.splits import class_codes, hold_out
-from facespec.models import checkpoints
 from facespec.models.layers import convolutions
 from facespec.models.networks import FaceNetwork, build
 from facespec.models.trunks import GlobalAverage
 from facespec.responses.lesioned import LesionedNetwork
+from facespec.stages.network_files import load_network
+from facespec.study.cores import count_cores
 from facespec.study.params import NetworkBlock, read_params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
@@ -107,7 +107,8 @@ def default_study(options: argparse.Namespace) -> tuple[str, FaceNetwork, Trials
         network = network_of("small_vgg", options.channels, 1)
         trials = noise(2 * max(options.rank_images, options.screen_images), 1, options.small_px)
         return "random weights, images of noise", network, trials
-    checkpoint, faces = checkpoints.load(path, expect=Network.JOINT), FaceSet.open(paths.faces(Role.PROBE))
+    checkpoint = load_network(paths, "finetune", Network.JOINT, 1)
+    faces = FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE)
     split = read_params(paths.params).split
     rows, _ = hold_out(faces.labels, split, generator(split.seed, "split"))  # as fine-tuning splits
     images = apply(faces.images(rows), Preset(**checkpoint.preset), None)
@@ -359,7 +360,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--growth-images", nargs="+", type=int, default=[16, 64, 256], help="C")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3, help="A and C")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=count_cores())
     return parser.parse_args(arguments)
 
 

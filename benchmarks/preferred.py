@@ -12,7 +12,6 @@ Weights are random: time does not depend on them. Prints Markdown.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from facespec.data.batches import Preset
 from facespec.models.layers import convolutions, rectified
 from facespec.models.networks import FaceNetwork, build
 from facespec.responses.recording import recording
+from facespec.study.cores import count_cores
 from facespec.study.params import NetworkBlock
 from facespec.study.seeds import generator
 
@@ -181,7 +181,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--units", type=int, default=16, help="per layer, for facespec")
     parser.add_argument("--peer-units", type=int, default=2, help="per layer, for the peer")
     parser.add_argument("--batch", type=int, default=16, help="units at once, for facespec")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=count_cores())
     parser.add_argument("--frozen", action="store_true", help="spare the peer the gradients of weights")
     return parser.parse_args(arguments)
 

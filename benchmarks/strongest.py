@@ -8,7 +8,6 @@ Both read the same images from the disk and pass them through the same network, 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -26,6 +25,7 @@ from facespec.models.device import borrowed
 from facespec.models.layers import convolutions, rectified
 from facespec.models.networks import FaceNetwork, build
 from facespec.responses.strongest import Strongest, strongest_images
+from facespec.study.cores import count_cores
 from facespec.study.params import NetworkBlock
 from facespec.study.tables import LABELS
 
@@ -89,7 +89,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--k", type=int, default=9, help="images kept per unit")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=count_cores())
     return parser.parse_args(arguments)
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
-from facespec.study.errors import StudyError
+from facespec.study.cores import count_cores
+from facespec.study.errors import OUT_OF_MEMORY, StudyError, explain_os_error
 from facespec.study.params import Params, read_params
 from facespec.study.paths import Paths
-from facespec.study.storage import only_one
+from facespec.study.storage import only_one, sweep_leftovers
 from facespec.study.vocabulary import Network, Role
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -23,20 +23,43 @@ app.add_typer(published_app, name="published")
 
 Device = Annotated[str, typer.Option(envvar="FACESPEC_DEVICE", help="auto, cpu or cuda; not a parameter of the study.")]
 Workers = Annotated[int, typer.Option(envvar="FACESPEC_WORKERS", min=1, help="Processes that render faces.")]
+CORES = count_cores()
 Directory = Annotated[Path, typer.Argument(help="A study directory.")]
 Source = Annotated[str | None, typer.Option(help="Path to real faces for this role, instead of params.yaml's source.")]
-CORES = os.cpu_count() or 1
+INTERRUPTED = 130  # exit status, as shells report it
 
 
 def main() -> None:
-    """Run the command; a refusal is printed as its message alone, with exit status 2."""
+    """Run the command; a refusal is printed as its message alone, with exit status 2; after an interrupt it is 130.
+
+    What the system refuses, such as a full disk, is a refusal too. Only errors in this program show a traceback.
+    """
     try:
         app()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            _say("interrupted. Run the same command again to go on.")
+        raise
+    except KeyboardInterrupt:
+        _say("interrupted. Run the same command again to go on.")
+        raise SystemExit(INTERRUPTED) from None
     except StudyError as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"facespec: {error}", style="bold red", markup=False, highlight=False
-        )
-        raise SystemExit(2) from None
+        _refuse(str(error))
+    except OSError as error:
+        _refuse(explain_os_error(error))
+    except MemoryError:
+        _refuse(OUT_OF_MEMORY)
+    except RecursionError:
+        _refuse("an input is nested too deeply to be read. Make it flatter.")
+
+
+def _say(message: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"facespec: {message}", style="bold red", markup=False, highlight=False)
+
+
+def _refuse(message: str) -> NoReturn:
+    _say(message)
+    raise SystemExit(2) from None
 
 
 def _study() -> tuple[Paths, Params]:
@@ -77,6 +100,21 @@ def repro(
     from facespec.stages import repro as stage
 
     raise typer.Exit(stage.run(Paths(directory), workers=workers))
+
+
+@app.command()
+def verify(directory: Directory = Path()) -> None:
+    """Prove that outputs and faces are what dvc.lock and data.dvc record, byte for byte; say what differs otherwise.
+
+    Exit status: 0; 3 if something differs; 2 if nothing is recorded.
+    """
+    from facespec.stages import verify as stage
+
+    differences, n = stage.run(Paths(directory))
+    for line in differences:
+        typer.echo(line)
+    typer.echo(f"{n} outputs compared with dvc.lock, {len(differences)} differences found.")
+    raise typer.Exit(3 if differences else 0)
 
 
 @app.command()
@@ -273,6 +311,7 @@ def data_build(
     paths, params = _study()
     sources = {"expression": expression, "identity": identity, "probe": probe}
     with only_one(paths.data):
+        sweep_leftovers(paths.root)
         stage.build(paths, params.data, sources={k: v for k, v in sources.items() if v}, workers=workers)
 
 

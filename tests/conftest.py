@@ -6,7 +6,9 @@ import importlib.util
 import os
 import random
 import shutil
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,15 +24,36 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
 from hypothesis import settings
 
 from facespec.models.device import deterministic
-from facespec.stages import data, finetune, heatmaps, init, train
+from facespec.stages import (
+    accuracy,
+    checks,
+    contrasts,
+    data,
+    decoding,
+    depth,
+    export,
+    finetune,
+    groundtruth,
+    heatmaps,
+    init,
+    lesions,
+    overlap,
+    preferred,
+    regions,
+    train,
+)
+from facespec.study.artefacts import digest_file, read_document, write_document
 from facespec.study.params import read_params
 from facespec.study.paths import Paths
+from facespec.study.storage import encode_table
+from facespec.study.tables import LABELS
 from facespec.study.vocabulary import Network
 
 # how long an example takes says something about the machine, and nothing about the code
@@ -128,6 +151,37 @@ def load_script(project: Path) -> Callable[[str], ModuleType]:
     return load
 
 
+@pytest.fixture
+def living() -> Callable[[str], list[int]]:
+    """The processes, this one aside, whose environment holds an assignment such as ``NAME=value``; Linux alone."""
+    if not Path("/proc/self/environ").exists():
+        pytest.skip("this system does not show the environments of processes in /proc")
+
+    def find(assignment: str) -> list[int]:
+        found = []
+        for place in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # ended meanwhile, or another user's; the environment of a zombie is empty
+                words = (place / "environ").read_bytes().split(b"\0")
+                if assignment.encode() in words and int(place.name) != os.getpid():
+                    found.append(int(place.name))
+        return found
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., None]:
+    """Wait until a condition holds; a busy machine may take its time, so the limit is generous."""
+
+    def wait(holds: Callable[[], object], *, what: str = "", seconds: float = 120) -> None:
+        deadline = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < deadline, f"did not come within {seconds} s: {what or holds}"
+            time.sleep(0.02)
+
+    return wait
+
+
 @pytest.fixture(scope="session")
 def published() -> Path:
     """The directory of the study's published pickles; the test is skipped where they are not at hand."""
@@ -187,6 +241,24 @@ def study_copy(tiny_study: Path, tmp_path: Path) -> Paths:
     return Paths(tmp_path / "study")
 
 
+Relabel = Callable[[Path, Callable[[pd.DataFrame], pd.DataFrame]], None]
+
+
+@pytest.fixture(scope="session")
+def relabel() -> Relabel:
+    """Change the labels of a FaceSet or a MapSet as if they had been written so: with a right digest."""
+
+    def relabel(directory: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+        (head,) = directory.glob("*.json")
+        labels, content = directory / "labels.csv", read_document(head, remedy="")
+        changed = change(before := LABELS.parse(labels.read_bytes(), labels))
+        assert not changed.equals(before)
+        labels.write_bytes(encode_table(changed))
+        write_document(head, content | {"digests": content["digests"] | {labels.name: digest_file(labels)}})
+
+    return relabel
+
+
 @pytest.fixture(scope="session")
 def explained_study(tiny_study: Path, make_once: Make) -> Path:
     """Two seeds of every network, fine-tuned, with their heatmaps; a test that writes into it works on a copy."""
@@ -201,6 +273,25 @@ def explained_study(tiny_study: Path, make_once: Make) -> Path:
         heatmaps.run(paths, params, device="cpu")
 
     return make_once("explained", make)
+
+
+@pytest.fixture(scope="session")
+def analysed_study(explained_study: Path, make_once: Make) -> Path:
+    """That study with everything that is computed from its networks; a test that writes into it works on a copy."""
+
+    def make(directory: Path) -> None:
+        shutil.copytree(explained_study, directory)
+        paths, params = Paths(directory), read_params(directory / "params.yaml")
+        for network_stage in (decoding, accuracy, depth, preferred):
+            network_stage.run(paths, params, device="cpu")
+        for table_stage in (overlap, contrasts, regions):
+            table_stage.run(paths, params)
+        groundtruth.run(paths, params, workers=1)
+        lesions.run(paths, params, device="cpu", workers=1)
+        checks.run(paths, params)
+        export.run(paths)
+
+    return make_once("analysed", make)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from facespec.data.batches import small
 from facespec.data.chunks import Description, FaceChunk
 from facespec.data.faceset import write_faceset
 from facespec.models import trunks
-from facespec.models.checkpoints import Checkpoint, save
+from facespec.models.checkpoints import Checkpoint, Origin, save
 from facespec.study.tables import LABELS
 from facespec.study.vocabulary import EXPRESSIONS, Network
 
@@ -183,7 +183,7 @@ def test_a_study_lends_its_network_and_faces(benchmark: ModuleType, project: Pat
     kinds = [kind.value for kind in EXPRESSIONS]
     classes = {"expression": tuple(kinds), "identity": tuple(people)}
     save(tmp_path / "checkpoints" / "finetune" / "joint-1.safetensors",
-         Checkpoint(network, Network.JOINT, classes, vars(small(17, 1)), {}, []))  # fmt: skip
+         Checkpoint(network, Origin("finetune", Network.JOINT, 1), classes, vars(small(17, 1)), {}, []))  # fmt: skip
     n = 2 * 7 * 70  # two of each cell, one of which is held out
     labels = pd.DataFrame("", index=range(n), columns=list(LABELS.columns))
     labels = labels.assign(stimulus=[f"{i:04d}" for i in range(n)], split="probe", identity=people * 14,

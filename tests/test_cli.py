@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from facespec import cli
+from facespec.study.params import read_params
 from facespec.study.paths import Paths
 
 MODULE = (sys.executable, "-m", "facespec")
@@ -75,6 +79,118 @@ def test_faces_are_pinned_checked_shown_and_described(
     assert status == 0 and text.count("embedded faces") == 3
     assert said(capsys, monkeypatch, "data", "show", "--to", "sheet.png") == (0, "sheet.png: written.\n")
     assert Path("sheet.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_small_numbers_are_set(tmp_path: Path) -> None:
+    words = ("init", "mine", "--set", "train.weight_decay=1e-5", "--set", "finetune.learning_rate=2E-4")
+    ended = facespec(*words, cwd=tmp_path, command=SCRIPT)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    params = read_params(tmp_path / "mine" / "params.yaml")
+    assert (params.train.weight_decay, params.finetune.learning_rate) == (0.00001, 0.0002)
+
+
+def no_traceback(*words: str, cwd: Path, command: tuple[str, ...] = SCRIPT) -> str:
+    """The one line with which a command refuses."""
+    ended = facespec(*words, cwd=cwd, command=command)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1), ended.stderr
+    assert ended.stderr.startswith("facespec: ") and ended.stderr.endswith(".\n")
+    return ended.stderr.removeprefix("facespec: ").removesuffix("\n").replace(str(cwd), "DIR")
+
+
+def test_a_document_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes("profile: caf\xe9 1".encode("latin-1"))
+    assert no_traceback("checks", cwd=tmp_path) == (
+        "params.yaml: not UTF-8 (invalid continuation byte at byte 12): save it as UTF-8."
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "params.yaml: empty, where a mapping was expected. Restore it, or make it again."),
+        (
+            b"<<<<<<< HEAD\n",
+            "params.yaml, line 1: holds conflict markers of an unfinished merge (<<<<<<<): resolve it.",
+        ),
+        (b"[" * 9999, "params.yaml, line 1: lists and mappings are nested more than 50 deep: use fewer."),
+        (b"seeds: [1]\nseeds: [2]\n", "params.yaml, line 2: the key 'seeds' is given twice: keep one of them."),
+        (None, "params.yaml: a directory, where a file belongs. Move it away, or name a file."),
+    ],
+)
+def test_other_documents_that_cannot_be_read(
+    content: bytes | None, message: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    if content is None:
+        Path("params.yaml").mkdir()
+    else:
+        Path("params.yaml").write_bytes(content)
+    assert said(capsys, monkeypatch, "checks") == (2, f"facespec: {message}\n")
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    no_traceback("init", "file", cwd=tmp_path)
+    assert no_traceback("init", "file/mine", cwd=tmp_path) == (
+        "file: a file, where a directory belongs. Move it away, or name a directory."
+    )
+    assert no_traceback("init", "n" * 300, cwd=tmp_path).endswith(
+        "nnn: its name is longer than the disk allows. Choose shorter names of files and directories."
+    )
+    limited = ("sh", "-c", f'ulimit -f 2; exec {SCRIPT[0]} "$@"', "sh")
+    assert no_traceback("init", "mine", cwd=tmp_path, command=limited) == (
+        "mine/params.yaml: larger than the disk or the limit of the shell allows (ulimit -f). Raise it, or name "
+        "another disk."
+    )
+
+
+def test_nobody_reads_what_is_printed(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run([*MODULE, "--help"], cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert ended.stderr == b"" and ended.returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "Results/a.csv"), 2, "Results/a.csv: no permission to read "
+         "or write it. Change its permissions (see ls -l), or name another place."),
+        (OSError(errno.EROFS, "Read-only file system", "Results"), 2, "Results: its disk can only be read. Name a "
+         "place on another disk, or have this one mounted for writing."),
+        (OSError(errno.EMFILE, "Too many open files", "a"), 2, "a: too many files are open at once. Raise the limit "
+         "(ulimit -n 4096), or use fewer --workers."),
+        (OSError("broken data stream\nwhen reading"), 2, "broken data stream when reading."),
+        (MemoryError(), 2, "the memory is used up. Close other programs, use fewer --workers, or make a smaller "
+         "study."),
+        (RecursionError("maximum recursion depth exceeded"), 2, "an input is nested too deeply to be read. Make it "
+         "flatter."),
+        (KeyboardInterrupt(), 130, "interrupted. Run the same command again to go on."),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)  # fmt: skip
+def test_what_the_system_refuses_is_one_line(
+    error: BaseException, status: int, message: str,
+    inside: Paths, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from facespec.stages import checks
+
+    def fail(*_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(checks, "run", fail)
+    assert said(capsys, monkeypatch, "checks") == (status, f"facespec: {message}\n")
+
+
+def test_errors_in_the_program_keep_their_traceback(inside: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    from facespec.stages import checks
+
+    monkeypatch.setattr(sys, "argv", ["facespec", "checks"])
+    monkeypatch.setattr(checks, "run", lambda *_: {}["bug"])
+    with pytest.raises(KeyError, match="bug"):
+        cli.main()
 
 
 @pytest.mark.pipeline

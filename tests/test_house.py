@@ -85,7 +85,8 @@ def test_imports_flow_one_way(path: Path) -> None:
     rooms = {name.split(".")[1] for name in imported(path) if name.startswith("facespec.")}
     assert rooms - DOORS[here] - {here, "study"} == set()
     if here in TORCH_FREE:
-        assert not any(name.split(".")[0] in ("torch", "torchvision", "safetensors") for name in imported(path))
+        assert not any(name.split(".")[0] in ("torch", "torchvision") for name in imported(path))
+        assert "safetensors.torch" not in imported(path), "safetensors.numpy does the same without torch"
 
 
 def test_the_rooms_above_the_line_never_load_torch() -> None:

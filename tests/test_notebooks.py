@@ -31,7 +31,8 @@ from facespec.stages import (
 )
 from facespec.study.params import read_params
 from facespec.study.paths import Paths
-from facespec.study.storage import read_pickle, write_pickle, write_table
+from facespec.study.pickles import read_pickle, write_pickle
+from facespec.study.storage import write_table
 from facespec.study.tables import ACCURACY, VERDICTS
 from facespec.study.tables_lesions import DISSOCIATION, LESIONS, SEGREGATION
 

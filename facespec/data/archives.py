@@ -5,6 +5,7 @@ Nothing is ever written where a name in an archive says, so no name can lead out
 
 from __future__ import annotations
 
+import io
 import stat
 import unicodedata
 import zipfile
@@ -14,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from facespec.data.spool import Spool
+from facespec.data import limits
+from facespec.data.limits import Bounded, check_count, find_limit, find_unpacked_limit, unpacks_to_too_much
+from facespec.data.spool import Place, Spool
 from facespec.data.tars import DAMAGE, unpack
 from facespec.study.errors import StudyError
 
-LARGEST = 64 * 2**20  # bytes of one file read whole; no face comes near it
 LEADS_OUT = "a name that leads out of the archive"
 IRREGULAR = "a link or a device, not a file"
 _MAGIC = {b"PK\3\4": "zip", b"PK\5\6": "zip", b"\xfd7zXZ\0": "xz", b"\x1f\x8b": "gz", b"BZh": "bz2"}
@@ -46,27 +48,50 @@ class Files:
     opener: Callable[[str], IO[bytes]]
 
     def open(self, name: str) -> IO[bytes]:
-        """A file to read from the start; `Unusable` where the archive or the disk does not give it."""
+        """A file to read from the start; `Unusable` where the archive or the disk does not give it.
+
+        The same is raised by its `read` beyond the size that the file may have: `data.limits.find_limit`.
+        """
         try:
-            return self.opener(name)
-        except DAMAGE as error:
-            raise Unusable("cannot be opened") from error
+            file = self.opener(name)
+        except (*DAMAGE, ValueError) as error:
+            raise Unusable(_explain(error)) from error
+        limit = find_limit(name)
+        return io.BufferedReader(Bounded(file, limit, exceeds(limit)))
 
     @property
     def some(self) -> str:
         """The first few names, for messages."""
+        if not self.names and self.refused:
+            return f"nothing that is read ({': '.join(self.refused[0])})"
         return ", ".join(self.names[:3]) + (", ..." if len(self.names) > 3 else "") or "nothing that is read"
 
     def read(self, name: str) -> bytes:
         """A whole file; `Unusable` where it is damaged in the archive, or larger than any face."""
         with self.open(name) as file:
             try:
-                content = file.read(LARGEST + 1)
+                return read_whole(file)
             except DAMAGE as error:
                 raise Unusable("damaged in the archive") from error
-        if len(content) > LARGEST:
-            raise Unusable(f"larger than {LARGEST // 2**20} MiB")
-        return content
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return "may not be read"
+    return "no longer there" if isinstance(error, FileNotFoundError) else "cannot be opened"
+
+
+def exceeds(limit: int) -> Unusable:
+    """The verdict on a file of more than `limit` bytes."""
+    return Unusable(f"larger than {limits.in_mebibytes(limit)}")
+
+
+def read_whole(file: IO[bytes]) -> bytes:
+    """The rest of `file`; `Unusable` beyond `data.limits.LARGEST` bytes."""
+    content = file.read(limits.LARGEST + 1)
+    if len(content) > limits.LARGEST:
+        raise exceeds(limits.LARGEST)
+    return content
 
 
 @contextmanager
@@ -80,8 +105,8 @@ def opened(path: Path, *, keep: tuple[str, ...]) -> Iterator[Files]:
     with ExitStack() as stack:
         try:
             files = _files(path, _kind(path), keep=keep, stack=stack)
-        except PermissionError as error:
-            raise StudyError(f"{error.filename or path}: may not be read. Change its permissions.") from error
+        except OSError as error:
+            raise unreadable(path, error) from error
         if not files.names and not files.refused:
             raise StudyError(f"{path}: no files in it. Give the directory or archive that holds the data set.")
         yield files
@@ -99,23 +124,37 @@ def _files(path: Path, kind: str, *, keep: tuple[str, ...], stack: ExitStack) ->
 
 def refuse_missing(path: Path) -> None:
     """Raise `StudyError` if nothing is at `path`."""
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if not there and path.is_symlink():
+        raise StudyError(
+            f"{path}: a symbolic link that leads nowhere. Give the path of the data set; see docs/data.md."
+        )
+    if not there:
         raise StudyError(f"{path}: no such file or directory. Give the path of the data set; see docs/data.md.")
+
+
+def unreadable(path: Path, error: OSError) -> StudyError:
+    """What the system says against reading `path`, or a file below it, as a refusal."""
+    place = error.filename or path
+    if isinstance(error, PermissionError):
+        return StudyError(f"{place}: may not be read. Change its permissions.")
+    if isinstance(error, FileNotFoundError):
+        return StudyError(f"{place}: was there, and is gone. Run the same command again when nothing changes it.")
+    return StudyError(f"{place}: cannot be read ({error.strerror}). Give another path, or copy the data set anew.")
 
 
 def _kind(path: Path) -> str:
     refuse_missing(path)
     if path.is_dir():
         return "directory"
+    if not path.is_file():
+        raise StudyError(f"{path}: neither a file nor a directory. Give the path of the data set; see docs/data.md.")
     with path.open("rb") as file:
         start = file.read(265)
-    for magic, kind in (
-        (b"PK\3\4", "zip"),
-        (b"PK\5\6", "zip"),
-        (b"\xfd7zXZ\0", "xz"),
-        (b"\x1f\x8b", "gz"),
-        (b"BZh", "bz2"),
-    ):
+    for magic, kind in _MAGIC.items():
         if start.startswith(magic):
             return kind
     if start[257:262] == b"ustar":
@@ -126,6 +165,8 @@ def _kind(path: Path) -> str:
 
 
 def _damaged(path: Path, why: object) -> StudyError:
+    if isinstance(why, OSError) and why.errno is not None:  # not the archive, but the disk
+        return unreadable(path, why)
     return StudyError(f"{path}: not a whole zip or tar archive ({why}). It may be truncated: fetch it again.")
 
 
@@ -166,9 +207,11 @@ def _directory(path: Path) -> Files:
     listing = _Listing()
     # links to directories are followed, as people link large data sets; `above` stops circles
     ahead = [(path, "", frozenset({path.resolve()}))]
+    n = 0
     while ahead:
         directory, prefix, above = ahead.pop()
         for entry in directory.iterdir():
+            check_count(path, n := n + 1)
             name = f"{prefix}{entry.name}"
             if not entry.is_dir():
                 listing.add(name, entry, regular=entry.is_file())
@@ -180,11 +223,22 @@ def _directory(path: Path) -> Files:
 def _zip(path: Path, stack: ExitStack) -> Files:
     try:
         archive = stack.enter_context(zipfile.ZipFile(path))
-    except DAMAGE as error:
+    except (*DAMAGE, ValueError) as error:
         raise _damaged(path, error) from error
+    check_count(path, len(archive.infolist()))
+    packed = path.stat().st_size
+    # zipfile reads no more of a file than is claimed here
+    if sum(info.file_size for info in archive.infolist()) > find_unpacked_limit(packed):
+        raise unpacks_to_too_much(path, packed)
     listing = _Listing()
     for info in archive.infolist():
         if not info.is_dir():
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                # zipfile unpacks 4 KiB of bz2 or lzma at once into memory, gigabytes if they are made for that
+                raise StudyError(
+                    f"{path}: {info.filename} is packed by another method than deflate. "
+                    "Unpack it yourself and give the directory, or pack it anew."
+                )
             kind = stat.S_IFMT(info.external_attr >> 16)
             # some programs write Windows' separator
             listing.add(info.filename.replace("\\", "/"), info, regular=kind in (0, stat.S_IFREG))
@@ -197,7 +251,14 @@ def _tar(path: Path, kind: str, *, keep: tuple[str, ...], stack: ExitStack) -> F
     try:
         unpack(path, kind, spool, keep=keep, add=listing.add)
     except StudyError:
-        raise  # the spool's: the disk is full
+        raise  # the disk is full, or a limit exceeded
     except (*DAMAGE, ValueError) as error:
         raise _damaged(path, error) from error
-    return listing.files(lambda places, name: spool.open(*places[name]))
+
+    def open_piece(places: Mapping[str, Place | None], name: str) -> IO[bytes]:
+        place = places[name]
+        if place is None:
+            raise exceeds(find_limit(name))
+        return spool.open(*place)
+
+    return listing.files(open_piece)

@@ -5,6 +5,7 @@ The same generator state gives the same batches, and an image's result does not 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -37,6 +38,11 @@ class Preset:
     grey_probability: float
     mean: float = 0.5  # [L]
     std: float = 0.5  # [L]
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no input; presets also come from files."""
+        if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
+            raise StudyError(f"preset {self.name!r}: mean {self.mean} and std {self.std}; both finite, std above 0.")
 
 
 def small(size: int, channels: int) -> Preset:

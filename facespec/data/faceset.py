@@ -2,15 +2,16 @@
 
 ::
 
-    faceset.json       version, role, height, width, channels, n, shard_size, regions {name: code} or null, provenance
-    labels.csv         `study.tables.LABELS`; row i belongs to image i
-    images-00000.npy   uint8 (k, H, W) grey or (k, H, W, 3) RGB; `shard_size` images each, the last may hold fewer
-    regions-00000.npy  optional, uint8 (k, H, W): the facial region every pixel belongs to
+    faceset.json        version, role, height, width, channels, n, shard_size, regions {name: code} or null, provenance,
+                        digests {file: SHA-256}, and a digest of itself
+    labels.csv          `study.tables.LABELS`; row i belongs to image i
+    images-00000.npy    uint8 (k, H, W) grey or (k, H, W, 3) RGB; `shard_size` images each, the last may hold fewer
+    images-digests.npy  uint8 (n, 16): of every image, the first half of its SHA-256
+    regions-00000.npy   optional, uint8 (k, H, W): the region of every pixel; regions-digests.npy as above
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,17 +25,23 @@ from pydantic import Field, ValidationError, model_validator
 
 from facespec.data.chunks import Description, FaceChunk, check_chunk
 from facespec.data.directories import replacing_directory, write_synced
-from facespec.data.shards import ShardReader, ShardWriter, check_shards
+from facespec.data.shards import ShardReader, ShardWriter, check_shards, digests_name
+from facespec.study.artefacts import check_file, digest_file, encode_document, read_document
 from facespec.study.errors import StudyError
 from facespec.study.params import Block, Count
-from facespec.study.storage import read_json
+from facespec.study.storage import encode_table
 from facespec.study.tables import LABELS
+from facespec.study.vocabulary import Role
+
+HEAD, LABELS_FILE = "faceset.json", "labels.csv"
+REMEDY = "Make the faces again."
+CHECK_ROWS = 256  # read at a time
 
 
 class Head(Block):
     """`faceset.json`: all about a FaceSet that is not in its labels or pixels; refuses what it does not know."""
 
-    version: Literal[1]
+    version: Literal[2]  # 1 had no digests
     role: Literal["expression", "identity", "probe"]
     height: Count
     width: Count
@@ -43,6 +50,7 @@ class Head(Block):
     shard_size: Count
     regions: dict[str, Annotated[int, Field(ge=0, le=255)]] | None
     provenance: dict[str, Any]
+    digests: dict[str, str]
 
     @model_validator(mode="after")
     def _regions_and_source(self) -> Self:
@@ -53,6 +61,11 @@ class Head(Block):
         return self
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """Which arrays there are."""
+        return ("images", "regions") if self.regions else ("images",)
+
+    @property
     def image_shape(self) -> tuple[int, ...]:
         """Shape of one image."""
         return (self.height, self.width, 3) if self.channels == 3 else (self.height, self.width)
@@ -60,8 +73,9 @@ class Head(Block):
 
 @dataclass(frozen=True, eq=False)
 class FaceSet:
-    """Labelled images on disk; made by `FaceSet.open`, which validates everything except the pixels.
+    """Labelled images on disk; made by `FaceSet.open`, which checks everything except the pixels.
 
+    Pixels are checked when they are read: `images` and `regions` raise `StudyError` for what was not written there.
     `labels` has one row per image (`study.tables.LABELS`).
     """
 
@@ -70,20 +84,23 @@ class FaceSet:
     labels: pd.DataFrame
 
     @classmethod
-    def open(cls, directory: Path) -> FaceSet:
-        """Open and validate `directory` without reading a pixel.
+    def open(cls, directory: Path, *, role: Role | str | None = None) -> FaceSet:
+        """Open and validate `directory` without reading a pixel; `role`: which role its faces must have.
 
-        Raises `StudyError`, naming the file, for anything missing, truncated, of the wrong shape or inconsistent.
+        Raises `StudyError`, naming the file, for anything missing, truncated, altered, of the wrong shape or role, or
+        inconsistent.
         """
         directory = Path(directory)
-        if not (directory / "faceset.json").is_file():
-            raise StudyError(f"{directory}: no faces here (no faceset.json in it). `facespec data build` makes them.")
-        head = _head(directory, read_json(directory / "faceset.json"))
-        labels = LABELS.read(directory / "labels.csv")
+        if not (directory / HEAD).is_file():
+            raise StudyError(f"{directory}: no faces here (no {HEAD} in it). `facespec data build` makes them.")
+        head = _head(directory, read_document(directory / HEAD, remedy=REMEDY))
+        if role is not None and head.role != role:
+            raise StudyError(f"{directory}: faces of the {head.role} role, expected those of the {role} role. {REMEDY}")
+        for name in (LABELS_FILE, *(digests_name(kind) for kind in head.kinds)):
+            check_file(directory / name, head.digests.get(name), remedy=REMEDY)
+        labels = LABELS.parse((directory / LABELS_FILE).read_bytes(), directory / LABELS_FILE)
         if len(labels) != head.n:
-            raise StudyError(
-                f"{directory / 'labels.csv'}: {len(labels)} rows for {head.n} images. Make the faces again."
-            )
+            raise StudyError(f"{directory / LABELS_FILE}: {len(labels)} rows for {head.n} images. {REMEDY}")
         _check_distinct(directory, labels)
         size = head.shard_size
         check_shards(directory, "images", (head.n, *head.image_shape), shard_size=size)
@@ -145,6 +162,14 @@ class FaceSet:
             )
         return self._regions.rows(indices)
 
+    def check_pixels(self) -> None:
+        """Read everything once; `StudyError`, naming the file, for the first row that was not written there."""
+        for start in range(0, self.n, CHECK_ROWS):
+            rows = np.arange(start, min(start + CHECK_ROWS, self.n))
+            self.images(rows)
+            if self.head.regions:
+                self.regions(rows)
+
     @cached_property
     def _images(self) -> ShardReader:
         return ShardReader(self.directory, "images", (self.n, *self.head.image_shape), shard_size=self.head.shard_size)
@@ -163,23 +188,24 @@ def write_faceset(directory: Path, chunks: Iterable[FaceChunk], description: Des
     mode or length than the first or than their labels, repeated stimulus names, no images at all, or a full disk.
     """
     directory = Path(directory)
-    with replacing_directory(directory, mark="faceset.json") as partial:
+    with replacing_directory(directory, marks=(HEAD, digests_name("images"))) as partial:
         shape, labels = _write_chunks(partial, chunks, description)
         _check_distinct(directory, labels)
+        write_synced(partial / LABELS_FILE, encode_table(labels))
+        names = [LABELS_FILE, digests_name("images"), *([digests_name("regions")] if description.region_codes else [])]
         head = {
             **dict(zip(("height", "width"), shape, strict=False)),
-            "version": 1,
+            "version": 2,
             "role": str(description.role),
             "channels": 3 if len(shape) == 3 else 1,
             "n": len(labels),
             "shard_size": description.shard_size,
             "regions": description.region_codes,
             "provenance": description.provenance() if callable(description.provenance) else description.provenance,
+            "digests": {name: digest_file(partial / name) for name in names},
         }
         _head(directory, head)
-        content = json.dumps(head, indent=2, sort_keys=True, allow_nan=False) + "\n"
-        write_synced(partial / "faceset.json", content.encode())
-        write_synced(partial / "labels.csv", labels.to_csv(index=False, lineterminator="\n").encode())
+        write_synced(partial / HEAD, encode_document(head))
         FaceSet.open(partial)  # only what can be opened may replace what could be
     return FaceSet.open(directory)
 
@@ -216,12 +242,12 @@ def _head(directory: Path, values: Any) -> Head:
         if problem["type"] == "value_error":  # raised by a validator of ours, already a sentence
             sentence = str(problem["ctx"]["error"])
         elif problem["type"] == "missing":
-            sentence = f"{where}: missing. Make the faces again."
-        raise StudyError(f"{directory / 'faceset.json'}: {sentence}") from None
+            sentence = f"{where}: missing. {REMEDY}"
+        raise StudyError(f"{directory / HEAD}: {sentence}") from None
 
 
 def _check_distinct(directory: Path, labels: pd.DataFrame) -> None:
     repeated = labels["stimulus"].duplicated()
     if repeated.any():
         name = labels["stimulus"][repeated].iloc[0]
-        raise StudyError(f"{directory / 'labels.csv'}: stimulus {name!r} appears more than once.")
+        raise StudyError(f"{directory / LABELS_FILE}: stimulus {name!r} appears more than once.")

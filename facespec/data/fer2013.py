@@ -60,9 +60,8 @@ def _entries(path: Path, files: Files) -> list[Entry]:
         if folder not in SPLITS and inside in EXPRESSIONS:
             raise StudyError(f"{path}: {name} lies in neither {TRAIN}/ nor {TEST}/. {FORMS}")
         if folder in SPLITS:
-            shown = "/".join((folder, inside, PurePosixPath(name).name))
             stimulus = "/".join((folder, inside, PurePosixPath(name).stem))
-            entries.append(Entry(name, shown, stimulus, folder, expression=inside))
+            entries.append(Entry(name, name, stimulus, folder, expression=inside))
     return entries
 
 

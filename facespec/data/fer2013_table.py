@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from facespec.data.archives import Files, Unusable
 from facespec.data.intake import Entry, Intake
 from facespec.data.spool import Spool
 from facespec.data.tars import DAMAGE
+from facespec.data.text_tables import SAVE
 from facespec.study.errors import StudyError, did_you_mean
 from facespec.study.vocabulary import TEST, TRAIN, Expression
 
@@ -42,7 +43,7 @@ def choose(path: Path, files: Files, *, faces: Sequence[str]) -> str | None:
     Raises `StudyError` for both, for several, and for neither.
     """
     tables = {name: _header(path, files, name) for name in files.names if name.lower().endswith(".csv")}
-    whole = [name for name, header in tables.items() if set(COLUMNS) <= set(header)]
+    whole = [name for name, header in tables.items() if _is_whole(header)]
     if faces and whole:
         raise StudyError(f"{path}: holds both a table ({whole[0]}) and folders ({faces[0]}). Give the path of one.")
     if len(whole) > 1:
@@ -54,7 +55,13 @@ def choose(path: Path, files: Files, *, faces: Sequence[str]) -> str | None:
     return whole[0] if whole else None
 
 
+def _is_whole(header: Sequence[str]) -> bool:
+    return set(COLUMNS) <= set(header)
+
+
 def _missing_column(path: Path, name: str, header: list[str]) -> str:
+    if any(set("\0\ufffd") & set(column) for column in header):
+        return f"{path}: {name} is no text in UTF-8. {SAVE}. {FORMS}"
     missing = ", ".join(repr(column) for column in COLUMNS if column not in header)
     has = ", ".join(map(repr, header)) or "none"
     unknown = [column for column in header if column not in COLUMNS]
@@ -67,13 +74,14 @@ def read_rows(files: Files, table: str, spool: Spool, intake: Intake) -> Iterato
 
     Raises `StudyError` where the table itself cannot be read to its end.
     """
-    name = PurePosixPath(table).name
     try:
         rows = _rows(files, table)
-        header = [column.strip() for column in next(rows)]
+        header = [column.strip() for column in next(rows, [])]
+        if not _is_whole(header):
+            raise Unusable("its header was another a moment ago")
         where = [header.index(column) for column in COLUMNS]
         for number, row in enumerate(row for row in rows if row):
-            file = f"{name}, row {number}"
+            file = f"{table}, row {number}"
             try:
                 emotion, pixels, usage = _cells(row, where)
                 split, expression = _split(usage), _expression(emotion)
@@ -83,7 +91,7 @@ def read_rows(files: Files, table: str, spool: Spool, intake: Intake) -> Iterato
                 continue
             stimulus = f"{split}/{expression}/{usage.strip()}_{number:05d}"
             yield Entry(place, file, stimulus, split, expression=expression)
-    except (csv.Error, *DAMAGE) as error:
+    except (csv.Error, Unusable, *DAMAGE) as error:
         raise _unreadable(intake.path, table, error) from error
 
 

@@ -103,7 +103,7 @@ def _chunks(path: Path, intake: Intake, report: Report) -> Iterator[FaceChunk]:
             )
         intake.exclude_others(files, others, why="not a name of KDEF's, such as AF01AFFL.JPG")
         for name in averaged:
-            intake.exclude(PurePosixPath(name).name, Unusable("an averaged face (AKDEF)", known=True))
+            intake.exclude(name, Unusable("an averaged face (AKDEF)", known=True))
         yield from intake.chunks(intake.distinct(entries), lambda entry: _load(files, entry, intake), report=report)
         if absent := [repr(str(name)) for name in EXPRESSIONS if not intake.counts[name]]:
             raise StudyError(f"{path}: no images of {', '.join(absent)}. The study needs all seven expressions.")
@@ -118,7 +118,7 @@ def _entries(names: list[str]) -> tuple[list[Entry], list[str]]:
             others.append(name)
         else:
             labels = ("probe", found.person, found.expression.value, found.view.value, found.session)
-            entries.append(Entry(name, PurePosixPath(name).name, formatted(found), *labels))
+            entries.append(Entry(name, name, formatted(found), *labels))
     return entries, others
 
 

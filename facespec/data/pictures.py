@@ -20,10 +20,11 @@ def is_picture(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def decode(content: bytes, *, modes: tuple[str, ...]) -> Image.Image:
-    """The picture in `content`, whole, in one of Pillow's `modes` (``L`` grey, ``RGB``); `Unusable` otherwise.
+def decode(content: bytes, *, modes: tuple[str, ...] | None = None) -> Image.Image:
+    """The picture in `content`, whole, in one of Pillow's `modes` (``L`` grey, ``RGB``; default: any).
 
-    The reasons are our own words, so that they are the same with every version of Pillow.
+    `Unusable` otherwise, in our own words, so that they are the same with every version of Pillow. Other formats are
+    not even tried: for some of them Pillow starts a program.
     """
     if not content:
         raise Unusable("an empty file")
@@ -39,7 +40,7 @@ def decode(content: bytes, *, modes: tuple[str, ...]) -> Image.Image:
         raise Unusable("more pixels than any face") from error
     except Exception as error:  # a damaged picture can raise nearly anything
         raise Unusable("truncated or damaged") from error
-    if image.mode not in modes:
+    if modes is not None and image.mode not in modes:
         raise Unusable(f"mode {image.mode} instead of {' or '.join(modes)}")
     return image
 

@@ -1,10 +1,13 @@
 """Shards: one long uint8 array in numbered `.npy` files; written as a stream, checked by header, read by index.
 
-Shard i holds rows i * shard_size ... of the array; the last may hold fewer.
+Shard i holds rows i * shard_size ... of the array; the last may hold fewer. Beside the shards lies
+``<kind>-digests.npy``, uint8 (n, 16): of every row, the first half of its SHA-256. A row is checked when it is first
+read, so that checks cost in proportion to what is read, and only once.
 """
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 from pathlib import Path
@@ -20,11 +23,21 @@ from facespec.study.errors import StudyError
 RESIDENT_BYTES = 256 * 2**20
 HUGE_PAGE = 2 * 2**20
 OPEN_SHARDS = 256  # every mapping holds a file descriptor, and a process may have only 1024
+DIGEST_BYTES = 16  # of a row: no two rows of a set will ever share them by chance
 
 
 def shard_name(kind: str, number: int) -> str:
     """File name of a shard; `kind` is ``images`` or ``regions``."""
     return f"{kind}-{number:05d}.npy"
+
+
+def digests_name(kind: str) -> str:
+    """File name of the digests of all rows."""
+    return f"{kind}-digests.npy"
+
+
+def _digest(row: np.ndarray) -> bytes:
+    return hashlib.sha256(row.data).digest()[:DIGEST_BYTES]
 
 
 class ShardReader:
@@ -39,11 +52,16 @@ class ShardReader:
         self._kind = kind
         self._shape = shape
         self._shard_size = shard_size
+        self._digests = _read_digests(directory / digests_name(kind), shape[0])
+        self._checked = np.zeros(shape[0], dtype=bool)
         self._open: dict[int, tuple[mmap.mmap, np.ndarray]] = {}
         self._resident: dict[int, int] = {}
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """The rows at `indices`, an integer array (k,) in any order with repeats: uint8 (k, ...)."""
+        """The rows at `indices`, an integer array (k,) in any order with repeats: uint8 (k, ...).
+
+        Raises `StudyError`, naming the file, for a row that is not the one that was written.
+        """
         indices = np.asarray(indices)
         if indices.ndim != 1 or (indices.size and not np.issubdtype(indices.dtype, np.integer)):
             raise TypeError(f"indices must be a 1-D array of integers, got {indices.dtype} {indices.shape}")
@@ -60,7 +78,20 @@ class ShardReader:
         for group in np.split(order, first[1:]):
             if len(group):
                 gathered[group] = self._mapped(int(shards[group[0]]), rows[group])[rows[group]]
+        self._check(indices, gathered)
         return gathered
+
+    def _check(self, indices: np.ndarray, rows: np.ndarray) -> None:
+        """Compare the rows that have not been read before with their digests."""
+        new = np.flatnonzero(~self._checked[indices])
+        for position in new.tolist():
+            if _digest(rows[position]) != self._digests[indices[position]].tobytes():
+                number, row = divmod(int(indices[position]), self._shard_size)
+                raise StudyError(
+                    f"{self._directory / shard_name(self._kind, number)}: row {row} is not what was written there: "
+                    "altered or damaged. Make the faces again."
+                )
+        self._checked[indices[new]] = True
 
     def _mapped(self, number: int, rows: np.ndarray) -> np.ndarray:
         """A shard, of which `rows` are about to be read."""
@@ -110,21 +141,30 @@ class ShardWriter:
         self._file: BinaryIO | None = None
         self._number = 0
         self._filled = 0
+        self._digests: list[bytes] = []
 
     def __enter__(self) -> ShardWriter:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._close()
+        if self._digests and error[0] is None:
+            rows = np.frombuffer(b"".join(self._digests), np.uint8).reshape(-1, DIGEST_BYTES)
+            with (self._directory / digests_name(self._kind)).open("wb") as file:
+                npy.write_array(file, rows, version=(1, 0))
+                file.flush()
+                os.fsync(file.fileno())
 
     def append(self, rows: np.ndarray) -> None:
         """Add `rows`: uint8 (k, *shape)."""
+        rows = np.ascontiguousarray(rows)
+        self._digests += map(_digest, rows)
         while len(rows):
             if self._file is None:
                 self._file = (self._directory / shard_name(self._kind, self._number)).open("wb")
                 self._write_header(self._file, self._shard_size)
             room = self._shard_size - self._filled
-            self._file.write(np.ascontiguousarray(rows[:room]).data)
+            self._file.write(rows[:room].data)
             self._filled += len(rows[:room])
             rows = rows[room:]
             if self._filled == self._shard_size:
@@ -154,15 +194,26 @@ def check_shards(directory: Path, kind: str, shape: tuple[int, ...] | None, *, s
     Reads headers and file sizes only. Raises `StudyError` naming the file.
     """
     n = shape[0] if shape is not None else 0
-    expected = {shard_name(kind, i): min(shard_size, n - start) for i, start in enumerate(range(0, n, shard_size))}
+    expected: dict[str, tuple[int, ...]] = {
+        shard_name(kind, i): (min(shard_size, n - start), *(shape or ())[1:])
+        for i, start in enumerate(range(0, n, shard_size))
+    }
+    if n:
+        expected[digests_name(kind)] = (n, DIGEST_BYTES)
     for path in sorted(directory.glob(f"{kind}-*.npy")):
         if path.name not in expected:
             raise StudyError(f"{path}: does not belong to this set of faces. Make the faces again.")
-    for name, k in expected.items():
-        _check_shard(directory / name, (k, *(shape or ())[1:]))
+    for name, rows in expected.items():
+        _check_header(directory / name, rows)
 
 
-def _check_shard(path: Path, shape: tuple[int, ...]) -> None:
+def _read_digests(path: Path, n: int) -> np.ndarray:
+    """The digests of all `n` rows, uint8 (n, 16)."""
+    _check_header(path, (n, DIGEST_BYTES))
+    return np.load(path, allow_pickle=False)
+
+
+def _check_header(path: Path, shape: tuple[int, ...]) -> None:
     try:
         with path.open("rb") as file:
             version = npy.read_magic(file)

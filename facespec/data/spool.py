@@ -6,11 +6,18 @@ import errno
 import io
 import tempfile
 from contextlib import ExitStack
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
+from facespec.data.limits import COPY
 from facespec.study.errors import StudyError
 
-COPY = 2**20  # bytes copied at a time
+Place = tuple[int, int]  # where a piece starts, and its length
+
+
+class Readable(Protocol):
+    """Anything that gives its bytes a part at a time, and none at its end."""
+
+    def read(self, n: int, /) -> bytes: ...
 
 
 class Spool:
@@ -18,10 +25,13 @@ class Spool:
 
     def __init__(self, stack: ExitStack) -> None:
         # in the system's temporary directory (TMPDIR), because data sets often lie where nothing may be written
-        self._file: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - entered here
+        try:
+            self._file: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - entered here
+        except OSError as error:
+            raise _refuse_disk(error) from error
         self._end = 0
 
-    def append(self, content: IO[bytes] | bytes) -> tuple[int, int]:
+    def append(self, content: Readable | bytes) -> Place:
         """Add bytes, or a file's; returns their place. `StudyError` if the disk is full."""
         source = io.BytesIO(content) if isinstance(content, bytes) else content
         start = self._end
@@ -30,18 +40,26 @@ class Spool:
                 self._file.write(block)
                 self._file.flush()  # a full disk shows here, not when something else is tried
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                raise StudyError(
-                    f"{tempfile.gettempdir()}: the disk is full; unpacked files wait there. "
-                    "Free some space, or set TMPDIR to a directory with more."
-                ) from error
+                raise _refuse_disk(error) from error
             self._end += len(block)
         return start, self._end - start
 
     def open(self, start: int, length: int) -> IO[bytes]:
         """One piece, as a file."""
         return io.BufferedReader(_Piece(self._file, start, length))
+
+
+def _refuse_disk(error: OSError) -> StudyError:
+    place = tempfile.tempdir or "TMPDIR"  # None where no directory can be written
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StudyError(
+            f"{place}: the disk is full; unpacked files wait there. "
+            "Free some space, or set TMPDIR to a directory with more."
+        )
+    return StudyError(
+        f"{place}: cannot be written ({error.strerror}); unpacked files wait there. "
+        "Set TMPDIR to a directory that you may write to."
+    )
 
 
 class _Piece(io.RawIOBase):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -11,10 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from facespec.data.archives import Files, Unusable, opened, refuse_missing
+from facespec.data.archives import Files, Unusable, opened, read_whole, refuse_missing, unreadable
 from facespec.data.chunks import Description, FaceChunk, Import
 from facespec.data.intake import SHARD, Entry, Intake, Report, Wanted
 from facespec.data.pictures import SUFFIXES, decode, is_picture
+from facespec.data.text_tables import parse_table
 from facespec.study.errors import StudyError
 from facespec.study.vocabulary import TEST, TRAIN, Role
 
@@ -23,6 +23,7 @@ RATE = "1.6"  # the folder between person and video
 MODES = ("RGB", "L")
 TABLE = "vox1_meta.csv"
 NAMES_COLUMN = "VGGFace1 ID"
+MOVE = "Fetch it again, or move it away: it is only a cross-check."
 
 
 class Frame(NamedTuple):
@@ -92,11 +93,10 @@ def _entries(
         splits = _splits(person, of_person, test=test, key=key)
         for names in of_person.values():
             for name in names:
-                file = "/".join(name.split("/")[-4:])
                 if verdict is not None:
-                    intake.exclude(file, verdict)
+                    intake.exclude(name, verdict)
                 elif name in splits:
-                    yield Entry(name, file, "/".join(frames[name]), splits[name], identity=person)
+                    yield Entry(name, name, "/".join(frames[name]), splits[name], identity=person)
                 else:
                     intake.counts["unused frames of test videos"] += 1
         intake.counts["videos"] += len(of_person) if verdict is None else 0
@@ -127,24 +127,29 @@ def _splits(person: str, videos: Mapping[str, list[str]], *, test: int, key: byt
 def _known_people(path: Path, files: Files) -> frozenset[str] | None:
     """The people that the table knows; None without a table."""
     inside = [name for name in files.names if PurePosixPath(name).name == TABLE]
-    if inside:
-        try:
-            text = files.read(inside[0]).decode("utf-8-sig", "replace")
-        except Unusable as verdict:
-            raise StudyError(f"{path}: {inside[0]}: {verdict}. Fetch it again.") from None
-    elif (path.parent / TABLE).is_file():
-        text = (path.parent / TABLE).read_text(encoding="utf-8-sig", errors="replace")
-    else:
-        return None
-    rows = list(csv.reader(text.splitlines(), delimiter="\t"))  # tabs, in spite of its name
-    header = [column.strip() for column in rows[0]] if rows else []
+    beside = path.parent / TABLE
+    table = f"{path}: {inside[0]}" if inside else str(beside)
+    try:
+        if inside:
+            content = files.read(inside[0])
+        elif beside.is_file():
+            with beside.open("rb") as file:
+                content = read_whole(file)
+        else:
+            return None
+        rows = parse_table(content, delimiter="\t")  # tabs, in spite of its name
+    except Unusable as verdict:
+        raise StudyError(f"{table}: {verdict}. {MOVE}") from None
+    except OSError as error:
+        raise unreadable(beside, error) from error
+    header = rows[0].cells if rows else []
     if NAMES_COLUMN not in header:
         raise StudyError(
-            f"{path}: {TABLE} lacks the column {NAMES_COLUMN!r}; it has {', '.join(map(repr, header)) or 'none'}. "
-            "Its columns are separated by tabs. Fetch it again, or move it away: it is only a cross-check."
+            f"{table} lacks the column {NAMES_COLUMN!r}; it has {', '.join(map(repr, header)) or 'none'}. "
+            f"Its columns are separated by tabs. {MOVE}"
         )
-    at = header.index(NAMES_COLUMN)
-    return frozenset(row[at].strip().rstrip(".") for row in rows[1:] if len(row) > at)
+    names = header.index(NAMES_COLUMN)
+    return frozenset(row.cells[names].rstrip(".") for row in rows[1:])
 
 
 def _refuse_too_few_people(path: Path, entries: list[Entry]) -> None:

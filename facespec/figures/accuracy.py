@@ -15,11 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from facespec.figures.bars import PUBLISHED, SOUND, TITLES, Bar, Panel
+from facespec.figures.labels import fill
 from facespec.figures.style import INK, LOOKS, study_style
 from facespec.study.vocabulary import NETWORKS
 
 YLABEL = {"1B": "decoding accuracy", "1C": "accuracy", "S1A": "decoding accuracy", "S1B": "accuracy"}
 WIDTH = 0.36
+TITLE = 210  # width of a panel's title, points
 DOTS_AT, ERROR_AT = -0.07, 0.10  # beside each other, so that neither hides the other
 TOP = 1.10  # of the accuracy axis: room for the number above a bar at 1
 NETWORK_LABELS = [f"{network} network" for network in NETWORKS]
@@ -45,7 +47,7 @@ def draw(axes: Axes, panel: Panel) -> Axes:
         axes.set_yticks(np.linspace(0, 1, 6))
         axes.set_ylim(0, TOP)
         axes.set_ylabel(YLABEL[panel.figure])
-        axes.set_title(panel.sources, fontsize=8)
+        axes.set_title(_titled("{}", panel.sources), fontsize=8)
     return axes
 
 
@@ -104,10 +106,10 @@ def side_by_side(panels: Mapping[str, Panel]) -> Figure:
     """Panels of one figure (what it is, such as "published" -> its panel) on the same accuracy axis."""
     (figure,) = {panel.figure for panel in panels.values()}
     with study_style():
-        drawn = Figure(figsize=(0.6 + 3.1 * len(panels), 4.0), layout="constrained")
+        drawn = Figure(figsize=(0.6 + 3.1 * max(len(panels), 2), 4.0), layout="constrained")
         for index, (name, panel) in enumerate(panels.items()):
             axes = draw(drawn.add_subplot(1, len(panels), index + 1), panel)
-            axes.set_title(f"{name}\n{panel.sources}", fontsize=8)
+            axes.set_title(_titled("{}\n{}", name, panel.sources), fontsize=8)
             if index:
                 axes.set_ylabel("")
                 axes.tick_params(labelleft=False)
@@ -123,9 +125,14 @@ def overview(panels: Sequence[Panel]) -> Figure:
         drawn = Figure(figsize=(7.4, 0.5 + 3.3 * rows), layout="constrained")
         for index, panel in enumerate(panels):
             axes = draw(drawn.add_subplot(rows, 2, index + 1), panel)
-            axes.set_title(f"{panel.figure}  {TITLES[panel.figure]}\n{panel.sources}", fontsize=8)
+            heading = f"{panel.figure}  {TITLES[panel.figure]}\n{{}}"
+            axes.set_title(_titled(heading, panel.sources), fontsize=8)
         _legend(drawn)
     return drawn
+
+
+def _titled(template: str, *names: str) -> str:
+    return fill(template, *names, width=TITLE, size=8)
 
 
 def _legend(drawn: Figure) -> None:

@@ -19,6 +19,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from facespec.figures.bars import PERCENTILES
+from facespec.figures.labels import fill
 from facespec.figures.style import INK, LOOKS, MUTED, study_style
 from facespec.published.reference import published_bars
 from facespec.study.tables import ALL_IMAGES, OVERLAP, REFERENCE_HEATMAPS
@@ -111,7 +112,8 @@ def draw_2B(parent: FigureBase, overlap: pd.DataFrame, *, reference: pd.DataFram
         for place, seed in zip(slot + places, seeds, strict=True):
             _box(right, own[own["seed"] == seed], place, width=2 * SPREAD * FILLED / len(seeds))
     _finish(left, f"{PUBLISHED}\n{published_source()}")
-    _finish(right, f"{REPRODUCED}\n{sources(overlap)}; one box per seed: {', '.join(map(str, seeds))}")
+    title = f"{REPRODUCED}\n{{}}; one box per seed: {', '.join(map(str, seeds))}"
+    _finish(right, fill(title, sources(overlap), width=240, size=8))
     left.set_ylabel("pixel of the mean heatmap")
     left.set_ylim(0, 1.08)
     handles: list[Any] = [

@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 
 from facespec.figures.boxes import PUBLISHED, signed, sources
 from facespec.figures.heatmaps import grey, overlay
+from facespec.figures.labels import set_suptitle, wrap
 from facespec.figures.style import INK, MUTED, study_style
 from facespec.study.tables import CONTRASTS
 
 LEVEL = 0.05  # family-wise
 OPAQUE, PALE = 0.8, 0.35
+WIDTH, LINE = 2.5, 0.12  # of a panel, and height of a line of type below it, inches
 
 
 def figure_contrasts(table: pd.DataFrame, face: np.ndarray) -> Figure:
@@ -28,10 +30,11 @@ def figure_contrasts(table: pd.DataFrame, face: np.ndarray) -> Figure:
     names = ["first_trained_on", "first_tested_on", "second_trained_on", "second_tested_on"]
     contrasts = [own for _, own in table.groupby(names, sort=False)]
     with study_style():
-        figure = Figure(figsize=(2.5 * len(contrasts), 4.2), layout="constrained")
+        lines = max(_seeds(own).count("\n") for own in contrasts)
+        figure = Figure(figsize=(max(WIDTH * len(contrasts), 4.8), 4.2 + LINE * lines), layout="constrained")
         for axes, own in zip(figure.subplots(1, len(contrasts), squeeze=False)[0], contrasts, strict=True):
             _contrast(axes, own, face)
-        figure.suptitle(f"Where two heatmaps differ ({sources(table)})")
+        set_suptitle(figure, "Where two heatmaps differ ({})", sources(table))
         figure.supxlabel("opaque, framed: p < .05, corrected over the map (sign flips of people, largest t)",
                          fontsize=7, color=MUTED)  # fmt: skip
     return figure
@@ -45,9 +48,7 @@ def _contrast(axes: Axes, rows: pd.DataFrame, face: np.ndarray) -> None:
         f"{first['first_trained_on']} network, {first['first_tested_on']}\n"
         f"minus {first['second_trained_on']} network, {first['second_tested_on']}", fontsize=8,
     )  # fmt: skip
-    medians = rows[rows["style"] == PUBLISHED].sort_values("seed")["difference"].dropna()
-    per_seed = "  ".join(signed(number, 3) for number in medians)
-    axes.set_xlabel(f"{first['n']} people\ndifference of median pixels, seed by seed:\n{per_seed}", fontsize=7)
+    axes.set_xlabel(f"{first['n']} people\ndifference of median pixels, seed by seed:\n{_seeds(rows)}", fontsize=7)
     if cells["difference"].isna().all():
         axes.text(0.5, 0.5, first["reason"], transform=axes.transAxes, ha="center", va="center", wrap=True)
         return
@@ -62,6 +63,12 @@ def _contrast(axes: Axes, rows: pd.DataFrame, face: np.ndarray) -> None:
         axes.add_collection(LineCollection(edges, colors=colour, linewidths=width_in_points, capstyle="projecting"))
     axes.figure.colorbar(shown, ax=axes, location="bottom", shrink=0.8, aspect=25, alpha=OPAQUE,
                          label="difference of scaled heatmaps")  # fmt: skip
+
+
+def _seeds(rows: pd.DataFrame) -> str:
+    """The differences of medians of all seeds, in lines that a panel has room for."""
+    medians = rows[rows["style"] == PUBLISHED].sort_values("seed")["difference"].dropna()
+    return wrap("  ".join(signed(number, 3) for number in medians), 72 * WIDTH - 12, size=7)
 
 
 def borders(cells: np.ndarray) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:

@@ -17,12 +17,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from facespec.figures.boxes import selected, sources
+from facespec.figures.labels import set_suptitle, tick_step
 from facespec.figures.style import INK, LOOKS, MUTED, study_style
 from facespec.study.tables import LAYER_DECODING, SIMILARITY, UNIT_SHARES, UNITS, UNTRAINED
 from facespec.study.vocabulary import Network, Task
 
 ASIDE = 0.06  # between the curves of two networks, so that their ranges do not hide each other
 CHANCE = (0, (4, 2))
+PANEL = 215  # width, points
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def figure_depth(
     similarity = selected(SIMILARITY.check(similarity), estimator="debiased")
     with study_style():
         figure = Figure(figsize=(7.4, 9.2), layout="constrained")
-        figure.suptitle(f"What the layers tell apart ({sources(pd.concat([decoding, shares, units, similarity]))})")
+        whole = pd.concat([decoding, shares, units, similarity])
+        set_suptitle(figure, "What the layers tell apart ({})", sources(whole))
         axes = figure.subplots(4, 2, sharex=True, sharey="row")
         for column, task in enumerate(Task):
             _readable(axes[0, column], selected(decoding, tested_on=task))
@@ -136,7 +139,7 @@ def _finish(figure: Figure, axes: np.ndarray, depths: list[int]) -> None:
         row[0].set_ylim(low - 0.04, 1.04)
         row[0].set_ylabel(label)
         for each in row:
-            each.set_xticks(depths)
+            each.set_xticks(depths[:: tick_step([str(depth) for depth in depths], PANEL, size=8)])
             each.grid(axis="y", color="#E4E4E4", lw=0.6)
     for each in axes[-1]:
         each.set_xlabel("convolution, from the image inwards")

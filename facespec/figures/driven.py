@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from facespec.figures.boxes import outline, selected, sources
+from facespec.figures.labels import fit_names, set_suptitle, text_width
 from facespec.figures.style import INK, LOOKS, study_style
 from facespec.study.tables import PREFERRED
 from facespec.study.vocabulary import Network
@@ -22,6 +24,8 @@ KINDS = {
 }
 SHADES = {"optimised": "#444444", "image": "#BBBBBB", "start": "#FFFFFF"}  # in the legend, for all networks
 WIDTH = 0.24  # of a box
+PANEL, UPRIGHT = 470, 60  # width of a panel, and height of a layer's name on end, points
+LARGE, SMALL, FEW = 7.0, 4.5, 8  # sizes of type, points; the first for so many layers
 
 
 def figure_S2B(table: pd.DataFrame) -> Figure:
@@ -35,13 +39,16 @@ def figure_S2B(table: pd.DataFrame) -> Figure:
     seeds = ", ".join(map(str, sorted(set(table["seed"]))))
     with study_style():
         figure = Figure(figsize=(7.4, 7.8), layout="constrained")
-        figure.suptitle(f"Figure S2B. How strongly units are driven, and by what ({sources(table)}; seed {seeds})")
+        title = f"Figure S2B. How strongly units are driven, and by what ({{}}; seed {seeds})"
+        set_suptitle(figure, title, sources(table))
         panels = figure.subplots(len(Network), 1, sharey=True)
         panels[0].set_yscale("symlog", linthresh=_weakest(table), linscale=0.6)
         for axes, network in zip(panels, Network, strict=True):
             _panel(axes, selected(table, trained_on=network), network)
             axes.set_ylabel("mean response over the map")
         panels[0].set_ylim(bottom=0)  # of all, once every panel is drawn: a limit that is set no longer grows
+        for tick in (tick for axes in panels for tick in axes.yaxis.get_major_ticks()):
+            tick.label1.set_parse_math(True)  # powers of ten, which no user has named
         handles = [Patch(facecolor=SHADES[kind], edgecolor=INK, lw=0.8, label=label) for kind, label in KINDS.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(KINDS))
     return figure
@@ -55,21 +62,35 @@ def _weakest(table: pd.DataFrame) -> float:
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, network: Network) -> None:
-    look, names = LOOKS[network], []
+    look, counts = LOOKS[network], []
     colours = dict(zip(KINDS, (look.colour, look.published, "white"), strict=True))
     layers = rows.sort_values("depth", kind="stable")["layer"].drop_duplicates()
     for place, layer in enumerate(layers):
         own = selected(rows, layer=layer).pivot(index=["seed", "unit"], columns="kind", values="response")
         alive = own[own["optimised"].notna()]
         dead = len(own) - len(alive)
-        names.append(f"{layer}\n{len(alive)} units" + (f", {dead} dead" if dead else ""))
+        counts.append(f"{len(alive)} units" + (f", {dead} dead" if dead else ""))
         for aside, kind in enumerate(KINDS, start=-1):
             _box(axes, alive[kind].dropna().to_numpy(), place + 1.15 * WIDTH * aside, colour=colours[kind])
     axes.set_title(f"{network} network", color=look.colour, fontweight="bold")
-    axes.set_xticks(range(len(names)), names, fontsize=7 if len(names) <= 8 else 4.5)
-    axes.tick_params(axis="x", length=0)
-    axes.set_xlim(-0.5, len(names) - 0.5)
+    _name_layers(axes, list(layers), counts)
+    axes.set_xlim(-0.5, len(counts) - 0.5)
     axes.grid(axis="y", color="#E4E4E4", lw=0.6)
+
+
+def _name_layers(axes: Axes, layers: list[str], counts: list[str]) -> None:
+    """Names above counts of units; upright in one line, and not for every layer, if there are too many layers."""
+    pitch = PANEL / max(len(layers), 1)
+    axes.tick_params(axis="x", length=0)
+    for size in (LARGE, SMALL) if len(layers) <= FEW else (SMALL,):
+        if all(text_width(count, size=size) < pitch - 3 for count in counts):
+            names = fit_names(layers, pitch - 3, size=size)
+            lines = [f"{name}\n{count}" for name, count in zip(names, counts, strict=True)]
+            axes.set_xticks(range(len(lines)), lines, fontsize=size)
+            return
+    names = fit_names(layers, UPRIGHT, size=SMALL)
+    shown = range(0, len(names), ceil(1.4 * SMALL / pitch))
+    axes.set_xticks(shown, [f"{names[place]}: {counts[place]}" for place in shown], fontsize=SMALL, rotation=90)
 
 
 def _box(axes: Axes, values: np.ndarray, x: float, *, colour: Any) -> None:

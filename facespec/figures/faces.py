@@ -10,11 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from facespec.figures.labels import fill, fit_names
 from facespec.figures.style import MUTED, study_style
 
 # inches
 CELL, GAP, MARGIN = 0.84, 0.03, 0.15
 TITLE, HEADS, NAMES, LEGEND = 0.31, 0.16, 0.62, 0.45
+PAD = 4  # between the name of a row and its first image, points
 
 # for region codes in their order: light for what is no face, strong for the features
 REGION_COLOURS = (
@@ -25,12 +27,16 @@ REGION_COLOURS = (
 
 @dataclass(frozen=True)
 class Grid:
-    """Images in rows: uint8 (H, W) grey or (H, W, 3) RGB, None where there is none; names of rows and columns."""
+    """Images in rows: uint8 (H, W) grey or (H, W, 3) RGB, None where there is none; names of rows and columns.
+
+    `names` are written into the ``{}`` of `title`. Names that are too long for their places are shortened.
+    """
 
     title: str
     images: Sequence[Sequence[np.ndarray | None]]
     columns: Sequence[str] = ()
     rows: Sequence[str] = ()
+    names: Sequence[str] = ()
 
     @property
     def width(self) -> float:
@@ -72,7 +78,7 @@ def contact_sheet(stacks: Sequence[Sequence[Grid]], *, regions: Mapping[str, int
         for stack, width in zip(stacks, widths, strict=True):
             top = height - MARGIN
             for grid in stack:
-                _draw(sheet, grid, left, top)
+                _draw(sheet, grid, left, top, width=width)
                 top -= grid.height
             left += width + MARGIN
         if regions:
@@ -82,17 +88,21 @@ def contact_sheet(stacks: Sequence[Sequence[Grid]], *, regions: Mapping[str, int
     return sheet
 
 
-def _draw(sheet: Figure, grid: Grid, left: float, top: float) -> None:
+def _draw(sheet: Figure, grid: Grid, left: float, top: float, *, width: float) -> None:
+    """`left`, `top`: of the grid; `width`: of its stack; all in inches."""
+    title = fill(grid.title, *grid.names, width=72 * (width - NAMES), size=9, bold=True)
+    columns = fit_names(grid.columns, 72 * CELL, size=7)
+    rows = fit_names(grid.rows, 72 * NAMES - PAD, size=7)
     width, height = sheet.get_size_inches()
-    sheet.text((left + NAMES) / width, (top - 0.1) / height, grid.title, weight="bold", va="top", fontsize=9)
+    sheet.text((left + NAMES) / width, (top - 0.1) / height, title, weight="bold", va="top", fontsize=9)
     first = top - TITLE - (HEADS if grid.columns else 0)
     for row, column, image in _cells(grid):
         x, y = left + NAMES + (CELL + GAP) * column, first - (CELL + GAP) * row - CELL
         axes = sheet.add_axes((x / width, y / height, CELL / width, CELL / height))
-        if row == 0 and grid.columns:
-            axes.set_title(grid.columns[column], fontsize=7, pad=2)
-        if column == 0 and grid.rows:
-            axes.set_ylabel(grid.rows[row], rotation=0, ha="right", va="center", fontsize=7)
+        if row == 0 and columns:
+            axes.set_title(columns[column], fontsize=7, pad=2)
+        if column == 0 and rows:
+            axes.set_ylabel(rows[row], rotation=0, ha="right", va="center", fontsize=7)
         _show(axes, image)
 
 

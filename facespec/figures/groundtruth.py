@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from facespec.figures.boxes import ORDER, selected, sources
+from facespec.figures.labels import set_suptitle
 from facespec.figures.style import INK, LOOKS, MUTED, study_style
 from facespec.study.tables import GROUNDTRUTH
 from facespec.study.vocabulary import Task
@@ -34,7 +35,7 @@ def figure_groundtruth(table: pd.DataFrame) -> Figure:
     table = GROUNDTRUTH.check(table)
     with study_style():
         figure = Figure(figsize=(7.4, 4.4), layout="constrained")
-        figure.suptitle(f"Do the heatmaps lie where the faces really differ? ({sources(table)})")
+        set_suptitle(figure, "Do the heatmaps lie where the faces really differ? ({})", sources(table))
         if table["number"].isna().all():
             reasons = "\n".join(dict.fromkeys(text for text in table["reason"] if text)) or "the table has no numbers"
             figure.text(0.5, 0.5, reasons, ha="center", va="center", wrap=True)

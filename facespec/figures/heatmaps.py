@@ -14,11 +14,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgba
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import Figure, FigureBase, SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 
 from facespec.figures.boxes import ORDER, PUBLISHED, draw_2B, draw_overlap, outline, selected, short, sources
+from facespec.figures.labels import fit_name, set_suptitle, wrap
 from facespec.figures.style import LOOKS, study_style
 from facespec.published.export_heatmaps import Example
 from facespec.study.maps import upsampled
@@ -26,6 +27,7 @@ from facespec.study.tables import ALL_IMAGES, HEATMAPS, OVERLAP
 from facespec.study.vocabulary import Network, Task
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601 weights of red, green and blue
+AROUND = 50  # height of what is above and below a colour bar, points
 OPACITY = 0.5  # [O] of a heatmap over its face
 # of masks: the tasks' colours, and one far from both for every reader
 MASKS = {"expression only": LOOKS[Task.EXPRESSION].colour, "identity only": LOOKS[Task.IDENTITY].colour,
@@ -93,7 +95,7 @@ def _small_rows(table: pd.DataFrame) -> list[int]:
     return seeds if len(seeds) > 1 else []  # one seed is its own mean
 
 
-def draw_2A(parent: FigureBase, table: pd.DataFrame, *, face: np.ndarray) -> None:
+def draw_2A(parent: Figure | SubFigure, table: pd.DataFrame, *, face: np.ndarray) -> None:
     """Draw Figure 2A into `parent`."""
     maps, small = mean_maps(table), _small_rows(table)
     axes = parent.subplots(1 + len(small), len(ORDER), height_ratios=(2, *[1] * len(small)), squeeze=False)
@@ -110,16 +112,20 @@ def draw_2A(parent: FigureBase, table: pd.DataFrame, *, face: np.ndarray) -> Non
     for label, each in zip([first, *[f"seed {seed}" for seed in small]], axes[:, 0], strict=True):
         each.set_ylabel(label, rotation=0, ha="right", va="center")
     taken_at = ", ".join(sorted(set(table["layer"])))
-    _jet_bar(parent, axes, f"at {taken_at}, scaled image by image,\nblank ones left out ({sources(table)})")
+    _jet_bar(parent, axes, "at {}, scaled image by image,\nblank ones left out ({})", taken_at, sources(table))
 
 
 def _counted(n: int, blank: int, what: str) -> str:
     return f"{n:,} {what}, {blank:,} blank"
 
 
-def _jet_bar(parent: FigureBase, axes: np.ndarray, label: str) -> None:
+def _jet_bar(parent: Figure | SubFigure, axes: np.ndarray, template: str, *names: str) -> None:
+    """The colour bar right of `axes`. Its label, `template` with `names`, has no line longer than the bar."""
+    shrink = 0.6 if len(axes) > 1 else 0.75  # a single row is not high
+    length = shrink * (72 * parent.bbox.height / parent.dpi - AROUND)
+    label = wrap(template.format(*(fit_name(name, length - 20, size=8) for name in names)), length, size=8)
     mappable = ScalarMappable(Normalize(0, 1), "jet")
-    parent.colorbar(mappable, ax=axes, label=label, shrink=0.6, aspect=30, alpha=OPACITY, pad=0.02, panchor=False)
+    parent.colorbar(mappable, ax=axes, label=label, shrink=shrink, aspect=30, alpha=OPACITY, pad=0.02, panchor=False)
 
 
 def figure_2C(table: pd.DataFrame, overlap: pd.DataFrame, *, reference: pd.DataFrame, face: np.ndarray) -> Figure:
@@ -131,7 +137,7 @@ def figure_2C(table: pd.DataFrame, overlap: pd.DataFrame, *, reference: pd.DataF
     with study_style():
         figure = Figure(figsize=(max(7.4, 3.8 + 1.3 * table["seed"].nunique()), 3.5), layout="constrained")
         draw_2C(figure, table, overlap=overlap, reference=reference, face=face)
-        figure.suptitle(f"Figure 2C. Where the joint network looks most for each task ({sources(table)})")
+        set_suptitle(figure, "Figure 2C. Where the joint network looks most for each task ({})", sources(table))
     return figure
 
 
@@ -178,13 +184,13 @@ def figure_2D(examples: Mapping[str, Example], source: str, *, seed: int) -> Fig
     `examples` maps each face's expression to the face and its scaled maps, `source` says whence the faces are.
     """
     with study_style():
-        figure = Figure(figsize=(0.9 + 0.95 * max(len(examples), 4), 3.5), layout="constrained")
+        figure = Figure(figsize=(0.9 + 0.95 * max(len(examples), 6), 3.5), layout="constrained")
         draw_2D(figure, examples)
-        figure.suptitle(f"Figure 2D. Single faces, expression task ({source}, seed {seed})")
+        set_suptitle(figure, f"Figure 2D. Single faces, expression task ({{}}, seed {seed})", source)
     return figure
 
 
-def draw_2D(parent: FigureBase, examples: Mapping[str, Example]) -> None:
+def draw_2D(parent: Figure | SubFigure, examples: Mapping[str, Example]) -> None:
     """Draw Figure 2D into `parent`."""
     axes = parent.subplots(3, len(examples), squeeze=False)
     for column, (name, example) in zip(axes.T, examples.items(), strict=True):
@@ -211,8 +217,8 @@ def figure_2(
         draw_2C(parts[2], table, overlap=overlap, reference=reference, face=face)
         draw_2D(parts[3], examples)
         titles = ("2A  Mean heatmaps", "2B  Pixels of the mean heatmaps",
-                  f"2C  Where the joint network looks most for each task ({sources(table)})",
-                  f"2D  Single faces, expression task ({sources(table)})")  # fmt: skip
+                  "2C  Where the joint network looks most for each task ({})",
+                  "2D  Single faces, expression task ({})")  # fmt: skip
         for part, title in zip(parts, titles, strict=True):
-            part.suptitle(title, x=0.01, ha="left", fontsize=9)
+            set_suptitle(part, title, sources(table), size=9, x=0.01, ha="left")
     return figure

@@ -13,8 +13,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from facespec.figures.boxes import selected, sources
-from facespec.figures.lesions import shown_layers, task_colours
-from facespec.figures.style import INK, MUTED, shortened, study_style
+from facespec.figures.labels import set_suptitle
+from facespec.figures.lesions import layer_titles, shown_layers, task_colours
+from facespec.figures.style import INK, MUTED, study_style
 from facespec.study.errors import StudyError
 from facespec.study.tables_lesions import LESION_CLASSES, LESIONS
 
@@ -49,7 +50,8 @@ def figure_lesion_classes(classes: pd.DataFrame, lesions: pd.DataFrame, *, fract
     with study_style():
         heights = [ROW + HEAD, ROW + NOTE, ROW, ROW + FOOT]
         figure = Figure(figsize=(7.4, HEAD + sum(heights)), layout=ConstrainedLayoutEngine(h_pad=0.03))
-        figure.suptitle(f"Do lesions of the {network} network take whole classes? ({sources(lesions)}, seeds: {seeds})")
+        title = f"Do lesions of the {{}} network take whole classes? ({{}}, seeds: {seeds})"
+        set_suptitle(figure, title, network, sources(lesions))
         parts = list(figure.subfigures(4, 1, height_ratios=heights, squeeze=False)[:, 0])
         _recalls(parts[:2], lesioned, whole, colours=colours)
         _shares(parts[2:], lesions, colours=colours)
@@ -97,10 +99,10 @@ def _recalls(
     for part, (task, colour) in zip(rows, colours.items(), strict=True):
         tested, intact = selected(lesioned, tested_on=task), selected(whole, tested_on=task)
         share = 100 * tested["fraction"].iloc[0]
-        told = f"{share:g} % of units silenced: recall of {tested['class'].nunique()} {task} classes, best kept first"
-        part.suptitle(told, x=0.01, ha="left", fontsize=8.5, color=colour)
+        title = f"{share:g} % of units silenced: recall of {tested['class'].nunique()} {{}} classes, best kept first"
+        set_suptitle(part, title, task, size=8.5, x=0.01, ha="left", color=colour)
         panels = part.subplots(1, len(layers), sharey=True, squeeze=False)[0]
-        for axes, layer in zip(panels, layers, strict=True):
+        for axes, layer, name in zip(panels, layers, layer_titles(layers), strict=True):
             _steps(axes, intact, f"whole {task}", WHOLE)  # the same network, whichever layer is lesioned
             for by in colours:
                 own = selected(tested, layer=layer, ranked_by=by)
@@ -111,7 +113,7 @@ def _recalls(
             axes.grid(axis="y", color="#E4E4E4", lw=0.6)
             if part is rows[0]:
                 depth = selected(lesioned, layer=layer)["depth"].iloc[0]
-                axes.set_title(f"{shortened(layer)}\ndepth {depth}", fontsize=7.5)
+                axes.set_title(f"{name}\ndepth {depth}", fontsize=7.5)
         panels[0].set_ylabel("recall, %")
     told = "A step (see single seeds): whole classes are lost. Level or gently sloping: all suffer alike."
     rows[-1].supxlabel(told, fontsize=7.5, color=MUTED)
@@ -137,8 +139,8 @@ def _shares(rows: Sequence[SubFigure], lesions: pd.DataFrame, *, colours: Mappin
     points = lesions[lesions["fraction"] > 0].dropna(subset=["drop", "between_classes"])
     points = points.assign(drop=100 * points["drop"].astype(float), share=points["between_classes"].astype(float))
     for part, (task, colour) in zip(rows, colours.items(), strict=True):
-        told = f"Lesions of all sizes: share of the variance of right and wrong answers between {task} classes"
-        part.suptitle(told, x=0.01, ha="left", fontsize=8.5, color=colour)
+        title = "Lesions of all sizes: share of the variance of right and wrong answers between {} classes"
+        set_suptitle(part, title, task, size=8.5, x=0.01, ha="left", color=colour)
         panels = part.subplots(1, len(layers), sharex=True, sharey=True, squeeze=False)[0]
         for axes, layer in zip(panels, layers, strict=True):
             tested = selected(points, tested_on=task, layer=layer)

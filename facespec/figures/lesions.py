@@ -18,15 +18,19 @@ from matplotlib.patches import Patch
 
 from facespec.figures.bars import PERCENTILES
 from facespec.figures.boxes import selected, sources
-from facespec.figures.style import INK, LOOKS, MUTED, shortened, study_style
+from facespec.figures.labels import fit_names, set_suptitle, tick_step
+from facespec.figures.style import INK, LOOKS, MUTED, study_style
 from facespec.study.errors import StudyError
 from facespec.study.tables_lesions import INDEX, LESIONS, SEGREGATION
 from facespec.study.vocabulary import TASKS, Network
 
 SHOWN = 5  # layers with curves
+FEW, MOST = 6, 12  # fractions with a whole title; fractions with an index
 TICKS = 7  # numbers below a panel
 REACH = (-50, 150)  # %: drops beyond are cut off, so that one network near chance does not flatten all curves
 RANDOM = (0, (3, 1.5))  # the dashes of random units
+PANELS = 475  # width of all panels of a row, points
+TASK = 120  # width of a task's name in the legend, points
 HEAD, ROW, FOOT, NOTE, INDICES = 0.35, 1.5, 0.46, 0.14, 2.45  # heights, inches
 
 
@@ -53,7 +57,7 @@ def figure_lesions(lesions: pd.DataFrame, segregation: pd.DataFrame) -> Figure:
     From top to bottom: what each task loses if the units that the first task needs most are silenced; the same for the
     second task; what each loses if only such units are kept (left out if the table has no such rows); behind all of
     them, random units. Columns: up to `SHOWN` convolutions from the shallowest to the deepest. At the bottom the
-    segregation index of all convolutions, with its controls, a panel per fraction.
+    segregation index of all convolutions, with its controls, a panel per fraction, up to `MOST` of them.
 
     Raises `StudyError` if the tables hold more than one network, other than two tasks, or no index.
     """
@@ -66,21 +70,22 @@ def figure_lesions(lesions: pd.DataFrame, segregation: pd.DataFrame) -> Figure:
             f"table 'segregation' holds no index of the {network} network at a fraction above 0. "
             "Pass the table made from these lesions."
         )
-    headings = {task: f"Silenced: the units that {task} needs most" for task in colours}
+    headings = dict.fromkeys(colours, "Silenced: the units that {} needs most")
     if (lesions["condition"] == "keep").any():
         headings[""] = "Kept: only the units that one task needs most; all others are silenced"
     with study_style():
         foot = FOOT + NOTE * lesions.loc[lesions["drop"].isna(), "tested_on"].nunique()  # see `_handles`
         heights = [ROW + HEAD, *[ROW] * (len(headings) - 2), ROW + foot, INDICES]
         figure = Figure(figsize=(7.4, HEAD + sum(heights)), layout=ConstrainedLayoutEngine(h_pad=0.03))
-        figure.suptitle(f"What the {network} network loses when units are silenced ({sources(lesions)})")
+        title = "What the {} network loses when units are silenced ({})"
+        set_suptitle(figure, title, network, sources(lesions))
         parts = list(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
         _curves(parts[:-1], lesions, headings=headings, colours=colours)
         _indices(parts[-1], index)
     return figure
 
 
-def spread(names: Sequence[str], shown: int) -> list[str]:
+def spread(names: Sequence[Any], shown: int) -> list[Any]:
     """Up to `shown` of `names`: the first, the last, and others as evenly between as can be."""
     return [names[round(place)] for place in np.linspace(0, len(names) - 1, min(len(names), shown))]
 
@@ -109,6 +114,11 @@ def shown_layers(lesions: pd.DataFrame) -> list[str]:
     return spread(_layers(lesions), SHOWN)
 
 
+def layer_titles(layers: Sequence[str]) -> list[str]:
+    """Names of layers, as they fit above panels side by side."""
+    return fit_names(layers, PANELS / len(layers) - 5, size=7.5)
+
+
 def _layers(table: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(table.sort_values("depth", kind="stable")["layer"]))
 
@@ -120,7 +130,7 @@ def _curves(
     layers = shown_layers(lesions)
     grid = np.array([part.subplots(1, len(layers), sharey=True, squeeze=False)[0] for part in parts])
     for part, row, (silenced, heading) in zip(parts, grid, headings.items(), strict=True):
-        part.suptitle(heading, x=0.01, ha="left", fontsize=8.5, color=colours.get(silenced, INK))
+        set_suptitle(part, heading, silenced, size=8.5, x=0.01, ha="left", color=colours.get(silenced, INK))
         for axes, layer in zip(row, layers, strict=True):
             own = lesions[lesions["layer"] == layer]
             for task, colour in colours.items():
@@ -131,9 +141,9 @@ def _curves(
                     _curve(axes, rows, colour, own=chosen == task)
             axes.set_xlabel("% of units silenced" if silenced else "% of units kept", fontsize=7, labelpad=1)
         row[0].set_ylabel("lost, % of what\nis above chance")
-    for axes, layer in zip(grid[0], layers, strict=True):
+    for axes, layer, name in zip(grid[0], layers, layer_titles(layers), strict=True):
         place = lesions[lesions["layer"] == layer].iloc[0]
-        axes.set_title(f"{shortened(layer)}\ndepth {place['depth']}, {place['units']} units", fontsize=7.5)
+        axes.set_title(f"{name}\ndepth {place['depth']}, {place['units']} units", fontsize=7.5)
     _scale(grid, lesions)
     parts[-1].legend(*_handles(lesions, colours), loc="outside lower center", ncols=3, fontsize=7.5,
                      handler_map={tuple: HandlerTuple(ndivide=None, pad=0.4)})  # fmt: skip
@@ -176,11 +186,13 @@ def _scale(grid: np.ndarray, lesions: pd.DataFrame) -> None:
     low = max(REACH[0], min(0.0, *(axes.dataLim.y0 for axes in grid.flat))) - 5
     high = min(REACH[1], max(100.0, *(axes.dataLim.y1 for axes in grid.flat))) + 5
     x = 100 * np.unique(lesions["fraction"].to_numpy(float))
+    ticks = thinned(x)
+    ticks = ticks[:: tick_step([f"{percent:.3g}" for percent in ticks], PANELS / grid.shape[1] - 20, size=7)]
     room = 0.06 * max(float(np.ptp(x)), 10)
     for axes in grid.flat:
         axes.axhline(0, color=INK, lw=0.6)
         axes.set(ylim=(low, high), xlim=(x[0] - room, x[-1] + room), yticks=(0, 50, 100))
-        axes.set_xticks(thinned(x), [f"{percent:g}" for percent in thinned(x)])
+        axes.set_xticks(ticks, [f"{percent:.3g}" for percent in ticks])
         axes.tick_params(labelsize=7)
         axes.grid(axis="y", color="#E4E4E4", lw=0.6)
         if axes.dataLim.y0 < low or axes.dataLim.y1 > high:
@@ -189,11 +201,11 @@ def _scale(grid: np.ndarray, lesions: pd.DataFrame) -> None:
 
 def _handles(lesions: pd.DataFrame, colours: Mapping[str, str]) -> tuple[list[Any], list[str]]:
     made: dict[str, Any] = {}
-    for task, colour in colours.items():
+    for (task, colour), name in zip(colours.items(), fit_names(list(colours), TASK, size=7.5), strict=True):
         own = selected(lesions, tested_on=task)
         of, told = own["seed"].nunique(), own.dropna(subset="drop")["seed"].nunique()
         note = "" if told == of else f"\n(above chance: {told} of {of} seeds)"
-        made[f"loss in the {task} task{note}"] = Patch(color=colour)
+        made[f"loss in the {name} task{note}"] = Patch(color=colour)
     made["one seed"] = Line2D([], [], color=INK, lw=0.6, alpha=0.5)
     made["units chosen for this very task"] = Line2D([], [], color=INK, **_line(True, INK))
     made["units chosen for the other task"] = Line2D([], [], color=INK, **_line(False, INK))
@@ -204,7 +216,7 @@ def _handles(lesions: pd.DataFrame, colours: Mapping[str, str]) -> tuple[list[An
 
 def _indices(part: SubFigure, index: pd.DataFrame) -> None:
     """A panel per fraction: the index of every layer under each `RANKINGS`, with its interval."""
-    layers, fractions = _layers(index), sorted(set(index["fraction"]))
+    layers, fractions = _layers(index), spread(sorted(set(index["fraction"])), MOST)
     counts = f"seeds: {index['seeds'].max()}, n = {index['people'].max()}"  # n: people, or what else counts as one
     told = f"Segregation index: does silencing harm the intended task only? ({counts})"
     part.suptitle(told, x=0.01, ha="left", fontsize=8.5)
@@ -216,9 +228,11 @@ def _indices(part: SubFigure, index: pd.DataFrame) -> None:
             own = index[(index["condition"] == condition) & (index["fraction"] == fraction)]
             if len(own):
                 _index(axes, own.set_index("layer").reindex(layers), condition)
-        axes.set_title(f"{100 * fraction:g} % silenced", fontsize=8)
+        axes.set_title(f"{100 * fraction:.3g} %" + (" silenced" if len(fractions) <= FEW else ""), fontsize=8)
         axes.set(ylim=(-1.08, 1.08), xlim=(-0.6, len(layers) - 0.4), xlabel="depth")
-        axes.set_xticks(thinned(range(len(layers))), [str(depths[layer]) for layer in thinned(layers)])
+        names = [str(depths[layer]) for layer in thinned(layers)]
+        step = tick_step(names, PANELS / len(fractions) - 12, size=7)
+        axes.set_xticks(thinned(range(len(layers)))[::step], names[::step])
         axes.tick_params(labelsize=7)
         axes.grid(axis="y", color="#E4E4E4", lw=0.6)
     grid[0].set_yticks(

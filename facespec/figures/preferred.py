@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 from PIL import Image, ImageOps
 
 from facespec.figures.boxes import selected
+from facespec.figures.labels import fit_name, fit_names, set_suptitle
 from facespec.figures.style import LOOKS, MUTED, study_style
 from facespec.study.errors import StudyError
 from facespec.study.preferred import PreferredSet
@@ -130,8 +131,8 @@ def unit_page(layer: UnitLayer) -> Figure:
             axes.text(left, top - 0.22 * line, text, color=colour, fontsize=size)
             sheet.paste(axes, layer, unit=unit, corners=((top, left), (top, left + side + gap)))
         sheet.show(axes)
-        title = f"{layer.network} network, {layer.layer} (depth {layer.depth}), seed {layer.seed}: {count} units"
-        figure.suptitle(f"{title} ({layer.source})", y=1 - MARGIN / page, va="top")
+        title = f"{layer.network} network, {{}} (depth {layer.depth}), seed {layer.seed}: {count} units ({{}})"
+        set_suptitle(figure, title, layer.layer, layer.source, y=1 - MARGIN / page, va="top")
         _explain(figure, "Left: picture made for the unit; right: image that drives it most.")
     return figure
 
@@ -155,12 +156,14 @@ def figure_3(layers: Sequence[UnitLayer]) -> Figure:
             own = [layer for layer in layers if layer.depth == depth]
             for axes, task in zip(row, Task, strict=True):
                 _most_specific(axes, own, task)
-            row[0].text(-0.12, 0.5, "\n".join(layer.layer for layer in own), transform=row[0].transAxes, rotation=90,
-                        ha="center", va="center", fontweight="bold", fontsize=7)  # fmt: skip
+            size = 7 if len(own) <= 2 else 14 / len(own)  # of lines beside each other
+            names = fit_names([layer.layer for layer in own], 125, size=size, bold=True)
+            row[0].text(-0.12, 0.5, "\n".join(names), transform=row[0].transAxes, rotation=90,
+                        ha="center", va="center", fontweight="bold", fontsize=size)  # fmt: skip
         for axes, task in zip(grid[0], Task, strict=True):
             axes.set_title(f"most specific to {task}", color=LOOKS[task].colour, fontweight="bold", pad=4)
-        figure.suptitle(f"Figure 3. What the most task-specific units of the {first.network} network prefer\n"
-                        f"({first.source}; seed {first.seed})", y=1 - MARGIN / page, va="top")  # fmt: skip
+        title = f"Figure 3. What the most task-specific units of the {first.network} network prefer\n"
+        set_suptitle(figure, f"{title}({{}}; seed {first.seed})", first.source, y=1 - MARGIN / page, va="top")
         _explain(figure, "Upper: picture made for the unit; lower: image that drives it most.")
     return figure
 
@@ -178,12 +181,18 @@ def _most_specific(axes: Axes, layers: Sequence[UnitLayer], task: Task) -> None:
     for column, (_, place, unit) in enumerate(sorted(found)[:SHOWN]):
         layer, left = layers[place], column * (side + gap)
         text, colour = layer.label(unit)
-        section = f"{layer.layer.split('.')[-2]} " if len(layers) > 1 else ""  # of a branch
+        section = f"{_branch(layer.layer)} " if len(layers) > 1 else ""
         axes.text(left, 0.75 * line, section + text, color=colour, fontsize=size)
         sheet.paste(axes, layer, unit=unit, corners=[(top, left) for top in tops])
     if not found:
         axes.text(sheet.pixels.shape[1] / 2, tops[1] - gap / 2, "none", ha="center", va="center", color=MUTED)
     sheet.show(axes)
+
+
+def _branch(layer: str) -> str:
+    """The part of a network that a layer is in, by the layer's dotted name."""
+    *_, section = layer.split(".")[-2:-1] or [layer]
+    return fit_name(section, 28, size=4.8)
 
 
 class _Sheet:

@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from facespec.figures.boxes import selected, signed, sources
+from facespec.figures.labels import fill, fit_names, set_suptitle
 from facespec.figures.style import INK, LOOKS, MUTED, study_style
 from facespec.study.tables import REGIONS
 from facespec.study.vocabulary import EXPRESSIONS, Network, Task
 
 LIKELY = "95 % over seeds and people"
+LABEL = 90  # length of a region's name, points
 NEGLIGIBLE = 0.01  # a region is left out if no network and no expression gives it as much of the heatmap
 # from the top of the face down, then what surrounds it; others follow under their own names
 NAMES = {
@@ -37,8 +39,8 @@ def figure_regions(table: pd.DataFrame) -> Figure:
     table = REGIONS.check(table)
     names, dropped = shown_regions(table)
     with study_style():
-        figure = Figure(figsize=(2.2 + 0.95 * max(len(names), 4), 8.8), layout="constrained")
-        figure.suptitle(f"Which parts of the face the heatmaps lie on ({sources(table)})")
+        figure = Figure(figsize=(2.2 + 0.95 * max(len(names), 8), 8.8), layout="constrained")
+        set_suptitle(figure, "Which parts of the face the heatmaps lie on ({})", sources(table))
         if not names:
             _reason(figure, table)
             return figure
@@ -56,8 +58,9 @@ def figure_regions(table: pd.DataFrame) -> Figure:
         _finish(figure, axes, names)
         note = f"regions: {' and '.join(sorted(set(table['regions'])))}"
         if dropped:
-            note += "; left out, under 1 % everywhere: " + ", ".join(NAMES.get(name, name) for name in dropped)
-        _legend(figure, axes[:, 0], title=note)
+            note += "; left out, under 1 % everywhere: {}"
+        left_out = ", ".join(NAMES.get(name, name) for name in dropped)
+        _legend(figure, axes[:, 0], title=fill(note, left_out, width=70 * figure.get_figwidth(), size=7))
     return figure
 
 
@@ -104,7 +107,7 @@ def _differences(axes: Axes, rows: pd.DataFrame, names: Sequence[str], *, reach:
 
 
 def _finish(figure: Figure, axes: np.ndarray, names: Sequence[str]) -> None:
-    labels = [NAMES.get(name, name) for name in names]
+    labels = fit_names([NAMES.get(name, name) for name in names], LABEL, size=7)
     titles = ("share of the heatmap", "density (1: as much as anywhere)", "joint minus single, % points of share")
     for column, title in zip(axes.T, titles, strict=True):
         column[0].set_title(title, fontsize=8)

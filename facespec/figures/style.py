@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ DPI = 200
 UNDATED = {"CreationDate": None, "Creator": None, "Producer": None}  # what a PDF says of itself otherwise
 PLACES = 6  # decimals of a place in a figure
 INK, MUTED = "#222222", "#6B6B6B"
-LONGEST = 18  # letters of a layer's name above a panel
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,19 @@ RC: dict[str, Any] = {
     "hatch.linewidth": 0.7,
     "pdf.fonttype": 42,  # text in the PDF stays text
     "savefig.facecolor": "white",
+    "text.parse_math": False,  # names of users hold dollars
 }
 
 
 @contextmanager
 def study_style() -> Iterator[None]:
-    """Draw in the study's style, whatever the user's own settings are; those are back afterwards."""
-    with matplotlib.style.context(["default", RC]):
+    """Draw in the study's style, whatever the user's own settings are; those are back afterwards.
+
+    All text is literal; a letter that the font lacks is a box, without a warning at every drawing.
+    """
+    with matplotlib.style.context(["default", RC]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font", category=UserWarning)
         yield
-
-
-def shortened(layer: str) -> str:
-    """The end of a layer's name, where it is too long to stand above a panel."""
-    return layer if len(layer) <= LONGEST else "…" + layer[1 - LONGEST :].lstrip(".")
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
@@ -109,7 +109,13 @@ def save_pages(figures: Iterable[Figure], path: Path) -> None:
 
     Figures are drawn one after the other, so that an iterator of them need not hold them all.
     """
-    with study_style(), replacing(path) as partial, PdfPages(partial, metadata=UNDATED) as pages:
+    # a file that matplotlib opens stays open when it cannot be written
+    with (
+        study_style(),
+        replacing(path) as partial,
+        partial.open("wb") as file,
+        PdfPages(file, metadata=UNDATED) as pages,
+    ):
         for figure in figures:
             pages.savefig(figure, dpi=DPI)
         if not pages.get_pagecount():
@@ -117,9 +123,9 @@ def save_pages(figures: Iterable[Figure], path: Path) -> None:
 
 
 def _write(figure: Figure, path: Path, metadata: dict[str, None]) -> None:
-    with study_style(), replacing(path) as partial:
+    with study_style(), replacing(path) as partial, partial.open("wb") as file:
         settle(figure)
-        figure.savefig(partial, format=path.suffix[1:].lower(), dpi=DPI, metadata=metadata)
+        figure.savefig(file, format=path.suffix[1:].lower(), dpi=DPI, metadata=metadata)
 
 
 def settle(figure: Figure) -> None:

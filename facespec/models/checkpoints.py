@@ -1,35 +1,42 @@
 """Weights that travel with all it takes to use them: preprocessing, classes, params and history, in one file.
 
-A file is safetensors with one metadata entry, ``facespec``, a JSON object with sorted keys. One entry only, because the
-order of several is not fixed; so equal checkpoints are equal bytes.
+A file of `study.artefacts.write_arrays`: its digest covers weights and description; equal checkpoints are equal bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 
 from facespec.models.networks import FaceNetwork, build
+from facespec.study.arrays import read_arrays, write_arrays
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
-from facespec.study.storage import write_bytes
 from facespec.study.vocabulary import Network
 
-VERSION = 1
-ENTRY = "facespec"
+VERSION = 2  # 1 had neither stage nor seed, and a digest of the weights alone
+REMEDY = "Train it again."
+
+
+class Origin(NamedTuple):
+    """Which fit the weights come from: `stage` (``train`` or ``finetune``), network, and replicate `seed`."""
+
+    stage: str
+    network: Network
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.network.value} network of seed {self.seed} after {self.stage}"
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A trained network and what it was trained with.
+    """A trained network, where it comes from, and what it was trained with.
 
     `classes` names the classes of each task in the order of the logits; `preset` describes how images become input
     (`data.batches.Preset` as a dict); `params` are the parameters it was made with; `history` has one row per epoch and
@@ -37,11 +44,16 @@ class Checkpoint:
     """
 
     network: FaceNetwork
-    network_name: Network
+    origin: Origin
     classes: dict[str, tuple[str, ...]]
     preset: dict[str, Any]
     params: dict[str, Any]
     history: list[dict[str, Any]]
+
+    @property
+    def network_name(self) -> Network:
+        """Which of the study's networks this is."""
+        return self.origin.network
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -50,55 +62,58 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     Raises `StudyError` if its classes do not fit its network or a weight is not finite.
     """
     _check_classes(path, checkpoint)
-    # safetensors knows no memory format: weights are written in the usual order, and found again in the network's own
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.network.state_dict().items()}
-    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    weights = checkpoint.network.state_dict()
+    broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise StudyError(
             f"{path}: not written, as these weights are not finite: {', '.join(broken)}. Training diverged."
         )
     description = {
         "version": VERSION,
-        "network_name": Network(checkpoint.network_name).value,
+        "origin": {**checkpoint.origin._asdict(), "network": checkpoint.network_name.value},
         "architecture": checkpoint.network.block.model_dump(),
         "channels": checkpoint.network.channels,
         "classes": {task: list(names) for task, names in checkpoint.classes.items()},
         "preset": checkpoint.preset,
         "params": checkpoint.params,
         "history": checkpoint.history,
-        "weights": digest(tensors),
     }
-    text = json.dumps(description, sort_keys=True, allow_nan=False)
-    write_bytes(path, to_bytes(tensors, {ENTRY: text}))
+    write_arrays(path, description, _arrays(weights))
 
 
-def load(path: Path, *, expect: Network | None = None) -> Checkpoint:
+def load(path: Path, *, expect: Origin | None = None) -> Checkpoint:
     """Read the checkpoint at `path`; the network is on the CPU, in evaluation mode.
 
     Strict: raises `StudyError`, naming the file and what is wrong, for a missing, foreign, truncated or altered file,
-    for weights that are missing, superfluous or of another shape, and for another network than `expect`.
+    for weights that are missing, superfluous or of another shape, and for another origin than `expect`.
     """
-    description, tensors = _read(path)
+    try:
+        description, arrays = read_arrays(path, remedy=REMEDY)
+    except FileNotFoundError:
+        raise StudyError(f"{path}: no such checkpoint. `facespec repro` trains what is missing.") from None
     if description.get("version") != VERSION:
         raise StudyError(
-            f"{path}: checkpoint format {description.get('version')!r}; this facespec reads {VERSION}. Train it again."
+            f"{path}: checkpoint format {description.get('version')!r}; this facespec reads {VERSION}. {REMEDY}"
         )
-    if digest(tensors) != description.get("weights"):
-        raise StudyError(f"{path}: the weights were altered after the file was written. Train it again.")
     try:
-        name = Network(description["network_name"])
+        origin = Origin(**description["origin"])
+        origin = origin._replace(network=Network(origin.network))
         classes = {task: tuple(names) for task, names in description["classes"].items()}
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         network = _rebuilt(description, {task: len(names) for task, names in classes.items()}, tensors)
         rest = {key: description[key] for key in ("preset", "params", "history")}
     except StudyError as error:
         raise StudyError(f"{path}: {error}") from error
     except (KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise StudyError(
-            f"{path}: its description is not one of a facespec checkpoint ({error!r}). Train it again."
+            f"{path}: its description is not one of a facespec checkpoint ({error!r}). {REMEDY}"
         ) from error
-    if expect is not None and name is not Network(expect):
-        raise StudyError(f"{path}: holds the {name.value} network, expected the {Network(expect).value} network.")
-    checkpoint = Checkpoint(network=network, network_name=name, classes=classes, **rest)
+    if expect is not None and origin != expect:
+        raise StudyError(
+            f"{path}: holds the {origin}, expected the {expect}. Put the right file there, or remove it: "
+            "`facespec repro` makes what is missing."
+        )
+    checkpoint = Checkpoint(network=network, origin=origin, classes=classes, **rest)
     _check_classes(path, checkpoint)
     return checkpoint
 
@@ -113,22 +128,8 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
     return content.hexdigest()
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(ENTRY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()} if text else {}  # noqa: SIM118
-    except FileNotFoundError:
-        raise StudyError(f"{path}: no such checkpoint. `dvc repro` trains what is missing.") from None
-    except (SafetensorError, OSError) as error:
-        raise StudyError(f"{path}: not a readable checkpoint ({error}). It may be truncated: train it again.") from None
-    try:
-        description = json.loads(text or "")
-    except ValueError:
-        description = None
-    if not isinstance(description, dict):
-        raise StudyError(f"{path}: a safetensors file, but not a facespec checkpoint: it lacks the {ENTRY!r} entry.")
-    return description, tensors
+def _arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
 
 def _rebuilt(description: dict[str, Any], classes: dict[str, int], tensors: dict[str, torch.Tensor]) -> FaceNetwork:
@@ -153,7 +154,7 @@ def _kind(tensor: torch.Tensor) -> str:
 
 
 def _check_classes(path: Path, checkpoint: Checkpoint) -> None:
-    name, network = Network(checkpoint.network_name), checkpoint.network
+    name, network = checkpoint.network_name, checkpoint.network
     named = {task: len(names) for task, names in checkpoint.classes.items()}
     if named != network.classes or set(named) != {task.value for task in name.tasks}:
         raise StudyError(

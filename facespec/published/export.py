@@ -15,7 +15,7 @@ import pandas as pd
 
 from facespec.published.reference import Bar, published_bars, published_chance, role_of
 from facespec.study.errors import StudyError, did_you_mean
-from facespec.study.storage import read_pickle
+from facespec.study.pickles import read_pickle
 from facespec.study.tables import ACCURACY
 
 RESAMPLES = 100  # [P] length of every published list

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-import tempfile
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path, PurePath, PurePosixPath
+from typing import NamedTuple
 
 import pandas as pd
 
+from facespec.published.git import SILENCE, fetched, is_directory
 from facespec.study.errors import StudyError
 from facespec.study.storage import write_bytes
 
@@ -22,6 +26,16 @@ URL = "https://github.com/yanistazi/Identity_Expression_Specialization"
 COMMIT = "e570ea8947873746021d95eee5f9701ebcd023ed"
 BLOBS = Path(__file__).with_name("git_blobs.txt")
 PRESENT, ABSENT, ALTERED = "present", "absent", "altered"
+COMMON = frozenset({"README.md"})  # names that tell nothing of whose file it is
+LARGEST = 100 * 2**20  # bytes of one file; where the original lies, none may be larger
+
+
+class _File(NamedTuple):
+    """A file that may be one of those wanted, by its name."""
+
+    path: PurePath
+    size: int
+    read: Callable[[], bytes]
 
 
 def blob_ids() -> dict[str, str]:
@@ -36,25 +50,35 @@ def blob_id(content: bytes) -> str:
 
 
 def fetch(
-    source: str | Path, to: Path, *, commit: str = COMMIT, blobs: Mapping[str, str] | None = None
+    source: str | Path,
+    to: Path,
+    *,
+    commit: str = COMMIT,
+    blobs: Mapping[str, str] | None = None,
+    silence: float = SILENCE,
 ) -> pd.DataFrame:
     """Copy the published files from `source` into the directory `to`, verified.
 
     `source` is a directory that holds the files anywhere beneath (a checkout, or a plain folder), or a git URL (or bare
     repository) that `commit` is fetched from. `blobs` (file name -> blob id) are the files wanted; default: all.
     Returns one row per file, columns `file` and `status`: ``present`` (verified, now in `to`), ``absent``, or
-    ``altered`` (its bytes are others; not written). `refuse_altered` turns the last into an error.
+    ``altered`` (its bytes are others; not written). `refuse_altered` turns the last into an error. A file of a name
+    that any project may have (`COMMON`) is altered only in a folder that holds another published file.
+
+    Raises `StudyError` for a source that is neither, cannot be read, or sends nothing for `silence` seconds.
     """
     blobs = blob_ids() if blobs is None else blobs
-    folder = Path(source)
-    candidates = _beneath(folder, set(blobs)) if _is_folder(folder) else _from_git(str(source), commit, set(blobs))
     status = dict.fromkeys(sorted(blobs), ABSENT)
-    for name, content in candidates:
-        if blob_id(content) == blobs[name]:
-            write_bytes(to / name, content)
-            status[name] = PRESENT
-        elif status[name] == ABSENT:  # a README of something else does not count against the right one
-            status[name] = ALTERED
+    with _opened(source, commit, set(blobs), silence=silence) as files:
+        together = Counter(file.path.parent for file in files)
+        for file in files:
+            name = file.path.name
+            content = file.read() if file.size <= LARGEST else b""
+            if blob_id(content) == blobs[name] and len(content) == file.size:
+                write_bytes(to / name, content)
+                status[name] = PRESENT
+            elif status[name] == ABSENT and (name not in COMMON or together[file.path.parent] > 1):
+                status[name] = ALTERED  # unless another copy is the right one
     return pd.DataFrame({"file": list(status), "status": list(status.values())})
 
 
@@ -68,46 +92,54 @@ def refuse_altered(report: pd.DataFrame) -> None:
         )
 
 
-def _is_folder(path: Path) -> bool:
-    bare_repository = (path / "HEAD").is_file() and (path / "objects").is_dir()
-    return path.is_dir() and not bare_repository
+@contextmanager
+def _opened(source: str | Path, commit: str, names: set[str], *, silence: float) -> Iterator[list[_File]]:
+    """The files of `source` that bear one of `names`, wherever they lie."""
+    if _is_folder(source):
+        # listed before anything is written: the target may lie beneath the source
+        yield list(_beneath(Path(source), names))
+        return
+    # git runs elsewhere, so that a path must not be relative
+    url = str(Path(source).resolve()) if str(source) and is_directory(source) else str(source)
+    with fetched(url, commit, silence=silence) as repository:
+        yield [
+            _File(PurePosixPath(blob.path), blob.size, partial(repository.read, blob))
+            for blob in repository.blobs()
+            if PurePosixPath(blob.path).name in names
+        ]
 
 
-def _beneath(folder: Path, names: set[str]) -> Iterator[tuple[str, bytes]]:
-    # listed before anything is written: the target may lie beneath the source
-    paths = sorted(
-        p for p in folder.rglob("*") if p.name in names and p.is_file() and ".git" not in p.relative_to(folder).parts
+def _is_folder(source: str | Path) -> bool:
+    if not str(source) or not is_directory(source):  # an empty path would be the working directory
+        return False
+    return not ((Path(source) / "HEAD").is_file() and is_directory(Path(source) / "objects"))  # a bare repository
+
+
+def _beneath(folder: Path, names: set[str]) -> Iterator[_File]:
+    for place, folders, files in os.walk(folder, onerror=_refuse_unreadable):
+        folders[:] = sorted(set(folders) - {".git"})
+        for path in sorted(Path(place, name) for name in names.intersection(files)):
+            try:
+                status = path.stat()
+            except OSError as error:
+                raise _unreadable(error) from error
+            if stat.S_ISREG(status.st_mode):
+                yield _File(path, status.st_size, partial(_read, path))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(LARGEST)
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise _unreadable(error) from error
+
+
+def _unreadable(error: OSError) -> StudyError:
+    return StudyError(
+        f"{error.filename}: cannot be read ({error.strerror}). Change its permissions, or name a directory without it."
     )
-    return ((path.name, path.read_bytes()) for path in paths)
-
-
-def _from_git(url: str, commit: str, names: set[str]) -> Iterator[tuple[str, bytes]]:
-    if url.startswith("-"):
-        raise StudyError(f"{url!r}: neither a directory nor a git URL.")
-    with tempfile.TemporaryDirectory() as directory:
-        repository = Path(directory)
-        try:
-            _git(repository, "init", "--quiet", "--bare")
-            # depth 1: the files of this commit and nothing else
-            _git(repository, "fetch", "--quiet", "--no-tags", "--depth", "1", "--", url, commit)
-        except FileNotFoundError:
-            raise StudyError("git is not installed; install it, or name a directory that holds the files.") from None
-        except subprocess.CalledProcessError as error:
-            said = error.stderr.decode(errors="replace").strip().splitlines()
-            raise StudyError(
-                f"git could not get commit {commit[:7]} from {url} ({said[-1] if said else 'no message'}). "
-                "Without a network, name a directory that holds the files."
-            ) from None
-        for entry in _git(repository, "ls-tree", "-r", "-z", commit).decode().rstrip("\0").split("\0"):
-            description, path = entry.split("\t", 1)
-            if Path(path).name in names:
-                yield Path(path).name, _git(repository, "cat-file", "blob", description.split()[2])
-
-
-def _git(repository: Path, *words: str) -> bytes:
-    # no questions about passwords, and no waiting for ever on a line that is dead
-    patience = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")
-    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    environment.pop("GIT_DIR", None)
-    command = ["git", *patience, *words]
-    return subprocess.run(command, cwd=repository, env=environment, capture_output=True, check=True).stdout

@@ -35,7 +35,7 @@ def reference_accuracy(figure: str | None = None) -> pd.DataFrame:
     """The REFERENCE table, 16 rows; of one figure (``"1B"``, ``"1C"``, ``"S1A"``, ``"S1B"``), 4 rows."""
     if figure is not None and figure not in FIGURES:
         raise StudyError(f"no published accuracies of figure {figure!r}: {did_you_mean(figure, FIGURES)}")
-    return _of_figure(REFERENCE.read(TABLE), figure)
+    return _of_figure(REFERENCE.parse(TABLE.read_bytes(), TABLE), figure)
 
 
 def reference_heatmaps(figure: str | None = None) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def reference_heatmaps(figure: str | None = None) -> pd.DataFrame:
         raise StudyError(
             f"no published numbers about heatmaps of figure {figure!r}: {did_you_mean(figure, HEATMAP_FIGURES)}"
         )
-    return _of_figure(REFERENCE_HEATMAPS.read(HEATMAPS_TABLE), figure)
+    return _of_figure(REFERENCE_HEATMAPS.parse(HEATMAPS_TABLE.read_bytes(), HEATMAPS_TABLE), figure)
 
 
 def _of_figure(table: pd.DataFrame, figure: str | None) -> pd.DataFrame:

@@ -17,12 +17,13 @@ from facespec.data.splits import hold_out
 from facespec.models import checkpoints
 from facespec.models.device import deterministic, pick
 from facespec.responses.recording import predictions
+from facespec.stages.network_files import load_network
 from facespec.study.params import Accuracy, Params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.storage import write_table
 from facespec.study.tables import ACCURACY
-from facespec.study.vocabulary import NETWORKS, TASKS, TEST, Network, Role, Task
+from facespec.study.vocabulary import NETWORKS, TASKS, TEST, Role, Task
 
 BATCH = 256
 
@@ -46,18 +47,18 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
         for test, network, seed in itertools.product(_tests(paths, params), NETWORKS, params.seeds):
             tasks = tuple(task for task in test.tasks if task in network.tasks)
             if tasks:
-                checkpoint = checkpoints.load(paths.checkpoint(test.stage, network, seed), expect=network)
+                checkpoint = load_network(paths, test.stage, network, seed)
                 tables += _tested(replace(test, tasks=tasks), checkpoint, seed, params.accuracy, device=device)
     write_table(paths.table("accuracy"), ACCURACY.check(pd.concat(tables, ignore_index=True)))
 
 
 def _tests(paths: Paths, params: Params) -> Iterator[Test]:
     """1C: held-out probe images, after fine-tuning. S1B: test images of the training roles, before it."""
-    probe = FaceSet.open(paths.faces(Role.PROBE))
+    probe = FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE)
     _, held_out = hold_out(probe.labels, params.split, generator(params.split.seed, "split"))
     yield Test("1C", "finetune", Role.PROBE, probe, held_out, TASKS)
     for task in TASKS:
-        faces = FaceSet.open(paths.faces(task.value))
+        faces = FaceSet.open(paths.faces(task.value), role=task.value)
         yield Test("S1B", "train", Role(task.value), faces, np.flatnonzero(faces.labels["split"] == TEST), (task,))
 
 
@@ -76,7 +77,7 @@ def _tested(
         names = checkpoint.classes[task.value]
         true = pd.Index(names).get_indexer(pd.Index(test.faces.labels[task.value].iloc[test.rows]))
         cell = Cell(
-            figure=test.figure, trained_on=Network(checkpoint.network_name).value, tested_on=task.value,
+            figure=test.figure, trained_on=checkpoint.network_name.value, tested_on=task.value,
             role=test.role.value, source=test.faces.source, seed=seed, chance=1 / len(names),
         )  # fmt: skip
         # the stream's name lacks network and seed: all of them are resampled alike, so that differences are paired

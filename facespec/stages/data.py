@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import RenderableType
@@ -15,85 +13,149 @@ from facespec.data import fer2013, kdef, voxceleb
 from facespec.data.chunks import Import
 from facespec.data.embedded import production
 from facespec.data.embedded.roles import draw
-from facespec.data.faceset import FaceSet, write_faceset
+from facespec.data.faceset import HEAD, FaceSet, write_faceset
 from facespec.data.intake import Wanted
 from facespec.stages.faces_info import described
+from facespec.stages.faces_record import (
+    EMBEDDED,
+    Entry,
+    digest_settings,
+    digest_source,
+    find_damage,
+    read_record,
+    resolve_source,
+    write_entry,
+)
 from facespec.stages.progress import progress_bar
+from facespec.stages.verify import digest_below, digest_listing
+from facespec.study.artefacts import digest_file
+from facespec.study.documents import read_mapping
 from facespec.study.errors import StudyError
 from facespec.study.params import Data, read_params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
-from facespec.study.storage import read_json, write_bytes, write_json
+from facespec.study.storage import write_bytes
 from facespec.study.vocabulary import ROLES, Role
 
-EMBEDDED = "embedded"
-CODE = Path(production.__file__).parent
-Report = Callable[[int, int], None]
+PIN = "data.dvc"
+DAMAGED = "damaged faces"
+Report = Callable[[str], None]
 
 
 def build(paths: Paths, block: Data, *, sources: Mapping[str, str], workers: int) -> None:
-    """Fill every role anew; `sources` (role -> path) overrules the sources in `params.yaml`, and is remembered."""
-    record = _read_record(paths)
-    for role in ROLES:
-        source = sources.get(role.value, getattr(block, role.value).source)
-        _fill(paths, block, role, source=source, workers=workers)
-        record[role.value] = {"made_from": _made_from(block, role, source), "overruled_by": sources.get(role.value)}
-        write_json(_record(paths), record)
+    """Fill every role anew; `sources` (role -> path) overrules the sources in `params.yaml`, and is remembered.
+
+    A relative path in `sources` starts at the working directory, one in ``params.yaml`` at the directory of that file.
+    Raises `StudyError`, before anything is made, if that would replace real faces of which no record tells the source.
+    """
+    entries = {role: read_record(paths).get(role.value) for role in ROLES}
+    for role, entry in entries.items():
+        if entry is None and role.value not in sources:
+            _refuse_unrecorded(paths, role, source=_source(paths, block, role, entry))
+    for role, entry in entries.items():
+        given = sources.get(role.value)
+        source = resolve_source(given, Path.cwd()) if given else _source(paths, block, role, entry)
+        _fill(paths, block, role, source=source, given=bool(given or (entry and entry.given)), workers=workers)
 
 
-def build_missing(paths: Paths, block: Data, *, workers: int) -> None:
-    """Fill the roles that are absent or were made from other parameters, source or renderer; keep the others."""
-    record = _read_record(paths)
+def build_missing(paths: Paths, block: Data, *, workers: int, report: Report = lambda line: None) -> None:
+    """Fill the roles that are absent, damaged, or made from other parameters, source or renderer; keep the others.
+
+    `report` is told what is made again and why. Real faces are replaced only by what the same source holds now, or by
+    what ``params.yaml`` now asks for: raises `StudyError` for real faces that are damaged, or whose record is lost.
+    """
     for role in ROLES:
-        entry = record.get(role.value, {})
-        source = entry.get("overruled_by") or getattr(block, role.value).source
-        made_from = _made_from(block, role, source)
-        if (paths.faces(role) / "faceset.json").is_file() and entry.get("made_from") == made_from:
+        entry = read_record(paths).get(role.value)
+        if entry is None and _is_pinned(paths, role):
+            report(f"{paths.faces(role)}: not recorded here, and kept, as data.dvc pins these faces.")
             continue
-        _fill(paths, block, role, source=source, workers=workers)
-        record[role.value] = {"made_from": made_from, "overruled_by": entry.get("overruled_by")}
-        write_json(_record(paths), record)
+        source = _source(paths, block, role, entry)
+        reason = _find_reason(paths, block, role, source=source, entry=entry)
+        if reason is not None:
+            if reason:
+                report(f"{reason} The {role.value} faces are made again.")
+            _fill(paths, block, role, source=source, given=bool(entry and entry.given), workers=workers)
 
 
-def _record(paths: Paths) -> Path:
-    # beside the data, not in it: the bytes of data/ must not depend on where its sources lay
-    return paths.root / ".dvc" / "tmp" / "faces.json"
+def _is_pinned(paths: Paths, role: Role) -> bool:
+    """Whether real faces are what ``data.dvc`` pins, as after `dvc pull`; embedded ones are made again in a minute."""
+    if not (paths.root / PIN).is_file() or _source_of_faces(paths.faces(role)) in (production.SOURCE, DAMAGED):
+        return False
+    pinned = {name: md5 for name, md5 in _read_pins(paths)[0].items() if name.startswith(f"{role.value}/")}
+    found = {f"{role.value}/{name}": md5 for name, md5 in digest_below(paths.faces(role)).items()}
+    return pinned == found
 
 
-def _read_record(paths: Paths) -> dict[str, Any]:
-    return read_json(_record(paths)) if _record(paths).is_file() else {}
+def _source(paths: Paths, block: Data, role: Role, entry: Entry | None) -> str:
+    """The source that the command line once named, else that of params.yaml."""
+    if entry and entry.given:
+        return entry.source
+    return resolve_source(getattr(block, role.value).source, paths.root)
 
 
-def _made_from(block: Data, role: Role, source: str) -> str:
-    """A digest of everything that decides the bytes of a role: parameters, and the renderer's code or the source."""
-    settings = block.model_dump(include={"seed", "size", "channels", "tolerated", role.value})
-    digest = hashlib.sha256(repr((settings, source)).encode())
-    if source == EMBEDDED:
-        for file in sorted(CODE.glob("*.py")):
-            digest.update(file.read_bytes())
-    elif Path(source).is_file():
-        stat = Path(source).stat()
-        digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
-    return digest.hexdigest()
+def _find_reason(paths: Paths, block: Data, role: Role, *, source: str, entry: Entry | None) -> str | None:
+    """Why the faces of `role` must be made; empty where that needs no words, None where they need not."""
+    directory = paths.faces(role)
+    if not directory.is_dir() or not any(directory.iterdir()):
+        return ""
+    if entry is None:
+        _refuse_unrecorded(paths, role, source=source)
+        return f"{directory}: not recorded here."
+    if (entry.source, entry.settings) != (source, digest_settings(block, role, source)):
+        return ""
+    fingerprint = digest_source(source)
+    if fingerprint and fingerprint != entry.fingerprint:
+        return f"{source}: changed since its faces were read."
+    damage = find_damage(paths, role, entry)
+    if damage and source != EMBEDDED:
+        raise StudyError(
+            f"{damage} These are real faces, which are not replaced unasked: remove {directory}, and the same command "
+            f"reads them again from {source}."
+        )
+    return damage or None
 
 
-def _fill(paths: Paths, block: Data, role: Role, *, source: str, workers: int) -> None:
+def _refuse_unrecorded(paths: Paths, role: Role, *, source: str) -> None:
+    """Raise `StudyError` if faces are there that may be real: of embedded ones nothing can be lost."""
+    directory = paths.faces(role)
+    if not directory.is_dir() or not any(directory.iterdir()):
+        return
+    present = _source_of_faces(directory)
+    if source != EMBEDDED or present != production.SOURCE:
+        raise StudyError(
+            f"{directory}: nothing records where these faces ({present}) came from, and they are not replaced unasked. "
+            f"`facespec data build --{role.value} PATH` reads them again; without the directory, params.yaml decides."
+        )
+
+
+def _source_of_faces(directory: Path) -> str:
+    """What the faces in `directory` say about themselves."""
+    try:
+        return FaceSet.open(directory).source
+    except (StudyError, OSError):
+        return DAMAGED
+
+
+def _fill(paths: Paths, block: Data, role: Role, *, source: str, given: bool, workers: int) -> None:
+    fingerprint = digest_source(source)  # before: what changes meanwhile is noticed next time
     with progress_bar() as bar:
         faces = _faces(block, role, source, workers=workers, report=_reporting(bar, f"{role.value} faces"))
         write_faceset(paths.faces(role), faces.chunks, faces.description)
+    faceset = digest_file(paths.faces(role) / HEAD)
+    write_entry(paths, role, Entry(source, given, digest_settings(block, role, source), fingerprint, faceset))
 
 
-def _reporting(bar: Progress, name: str) -> Report:
+def _reporting(bar: Progress, name: str) -> Callable[[int, int], None]:
     task = bar.add_task(name, total=None, numbers="")
     return lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _faces(block: Data, role: Role, source: str, *, workers: int, report: Report) -> Import:
+def _faces(block: Data, role: Role, source: str, *, workers: int, report: Callable[[int, int], None]) -> Import:
     if source == EMBEDDED:
         stimuli = draw(role, block, generator(block.seed, "faces", role.value))
         return production.imported(stimuli, size=block.size, channels=block.channels, workers=workers, report=report)
     wanted = Wanted(block.size, block.channels, block.tolerated)
-    path = Path(source).expanduser()
+    path = Path(source)
     if role is Role.EXPRESSION:
         return fer2013.read(path, wanted, report=report)
     if role is Role.PROBE:
@@ -104,49 +166,46 @@ def _faces(block: Data, role: Role, source: str, *, workers: int, report: Report
 
 def pin(paths: Paths) -> None:
     """Write ``data.dvc``: DVC's digest of the directory, and, as metadata, every file's own."""
-    files = read_digests(paths)
+    files = digest_below(_existing(paths))
     sizes = [(paths.data / name).stat().st_size for name in files]
-    out = {"md5": _directory_digest(files), "size": sum(sizes), "nfiles": len(files), "hash": "md5", "path": "data"}
+    out = {"md5": digest_listing(files), "size": sum(sizes), "nfiles": len(files), "hash": "md5", "path": "data"}
     content = {"outs": [out], "meta": {"files": files}}
-    write_bytes(paths.root / "data.dvc", yaml.safe_dump(content, sort_keys=False).encode())
+    write_bytes(paths.root / PIN, yaml.safe_dump(content, sort_keys=False).encode())
 
 
 def differences(paths: Paths) -> list[str]:
     """What differs between ``data/`` and ``data.dvc``, one sentence per file; empty: the bytes are the pinned ones."""
-    pinned_path = paths.root / "data.dvc"
-    if not pinned_path.is_file():
-        raise StudyError(f"{pinned_path}: no such file. `facespec data pin` writes it from data/.")
-    content = yaml.safe_load(pinned_path.read_text(encoding="utf-8"))
-    pinned, found = content.get("meta", {}).get("files", {}), read_digests(paths)
+    pinned, directory_digest = _read_pins(paths)
+    found = digest_below(_existing(paths))
     lines = [f"{name}: absent" for name in sorted(pinned.keys() - found.keys())]
     lines += [f"{name}: not pinned" for name in sorted(found.keys() - pinned.keys())]
     lines += [f"{name}: other bytes" for name in sorted(pinned.keys() & found.keys()) if pinned[name] != found[name]]
-    if not lines and content["outs"][0]["md5"] != _directory_digest(found):
+    if not lines and directory_digest != digest_listing(found):
         lines = ["data.dvc contradicts itself: its directory digest is not that of its files; run `facespec data pin`."]
     return lines
 
 
-def read_digests(paths: Paths) -> dict[str, str]:
-    """MD5 of every file below ``data/``, by its path there. MD5 because that is what DVC pins with."""
+def _read_pins(paths: Paths) -> tuple[dict[str, str], str]:
+    """The digest of every file that ``data.dvc`` pins, and that of the directory."""
+    path = paths.root / PIN
+    if not path.is_file():
+        raise StudyError(f"{path}: no such file. `facespec data pin` writes it from data/.")
+    content = read_mapping(path)
+    try:
+        return dict(content.get("meta", {}).get("files", {})), str(content["outs"][0]["md5"])
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        raise StudyError(f"{path}: not a file of DVC about data/. `facespec data pin` writes it from data/.") from None
+
+
+def _existing(paths: Paths) -> Path:
     if not paths.data.is_dir():
         raise StudyError(f"{paths.data}: no such directory. `facespec data build` makes it.")
-    files = sorted(path for path in paths.data.rglob("*") if path.is_file())
-    digests = {}
-    for path in files:
-        with path.open("rb") as file:
-            digests[path.relative_to(paths.data).as_posix()] = hashlib.file_digest(file, "md5").hexdigest()
-    return digests
-
-
-def _directory_digest(files: Mapping[str, str]) -> str:
-    """DVC's digest of a directory: the MD5 of its files' digests and paths as JSON, with the suffix ``.dir``."""
-    rows = ", ".join(f'{{"md5": "{digest}", "relpath": "{name}"}}' for name, digest in sorted(files.items()))
-    return hashlib.md5(f"[{rows}]".encode()).hexdigest() + ".dir"
+    return paths.data
 
 
 def opened(paths: Paths) -> list[FaceSet]:
     """The FaceSets of all three roles."""
-    return [FaceSet.open(paths.faces(role)) for role in ROLES]
+    return [FaceSet.open(paths.faces(role), role=role) for role in ROLES]
 
 
 def show(paths: Paths, to: Path) -> None:

@@ -17,6 +17,7 @@ from facespec.data.splits import balanced_subset, class_codes, draw_images, draw
 from facespec.models import checkpoints
 from facespec.models.device import deterministic, pick
 from facespec.responses.recording import penultimate_responses
+from facespec.stages.network_files import load_network
 from facespec.study.params import Params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
@@ -46,13 +47,13 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
     with deterministic():
         for seed in params.seeds:
             for network in (Network.EXPRESSION, Network.IDENTITY):
-                checkpoint = checkpoints.load(paths.checkpoint("train", network, seed), expect=network)
+                checkpoint = load_network(paths, "train", network, seed)
                 tables += [_decoded(reading, checkpoint, seed, params, device=device) for reading in readings]
     write_table(paths.table("decoding"), ACCURACY.check(pd.concat(tables, ignore_index=True)))
 
 
 def _probe_readings(paths: Paths, params: Params) -> Iterator[Reading]:
-    faces = FaceSet.open(paths.faces(Role.PROBE))
+    faces = FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE)
     fit, test = hold_out(faces.labels, params.split, generator(params.split.seed, "split"))
     for task in TASKS:
         yield Reading("1B", Role.PROBE, task, faces, fit, test)
@@ -62,7 +63,7 @@ def _role_readings(paths: Paths, params: Params) -> Iterator[Reading]:
     """S1A: 7 x 20 expressions and 500 images of people, from the images that the role holds out."""
     block = params.decoding
     for task in TASKS:
-        faces = FaceSet.open(paths.faces(task.value))
+        faces = FaceSet.open(paths.faces(task.value), role=task.value)
         stream = generator(block.seed, "subset", task.value)
         rows = {split: np.flatnonzero(faces.labels["split"] == split) for split in (TRAIN, TEST)}
         per_class = block.expression_test
@@ -78,7 +79,7 @@ def _role_readings(paths: Paths, params: Params) -> Iterator[Reading]:
 def _decoded(
     reading: Reading, checkpoint: checkpoints.Checkpoint, seed: int, params: Params, *, device: str
 ) -> pd.DataFrame:
-    block, network = params.decoding, Network(checkpoint.network_name)
+    block, network = params.decoding, checkpoint.network_name
     codes, _ = class_codes(reading.faces.labels, reading.task.value)
     fit, test = (
         penultimate_responses(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from facespec.models.device import deterministic, pick
 from facespec.models.layers import convolutions, rectified
 from facespec.models.networks import build
 from facespec.responses.pooling import pooled_responses
+from facespec.stages.network_files import load_network
 from facespec.stages.progress import progress_bar
 from facespec.study.errors import StudyError
 from facespec.study.params import Params
@@ -68,7 +69,7 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
     same for all networks of a seed, is a control for units and decoding.
     """
     block = params.depth
-    images = _images(FaceSet.open(paths.faces(Role.PROBE)), params)
+    images = _images(FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE), params)
     units, decoding, everyone = [], [], []
     with deterministic(), progress_bar() as bar:
         shown = bar.add_task("depth", total=len(params.seeds) * (len(NETWORKS) + 1), numbers="")
@@ -115,7 +116,7 @@ def _networks(paths: Paths, params: Params, images: Images, *, device: str) -> I
     """What the networks of every seed answer to the images, the untrained trunk last."""
     for seed in params.seeds:
         for network in NETWORKS:
-            checkpoint = checkpoints.load(paths.checkpoint("finetune", network, seed), expect=network)
+            checkpoint = load_network(paths, "finetune", network, seed)
             yield _seen(checkpoint, network.value, seed, images, device=device)
         yield _seen(_untrained(checkpoint, seed), UNTRAINED, seed, images, device=device)
 
@@ -125,7 +126,7 @@ def _untrained(checkpoint: checkpoints.Checkpoint, seed: int) -> checkpoints.Che
     draws = torch.Generator().manual_seed(integer_seed(seed, "train", "weights"))
     network = checkpoint.network
     fresh = build(network.block, network.classes, channels=network.channels, generator=draws)
-    return checkpoints.Checkpoint(fresh, checkpoint.network_name, checkpoint.classes, checkpoint.preset, {}, [])
+    return replace(checkpoint, network=fresh)
 
 
 def _seen(checkpoint: checkpoints.Checkpoint, trained_on: str, seed: int, images: Images, *, device: str) -> Seen:

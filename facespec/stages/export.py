@@ -10,7 +10,7 @@ from facespec.stages.accuracies import read_accuracies
 from facespec.stages.faces_explained import examples
 from facespec.study.maps import MapSet
 from facespec.study.paths import Paths
-from facespec.study.storage import write_pickle
+from facespec.study.pickles import write_pickle
 from facespec.study.tables import HEATMAPS, PREFERRED
 from facespec.study.vocabulary import Role
 
@@ -18,7 +18,7 @@ from facespec.study.vocabulary import Role
 def run(paths: Paths) -> None:
     """Write the eleven pickles of Figures 1, S1, 2 and S2B; all are checked before the first is written."""
     table, maps = HEATMAPS.read(paths.table("heatmaps")), MapSet.open(paths.heatmaps)
-    shown = examples(maps, FaceSet.open(paths.faces(Role.PROBE)), named="stimulus")
+    shown = examples(maps, FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE), named="stimulus")
     files = exported(read_accuracies(paths)) | exported_heatmaps(table, maps.mean_face, shown)
     files |= exported_preferred(PREFERRED.read(paths.table("preferred")))
     for file, content in files.items():

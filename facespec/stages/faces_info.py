@@ -12,8 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from facespec.data.faceset import FaceSet
+from facespec.study.tables import LABELS
 from facespec.study.vocabulary import EXPRESSIONS
 
+SPLITS = LABELS.columns["split"].allowed
 LISTED = 20  # excluded files named one by one, at most
 
 
@@ -49,7 +51,7 @@ def _people(labels: pd.DataFrame) -> str:
 
 def _counts(labels: pd.DataFrame) -> Table:
     """Images per expression (rows) and split (columns)."""
-    splits = list(dict.fromkeys(labels["split"]))
+    splits = [split for split in SPLITS if (labels["split"] == split).any()]
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     shown.add_column("expression")
     for split in splits:

@@ -49,22 +49,27 @@ def _first(faces: FaceSet, **wanted: str) -> Cell:
     return faces.images(found[:1])[0] if len(found) else None
 
 
-def _title(faces: FaceSet, words: str) -> str:
-    return f"{faces.role} role ({faces.source}): {words}"
+def _grid(
+    faces: FaceSet, words: str, images: Sequence[Sequence[Cell]], columns: Sequence[str], rows: Sequence[str] = (),
+    *, names: Sequence[str] = (),
+) -> Grid:  # fmt: skip
+    """Images of `faces`; `names` are written into the ``{}`` of `words`."""
+    return Grid(f"{{}} role ({{}}): {words}", images, columns, rows, names=(str(faces.role), faces.source, *names))
 
 
 def _people(probe: FaceSet, people: Sequence[str]) -> Grid:
     images = [
         [_first(probe, identity=who, expression=face, view=View.STRAIGHT) for face in EXPRESSIONS] for who in people
     ]
-    return Grid(_title(probe, "people and expressions"), images, EXPRESSIONS, people)
+    return _grid(probe, "people and expressions", images, EXPRESSIONS, people)
 
 
 def _views(probe: FaceSet, who: str) -> Grid:
     neutral = {"identity": who, "expression": Expression.NEUTRAL.value}
     images = [[_first(probe, **neutral, session=session, view=view) for view in VIEWS] for session in SESSIONS]
-    names = [f"session {session}" for session in SESSIONS]
-    return Grid(_title(probe, f"five views and two sessions of {who}"), images, [_words(view) for view in VIEWS], names)
+    rows = [f"session {session}" for session in SESSIONS]
+    columns = [_words(view) for view in VIEWS]
+    return _grid(probe, "five views and two sessions of {}", images, columns, rows, names=[who])
 
 
 def _expressions(faces: FaceSet) -> Grid:
@@ -74,13 +79,13 @@ def _expressions(faces: FaceSet) -> Grid:
         shown = [*faces.images(found), None, None]
         for row, image in zip(images, shown, strict=False):
             row.append(image)
-    return Grid(_title(faces, "in the wild"), images, EXPRESSIONS)
+    return _grid(faces, "in the wild", images, EXPRESSIONS)
 
 
 def _identities(faces: FaceSet) -> Grid:
     people = _people_of(faces, 2)
     images = [list(faces.images(_rows(faces, identity=who)[:ACROSS])) for who in people]
-    return Grid(_title(faces, "in the wild, one person per row"), images, (), people)
+    return _grid(faces, "in the wild, one person per row", images, (), people)
 
 
 def _regions(probe: FaceSet, wild: FaceSet, who: str) -> list[Grid]:

@@ -86,7 +86,8 @@ def _accuracies(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
 def _heatmaps(paths: Paths) -> Iterator[tuple[str, Figure]]:
     table, overlap = HEATMAPS.read(paths.table("heatmaps")), OVERLAP.read(paths.table("overlap"))
     maps, reference = MapSet.open(paths.heatmaps), reference_heatmaps()
-    face, shown = maps.mean_face, examples(maps, FaceSet.open(paths.faces(Role.PROBE)), named="expression")
+    faces = FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE)
+    face, shown = maps.mean_face, examples(maps, faces, named="expression")
     yield "2A", figure_2A(table, face)
     yield "2B", figure_2B(overlap, reference)
     yield "2C", figure_2C(table, overlap, reference=reference, face=face)

@@ -6,9 +6,9 @@ import torch
 
 from facespec.data.faceset import FaceSet
 from facespec.data.splits import class_codes, hold_out
-from facespec.models import checkpoints
 from facespec.models.networks import with_new_heads
 from facespec.stages.fitting import Job, complete
+from facespec.stages.network_files import load_network
 from facespec.study.params import Params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator, integer_seed
@@ -21,13 +21,13 @@ def run(paths: Paths, params: Params, *, network: Network, seed: int, device: st
 
     The heads are new (other people than in training); everything below them starts from the trained weights.
     """
-    faces = FaceSet.open(paths.faces(Role.PROBE))
+    faces = FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE)
     rows, _ = hold_out(faces.labels, params.split, generator(params.split.seed, "split"))
     data, classes = {}, {}
     for task in network.tasks:
         codes, classes[task.value] = class_codes(faces.labels, task.value)
         data[task.value] = TaskData(faces, rows, codes[rows])
-    trained = checkpoints.load(paths.checkpoint("train", network, seed), expect=network).network
+    trained = load_network(paths, "train", network, seed).network
     draws = torch.Generator().manual_seed(integer_seed(seed, "finetune", "heads"))
     model = with_new_heads(trained, {task: len(names) for task, names in classes.items()}, generator=draws)
     used = {"split": params.split.model_dump(), "finetune": params.finetune.model_dump()}

@@ -19,7 +19,7 @@ from facespec.stages.progress import progress_bar
 from facespec.study.params import Finetune
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
-from facespec.study.storage import write_table
+from facespec.study.storage import encode_table, write_bytes
 from facespec.study.vocabulary import Network
 from facespec.training.fit import Plan, Report, Status, TaskData, fit
 
@@ -48,10 +48,10 @@ def complete(
         plan = Plan(job.block, preset, pick(device), job.epoch_steps, code=package_digest())
         stream = generator(job.seed, job.stage, "batches")
         history = fit(model, data, plan, generator=stream, unfinished=unfinished, report=_reporting(bar, job))
-    where = job.stage, job.network, job.seed
-    checkpoint = checkpoints.Checkpoint(model, job.network, classes, asdict(preset), job.used, history)
-    checkpoints.save(paths.checkpoint(*where), checkpoint)
-    write_table(paths.history(*where), pd.DataFrame(history))
+    origin = checkpoints.Origin(job.stage, job.network, job.seed)
+    checkpoint = checkpoints.Checkpoint(model, origin, classes, asdict(preset), job.used, history)
+    checkpoints.save(paths.checkpoint(*origin), checkpoint)
+    write_bytes(paths.history(*origin), encode_table(pd.DataFrame(history)))  # for plots: the checkpoint holds it too
     unfinished.unlink(missing_ok=True)
 
 

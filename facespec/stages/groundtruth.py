@@ -42,7 +42,7 @@ class Explained:
 def run(paths: Paths, params: Params, *, workers: int) -> None:
     """Write ``Results/groundtruth.csv``: scores of all networks and baselines; no numbers where there is no truth."""
     block = params.groundtruth
-    maps, faces = MapSet.open(paths.heatmaps), FaceSet.open(paths.faces(Role.PROBE))
+    maps, faces = MapSet.open(paths.heatmaps), FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE)
     stimuli = draw(Role.PROBE, params.data, generator(params.data.seed, "faces", Role.PROBE.value))
     images = Explained(faces, explained_rows(maps, faces), stimuli)
     reason = _untrue(images, params.data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,12 +17,14 @@ from facespec.data.faceset import FaceSet
 from facespec.models import checkpoints
 from facespec.models.device import deterministic, pick
 from facespec.models.layers import last_map
+from facespec.stages.network_files import load_network
 from facespec.stages.progress import progress_bar
+from facespec.study.artefacts import digest_files, write_document
 from facespec.study.errors import StudyError
-from facespec.study.maps import HEAD, map_file, scaled
+from facespec.study.maps import HEAD, LABELS_FILE, MEAN_FACE, map_file, scaled
 from facespec.study.params import Heatmaps, Params
 from facespec.study.paths import Paths
-from facespec.study.storage import write_json, write_table
+from facespec.study.storage import encode_table, write_bytes, write_table
 from facespec.study.tables import HEATMAPS
 from facespec.study.vocabulary import EXPRESSIONS, NETWORKS, Role
 
@@ -45,16 +48,16 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
     All probe images of the chosen view are explained, whether the network was fitted to them or not [O]: the study
     averages over its probe faces, and a map says where a network looks, not whether it is right.
     """
-    faces, block = FaceSet.open(paths.faces(Role.PROBE)), params.heatmaps
+    faces, block = FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE), params.heatmaps
     rows = _rows(faces, block)
     tables: list[pd.DataFrame] = []
     layers: dict[str, str] = {}
-    with deterministic(), progress_bar() as bar, replacing_directory(paths.heatmaps, mark=HEAD) as directory:
+    with deterministic(), progress_bar() as bar, replacing_directory(paths.heatmaps, marks=(HEAD,)) as directory:
         shown = bar.add_task("heatmaps", total=len(rows) * len(NETWORKS) * len(params.seeds), numbers="")
         job = Job(faces, rows, block, directory)
         for network in NETWORKS:
             for seed in params.seeds:
-                checkpoint = checkpoints.load(paths.checkpoint("finetune", network, seed), expect=network)
+                checkpoint = load_network(paths, "finetune", network, seed)
                 own = _layers(checkpoint, block)
                 layers |= {f"{network.value}-{task}": layer for task, layer in own.items()}
                 moments = _write_maps(job, checkpoint, own, seed, device=device, report=lambda n: bar.advance(shown, n))
@@ -62,11 +65,12 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
                     both = pd.concat([_rows_of(raw, stretched, "raw"), _rows_of(stretched, stretched, "scaled")])
                     tables.append(both.assign(trained_on=network.value, tested_on=task, source=faces.source, seed=seed,
                                               layer=own[task]))  # fmt: skip
-        faces.labels.iloc[rows].to_csv(directory / "labels.csv", index=False, lineterminator="\n")
-        np.save(directory / "mean_face.npy", _mean_face(faces, rows))
-        head = {"version": 1, "source": faces.source, "height": faces.height, "width": faces.width, "n": len(rows),
-                "seeds": list(params.seeds), "layers": layers, "target": block.target}  # fmt: skip
-        write_json(directory / HEAD, head)
+        write_bytes(directory / LABELS_FILE, encode_table(faces.labels.iloc[rows]))
+        np.save(directory / MEAN_FACE, _mean_face(faces, rows))
+        head = {"version": 2, "source": faces.source, "height": faces.height, "width": faces.width, "n": len(rows),
+                "seeds": list(params.seeds), "layers": layers, "target": block.target,
+                "digests": digest_files(directory)}  # fmt: skip
+        write_document(directory / HEAD, head)
     write_table(paths.table("heatmaps"), HEATMAPS.check(pd.concat(tables, ignore_index=True)))
 
 
@@ -102,7 +106,7 @@ def _write_maps(
         for task in layers
     }
     expressions = pd.Index(EXPRESSIONS).get_indexer(pd.Index(labels["expression"]))
-    files: dict[str, np.ndarray] = {}
+    files: dict[str, np.memmap[Any, Any]] = {}
     moments: dict[str, tuple[Moments, Moments]] = {}
     start = 0
     for batch in faceset_heatmaps(
@@ -122,6 +126,8 @@ def _write_maps(
             stretched.add(scaled(maps), expressions[start:stop])
         report(stop - start)
         start = stop
+    for file in files.values():
+        file.flush()
     return moments
 
 

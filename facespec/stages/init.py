@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from collections.abc import Iterable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-import facespec
+from facespec.stages.study_directory import check_path, is_study, mark_study
+from facespec.study.documents import parse_mapping, parse_yaml, read_text
 from facespec.study.errors import StudyError, did_you_mean
-from facespec.study.params import Params, read_params
+from facespec.study.params import Params, read_params, validate_params
 from facespec.study.paths import Paths
 from facespec.study.storage import replacing, write_bytes
 
-PROJECT = Path(facespec.__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 COPIED = ("facespec", "Analysis_Reproduction")
+UNWRITABLE = re.compile("[\x85\ud800-\udfff]")  # a line end to YAML alone, and bytes that are not UTF-8
 DVC_CONFIG = b"[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n"
 
 
@@ -26,19 +30,16 @@ def run(directory: Path, *, profile: str = "default", settings: Iterable[str] = 
 
     It receives a copy of the package (DVC re-runs what depends on changed code), the notebooks, ``dvc.yaml`` and a
     ``params.yaml`` in which `profile` and then each of `settings` (``"train.epochs=5"``) replace the defaults.
-    Raises `StudyError` for an unknown profile or parameter, or a directory that holds something else.
+    Raises `StudyError` for an unknown profile or parameter, or a directory that is or holds something else: that is
+    left as it is.
     """
-    if not (project / "dvc.yaml").is_file():
-        raise StudyError(f"{project}: no dvc.yaml beside the package. Run from a clone of the project.")
+    _refuse_project(project)
+    check_path(directory)
+    _refuse_strangers(directory, project)
     paths = Paths(directory)
-    if (
-        directory.exists()
-        and any(directory.iterdir())
-        and not (paths.params.is_file() and not (directory / ".git").exists())
-    ):
-        raise StudyError(f"{directory}: not empty and not a study directory. Name a new directory.")
     params = _parameters(project / "params.yaml", profile, settings)
     directory.mkdir(parents=True, exist_ok=True)
+    mark_study(directory, profile=profile)  # first: an init that is interrupted can be repeated
     with replacing(paths.params) as partial:
         with partial.open("w", encoding="utf-8") as file:
             _yaml().dump(params, file)
@@ -54,6 +55,35 @@ def run(directory: Path, *, profile: str = "default", settings: Iterable[str] = 
     return checked
 
 
+def _refuse_project(project: Path) -> None:
+    """Raise `StudyError` if the package that runs is not that of a clone of the project."""
+    if is_study(project):
+        raise StudyError(
+            f"{project} is a study directory, and its copy of facespec makes no others: its params.yaml has no "
+            "profiles. Run `facespec init` elsewhere, for example in the clone of the project."
+        )
+    if not (project / "dvc.yaml").is_file():
+        raise StudyError(f"{project}: no dvc.yaml beside the package. Run from a clone of the project.")
+
+
+def _refuse_strangers(directory: Path, project: Path) -> None:
+    """Raise `StudyError` if `directory` is or holds anything but a study: it would be overwritten."""
+    place = directory.resolve()
+    if place == project or any(place.is_relative_to(project / name) for name in COPIED):
+        raise StudyError(
+            f"{directory}: this is the facespec project itself. Name a new directory, for example runs/mine."
+        )
+    if directory.is_symlink() and not directory.exists():
+        raise StudyError(f"{directory}: a link to nothing. Name a new directory.")
+    if directory.exists() and not directory.is_dir():
+        raise StudyError(f"{directory}: a file. Name a new directory.")
+    if directory.is_dir() and any(directory.iterdir()) and not is_study(directory):
+        raise StudyError(
+            f"{directory}: not empty, and not a study directory that `facespec init` made (it lacks "
+            f"{Paths().marker}), so nothing in it is touched. Name a new directory."
+        )
+
+
 def _yaml() -> YAML:
     yaml = YAML()  # keeps the comments: the marks and sources stay beside the numbers
     yaml.width = 120
@@ -61,14 +91,27 @@ def _yaml() -> YAML:
 
 
 def _parameters(path: Path, profile: str, settings: Iterable[str]) -> Any:
-    params = _yaml().load(path.read_text(encoding="utf-8"))
-    profiles = params.pop("profiles")
+    """The parameters in `path` with `profile` and `settings` in their places, comments kept; all of them are valid."""
+    read_params(path)  # also refuses what the loader below, which keeps comments, would let pass or fail on
+    params = _yaml().load(read_text(path))
+    if not (profiles := params.pop("profiles", None)):
+        raise StudyError(
+            f"{path}: lists no profiles, so it is a study's. Run facespec init from a clone of the project."
+        )
     if profile not in profiles:
         raise StudyError(f"unknown profile {profile!r}: {did_you_mean(profile, profiles)}")
-    params["profile"] = profile
     _overlay(params, profiles[profile])
+    params["profile"] = profile
+    names: set[str] = set()
     for setting in settings:
-        _overlay(params, _nested(setting))
+        name, value = _parse_setting(setting)
+        if name in names:
+            raise StudyError(f"setting {setting!r}: {name} is set twice. Keep one of the settings.")
+        names.add(name)
+        _overlay(params, value)
+    text = StringIO()
+    _yaml().dump(params, text)
+    validate_params(parse_mapping(text.getvalue(), name="params.yaml"), name="params.yaml")
     return params
 
 
@@ -80,17 +123,26 @@ def _overlay(base: Any, values: Any) -> None:
             base[key] = value
 
 
-def _nested(setting: str) -> dict[str, Any]:
+def _parse_setting(setting: str) -> tuple[str, dict[str, Any]]:
+    """The name of a parameter, and its value below the names of its blocks: ``{"train": {"epochs": 5}}``."""
     name, equals, text = setting.partition("=")
-    keys = name.strip().split(".")
+    keys = [key.strip() for key in name.split(".")]
     if not equals or not all(keys):
         raise StudyError(f"setting {setting!r}: expected block.name=value, for example train.epochs=5.")
-    try:
-        value = YAML(typ="safe").load(text)
-    except YAMLError as error:
-        raise StudyError(f"setting {setting!r}: the value is not valid YAML: {error}") from None
-    if keys[-1] == "source" and value != "embedded":
-        value = str(Path(text).expanduser().resolve())  # the study lies in another directory than the caller
+    if odd := UNWRITABLE.search(text):
+        raise StudyError(f"setting {setting!r}: params.yaml cannot hold the character {odd[0]!r}. Rename what has it.")
+    if keys == ["profile"]:
+        raise StudyError(f"setting {setting!r}: a profile is chosen with --profile {text.strip() or 'NAME'}.")
+    read = _resolve_source if keys[-1] == "source" else parse_yaml
+    value: Any = read(text, name=f"setting {setting!r}")
     for key in reversed(keys):
         value = {key: value}
-    return value
+    return ".".join(keys), value
+
+
+def _resolve_source(text: str, *, name: str) -> str:
+    """`text` as it is, not as YAML: ``embedded``, or a path, which holds in the study's directory too."""
+    if not (text := text.strip()):
+        raise StudyError(f"{name}: expected embedded, or the path to real faces.")
+    # Path's own methods raise for names of no user and for links in a circle
+    return text if text == "embedded" else os.path.realpath(os.path.expanduser(text))  # noqa: PTH111

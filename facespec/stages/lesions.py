@@ -7,7 +7,6 @@ between the tasks [O]. Units are ranked on the images that fine-tuning was fitte
 from __future__ import annotations
 
 import hashlib
-import shutil
 from contextlib import ExitStack
 
 import numpy as np
@@ -19,8 +18,9 @@ from facespec.data.splits import class_codes, hold_out
 from facespec.models import checkpoints
 from facespec.models.device import borrowed, deterministic, pick
 from facespec.models.layers import convolutions
+from facespec.stages.network_files import load_network
 from facespec.stages.progress import progress_bar
-from facespec.stages.sweep import swept
+from facespec.stages.sweep import remove_kept_jobs, swept
 from facespec.stages.sweep_jobs import Subject, Sweep
 from facespec.study.params import Params
 from facespec.study.paths import Paths
@@ -34,13 +34,13 @@ def run(paths: Paths, params: Params, *, device: str, workers: int) -> None:
 
     Jobs that a killed run has finished are not done again. `workers` are at work at a time on a CPU, one on a GPU.
     """
-    faces, where = FaceSet.open(paths.faces(Role.PROBE)), pick(device)
+    faces, where = FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE), pick(device)
     fit, test = hold_out(faces.labels, params.split, generator(params.split.seed, "split"))  # as fine-tuning splits
     with ExitStack() as lent, only_one(paths.lesions):
         lent.enter_context(deterministic())
         subjects = []
         for seed in params.seeds:
-            checkpoint = checkpoints.load(paths.checkpoint("finetune", Network.JOINT, seed), expect=Network.JOINT)
+            checkpoint = load_network(paths, "finetune", Network.JOINT, seed)
             lent.enter_context(borrowed(checkpoint.network, where, training=False))
             subjects.append(_subject(checkpoint, seed, faces, fit=fit, test=test))
         people = faces.labels["identity"].iloc[test].reset_index(drop=True)
@@ -50,7 +50,7 @@ def run(paths: Paths, params: Params, *, device: str, workers: int) -> None:
         tables = swept(sweep, workers=workers if where.type == "cpu" else 1, report=lambda: bar.advance(shown))
     for name, table in tables.items():
         write_table(paths.table(name), table)
-    shutil.rmtree(paths.lesions)
+    remove_kept_jobs(paths.lesions)
 
 
 def _subject(

@@ -29,6 +29,9 @@ from PIL import Image
 from torch import nn
 
 from facespec.analyses.lesions import UNKNOWN, Trials
+from facespec.data.archives import Unusable, read_whole, unreadable
+from facespec.data.pictures import decode
+from facespec.data.text_tables import parse_table
 from facespec.study.errors import StudyError, did_you_mean
 from facespec.study.storage import only_one
 from facespec.study.tables_lesions import INDEX
@@ -95,8 +98,8 @@ def read_labels(path: Path, *, size: int) -> Labelled:
     _refuse(path, table["split"], ~table["split"].isin(SPLITS), lambda word: did_you_mean(word, SPLITS))
     classes = {task: _classes(path, table[task]) for task in tasks}
     files = [path.parent / name for name in table["image"]]
-    absent = [not file.is_file() for file in files]
-    _refuse(path, table["image"], absent, lambda _: "no such file; paths are relative to the table.")
+    absent = [bool(_find_fault(file)) for file in files]
+    _refuse(path, table["image"], absent, lambda name: _find_fault(path.parent / name))
     held_out, places = table["split"] == "test", [file.resolve() for file in files]  # one file has many spellings
     fitted = {*itertools.compress(places, table["split"] == "train")}
     twice = held_out & np.array([place in fitted for place in places], dtype=bool)
@@ -119,21 +122,29 @@ def read_labels(path: Path, *, size: int) -> Labelled:
 def _read(path: Path) -> pd.DataFrame:
     """All columns as text without spaces around; the index counts lines, the header being the first."""
     try:
-        table = pd.read_csv(  # the header as a row, lest doubled names be changed
-            path, header=None, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig"
-        )
-    except (FileNotFoundError, IsADirectoryError):
-        raise StudyError(
-            f"{path}: no such file. It has a row per image: image, split, and a column per task."
-        ) from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: not a readable table ({error}). Save it as CSV, with commas, in UTF-8.") from error
-    table = table.fillna("").apply(lambda column: column.str.strip())
-    table.index = pd.RangeIndex(1, len(table) + 1)
-    header, table = table.iloc[0], table.iloc[1:]
-    for name in header[header.duplicated()]:
-        raise StudyError(f"{path}: several columns are called {name!r}. Give each a name of its own.")
-    return table.set_axis(header.to_list(), axis="columns")[(table != "").any(axis=1)]
+        if not path.is_file():
+            raise StudyError(f"{path}: no such file. It has a row per image: image, split, and a column per task.")
+        with path.open("rb") as file:
+            rows = parse_table(read_whole(file), delimiter=",")
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except Unusable as verdict:
+        raise StudyError(f"{path}: {verdict}.") from None
+    header = rows[0].cells if rows else []
+    for name in header:
+        if header.count(name) > 1:
+            raise StudyError(f"{path}: several columns are called {name!r}. Give each a name of its own.")
+    return pd.DataFrame(
+        [row.cells for row in rows[1:]], index=[row.line for row in rows[1:]], columns=header, dtype=str
+    )
+
+
+def _find_fault(file: Path) -> str:
+    """Why no picture can be read from `file`; empty if there is a file."""
+    try:
+        return "" if file.is_file() else "no such file; paths are relative to the table."
+    except OSError as error:  # a name too long, a directory that may not be searched
+        return f"cannot be looked for ({error.strerror}); mend its path or permissions."
 
 
 def _tasks(path: Path, table: pd.DataFrame) -> list[str]:
@@ -167,14 +178,16 @@ def _reader(files: Sequence[Path], size: int) -> Callable[[np.ndarray], torch.Te
 def _image(file: Path, size: int) -> torch.Tensor:
     """Float (3, `size`, `size`) in [0, 1]: RGB, stretched to a square (bilinear, antialiased, by Pillow)."""
     try:
-        with Image.open(file) as picture:
-            if picture.mode.startswith(("I", "F")):  # Pillow would cut off all that is brighter than 255
-                raise ValueError(f"mode {picture.mode}: more than 8 bits per channel")
-            pixels = np.array(picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
-    except Exception as error:  # a damaged picture can raise nearly anything
+        with file.open("rb") as content:
+            picture = decode(read_whole(content))
+        if picture.mode.startswith(("I", "F")):  # Pillow would cut off all that is brighter than 255
+            raise Unusable(f"mode {picture.mode}: more than 8 bits per channel")
+    except (OSError, Unusable) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise StudyError(
-            f"{file}: not a readable image ({error}). Save it anew, with 8 bits per channel, or take its row out."
+            f"{file}: not a readable image ({why}). Save it anew, with 8 bits per channel, or take its row out."
         ) from error
+    pixels = np.array(picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
 
@@ -215,15 +228,29 @@ def check_answers(answers: Any, train: Trials, test: Trials, *, n: int) -> None:
 
 
 @contextmanager
-def alone_in(to: Path) -> Iterator[None]:
-    """Hold the directory `to`; if it cannot be written, `StudyError` now, and not after the first lesions."""
-    with ExitStack() as held:
-        try:
-            held.enter_context(only_one(to))
-            if to.exists():
-                tempfile.TemporaryFile(dir=to).close()
-        except OSError as error:
+def alone_in(to: Path, *parts: str) -> Iterator[None]:
+    """Hold the directory `to`, or a link to one; `parts` are directories in it.
+
+    Whichever of them is something else, or cannot be written, is a `StudyError` now, and not after the first lesions.
+    """
+    directories = [to, *(to / part for part in parts)]
+    for directory in directories:
+        if not directory.is_dir() and (directory.exists() or directory.is_symlink()):
+            what = "a file" if directory.exists() else "a link to nothing"
             raise StudyError(
-                f"{to}: cannot be written ({error}). Name a directory that you may write to, in another such one."
-            ) from error
+                f"{directory}: {what}, where a directory is needed. Remove it, or name another directory for the "
+                "tables and figures."
+            )
+    with ExitStack() as stack:
+        for directory in directories:
+            try:
+                if directory == to:
+                    stack.enter_context(only_one(to.resolve()))  # a link and its directory share their lock
+                if directory.exists():
+                    tempfile.TemporaryFile(dir=directory).close()
+            except (OSError, RuntimeError) as error:  # RuntimeError: of links in a circle
+                raise StudyError(
+                    f"{directory}: cannot be written ({error}). Name a directory that you may write to, in another "
+                    "such one."
+                ) from error
         yield

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from pydantic import ValidationError
 from torch import nn
 from torch.nn import functional
@@ -35,8 +34,9 @@ from facespec.responses.lesioned import LesionedNetwork
 from facespec.stages.init import PROJECT
 from facespec.stages.own_files import alone_in, check_answers, check_trials, load_network, read_labels
 from facespec.stages.progress import progress_bar
-from facespec.stages.sweep import swept
+from facespec.stages.sweep import remove_kept_jobs, swept
 from facespec.stages.sweep_jobs import Subject, Sweep
+from facespec.study.documents import parse_yaml
 from facespec.study.errors import StudyError
 from facespec.study.params import Lesions, read_params
 from facespec.study.storage import write_table
@@ -44,6 +44,9 @@ from facespec.study.storage import write_table
 FEW = 2  # images that a network is tried on
 ALIKE = 1e-3  # of the largest logit: batch norms folded into convolutions move the last bits, not more [O]
 BATCH = 64
+UNFINISHED = ".unfinished"  # directory for finished jobs
+TABLES = ("lesion_ranking", "lesions", "lesion_classes", "dissociation", "segregation")
+FIGURES = ("figure_lesions", "figure_lesion_classes")
 
 
 def default_plan(**changes: Any) -> Lesions:
@@ -66,17 +69,16 @@ def default_plan(**changes: Any) -> Lesions:
 
 def plan_with(settings: Iterable[str]) -> Lesions:
     """`default_plan` with changes as text, ``NAME=VALUE``, the values in YAML."""
-    changes = {}
+    changes: dict[str, Any] = {}
     for setting in settings:
-        name, equals, text = setting.partition("=")
-        try:
-            changes[name] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            equals = ""
-        if not equals:
+        name, equals, text = (part.strip() for part in setting.partition("="))
+        if not equals or not name:
             raise StudyError(
                 f"setting {setting!r}: expected NAME=VALUE, for example images=64 or fractions=[0.1, 0.2]."
             )
+        if name in changes:
+            raise StudyError(f"setting {setting!r}: {name} is set twice. Keep one of the settings.")
+        changes[name] = parse_yaml(text, name=f"setting {setting!r}")
     return default_plan(**changes)
 
 
@@ -122,6 +124,7 @@ def lesion_study(
     plan = options.plan or default_plan()
     _check_layers(layers)
     check_trials(train, test)
+    _check_text(options.name, options.source, *layers, *test.tasks)
     shown = pd.Series(range(len(test)) if people is None else people).reset_index(drop=True)
     if len(shown) != len(test) or shown.isna().any():
         raise StudyError(f"people has {shown.count()} names for {len(test)} test images; each needs one.")
@@ -141,6 +144,14 @@ def lesion_study(
 def _check_layers(layers: Sequence[str]) -> None:
     if isinstance(layers, str) or not layers or len(set(layers)) < len(layers):
         raise StudyError(f"layers is {layers!r}: a list of different names is needed, the shallowest layer first.")
+
+
+def _check_text(*names: str) -> None:
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise StudyError(f"name {name!r}: UTF-8 has no such letters, so no table can hold it. Rename it.") from None
 
 
 def _tried(network: nn.Module, layers: Sequence[str], train: Trials, test: Trials) -> dict[str, torch.Tensor]:
@@ -201,7 +212,7 @@ def _digest(network: nn.Module, answers: dict[str, torch.Tensor], everything: Se
     content = hashlib.sha256(f"{checkpoints.digest(weights)} {checkpoints.digest(answers)}".encode())
     for trials in everything:
         for task, classes in trials.classes.items():
-            content.update(f"{task} {classes.tolist()}".encode())
+            content.update(json.dumps([task, classes.tolist()]).encode())
         for start in range(0, len(trials), BATCH):
             images = trials.images(np.arange(start, min(start + BATCH, len(trials))))
             content.update(checkpoints.digest({"images": images}).encode())
@@ -219,27 +230,36 @@ class Own:
 
 
 def run(own: Own, plan: Lesions, *, to: Path, device: str, workers: int) -> None:
-    """Write tables and figures to the directory `to`; other files in it stay.
+    """Write tables and figures to the directory `to`, or to the one that it is a link to; other files in it stay.
 
-    What a killed run has finished is in ``to/.unfinished`` and is not done again, if network, images, labels, plan (but
-    for `draws`), facespec, torch and the kind of device are the same. Raises `StudyError` before any lesion for what
-    cannot be used.
+    What a killed run has finished is in ``to/.unfinished``, which may be a link too, and is not done again, if network,
+    images, labels, plan (but for `draws`), facespec, torch and the kind of device are the same. In the end only the
+    files of finished jobs are removed from there. Raises `StudyError` before any lesion for what cannot be used.
     """
-    where, kept = pick(device), to / ".unfinished"
-    if to.exists() and not to.is_dir():
-        raise StudyError(f"{to}: a file. Name a directory for the tables and figures.")
+    where = pick(device)
     labelled = read_labels(own.labels, size=own.size)
     network = load_network(own.module)
     name = Path(own.module.rpartition(":")[0]).stem
-    options = Options(plan, name=name, source=own.labels.name, workers=workers, kept=kept)
-    with alone_in(to), borrowed(network, where, training=False):
+    options = Options(plan, name=name, source=own.labels.name, workers=workers, kept=to / UNFINISHED)
+    with alone_in(to, UNFINISHED), borrowed(network, where, training=False):
+        _check_files(to)
         tables = lesion_study(network, own.layers, **labelled._asdict(), options=options)
-        figures = {  # drawn before the first file is written
-            "figure_lesions": figure_lesions(tables["lesions"], tables["segregation"]),
-            "figure_lesion_classes": figure_lesion_classes(tables["lesion_classes"], tables["lesions"]),
-        }
-        for table, rows in tables.items():
-            write_table(to / f"{table}.csv", rows)
-        for name, figure in figures.items():
+        figures = [  # drawn before the first file is written
+            figure_lesions(tables["lesions"], tables["segregation"]),
+            figure_lesion_classes(tables["lesion_classes"], tables["lesions"]),
+        ]
+        for table in TABLES:
+            write_table(to / f"{table}.csv", tables[table])
+        for name, figure in zip(FIGURES, figures, strict=True):
             save(figure, to / name)
-        shutil.rmtree(kept)
+        remove_kept_jobs(to / UNFINISHED)
+
+
+def _check_files(to: Path) -> None:
+    names = [*(f"{table}.csv" for table in TABLES), *(f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png"))]
+    for path in (to / name for name in names):
+        if path.is_dir() and not path.is_symlink():  # a link is replaced
+            raise StudyError(
+                f"{path}: a directory, where a file will be written. Remove it, or name another directory for the "
+                "tables and figures."
+            )

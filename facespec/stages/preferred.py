@@ -20,13 +20,15 @@ from facespec.models.device import borrowed, deterministic, pick
 from facespec.models.layers import convolutions, rectified
 from facespec.responses.recording import recording
 from facespec.responses.strongest import Strongest, strongest_images
+from facespec.stages.network_files import load_network
 from facespec.stages.progress import progress_bar
+from facespec.study.artefacts import digest_files, write_document
 from facespec.study.params import Params
 from facespec.study.params import Preferred as Settings
 from facespec.study.paths import Paths
 from facespec.study.preferred import HEAD, preferred_file
 from facespec.study.seeds import generator
-from facespec.study.storage import write_json, write_table
+from facespec.study.storage import write_table
 from facespec.study.tables import PREFERRED
 from facespec.study.vocabulary import NETWORKS, Role
 
@@ -52,12 +54,12 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
     Of the study's first seed, as the study shows one network; of every convolution, behind its ReLU. All probe images
     compete for being the best one, by what the pictures are optimised for: the unit's mean response over the map.
     """
-    faces, seed = FaceSet.open(paths.faces(Role.PROBE)), params.seeds[0]
-    loaded = [checkpoints.load(paths.checkpoint("finetune", name, seed), expect=name) for name in NETWORKS]
+    faces, seed = FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE), params.seeds[0]
+    loaded = [load_network(paths, "finetune", name, seed) for name in NETWORKS]
     places = {checkpoint.network_name: _places(checkpoint) for checkpoint in loaded}
     total = sum(place["units"] for own in places.values() for place in own)
     tables: list[pd.DataFrame] = []
-    with deterministic(), progress_bar() as bar, replacing_directory(paths.preferred, mark=HEAD) as directory:
+    with deterministic(), progress_bar() as bar, replacing_directory(paths.preferred, marks=(HEAD,)) as directory:
         shown = bar.add_task("preferred", total=total, numbers="")
         job = Job(faces, params.preferred, directory, pick(device), lambda n: bar.advance(shown, n))
         for checkpoint in loaded:
@@ -68,10 +70,11 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
                 tables.append(table.assign(trained_on=checkpoint.network_name.value, source=faces.source, seed=seed,
                                            layer=place["name"], depth=place["depth"]))  # fmt: skip
         preset = Preset(**loaded[0].preset)
-        head = {"version": 1, "source": faces.source, "seed": seed, "height": faces.height, "width": faces.width,
+        head = {"version": 2, "source": faces.source, "seed": seed, "height": faces.height, "width": faces.width,
                 "channels": faces.channels, "size": preset.size, "input_channels": preset.channels,
-                "layers": {name.value: own for name, own in places.items()}}  # fmt: skip
-        write_json(directory / HEAD, head)
+                "layers": {name.value: own for name, own in places.items()},
+                "digests": digest_files(directory)}  # fmt: skip
+        write_document(directory / HEAD, head)
     write_table(paths.table("preferred"), PREFERRED.check(pd.concat(tables, ignore_index=True)))
 
 

@@ -26,7 +26,7 @@ def fetch(source: str | None, to: Path, console: Console) -> None:
 
     Prints the status of every file. Raises `StudyError` if a file's bytes are altered, or none was found.
     """
-    source = source or fetching.URL
+    source = fetching.URL if source is None else source
     report = fetching.fetch(source, to)
     shown = Table(
         "file", "status", title=f"{source}, commit {fetching.COMMIT[:7]}", box=box.SIMPLE_HEAD, pad_edge=False

@@ -29,7 +29,7 @@ def run(paths: Paths, params: Params) -> None:
     Regions are the label maps of the faces where they have any, and else a template at `regions.face`, which fits
     frontal views only: others are left out then.
     """
-    maps, faces = MapSet.open(paths.heatmaps), FaceSet.open(paths.faces(Role.PROBE))
+    maps, faces = MapSet.open(paths.heatmaps), FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE)
     with deterministic():
         found = _found(maps, faces, params.regions.face)
         stream = generator(params.regions.seed, "regions")

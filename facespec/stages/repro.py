@@ -5,31 +5,30 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-import yaml
 from rich.console import Console
 
 from facespec.checks import verdicts
-from facespec.stages import data
+from facespec.stages import data, verify
+from facespec.stages.dvc_runs import announce_stop, await_earlier_runs, reproduce
+from facespec.stages.recovery import keep_lock, recover_state
+from facespec.stages.study_directory import check_path
+from facespec.stages.verify import LOCK
 from facespec.study.code_path import get_code_path
+from facespec.study.documents import parse_mapping, read_json, read_mapping
 from facespec.study.errors import StudyError
 from facespec.study.params import read_params
 from facespec.study.paths import Paths
-from facespec.study.storage import only_one, read_json, write_bytes
+from facespec.study.storage import only_one, sweep_leftovers, write_bytes
 from facespec.study.tables import VERDICTS
 from facespec.study.vocabulary import NETWORKS
 
-# glibc returns large arrays to the system and fetches them again, page by page, in every training step; told to keep
-# them, a step takes half the time (1,300 instead of 700 images/s). Other systems ignore these variables.
-MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
-OTHER_BITS = Path(".dvc", "tmp", "other_bits.txt")  # why a run here had other bits than those that are recorded
+OTHER_BITS = "other_bits.txt"  # why a run here had other bits than those that are recorded
 DIFFERENT = 3  # exit status of a finished run whose results are not those of the recorded one
-LOCK, VERDICTS_JSON = "dvc.lock", "Results/checks/verdicts.json"
+VERDICTS_JSON = "Results/checks/verdicts.json"
 # Analyses of which none needs another line's results, and what they cost [measured, default profile: 10 s of one core].
 # What is not here needs most of these: plain `dvc repro` runs it last.
 ANALYSES = {
@@ -49,28 +48,40 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
     Returns the exit status: 0, or `DIFFERENT` where the results are not those of the recorded run (see `comparison`).
     """
     console = console or _console()
+    check_path(paths.root)
     params = read_params(paths.params)
     reason = explain_other_bits()
     console.print(
         f"code path: {get_code_path().name}" + (f"; other bits than recorded are expected: {reason}" if reason else "")
     )
-    reason = _recall_reason(paths.root / OTHER_BITS, reason)
-    recorded = _recorded(paths.root)
-    with only_one(paths.root / ".dvc" / "tmp" / "repro"):
+    reason = _recall_reason(paths.state / OTHER_BITS, reason)
+    with only_one(paths.state / "repro"), announce_stop():
+        await_earlier_runs(paths.root)
+        sweep_leftovers(paths.root)
+        recover_state(paths, console.print)
+        recorded = _recorded(paths.root)
         with only_one(paths.data):
-            data.build_missing(paths, params.data, workers=workers)
-        for lines in (networks(params.seeds), ANALYSES):
-            _reproduce(paths, shares(lines, workers), workers=workers)
-        _reproduce(paths, [[]], workers=workers)
+            data.build_missing(paths, params.data, workers=workers, report=console.print)
+        verify.prepare(paths.root, console.print)
+        try:
+            for lines in (networks(params.seeds), ANALYSES):
+                reproduce(paths.root, shares(lines, workers), workers=workers)
+            reproduce(paths.root, [[]], workers=workers)
+        finally:
+            keep_lock(paths)
     table = VERDICTS.read(paths.verdicts.with_suffix(".csv"))
     console.print(verdicts.summary(table))
     for figure in sorted(paths.figure("x", "png").parent.glob("*.png")):
         console.print(f"figure  {figure}")
     now = _read(paths.root)
+    outputs = verify.list_outputs(now["lock"], verify.list_jobs(paths.root))
+    if wrong := [output.path for output in outputs if verify.find_problem(paths.root, output)]:
+        console.print(f"{', '.join(wrong)}: not what {LOCK} records, although just made. `facespec verify` says more.")
+        return DIFFERENT
     line, status = comparison(recorded, now, order=list_stages(paths.root), reason=reason)
     console.print(line)
-    if recorded["lock"] and dict(_outputs(recorded["lock"])) == dict(_outputs(now["lock"])):
-        (paths.root / OTHER_BITS).unlink(missing_ok=True)
+    if recorded["lock"] and _outputs(recorded["lock"]) == _outputs(now["lock"]):
+        (paths.state / OTHER_BITS).unlink(missing_ok=True)
     return status
 
 
@@ -122,38 +133,6 @@ def shares(lines: Lines, workers: int) -> list[list[str]]:
     return found
 
 
-def _reproduce(paths: Paths, runs: list[list[str]], *, workers: int) -> None:
-    """Concurrent runs of `dvc repro`, which itself runs one stage at a time; no targets are all of them."""
-    each = max(1, workers // len(runs))
-    logs = [paths.root / ".dvc" / "tmp" / f"repro-{number}.log" for number in range(1, len(runs))]
-    with ExitStack() as files:
-        # the first run shows its progress, the others would write across it
-        shown: list[TextIO | None] = [None, *(files.enter_context(log.open("w", encoding="utf-8")) for log in logs)]
-        started = [
-            _dvc(paths.root, *targets, workers=each, output=file) for targets, file in zip(runs, shown, strict=True)
-        ]
-        ended = [run.wait() for run in started]
-    for status, log in zip(ended[1:], logs, strict=True):
-        if status:
-            sys.stderr.write(log.read_text(encoding="utf-8"))
-    if status := next(filter(None, ended), 0):
-        raise StudyError(
-            f"dvc repro stopped (exit status {status}); the stage's own message stands above, before "
-            "those of stages that lack what it did not make. "
-            "Finished stages are kept: mend it and run the same command again."
-        )
-
-
-def _dvc(root: Path, *targets: str, workers: int, output: TextIO | None) -> subprocess.Popen[bytes]:
-    # single items: what lies upstream of them, the faces, is locked by whichever run looks at it
-    how = ("--single-item", "--keep-going", *targets) if targets else ()
-    # `python` in dvc.yaml is the interpreter that runs now, whatever the shell calls python
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    command = ["dvc", "--wait-for-lock", "repro", *how]
-    environment = {**os.environ, **MEMORY, "PATH": path, "FACESPEC_WORKERS": str(workers)}
-    return subprocess.Popen(command, cwd=root, env=environment, stdout=output, stderr=output)
-
-
 def comparison(recorded: dict[str, Any], now: dict[str, Any], *, order: Sequence[str], reason: str) -> tuple[str, int]:
     """Are the outputs those of the recorded run, bit for bit? If not, may they differ, and how far are they off?
 
@@ -176,8 +155,14 @@ def comparison(recorded: dict[str, Any], now: dict[str, Any], *, order: Sequence
     """
     if not recorded["lock"]:
         return "No recorded run to compare with: there was no dvc.lock.", 0
-    before, after = dict(_outputs(recorded["lock"])), dict(_outputs(now["lock"]))
-    if before.keys() != after.keys() or _parameters(recorded["lock"]) != _parameters(now["lock"]):
+    before, after = _outputs(recorded["lock"]), _outputs(now["lock"])
+    stages, parameters = _parameters(recorded["lock"]), _parameters(now["lock"])
+    if stages.items() < parameters.items() and before.items() <= after.items():
+        return (
+            f"The earlier run here had ended after {len(stages)} of {len(parameters)} stages; this one kept their "
+            f"{len(before)} outputs and made the others: there is nothing to compare with.", 0
+        )  # fmt: skip
+    if before.keys() != after.keys() or stages != parameters:
         return "Not comparable with the recorded run: its parameters or stages are others.", 0
     changed = _changed_inputs(recorded["lock"], now["lock"])
     if any(path.startswith("data/") for path in changed):
@@ -210,16 +195,14 @@ def _explain_difference(changed: set[str], reason: str) -> str:
     )
 
 
-def _outputs(lock: dict[str, Any]) -> Iterator[tuple[tuple[str, str], str]]:
-    """Stage and path of every output, and its digest."""
-    for name, stage in lock["stages"].items():
-        for out in stage.get("outs", ()):
-            yield (name, out["path"]), out["md5"]
+def _outputs(lock: dict[str, Any]) -> dict[tuple[str, str], str]:
+    """Stage and path of every output -> its digest."""
+    return {(out.stage, out.path): out.md5 for out in verify.list_outputs(lock)}
 
 
 def list_stages(root: Path) -> list[str]:
     """The stages of the pipeline, in the order in which they run."""
-    return list(yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
+    return list(read_mapping(root / "dvc.yaml")["stages"])
 
 
 def _changed_inputs(recorded: dict[str, Any], now: dict[str, Any]) -> set[str]:
@@ -249,23 +232,22 @@ def _recorded(root: Path) -> dict[str, Any]:
     committed = {name: _committed(root, name) for name in (LOCK, VERDICTS_JSON)}
     if committed[LOCK] is None:
         return _read(root)
-    return {
-        "lock": yaml.safe_load(committed[LOCK] or "{}"),
-        "verdicts": yaml.safe_load(committed[VERDICTS_JSON] or "{}"),
-    }
+    content = {name: parse_mapping(text or "{}", name=f"{name} of git's HEAD") for name, text in committed.items()}
+    verify.check_lock(content[LOCK], Path(f"{LOCK} of git's HEAD"))
+    return {"lock": content[LOCK], "verdicts": content[VERDICTS_JSON]}
 
 
 def _committed(root: Path, name: str) -> str | None:
     try:
-        shown = subprocess.run(["git", "show", f"HEAD:./{name}"], cwd=root, capture_output=True, text=True, check=False)
+        shown = subprocess.run(["git", "show", f"HEAD:./{name}"], cwd=root, capture_output=True, check=False)
     except FileNotFoundError:
         return None
-    return shown.stdout if shown.returncode == 0 else None
+    return shown.stdout.decode(errors="replace") if shown.returncode == 0 else None
 
 
 def _read(root: Path) -> dict[str, Any]:
-    lock, judged = root / LOCK, root / VERDICTS_JSON
-    return {
-        "lock": yaml.safe_load(lock.read_text(encoding="utf-8")) if lock.is_file() else {},
-        "verdicts": read_json(judged) if judged.is_file() else {},
-    }
+    try:
+        judged = read_json(root / VERDICTS_JSON)
+    except StudyError:  # absent, or damaged: it is made again
+        judged = {}
+    return {"lock": verify.read_lock(root), "verdicts": judged}

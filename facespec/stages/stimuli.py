@@ -26,12 +26,13 @@ from facespec.models.device import deterministic, pick
 from facespec.models.layers import rectified
 from facespec.models.receptive import Window, receptive_field
 from facespec.responses.strongest import stored_window, strongest_images
+from facespec.stages.network_files import load_network
 from facespec.stages.progress import progress_bar
 from facespec.study.errors import StudyError, did_you_mean
 from facespec.study.params import Params
 from facespec.study.paths import Paths
 from facespec.study.schema import Column, Schema
-from facespec.study.storage import write_json, write_table
+from facespec.study.storage import digest_path, write_json, write_table
 from facespec.study.tables import LABELS
 from facespec.study.vocabulary import NETWORKS, ROLES
 
@@ -81,7 +82,7 @@ def run(paths: Paths, params: Params, choice: Choice, *, to: Path, device: str) 
     """
     checkpoint, faces = _opened(paths, params, choice)
     _refuse_strangers(to)
-    with replacing_directory(to, mark=MARK) as directory:
+    with replacing_directory(to, marks=(MARK,)) as directory:
         table = _ranked(checkpoint, faces, choice, device=device)
         pictures = faces.images(table.pop("image").to_numpy())
         for picture, row in zip(pictures, table.to_dict("records"), strict=True):
@@ -102,12 +103,12 @@ def _opened(paths: Paths, params: Params, choice: Choice) -> tuple[checkpoints.C
             raise StudyError(f"unknown {name} {str(word)!r}: {did_you_mean(word, map(str, known))}")
     if choice.seed not in params.seeds:
         raise StudyError(f"this study has no networks of seed {choice.seed}; its seeds are {list(params.seeds)}.")
-    checkpoint = checkpoints.load(paths.checkpoint("finetune", choice.network, choice.seed))
+    checkpoint = load_network(paths, "finetune", choice.network, choice.seed)
     rectified(checkpoint.network, choice.layer)  # refuses what is not a convolution
     units = len(checkpoint.network.get_parameter(f"{choice.layer}.weight"))
     if not 0 <= choice.unit < units:
         raise StudyError(f"{choice.layer} has no unit {choice.unit}; its {units} units are 0 to {units - 1}.")
-    faces = FaceSet.open(paths.faces(choice.role))
+    faces = FaceSet.open(paths.faces(choice.role), role=choice.role)
     if not 1 <= choice.n <= len(faces):
         raise StudyError(f"n is {choice.n}; the {faces.role} role has {len(faces)} faces, so take 1 to {len(faces)}.")
     return checkpoint, faces
@@ -116,8 +117,14 @@ def _opened(paths: Paths, params: Params, choice: Choice) -> tuple[checkpoints.C
 def _refuse_strangers(to: Path) -> None:
     """Whoever added notes or pictures to an earlier set of stimuli wants to keep them."""
     if (to / MARK).is_file():
-        earlier = STIMULI.read(to / TABLE)
-        own = {MARK, TABLE, ".DS_Store", *earlier["file"], *earlier["crop"]}
+        try:
+            earlier = STIMULI.read(to / TABLE)
+        except StudyError as error:
+            raise StudyError(
+                f"{to}: which files belong to the set of stimuli in it is not known, and nothing is deleted. Move it "
+                f"away, or choose another directory. ({error})"
+            ) from None
+        own = {MARK, TABLE, digest_path(to / TABLE).name, ".DS_Store", *earlier["file"], *earlier["crop"]}
         for path in sorted(to.iterdir()):
             if path.name not in own:
                 raise StudyError(f"{path}: not part of a set of stimuli, and it is not deleted. Move it away, or "

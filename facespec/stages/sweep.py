@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -29,10 +31,14 @@ from facespec.responses.lesioned import LesionedNetwork
 from facespec.stages.package import package_digest
 from facespec.stages.sweep_jobs import Job, Subject, Sweep
 from facespec.stages.sweep_tables import Finished, Result, tables
+from facespec.study.arrays import read_arrays, write_arrays
 from facespec.study.errors import StudyError
 from facespec.study.params import Lesions
 from facespec.study.seeds import generator
-from facespec.study.storage import read_pickle, write_pickle
+
+SUFFIX = ".safetensors"  # of the file of a kept job, whose name is 16 hexadecimal digits
+JOB_FILE = re.compile(rf"[0-9a-f]{{16}}{re.escape(SUFFIX)}")
+PARTIAL_FILE = re.compile(rf"\.{JOB_FILE.pattern}\.[a-z0-9_]+\.partial")  # `replacing`, killed while it wrote
 
 
 def swept(sweep: Sweep, *, workers: int, report: Callable[[], None]) -> dict[str, pd.DataFrame]:
@@ -62,25 +68,58 @@ def swept(sweep: Sweep, *, workers: int, report: Callable[[], None]) -> dict[str
     return tables(sweep, finished)
 
 
+def remove_kept_jobs(directory: Path) -> None:
+    """Remove finished jobs, whole or partial, and then `directory`, unless it holds other files or is a link.
+
+    A directory that does not exist is no error.
+    """
+    if not directory.is_dir():
+        return
+    for path in directory.iterdir():
+        named = JOB_FILE.fullmatch(path.name) or PARTIAL_FILE.fullmatch(path.name)
+        if named and (path.is_file() or path.is_symlink()):
+            path.unlink()
+    if not directory.is_symlink() and not any(directory.iterdir()):
+        directory.rmdir()
+
+
 def _once(sweep: Sweep, subject: Subject, job: Job, place: LesionedNetwork, *, code: str) -> Result:
     """The result of a job; of an earlier run, if one kept it."""
     if sweep.kept is None:
         return _done(sweep.plan, subject, job, place)
-    name = "-".join(str(part) for part in (subject.seed, *job) if part != "")
-    path = sweep.kept / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.pickle"  # layers bear any name
+    name = json.dumps([subject.seed, *job])  # layers and tasks bear any name
+    path = sweep.kept / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}{SUFFIX}"
     plan = sweep.plan.model_dump(exclude={"draws"})  # of people, which come after
     device = next(subject.network.parameters()).device.type
     described = json.dumps([subject.digest, name, plan, code, torch.__version__, device])
     begun = hashlib.sha256(described.encode()).hexdigest()
-    try:
-        before = read_pickle(path)
-    except StudyError:
-        before = {}  # none, or one that the disk damaged: doing it again costs time, and nothing else
-    if isinstance(before, dict) and before.get("begun") == begun:
-        return dict(before["result"])
+    if (before := _read_result(path, begun)) is not None:
+        return before
     result = _done(sweep.plan, subject, job, place)
-    write_pickle(path, {"begun": begun, "result": result})
+    _write_result(path, begun, result)
     return result
+
+
+def _read_result(path: Path, begun: str) -> Result | None:
+    """The result of a job that began alike, if it lies at `path`."""
+    try:
+        description, arrays = read_arrays(path, remedy="")
+    except (OSError, StudyError):
+        return None  # none, or one that the disk damaged: doing it again costs time, and nothing else
+    if description.get("begun") != begun:
+        return None
+    result: Result = {"units": description["units"], "ranking": [{} for _ in range(description["rankings"])]}
+    result |= {"whole": {}, "right": {}}
+    for key, array in arrays.items():
+        kind, number, name = key.split(" ", 2)
+        (result[kind][int(number)] if kind == "ranking" else result[kind])[name] = array
+    return result
+
+
+def _write_result(path: Path, begun: str, result: Result) -> None:
+    arrays = {f"ranking {i} {name}": own for i, table in enumerate(result["ranking"]) for name, own in table.items()}
+    arrays |= {f"{kind} - {task}": own for kind in ("whole", "right") for task, own in result[kind].items()}
+    write_arrays(path, {"begun": begun, "units": result["units"], "rankings": len(result["ranking"])}, arrays)
 
 
 def _done(plan: Lesions, subject: Subject, job: Job, place: LesionedNetwork) -> Result:

@@ -24,7 +24,7 @@ def run(paths: Paths, params: Params, *, network: Network, seed: int, device: st
     """
     data, classes, images = {}, {}, []
     for task in TASKS:
-        faces = FaceSet.open(paths.faces(task.value))
+        faces = FaceSet.open(paths.faces(task.value), role=task.value)
         rows = np.flatnonzero(faces.labels["split"] == TRAIN)
         images.append(len(rows))
         if task in network.tasks:

@@ -2,7 +2,7 @@
 
 ::
 
-    heatmaps.json               `Head`: source, image size, people's networks and tasks, seeds, layers
+    heatmaps.json               `Head`: source, image size, people's networks and tasks, seeds, layers, digests
     labels.csv                  `study.tables.LABELS`; row i belongs to map i of every file
     mean_face.npy               float64 (H, W) grey or (H, W, 3) RGB, 0-255: the mean of the images
     <network>-<task>-<seed>.npy float32 (n, h, w), raw: as large as the responses of the layer, never scaled
@@ -20,20 +20,21 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import ValidationError
 
+from facespec.study.artefacts import check_file, load_array, read_document
 from facespec.study.errors import StudyError
 from facespec.study.params import Block, Count, Seed
-from facespec.study.storage import read_json
 from facespec.study.tables import LABELS
 from facespec.study.vocabulary import PAIRS, Network, Task
 
 Floats = npt.NDArray[np.float64]
-HEAD = "heatmaps.json"
+HEAD, LABELS_FILE, MEAN_FACE = "heatmaps.json", "labels.csv", "mean_face.npy"
+REMEDY = "Remove the directory: `facespec repro` makes it again."
 
 
 class Head(Block):
     """`heatmaps.json`: what the maps are of. `layers` names, per ``<network>-<task>``, the layer they were taken at."""
 
-    version: Literal[1]
+    version: Literal[2]  # 1 had no digests
     source: str
     height: Count
     width: Count
@@ -41,6 +42,7 @@ class Head(Block):
     seeds: list[Seed]
     layers: dict[str, str]
     target: Literal["labelled", "predicted"]
+    digests: dict[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,14 +62,16 @@ class MapSet:
         if not (directory / HEAD).is_file():
             raise StudyError(f"{directory}: no heatmaps here (no {HEAD} in it). `dvc repro heatmaps` makes them.")
         try:
-            head = Head.model_validate(read_json(directory / HEAD))
+            head = Head.model_validate(read_document(directory / HEAD, remedy=REMEDY))
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(map(str, problem["loc"])) or "the whole file"
             raise StudyError(f"{directory / HEAD}: {where}: {problem['msg']}. Make the heatmaps again.") from None
-        labels = LABELS.read(directory / "labels.csv")
+        path = directory / LABELS_FILE
+        check_file(path, head.digests.get(LABELS_FILE), remedy=REMEDY)
+        labels = LABELS.parse(path.read_bytes(), path)
         if len(labels) != head.n:
-            raise StudyError(f"{directory / 'labels.csv'}: {len(labels)} rows for {head.n} images. Make them again.")
+            raise StudyError(f"{path}: {len(labels)} rows for {head.n} images. Make them again.")
         return cls(directory, head, labels)
 
     @property
@@ -86,8 +90,8 @@ class MapSet:
 
     def maps(self, network: Network | str, task: Task | str, seed: int) -> npt.NDArray[np.float32]:
         """Raw heatmaps (n, h, w), read from disk as they are used."""
-        path = self.directory / map_file(network, task, seed)
-        maps = _array(path)
+        name = map_file(network, task, seed)
+        path, maps = self.directory / name, self._array(name)
         if maps.ndim != 3 or len(maps) != self.head.n or maps.dtype != np.float32:
             raise StudyError(
                 f"{path}: {maps.dtype} of shape {maps.shape}, expected float32 ({self.head.n}, h, w). Make it again."
@@ -97,21 +101,15 @@ class MapSet:
     @cached_property
     def mean_face(self) -> Floats:
         """The mean image, float64 (H, W) or (H, W, 3) in RGB order, 0-255."""
-        return np.array(_array(self.directory / "mean_face.npy"), dtype=np.float64)
+        return np.array(self._array(MEAN_FACE), dtype=np.float64)
+
+    def _array(self, name: str) -> np.ndarray:
+        return load_array(self.directory / name, self.head.digests.get(name), remedy=REMEDY)
 
 
 def map_file(network: Network | str, task: Task | str, seed: int) -> str:
     """The name of the file that holds one network's maps for one of its tasks."""
     return f"{Network(network).value}-{Task(task).value}-{seed}.npy"
-
-
-def _array(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise StudyError(f"{path}: no such file. `dvc repro heatmaps` makes it.") from None
-    except (ValueError, EOFError) as error:
-        raise StudyError(f"{path}: not a readable array ({error}). Make the heatmaps again.") from error
 
 
 @dataclass(frozen=True, eq=False)

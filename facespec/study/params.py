@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from facespec.study.documents import read_mapping
 from facespec.study.errors import StudyError, did_you_mean
 
 Count = Annotated[int, Field(ge=1)]
@@ -269,26 +270,25 @@ class Params(Block):
 
 def read_params(path: Path) -> Params:
     """Read and validate `path`; raises `StudyError` naming file, key, value and what is allowed."""
+    if not os.path.lexists(path):
+        raise StudyError(f"{path}: no such file. Run inside a study directory; `facespec init DIR` makes one.")
     values = read_mapping(path)
-    profiles = values.pop("profiles", {}) or {}
+    profiles = values.pop("profiles", None) or {}
+    if not isinstance(profiles, dict):
+        raise StudyError(f"{path}: profiles: got {profiles!r}. Expected names, each with the parameters it changes.")
     for name, overlay in profiles.items():  # a mistyped profile should not wait until it is used
-        _validated(path, merged(values, overlay), prefix=f"profiles.{name}: ")
-    return _validated(path, values)
+        if not isinstance(overlay, dict):
+            raise StudyError(f"{path}: profiles.{name}: got {overlay!r}. Expected the parameters it changes, or {{}}.")
+        validate_params(merged(values, overlay), name=f"{path}: profiles.{name}")
+    return validate_params(values, name=str(path))
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """The raw mapping in a YAML file."""
+def validate_params(values: dict[str, Any], *, name: str) -> Params:
+    """`values` of all blocks, validated; raises `StudyError` with `name`, key, value and what is allowed."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StudyError(
-            f"{path}: no such file. Run inside a study directory; `facespec init DIR` makes one."
-        ) from None
-    except yaml.YAMLError as error:
-        raise StudyError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise StudyError(f"{path}: expected a mapping of blocks, got {type(values).__name__}.")
-    return values
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise StudyError("\n".join(f"{name}: {_sentence(problem)}" for problem in error.errors())) from None
 
 
 def merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
@@ -298,14 +298,6 @@ def merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
         nested = isinstance(value, dict) and isinstance(result.get(key), dict)
         result[key] = merged(result[key], value) if nested else value
     return result
-
-
-def _validated(path: Path, values: dict[str, Any], *, prefix: str = "") -> Params:
-    try:
-        return Params.model_validate(values)
-    except ValidationError as error:
-        lines = [f"{path}: {prefix}{_sentence(problem)}" for problem in error.errors()]
-        raise StudyError("\n".join(lines)) from None
 
 
 def _sentence(problem: Any) -> str:

@@ -26,6 +26,26 @@ class Paths:
         """The FaceSet of one role."""
         return self.data / Role(role).value
 
+    @property
+    def state(self) -> Path:
+        """What facespec remembers about the study, beside its data and results."""
+        return self.root / ".facespec"
+
+    @property
+    def faces_record(self) -> Path:
+        """Where the faces came from."""
+        return self.state / "faces.json"
+
+    @property
+    def lock_copy(self) -> Path:
+        """The last good copy of DVC's lock."""
+        return self.state / "dvc.lock"
+
+    @property
+    def marker(self) -> Path:
+        """The file that says "this is a study directory"; `facespec init` writes it."""
+        return self.state / "study.json"
+
     def checkpoint(self, stage: str, network: Network | str, seed: int) -> Path:
         """A network's weights after `stage` (``train`` or ``finetune``)."""
         return self.root / "checkpoints" / stage / f"{Network(network).value}-{seed}.safetensors"
@@ -36,7 +56,7 @@ class Paths:
 
     def progress(self, stage: str, network: Network | str, seed: int) -> Path:
         """The last completed epoch of an unfinished `stage`; gone when the stage is done."""
-        return self.root / "checkpoints" / "unfinished" / f"{stage}-{Network(network).value}-{seed}.pt"
+        return self.root / "checkpoints" / "unfinished" / f"{stage}-{Network(network).value}-{seed}.safetensors"
 
     @property
     def lesions(self) -> Path:

@@ -2,7 +2,7 @@
 
 ::
 
-    preferred.json                  `Head`: source, seed, sizes, layers per network, the shallowest first
+    preferred.json                  `Head`: source, seed, sizes, layers per network, the shallowest first; digests
     <network>-<layer>-optimised.npy float32 (units, h, w) grey or (units, h, w, 3) RGB in [0, 1]; NaN for dead units
     <network>-<layer>-best.npy      uint8 (units, H, W) or (units, H, W, 3), as stored; 0 where no face drives the unit
 """
@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from facespec.study.artefacts import load_array, read_document
 from facespec.study.errors import StudyError, did_you_mean
 from facespec.study.params import Block, Count, Seed
-from facespec.study.storage import read_json
 from facespec.study.vocabulary import Network
 
 HEAD = "preferred.json"
+REMEDY = "Remove the directory: `facespec repro` makes it again."
 
 
 class Layer(Block):
@@ -38,7 +39,7 @@ class Head(Block):
     see: `size` x `size` px and `input_channels`.
     """
 
-    version: Literal[1]
+    version: Literal[2]  # 1 had no digests
     source: str
     seed: Seed
     height: Count
@@ -47,6 +48,7 @@ class Head(Block):
     size: Count
     input_channels: Literal[1, 3]
     layers: dict[Network, list[Layer]]
+    digests: dict[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,7 @@ class PreferredSet:
             )
         try:
             # JSON has no enumerations: names of networks become members only where the reader is not strict
-            head = Head.model_validate(read_json(directory / HEAD), strict=False)
+            head = Head.model_validate(read_document(directory / HEAD, remedy=REMEDY), strict=False)
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(map(str, problem["loc"])) or "the whole file"
@@ -110,14 +112,9 @@ class PreferredSet:
         units = {own.name: own.units for own in self._layers(network)}
         if layer not in units:
             raise StudyError(f"{self.directory}: no preferred stimuli of layer {layer!r}: {did_you_mean(layer, units)}")
-        path = self.directory / preferred_file(network, layer, what)
-        wanted = (units[layer], *shape)
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            raise StudyError(f"{path}: no such file. `dvc repro preferred` makes it.") from None
-        except (ValueError, EOFError) as error:
-            raise StudyError(f"{path}: not a readable array ({error}). Make the preferred stimuli again.") from error
+        name, wanted = preferred_file(network, layer, what), (units[layer], *shape)
+        path = self.directory / name
+        array = load_array(path, self.head.digests.get(name), remedy=REMEDY)
         if array.shape != wanted or array.dtype != dtype:
             raise StudyError(
                 f"{path}: {array.dtype} of shape {array.shape}, expected {np.dtype(dtype)} {wanted}. Make it again."

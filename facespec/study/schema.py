@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from facespec.study.errors import StudyError, did_you_mean
+from facespec.study.storage import digest_path
 
 
 @dataclass(frozen=True)
@@ -74,16 +77,35 @@ class Schema:
             )
 
     def read(self, path: Path) -> pd.DataFrame:
-        """Read and check a CSV file of this table."""
+        """Read and check a table that `study.storage.write_table` wrote: whole, and as it was written.
+
+        Raises `StudyError`, naming the file, if it is missing, cut or altered, or holds what the schema does not allow.
+        """
+        content = _read_bytes(path)
+        record = _read_bytes(digest_path(path)).decode(errors="replace").split()
+        if record != [hashlib.sha256(content).hexdigest(), path.name]:
+            raise StudyError(
+                f"{path}: not the table that {digest_path(path).name} beside it records: altered, cut or damaged. "
+                "Remove both: `facespec repro` makes them again."
+            )
+        return self.parse(content, path)
+
+    def parse(self, content: bytes, path: Path) -> pd.DataFrame:
+        """The table in the bytes `content` of a CSV file, checked; `path` names it in messages."""
         text = {name: str for name, column in self.columns.items() if column.kind == "text"}
         empty = {name: [""] for name in self.columns if name not in text}
         try:
-            table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
-        except FileNotFoundError:
-            raise StudyError(f"{path}: no such file. `dvc repro` makes it.") from None
+            table = pd.read_csv(io.BytesIO(content), dtype=text, keep_default_na=False, na_values=empty)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:
             raise StudyError(f"{path}: not a readable table ({error}).") from error
         try:
             return self.check(table)
         except StudyError as error:
             raise StudyError(f"{path}: {error}") from None
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise StudyError(f"{path}: no such file. `dvc repro` makes it.") from None

@@ -1,25 +1,34 @@
-"""Whole files, written atomically or not at all; pickles read through an allow-list."""
+"""Whole files, written atomically or not at all."""
 
 from __future__ import annotations
 
 import errno
-import io
+import hashlib
 import json
 import os
-import pickle
+import re
+import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import filelock
 import pandas as pd
 
-from facespec.study.errors import StudyError
+from facespec.study.errors import StudyError, explain_os_error, lacks_room
 
+try:
+    import fcntl
+except ImportError:  # Windows has no flock
+    fcntl = None  # type: ignore[assignment]
+
+LEFTOVER = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.partial")  # how `make_partial` names what becomes the file in group 1
+ASIDE = "old"  # in a temporary directory: the earlier directory, until the new one has its place
 _ASKING = threading.Lock()
+FULL = ("Not enough free space", "No space left on device")  # numpy, safetensors: errors without a number
 
 
 @contextmanager
@@ -28,10 +37,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
     A full disk (or quota) becomes a `StudyError` that names the file; what was at `path` before stays untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
+    with naming_a_full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial, lock = make_partial(path, tempfile.mkstemp)
     try:
         with naming_a_full_disk(path):
             yield partial
@@ -42,20 +50,105 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def make_partial(path: Path, make: Callable[..., Any]) -> tuple[Path, int | None]:
+    """A new temporary file or directory beside `path`, made by `make` of `tempfile`, and a descriptor that locks it.
+
+    Whoever closes the descriptor, or dies, leaves it to `sweep_leftovers`. None where the system has no such locks.
+    """
+    while True:
+        made = make(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        if not isinstance(made, str):
+            os.close(made[0])
+            made = made[1]
+        if fcntl is None:
+            return Path(made), None
+        with suppress(FileNotFoundError):  # swept before it was locked
+            lock = os.open(made, os.O_RDONLY)
+            with suppress(OSError):  # a file system without locks: nothing is swept there
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if Path(made).exists():
+                return Path(made), lock
+            os.close(lock)
+
+
+def sweep_leftovers(root: Path) -> None:
+    """Remove what killed processes left half-written in the study directory `root`, see `sweep_directory`."""
+    for directory in (root, root / ".dvc", root / ".facespec"):
+        sweep_directory(directory)
+    for name in ("data", "checkpoints", "Results"):
+        for place, below, _ in os.walk(root / name):
+            sweep_directory(Path(place))
+            below[:] = [directory for directory in below if not LEFTOVER.fullmatch(directory)]
+
+
+def sweep_directory(directory: Path, name: str | None = None) -> None:
+    """Remove temporary files and directories in `directory`, of `name` or of all, whose writers have died.
+
+    An earlier directory that its writer had put aside, and replaced by nothing, is put back.
+    """
+    if fcntl is None or not directory.is_dir() or not os.access(directory, os.R_OK | os.W_OK):
+        return
+    for leftover in sorted(directory.iterdir()):
+        target = LEFTOVER.fullmatch(leftover.name)
+        if not target or name not in (None, target[1]):
+            continue
+        with suppress(OSError):  # a writer is alive and holds the lock, or another process sweeps as well
+            lock = os.open(leftover, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if leftover.is_dir():
+                    put_back(leftover, directory / target[1])
+                    remove_partial(leftover)
+                else:
+                    leftover.unlink()
+            finally:
+                os.close(lock)
+
+
+def put_back(partial: Path, place: Path) -> None:
+    """Return to `place` what was put aside in the directory `partial`, unless something has taken its place."""
+    if (partial / ASIDE).exists() and not place.exists():
+        (partial / ASIDE).rename(place)
+
+
+def remove_partial(partial: Path) -> None:
+    """Remove the directory `partial`; whoever is killed at it leaves nothing aside that `put_back` takes for whole."""
+    if (partial / ASIDE).exists():
+        (partial / ASIDE).rename(partial / "outdated")
+    shutil.rmtree(partial)
 
 
 @contextmanager
 def naming_a_full_disk(path: Path) -> Iterator[None]:
-    """Turn a full disk (or quota) inside the context into a `StudyError` that names `path`."""
+    """Turn a full disk (or quota) inside the context into a `StudyError` that names it, or `path` if that is on it.
+
+    Other errors pass; those of the system that name the temporary file beside `path` name `path` instead.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StudyError(
-                f"{path}: the disk is full, so it was not written. Earlier files are untouched; "
-                "free some space and run the same command again."
-            ) from error
+    except StudyError:
         raise
+    except Exception as error:
+        if isinstance(error, OSError) and (f".{path.name}." in str(error.filename) or error.errno == errno.EFBIG):
+            error.filename = str(path)
+        if full := _find_full_disk(error, path):
+            raise StudyError(explain_os_error(full, path)) from error
+        raise
+
+
+def _find_full_disk(error: BaseException, path: Path) -> OSError | None:
+    """The system's error that led to `error`; one of our own where a library says less (torch, numpy, matplotlib)."""
+    behind: BaseException | None = error
+    while behind and not (isinstance(behind, OSError) and behind.errno):
+        behind = behind.__cause__ or behind.__context__
+    if isinstance(behind, OSError):
+        return behind if behind.errno in (errno.ENOSPC, errno.EDQUOT) else None
+    full = lacks_room(path) or any(words in str(error) for words in FULL)
+    return OSError(errno.ENOSPC, str(error)) if full else None
 
 
 def _umask() -> int:
@@ -73,79 +166,32 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys and a final newline; NaN is refused, as JSON has none."""
-    write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+    write_bytes(path, encode_json(value))
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; a truncated or invalid one is refused by name."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StudyError(f"{path}: no such file.") from None
-    except ValueError as error:
-        raise StudyError(f"{path}: not a valid JSON file ({error}). It may be truncated: make it again.") from error
+def encode_json(value: Any) -> bytes:
+    """The bytes that `write_json` writes."""
+    return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def encode_table(table: pd.DataFrame) -> bytes:
+    """A table as CSV: no index, shortest exact decimals, ``\\n`` line ends, so equal tables give equal bytes."""
+    return table.to_csv(index=False, lineterminator="\n").encode()
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV: no index, shortest exact decimals, ``\\n`` line ends, so equal tables give equal bytes."""
-    write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
+    """Write a table as CSV (see `encode_table`), and its digest beside it, as `sha256sum` writes it.
 
-
-def write_pickle(path: Path, value: Any) -> None:
-    """Write built-ins and numpy arrays as a pickle (protocol 4): equal values give equal bytes.
-
-    Memoisation is off: a memo would record which equal objects are shared, and so leak how the value was computed.
+    Without digest, a table that was cut at the end of a line would be read as a shorter one.
     """
-    buffer = io.BytesIO()
-    pickler = pickle.Pickler(buffer, protocol=4)
-    pickler.fast = True
-    pickler.dump(value)
-    write_bytes(path, buffer.getvalue())
+    content = encode_table(table)
+    write_bytes(path, content)
+    write_bytes(digest_path(path), f"{hashlib.sha256(content).hexdigest()}  {path.name}\n".encode())
 
 
-_ALLOWED = {
-    "builtins": {"bool", "int", "float", "complex", "str", "bytes", "bytearray", "list", "tuple", "dict", "set",
-                 "frozenset", "slice", "range"},
-    "collections": {"OrderedDict"},
-    "_codecs": {"encode"},  # how protocol 0-2 pickles spell bytes
-    "numpy": {"dtype", "ndarray"},
-    "numpy.core.multiarray": {"_reconstruct", "scalar"},
-    "numpy._core.multiarray": {"_reconstruct", "scalar"},
-    "numpy.core.numeric": {"_frombuffer"},
-    "numpy._core.numeric": {"_frombuffer"},
-}  # fmt: skip
-
-
-class _AllowListUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        # dtypes such as numpy.dtypes.Float64DType are plain descriptions; everything else is listed by name
-        if name in _ALLOWED.get(module, ()) or (
-            module == "numpy.dtypes" and name.isidentifier() and name.endswith("DType")
-        ):
-            return super().find_class(module, name)
-        raise StudyError(f"refused {module}.{name}: only built-in containers, numbers and numpy arrays are read.")
-
-    def persistent_load(self, pid: Any) -> NoReturn:
-        raise StudyError(f"refused persistent id {pid!r}: only built-in containers, numbers and numpy arrays are read.")
-
-
-def read_pickle(path: Path) -> Any:
-    """Read a pickle of built-ins and numpy values; anything that could execute code is refused by name.
-
-    Raises `StudyError` naming the file for a missing, truncated, corrupt or refused pickle.
-    """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise StudyError(f"{path}: no such file.") from None
-    try:
-        return _AllowListUnpickler(io.BytesIO(content)).load()
-    except StudyError as error:
-        raise StudyError(f"{path}: {error}") from None
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise StudyError(
-            f"{path}: not a readable pickle ({error}). It may be truncated: fetch or make it again."
-        ) from error
+def digest_path(path: Path) -> Path:
+    """Where the digest of the table `path` lies."""
+    return path.with_name(f"{path.name}.sha256")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import torch
 
 from facespec.models.checkpoints import digest
 from facespec.models.networks import FaceNetwork
-from facespec.study.storage import replacing
+from facespec.study.arrays import read_arrays, write_arrays
+from facespec.study.errors import StudyError
 
 History = list[dict[str, Any]]  # one row per epoch and task
+COLUMNS = ("epoch", "learning_rate", "task", "loss", "accuracy")  # of a row, in this order: JSON objects have none
 
 
 def digest_of(model: FaceNetwork, described: str, generator: np.random.Generator) -> str:
@@ -26,9 +28,11 @@ def digest_of(model: FaceNetwork, described: str, generator: np.random.Generator
 
 def keep(path: Path, begun: str, history: History, *, model: FaceNetwork, optimizer: torch.optim.Optimizer) -> None:
     """Write the state after a whole epoch, atomically: a fit killed meanwhile goes on from the epoch before."""
-    state = {"begun": begun, "history": history, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    with replacing(path) as partial:
-        torch.save(state, partial)
+    tensors = {f"model {name}": tensor for name, tensor in model.state_dict().items()}
+    for weight, state in optimizer.state_dict()["state"].items():  # its other part is the plan's
+        tensors |= {f"optimizer {weight} {name}": tensor for name, tensor in state.items()}
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+    write_arrays(path, {"begun": begun, "history": history}, arrays)
 
 
 def restore(path: Path, begun: str, *, model: FaceNetwork, optimizer: torch.optim.Optimizer) -> History:
@@ -38,11 +42,38 @@ def restore(path: Path, begun: str, *, model: FaceNetwork, optimizer: torch.opti
     that fit cannot be continued, and its file is replaced after the first epoch of this one.
     """
     try:
-        state = torch.load(path, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+        description, arrays = read_arrays(path, remedy="")
+    except (OSError, StudyError):
         return []  # none, or one that the disk damaged: beginning anew costs time, and nothing else
-    if not isinstance(state, dict) or state.get("begun") != begun:
+    if description.get("begun") != begun:
         return []
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return list(state["history"])
+    weights, states = _split_up(arrays)
+    model.load_state_dict(weights)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    states = {number: _match_layout(state, parameters[number]) for number, state in states.items()}
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+    return [{column: row[column] for column in COLUMNS} for row in description["history"]]
+
+
+def _match_layout(state: dict[str, torch.Tensor], parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+    """`state` in the memory layout of its `parameter`: fused AdamW reads both in the order in which they lie."""
+    return {
+        name: torch.empty_like(parameter, requires_grad=False).copy_(value) if value.shape == parameter.shape else value
+        for name, value in state.items()
+    }
+
+
+def _split_up(
+    arrays: Mapping[str, np.ndarray],
+) -> tuple[dict[str, torch.Tensor], dict[int, dict[str, torch.Tensor]]]:
+    """The arrays of a kept state as the states of a model and of its optimiser."""
+    weights: dict[str, torch.Tensor] = {}
+    states: dict[int, dict[str, torch.Tensor]] = {}
+    for key, array in arrays.items():
+        owner, _, name = key.partition(" ")
+        if owner == "model":
+            weights[name] = torch.from_numpy(array)
+        else:
+            number, _, name = name.partition(" ")
+            states.setdefault(int(number), {})[name] = torch.from_numpy(array)
+    return weights, states

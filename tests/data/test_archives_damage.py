@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facespec.data import archives
+from facespec.data import limits, tars
 from facespec.data.archives import Unusable, opened
 from facespec.study.errors import StudyError
 
@@ -49,6 +49,93 @@ def test_path_that_may_not_be_read(
     assert refused(path) == "PATH: may not be read. Change its permissions."
 
 
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (errno.ENOENT, "was there, and is gone. Run the same command again when nothing changes it."),
+        (errno.EIO, "cannot be read (Input/output error). Give another path, or copy the data set anew."),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_else_the_system_says(
+    packed: Callable[..., Path], kind: str, number: int, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = packed(tmp_path, kind, FILES)
+
+    def failing(*_: Any, **__: Any) -> Any:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "open" if kind else "iterdir", failing)
+    assert refused(path) == f"PATH: {sentence}"
+
+
+def test_a_disk_that_fails_is_not_called_a_damaged_archive(
+    packed: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(io.BytesIO):
+        def read(self, n: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    path = packed(tmp_path, ".tar", FILES)
+    monkeypatch.setattr(tars, "_plain", lambda _: Failing())
+    assert refused(path) == "PATH: cannot be read (Input/output error). Give another path, or copy the data set anew."
+
+
+def test_a_directory_below_that_may_not_be_searched(
+    packed: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may search all, so that a refusal is played."""
+    path = packed(tmp_path, "", FILES)
+    really = Path.iterdir
+
+    def forbidding(directory: Path) -> Any:
+        if directory.name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", str(directory))
+        return really(directory)
+
+    monkeypatch.setattr(Path, "iterdir", forbidding)
+    assert refused(path) == "PATH/b: may not be read. Change its permissions."
+
+
+@pytest.mark.parametrize("to", ["none", "faces"])
+def test_a_link_that_leads_nowhere(to: str, tmp_path: Path) -> None:
+    (tmp_path / "faces").symlink_to(tmp_path / to)
+    assert refused(tmp_path / "faces") == (
+        "PATH: a symbolic link that leads nowhere. Give the path of the data set; see docs/data.md."
+    )
+
+
+def test_a_path_that_the_system_does_not_take(tmp_path: Path) -> None:
+    assert refused(tmp_path / ("x" * 300)) == (
+        "PATH: cannot be read (File name too long). Give another path, or copy the data set anew."
+    )
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "faces")
+    assert refused(tmp_path / "faces") == (
+        "PATH: neither a file nor a directory. Give the path of the data set; see docs/data.md."
+    )
+
+
+def test_files_that_vanish_or_may_not_be_read_spoil_only_themselves(
+    packed: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = packed(tmp_path, "", FILES)
+    with opened(path, keep=KEEP) as files:
+        (path / "b" / "two.jpg").unlink()
+        with pytest.raises(Unusable, match=r"^no longer there$"):
+            files.read("b/two.jpg")
+        assert files.read("a/one.JPG") == b"1"
+
+        def forbidden(*_: Any, **__: Any) -> Any:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(Path, "open", forbidden)
+        with pytest.raises(Unusable, match=r"^may not be read$"):
+            files.read("a/one.JPG")
+
+
 @pytest.mark.parametrize("files", [{}, {".DS_Store": b"1"}])
 @pytest.mark.parametrize("kind", ["", ".zip", ".tar.gz", ".tar.xz"])
 def test_nothing_in_it(packed: Callable[..., Path], kind: str, files: dict[str, bytes], tmp_path: Path) -> None:
@@ -75,7 +162,7 @@ def test_a_compressed_file_that_is_no_archive(tmp_path: Path) -> None:
     ("kind", "why"),
     [
         (".zip", "File is not a zip file"),
-        (".tar", "unexpected end of data"),
+        (".tar", "it ends before its end mark"),
         (".tar.gz", "Compressed file ended before the end-of-stream marker was reached"),
         (".tar.bz2", "Compressed file ended before the end-of-stream marker was reached"),
         (".tar.xz", "Compressed file ended before the end-of-stream marker was reached"),
@@ -108,7 +195,7 @@ def test_a_damaged_header_is_not_taken_for_the_end(packed: Callable[..., Path], 
     path.write_bytes(content)
     with tarfile.open(path, "r|") as archive:
         assert [info.name for info in archive] == ["a.jpg"]  # why the check is needed
-    assert refused(path) == WHOLE.format("it ends before its end mark")
+    assert refused(path) == WHOLE.format("invalid header")
 
 
 def test_one_damaged_file_in_a_zip_spoils_only_itself(tmp_path: Path) -> None:
@@ -139,7 +226,7 @@ def test_a_file_with_a_password(packed: Callable[..., Path], tmp_path: Path) -> 
 def test_a_file_larger_than_any_face_is_not_read_whole(
     packed: Callable[..., Path], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "LARGEST", 2**20)
+    monkeypatch.setattr(limits, "LARGEST", 2**20)
     path = packed(tmp_path, kind, {"a.jpg": bytes(2**20 + 1), "b.jpg": bytes(2**20)})
     with opened(path, keep=KEEP) as files:
         assert len(files.read("b.jpg")) == 2**20
@@ -158,4 +245,13 @@ def test_full_disk_where_unpacked_files_wait(
     monkeypatch.setattr(tempfile, "TemporaryFile", Full)
     assert refused(packed(tmp_path, ".tar.xz", FILES)).replace(tempfile.gettempdir(), "TMP") == (
         "TMP: the disk is full; unpacked files wait there. Free some space, or set TMPDIR to a directory with more."
+    )
+
+
+def test_nowhere_to_unpack(packed: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = packed(tmp_path, ".tar.xz", FILES)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    assert refused(path).replace(str(tmp_path), "AT") == (
+        "AT/none: cannot be written (No such file or directory); unpacked files wait there. "
+        "Set TMPDIR to a directory that you may write to."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from facespec.data.chunks import Description, FaceChunk
 from facespec.data.directories import replacing_directory, write_synced
 from facespec.data.faceset import write_faceset
 from facespec.study.errors import StudyError
+from facespec.study.storage import sweep_leftovers
 
 FULL = (
     "DIR/faces: the disk is full, so it was not written. Earlier files are untouched; "
@@ -38,7 +40,7 @@ def untouched(tmp_path: Path) -> bool:
 
 
 def fill(directory: Path) -> None:
-    with replacing_directory(directory, mark="mark") as partial:
+    with replacing_directory(directory, marks=("mark",)) as partial:
         assert partial != directory and not any(partial.iterdir())
         write_synced(partial / "mark", b"later")
         write_synced(partial / "more", b"")
@@ -96,7 +98,7 @@ def test_somebody_elses_files_are_refused(tmp_path: Path, somebody: str) -> None
 @pytest.mark.parametrize("error", [RuntimeError("no more"), KeyboardInterrupt(), OSError(errno.EACCES, "not yours")])
 def test_any_error_leaves_everything_as_it_was(tmp_path: Path, error: BaseException) -> None:
     place = earlier(tmp_path)
-    with pytest.raises(type(error)) as caught, replacing_directory(place, mark="mark") as partial:
+    with pytest.raises(type(error)) as caught, replacing_directory(place, marks=("mark",)) as partial:
         write_synced(partial / "mark", b"half")
         raise error
     assert caught.value is error
@@ -113,7 +115,8 @@ def test_a_full_disk_or_quota_is_named(
         patch.setattr(*where, failing(code))
         with pytest.raises(StudyError) as caught:
             fill(place)
-    assert str(caught.value).replace(str(tmp_path), "DIR") == FULL
+    full = FULL if code == errno.ENOSPC else FULL.replace("the disk is full", "your quota of the disk is used up")
+    assert str(caught.value).replace(str(tmp_path), "DIR") == full
     assert untouched(tmp_path)
 
 
@@ -248,3 +251,82 @@ def test_faces_on_a_really_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyP
         faces(tmp_path / "faces")
     assert str(caught.value).replace(str(tmp_path), "DIR") == FULL
     assert list(tmp_path.iterdir()) == []
+
+
+def die(root: Path, last: str) -> None:
+    """Replace `faces` in a process that dies, as by SIGKILL, at the step `last`."""
+    child = os.fork()
+    if child:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9 and list(root.glob(".faces.*.partial"))
+        return
+    rename = Path.rename
+
+    def dying_rename(self: Path, target: Path) -> Path:
+        if last == f"before {self.name}":
+            os._exit(9)
+        moved = rename(self, target)
+        if last == f"after {self.name}":
+            os._exit(9)
+        return moved
+
+    def dying_rmtree(directory: Path) -> NoReturn:
+        for name in ("old", "outdated"):
+            (directory / name / "mark").unlink(missing_ok=True)
+        os._exit(9)
+
+    try:
+        Path.rename = dying_rename  # type: ignore[method-assign]
+        if last == "while removing":
+            shutil.rmtree = dying_rmtree
+        with replacing_directory(root / "faces", marks=("mark",)) as partial:
+            (partial / "mark").write_text("later")
+            if last == "half":
+                os._exit(9)
+    finally:
+        os._exit(1)
+
+
+def content(tmp_path: Path) -> dict[str, str]:
+    return {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("last, mark", [
+    ("half", "earlier"), ("before faces", "earlier"), ("after faces", "earlier"), ("before new", "earlier"),
+    ("after new", "later"), ("before old", "later"), ("while removing", "later"),
+])  # fmt: skip
+@pytest.mark.parametrize("sweep", ["sweep_leftovers", "replacing_directory"])
+def test_a_kill_at_any_step_leaves_one_whole_directory(tmp_path: Path, last: str, mark: str, sweep: str) -> None:
+    """The earlier one comes back where nothing has taken its place: at the next run, or the next time it is made."""
+    pytest.importorskip("fcntl")
+    root = tmp_path / "data"
+    root.mkdir()
+    earlier(root)
+    die(root, last)
+    if sweep == "sweep_leftovers":
+        sweep_leftovers(tmp_path)
+    else:
+        with pytest.raises(ZeroDivisionError), replacing_directory(root / "faces", marks=("mark",)):
+            raise ZeroDivisionError
+    assert content(root) == {"faces/mark": mark}
+    assert [path.name for path in root.iterdir()] == ["faces"]
+
+
+def test_what_was_half_removed_is_not_put_back(tmp_path: Path) -> None:
+    """Killed while it removed the earlier directory; then the user removes the new one."""
+    pytest.importorskip("fcntl")
+    earlier(tmp_path)
+    die(tmp_path, "while removing")
+    (tmp_path / "faces" / "mark").unlink()
+    (tmp_path / "faces").rmdir()
+    sweep_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_is_being_made_is_not_swept(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with replacing_directory(tmp_path / "faces", marks=("mark",)) as partial:
+        write_synced(partial / "mark", b"later")
+        sweep_leftovers(tmp_path)
+        assert (partial / "mark").exists()
+    sweep_leftovers(tmp_path)
+    assert content(tmp_path) == {"faces/mark": "later"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -91,9 +92,19 @@ def test_the_files_are_what_numpy_would_write(tmp_path: Path) -> None:
                 tmp_path / "numpy.npy"
             ).read_bytes()
     assert sorted(content(tmp_path / "faces")) == [
-        "faceset.json", "images-00000.npy", "images-00001.npy", "images-00002.npy",
-        "labels.csv", "regions-00000.npy", "regions-00001.npy", "regions-00002.npy",
+        "faceset.json", "images-00000.npy", "images-00001.npy", "images-00002.npy", "images-digests.npy",
+        "labels.csv", "regions-00000.npy", "regions-00001.npy", "regions-00002.npy", "regions-digests.npy",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [GREY, RGB])
+def test_digests_are_those_of_each_image(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """The first half of the SHA-256 of its bytes, row by row."""
+    write(tmp_path / "faces", shape, regions=True)
+    for kind, array in (("images", pictures(shape)), ("regions", maps())):
+        digests = np.load(tmp_path / "faces" / f"{kind}-digests.npy")
+        assert digests.dtype == np.uint8 and digests.shape == (N, 16)
+        assert [row.tobytes() for row in digests] == [hashlib.sha256(row.tobytes()).digest()[:16] for row in array]
 
 
 def test_faces_without_regions_say_so(tmp_path: Path) -> None:
@@ -211,7 +222,9 @@ def test_a_new_set_replaces_the_earlier_one_entirely(tmp_path: Path) -> None:
     write(tmp_path / "faces", regions=True)
     write_faceset(tmp_path / "faces", [chunk()], described(regions=False))
     assert FaceSet.open(tmp_path / "faces").n == 3
-    assert sorted(content(tmp_path / "faces")) == ["faceset.json", "images-00000.npy", "labels.csv"]
+    assert sorted(content(tmp_path / "faces")) == [
+        "faceset.json", "images-00000.npy", "images-digests.npy", "labels.csv",
+    ]  # fmt: skip
 
 
 def test_labels_are_kept_in_the_schemas_order(tmp_path: Path) -> None:

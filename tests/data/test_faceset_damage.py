@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from facespec.data.chunks import Description, FaceChunk
 from facespec.data.faceset import FaceSet, write_faceset
+from facespec.study.artefacts import read_document, write_document
 from facespec.study.errors import StudyError
+from facespec.study.vocabulary import Role
 
 Damage = Callable[[Path], Any]
 
@@ -36,14 +38,26 @@ def make(directory: Path) -> None:
 
 
 def head(**changes: Any) -> Damage:
-    """Change (or with ``...`` remove) entries of `faceset.json`."""
+    """Change (or with ``...`` remove) entries of `faceset.json`, with a right digest."""
 
     def damage(directory: Path) -> None:
-        values = json.loads((directory / "faceset.json").read_text()) | changes
-        kept = {key: value for key, value in values.items() if value is not ...}
-        (directory / "faceset.json").write_text(json.dumps(kept))
+        values = read_document(directory / "faceset.json", remedy="") | changes
+        left = {key: value for key, value in values.items() if value is not ...}
+        write_document(directory / "faceset.json", left)
 
     return damage
+
+
+def honest(damage: Damage) -> Damage:
+    """Damage files, and record the digests that they have then."""
+
+    def change(directory: Path) -> None:
+        damage(directory)
+        recorded = read_document(directory / "faceset.json", remedy="")["digests"]
+        digests = {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in recorded}
+        head(digests=digests)(directory)
+
+    return change
 
 
 def text(name: str, content: str) -> Damage:
@@ -75,6 +89,16 @@ def gone(name: str) -> Damage:
     return lambda directory: (directory / name).unlink()
 
 
+def exchange(first: str, second: str) -> Damage:
+    def damage(directory: Path) -> None:
+        (directory / first).rename(directory / "aside")
+        (directory / second).rename(directory / first)
+        (directory / "aside").rename(directory / second)
+
+    return damage
+
+
+CHANGED = "not the bytes that were written there: altered, cut or damaged. Make the faces again."
 # a shard of three images has 128 + 3 * 17 * 11 = 689 bytes
 AGAIN = "Make the faces again."
 DAMAGES: dict[str, tuple[Damage, str]] = {
@@ -84,12 +108,14 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         "DIR/faceset.json: not a valid JSON file (Expecting ',' delimiter: line 1 column 8 (char 7)). It may be "
         "truncated: make it again."),
     "description of nothing": (text("faceset.json", "7"),
-        "DIR/faceset.json: the whole file: got 7. Input should be a valid dictionary or instance of Head."),
-    "another version": (head(version=2), "DIR/faceset.json: version: got 2. Input should be 1."),
+        "DIR/faceset.json: expected a JSON object, got a number. Make it again."),
+    "a changed description": (replaced("faceset.json", '"source": "embedded faces"', '"source": "FER2013"'),
+        "DIR/faceset.json: not the content that was written there: altered or damaged. Make the faces again."),
+    "another version": (head(version=1), "DIR/faceset.json: version: got 1. Input should be 2."),
     "lacks a key": (head(role=...), "DIR/faceset.json: role: missing. Make the faces again."),
     "unknown key": (head(hieght=3),
         "DIR/faceset.json: unknown key 'hieght': did you mean 'height'? Allowed: 'version', 'role', 'height', "
-        "'width', 'channels', 'n', 'shard_size', 'regions', 'provenance'."),
+        "'width', 'channels', 'n', 'shard_size', 'regions', 'provenance', 'digests'."),
     "n is no number": (head(n="7"), "DIR/faceset.json: n: got '7'. Input should be a valid integer."),
     "no images": (head(n=0), "DIR/faceset.json: n: got 0. Input should be greater than or equal to 1."),
     "two channels": (head(channels=2), "DIR/faceset.json: channels: got 2. Input should be 1 or 3."),
@@ -101,19 +127,28 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         "DIR/faceset.json: regions.a: got 256. Input should be less than or equal to 255."),
     "no source": (head(provenance={"source": 1}),
         "DIR/faceset.json: provenance: expected a text 'source' in it, got {'source': 1}."),
-    "no labels": (gone("labels.csv"), "DIR/labels.csv: no such file. `dvc repro` makes it."),
-    "a row too few": (replaced("labels.csv", "g,train,p,happy,straight,A\n", ""),
+    "no labels": (gone("labels.csv"), "DIR/labels.csv: no such file. Make the faces again."),
+    "labels of nobody": (head(digests={}), f"DIR/labels.csv: {CHANGED}"),
+    "labels cut at a line end": (replaced("labels.csv", "g,train,p,happy,straight,A\n", ""),
+        f"DIR/labels.csv: {CHANGED}"),
+    "another label": (replaced("labels.csv", "c,train,p,happy", "c,train,p,sad"), f"DIR/labels.csv: {CHANGED}"),
+    "digests gone": (gone("regions-digests.npy"), "DIR/regions-digests.npy: no such file. Make the faces again."),
+    "digests exchanged": (exchange("images-digests.npy", "regions-digests.npy"), f"DIR/images-digests.npy: {CHANGED}"),
+    "digests cut": (resized("images-digests.npy", -16), f"DIR/images-digests.npy: {CHANGED}"),
+    "digests of fewer images": (honest(shard("images-digests.npy", np.zeros((6, 16), np.uint8))),
+        "DIR/images-digests.npy: holds uint8 (6, 16), expected uint8 (7, 16). Make the faces again."),
+    "a row too few": (honest(replaced("labels.csv", "g,train,p,happy,straight,A\n", "")),
         "DIR/labels.csv: 6 rows for 7 images. Make the faces again."),
     "more rows than images": (head(n=6), "DIR/labels.csv: 7 rows for 6 images. Make the faces again."),
-    "repeated stimulus": (replaced("labels.csv", "\ng,", "\nb,"),
+    "repeated stimulus": (honest(replaced("labels.csv", "\ng,", "\nb,")),
         "DIR/labels.csv: stimulus 'b' appears more than once."),
-    "unknown column": (replaced("labels.csv", "session", "sesion"),
+    "unknown column": (honest(replaced("labels.csv", "session", "sesion")),
         "DIR/labels.csv: table 'labels' lacks column 'session'; it has ['stimulus', 'split', 'identity', "
         "'expression', 'view', 'sesion']."),
-    "superfluous column": (replaced("labels.csv", "session\n", "session,sex\n"),
+    "superfluous column": (honest(replaced("labels.csv", "session\n", "session,sex\n")),
         "DIR/labels.csv: table 'labels': unknown column 'sex'; Allowed: 'stimulus', 'split', 'identity', "
         "'expression', 'view', 'session'."),
-    "unknown value": (replaced("labels.csv", "c,train", "c,trian"),
+    "unknown value": (honest(replaced("labels.csv", "c,train", "c,trian")),
         "DIR/labels.csv: table 'labels', column 'split', row 2: got 'trian', allowed: one of ['train', 'test', "
         "'probe']."),
     "shard gone": (gone("images-00001.npy"), "DIR/images-00001.npy: no such file. Make the faces again."),
@@ -184,3 +219,34 @@ def test_nothing_is_read_from_a_directory_that_is_not_there(tmp_path: Path) -> N
     assert str(caught.value) == (
         f"{tmp_path}/faces: no faces here (no faceset.json in it). `facespec data build` makes them."
     )
+
+
+@pytest.mark.parametrize("kind", ["images", "regions"])
+def test_rows_that_were_not_written_there_are_refused_when_they_are_read(directory: Path, kind: str) -> None:
+    """Altered or exchanged, within a file and between files; rows that were not touched are read."""
+    path = directory / f"{kind}-00001.npy"
+    whole = path.read_bytes()
+    shown = getattr(FaceSet.open(directory), kind)(np.arange(7))
+    for row in (0, 2):
+        changed = np.load(path)
+        changed[row, 16, 10] ^= 1
+        np.save(path, changed)
+        faces = FaceSet.open(directory)
+        with pytest.raises(StudyError) as caught:
+            getattr(faces, kind)(np.arange(7))
+        assert str(caught.value) == (f"{path}: row {row} is not what was written there: altered or damaged. {AGAIN}")
+        others = np.delete(np.arange(7), 3 + row)
+        np.testing.assert_array_equal(getattr(faces, kind)(others), shown[others])
+        with pytest.raises(StudyError):
+            getattr(faces, kind)(np.array([3 + row]))
+        path.write_bytes(whole)
+    exchange(f"{kind}-00000.npy", f"{kind}-00001.npy")(directory)
+    with pytest.raises(StudyError, match=f"{kind}-00000.npy: row 0 is not what was written there"):
+        getattr(FaceSet.open(directory), kind)(np.arange(7))
+
+
+def test_faces_of_another_role_are_refused(directory: Path) -> None:
+    assert FaceSet.open(directory, role="probe").role == "probe"
+    with pytest.raises(StudyError) as caught:
+        FaceSet.open(directory, role=Role.IDENTITY)
+    assert str(caught.value) == f"{directory}: faces of the probe role, expected those of the identity role. {AGAIN}"

@@ -55,7 +55,7 @@ def test_files_that_do_not_belong(fer2013: Any, tmp_path: Path) -> None:
         {"file": "a/README.txt", "reason": "not in train/<expression>/ or test/<expression>/"},
         {"file": "banner.png", "reason": "not in train/<expression>/ or test/<expression>/"},
         {"file": "labels.csv", "reason": "not in train/<expression>/ or test/<expression>/"},
-        {"file": one, "reason": f"the same face as {one}, by its name"},
+        {"file": one, "reason": f"the same face as copy/{one}, by its name"},
     ]
     # text and tables are no lost faces
     with pytest.raises(StudyError, match=r"3 of 24 images \(12\.50%\)"):

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from facespec.data import fer2013 as fer2013_module
+from facespec.data import fer2013_table as module
 from facespec.data.intake import Wanted
+from facespec.study.errors import StudyError
 
 
 def test_codes_usages_names_pixels_and_counts_from_the_table(fer2013: Any, tmp_path: Path) -> None:
@@ -48,8 +51,10 @@ def test_two_tables(fer2013: Any, tmp_path: Path) -> None:
         (b" emotion,pixel,Usage\n", "lacks the column 'pixels'; it has 'emotion', 'pixel', 'Usage'. Column 'pixel': "
          "did you mean 'pixels'? Allowed: 'emotion', 'pixels', 'Usage'."),
         (b"", "lacks the column 'emotion', 'pixels', 'Usage'; it has none."),
-        (b"\x00\xff\xfe", "lacks the column 'emotion', 'pixels', 'Usage'; it has '\\x00\ufffd\ufffd'. Column "
-         "'\\x00\ufffd\ufffd': Allowed: 'emotion', 'pixels', 'Usage'."),
+        (b"\x00\xff\xfe", "is no text in UTF-8. Save it as CSV in UTF-8."),
+        ("emotion,pixels,Usage\n".encode("utf-16"), "is no text in UTF-8. Save it as CSV in UTF-8."),
+        ("emotion\tpixels\tUsage\n".encode("utf-16-be"), "is no text in UTF-8. Save it as CSV in UTF-8."),
+        (b"\xc9motion,pixels,Usage\n", "is no text in UTF-8. Save it as CSV in UTF-8."),
     ],
 )  # fmt: skip
 def test_missing_column(fer2013: Any, content: bytes, sentence: str, tmp_path: Path) -> None:
@@ -67,6 +72,9 @@ BAD_ROWS = {
     "pixel above": (with_pixel("256"), "pixel 1 is '256', allowed: whole numbers from 0 to 255"),
     "pixel below": (with_pixel("-1"), "pixel 1 is '-1', allowed: whole numbers from 0 to 255"),
     "broken number": (with_pixel("1.5"), "pixel 1 is '1.5', allowed: whole numbers from 0 to 255"),
+    "infinity": (with_pixel("inf"), "pixel 1 is 'inf', allowed: whole numbers from 0 to 255"),
+    "no text": (with_pixel("1\0"), "pixel 1 is '1\\x00', allowed: whole numbers from 0 to 255"),
+    "infinite emotion": (lambda c: ["inf", *c[1:]], "unknown emotion 'inf', allowed: '0' to '6'"),
     "a word": (with_pixel("nan"), "pixel 1 is 'nan', allowed: whole numbers from 0 to 255"),
     "unknown emotion": (lambda c: ["7", *c[1:]], "unknown emotion '7', allowed: '0' to '6'"),
     "named emotion": (lambda c: ["happy", *c[1:]], "unknown emotion 'happy', allowed: '0' to '6'"),
@@ -124,6 +132,30 @@ def test_a_line_without_end_does_not_fill_the_memory(fer2013: Any, tmp_path: Pat
     reasons = [row["reason"] for row in faceset.provenance["excluded"]]
     # the line falls into pieces of 65,536 characters
     assert reasons == ["2 cells instead of at least 3"] + ["1 cells instead of at least 3"] * 7
+
+
+def test_a_table_in_folders_is_named_with_them(fer2013: Any, tmp_path: Path) -> None:
+    files = {"a/fer.csv": fer2013.table([*map(fer2013.row, fer2013.faces()), ["0"]])}
+    assert "First: a/fer.csv, row 21: 1 cells instead of at least 3." in fer2013.refused(tmp_path, files)
+
+
+def test_a_table_that_changes_or_goes_while_it_is_read(
+    fer2013: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = module.choose
+    for content, reason in ((None, "no longer there"), (b"", "its header was another a moment ago")):
+        path = fer2013.packed(tmp_path, "file", fer2013.as_table(fer2013.faces()))
+
+        def choosing(*arguments: Any, **more: Any) -> str | None:
+            found = really(*arguments, **more)
+            path.unlink() if content is None else path.write_bytes(content)  # noqa: B023 - called in this round
+            return found
+
+        monkeypatch.setattr(fer2013_module, "choose", choosing)
+        with pytest.raises(StudyError) as caught:
+            fer2013.imported(path, tmp_path / "set")
+        assert str(caught.value) == f"{path}: fer2013.csv cannot be read to its end ({reason}). Fetch it again."
+        monkeypatch.undo()
 
 
 def test_empty_lines_are_no_rows(fer2013: Any, tmp_path: Path) -> None:

@@ -139,9 +139,9 @@ def test_irregular_files_of_every_copy_are_listed_and_tolerated(kdef: Any, tmp_p
     faceset = kdef.imported(kdef.packed(tmp_path, ".zip", files), tmp_path / "set")
     assert faceset.n == 7 and faceset.provenance["notes"] == []
     assert excluded(faceset) == {
-        **{f"{name}.JPG": "a black placeholder" for name in BLACK},
-        "AM05ANFR.JPG": "970x633 px instead of 562x762", "BM10ANFR.JPG": "970x633 px instead of 562x762",
-        "AF01AFS.JPG": "an averaged face (AKDEF)", "readme.txt": "not a name of KDEF's, such as AF01AFFL.JPG",
+        **{f"KDEF/{name}.JPG": "a black placeholder" for name in BLACK},
+        "KDEF/AM05ANFR.JPG": "970x633 px instead of 562x762", "KDEF/BM10ANFR.JPG": "970x633 px instead of 562x762",
+        "AKDEF/AF01AFS.JPG": "an averaged face (AKDEF)", "readme.txt": "not a name of KDEF's, such as AF01AFFL.JPG",
     }  # fmt: skip
 
 
@@ -174,11 +174,20 @@ def test_bad_picture(kdef: Any, name: str, content: bytes, reason: str | None, t
     files = good() | {name: content}
     bad = name
     if reason is None:  # a second file of one name: the first in alphabetical order stays
-        bad, reason = "AF02AFS.bmp", "the same face as AF02AFS.JPG, by its name"
+        bad, reason = "KDEF/AF02/AF02AFS.bmp", "the same face as AF02AFS.JPG, by its name"
     assert kdef.refused(tmp_path, files) == (
         "PATH: 1 of 8 images (12.50%) cannot be used; at most 0.00% may be left out (data.tolerated). "
         f"First: {bad}: {reason}. Fetch the data set again, or raise data.tolerated in params.yaml."
     )
+
+
+def test_a_repeated_face_is_named_with_its_folders(kdef: Any, tmp_path: Path) -> None:
+    files = {**good(), "copy/AF02AFS.bmp": picture(99), "copy/AF02XXS.bmp": picture(99)}
+    faceset = kdef.imported(kdef.packed(tmp_path, ".zip", files), tmp_path / "set", Wanted(48, 1, 0.5))
+    assert excluded(faceset) == {
+        "copy/AF02AFS.bmp": "the same face as KDEF/AF02/AF02AFS.bmp, by its name",
+        "copy/AF02XXS.bmp": "not a name of KDEF's, such as AF01AFFL.JPG",
+    }
 
 
 def test_missing_path(kdef: Any, tmp_path: Path) -> None:

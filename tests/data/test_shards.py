@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 import subprocess
@@ -19,12 +20,18 @@ from numpy.lib import format as npy
 
 from facespec.data import shards
 from facespec.data.shards import ShardReader, ShardWriter, check_shards
+from facespec.study.artefacts import digest_files, write_document
 
 ROW = (3, 5)
 
 
 def rows(n: int) -> np.ndarray:
     return np.random.Generator(np.random.PCG64(n)).integers(0, 256, (n, *ROW), dtype=np.uint8)
+
+
+def digests(array: np.ndarray) -> np.ndarray:
+    """The first half of the SHA-256 of each row: uint8 (n, 16)."""
+    return np.stack([np.frombuffer(hashlib.sha256(row.tobytes()).digest()[:16], np.uint8) for row in array])
 
 
 def written(directory: Path, n: int, shard_size: int) -> ShardReader:
@@ -92,6 +99,7 @@ def test_headers_of_other_versions_are_read(tmp_path: Path) -> None:
     for number, version in enumerate([(1, 0), (2, 0), (3, 0)]):
         with (tmp_path / f"images-{number:05d}.npy").open("wb") as file:
             npy.write_array(file, rows(6)[2 * number : 2 * number + 2], version=version)
+    np.save(tmp_path / "images-digests.npy", digests(rows(6)))
     check_shards(tmp_path, "images", (6, *ROW), shard_size=2)
     reader = ShardReader(tmp_path, "images", (6, *ROW), shard_size=2)
     np.testing.assert_array_equal(reader.rows(np.arange(6)), rows(6))
@@ -213,11 +221,13 @@ def sparse(directory: Path, shape: tuple[int, ...], shard_size: int) -> None:
     """A FaceSet of black RGB images that takes no room on the disk: its shards are holes."""
     n = shape[0]
     directory.mkdir()
-    head = {"version": 1, "role": "identity", "height": shape[1], "width": shape[2], "channels": 3, "n": n,
-            "shard_size": shard_size, "regions": None, "provenance": {"source": "holes"}}  # fmt: skip
-    (directory / "faceset.json").write_text(json.dumps(head))
     lines = "".join(f"{i},train,{i % 1251},,,\n" for i in range(n))
     (directory / "labels.csv").write_text("stimulus,split,identity,expression,view,session\n" + lines)
+    np.save(directory / "images-digests.npy", np.tile(digests(np.zeros((1, *shape[1:]), np.uint8)), (n, 1)))
+    head = {"version": 2, "role": "identity", "height": shape[1], "width": shape[2], "channels": 3, "n": n,
+            "shard_size": shard_size, "regions": None, "provenance": {"source": "holes"},
+            "digests": digest_files(directory)}  # fmt: skip
+    write_document(directory / "faceset.json", head)
     for number, start in enumerate(range(0, n, shard_size)):
         k = min(shard_size, n - start)
         with (directory / f"images-{number:05d}.npy").open("wb") as file:

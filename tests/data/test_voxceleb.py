@@ -83,7 +83,7 @@ def test_a_person_with_one_video_is_left_out_and_tolerated(voxceleb: Any, tmp_pa
     faceset = voxceleb.imported(voxceleb.packed(tmp_path, "", voxceleb.videos(TWO | {"Cat_C": [2]})), tmp_path / "set")
     reason = "Cat_C has one video only, and a split by video needs two"
     assert faceset.provenance["excluded"] == [
-        {"file": f"Cat_C/1.6/v0/000000{i}.png", "reason": reason} for i in range(2)
+        {"file": f"unzippedFaces/Cat_C/1.6/v0/000000{i}.png", "reason": reason} for i in range(2)
     ]
     assert faceset.provenance["counts"]["videos"] == 5 and set(faceset.labels["identity"]) == {"Ann_A", "Bob_B"}
 
@@ -99,7 +99,9 @@ def test_the_table_is_a_cross_check(voxceleb: Any, inside: bool, tmp_path: Path)
     faceset = voxceleb.imported(path, tmp_path / "set", wanted=Wanted(48, 1, 0.5))
     assert set(faceset.labels["identity"]) == {"Ann_A", "Cat_C"}
     assert [row["reason"] for row in faceset.provenance["excluded"]] == ["Bob_B is not in vox1_meta.csv"] * 4
-    with pytest.raises(StudyError, match=r"First: Bob_B/1\.6/v0/0000000\.png: Bob_B is not in vox1_meta\.csv; "):
+    with pytest.raises(
+        StudyError, match=r"First: unzippedFaces/Bob_B/1\.6/v0/0000000\.png: Bob_B is not in vox1_meta\.csv; "
+    ):
         voxceleb.imported(path, tmp_path / "set")
 
 
@@ -113,6 +115,42 @@ def test_another_table(voxceleb: Any, table: bytes, has: str, tmp_path: Path) ->
     )
 
 
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        (HEADER.encode() + b"id1\t" + b"x" * 200_000, "line 2: field larger than field limit (131072). Write one row "
+         "to a line, with short cells."),
+        (HEADER.encode() + b"id1\tAnn_A\tf\tUK\tdev\nid2\n", "line 3: cells: 1, in the header: 5. Give every row as "
+         "many cells as the header has."),
+        (HEADER.encode("utf-16"), "no text in UTF-8 (byte 0 is 0xff). Save it as CSV in UTF-8."),
+        (HEADER.encode() + b"id1\tAnn\0\tf\tUK\tdev\n", "no text in UTF-8 (byte 55 is 0x00). Save it as CSV in UTF-8."),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_table_that_cannot_be_read(voxceleb: Any, inside: bool, table: bytes, reason: str, tmp_path: Path) -> None:
+    if not inside:
+        (tmp_path / "vox1_meta.csv").write_bytes(table)
+    files = voxceleb.videos(TWO) | ({"vox1_meta.csv": table} if inside else {})
+    place = "PATH: vox1_meta.csv" if inside else str(tmp_path / "vox1_meta.csv")
+    assert voxceleb.refused(tmp_path, files, kind=".zip") == (
+        f"{place}: {reason} Fetch it again, or move it away: it is only a cross-check."
+    )
+
+
+def test_a_table_that_may_not_be_read(voxceleb: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "vox1_meta.csv"
+    table.write_text(HEADER)
+    really = Path.open
+
+    def forbidding(path: Path, *arguments: Any, **more: Any) -> Any:
+        if path == table:
+            raise PermissionError(13, "Permission denied", str(path))
+        return really(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", forbidding)
+    assert voxceleb.refused(tmp_path, voxceleb.videos(TWO)) == f"{table}: may not be read. Change its permissions."
+
+
 def test_damaged_table(voxceleb: Any, tmp_path: Path) -> None:
     files = voxceleb.videos(TWO) | {"a/vox1_meta.csv": HEADER.encode()}
     content = bytearray(voxceleb.packed(tmp_path, ".zip", files, method=zipfile.ZIP_STORED).read_bytes())
@@ -120,7 +158,10 @@ def test_damaged_table(voxceleb: Any, tmp_path: Path) -> None:
     (tmp_path / "b.zip").write_bytes(content)
     with pytest.raises(StudyError) as caught:
         voxceleb.imported(tmp_path / "b.zip", tmp_path / "set")
-    assert str(caught.value) == f"{tmp_path / 'b.zip'}: a/vox1_meta.csv: damaged in the archive. Fetch it again."
+    assert str(caught.value) == (
+        f"{tmp_path / 'b.zip'}: a/vox1_meta.csv: damaged in the archive. Fetch it again, or move it away: it is only a "
+        "cross-check."
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,7 +179,8 @@ def test_bad_picture(voxceleb: Any, kind: str, content: Callable[..., bytes], re
     files["unzippedFaces/Ann_A/1.6/v1/0000000.png"] = content(voxceleb.picture)
     assert voxceleb.refused(tmp_path, files, kind=kind) == (
         "PATH: 1 of 4 images (25.00%) cannot be used; at most 0.00% may be left out (data.tolerated). "
-        f"First: Ann_A/1.6/v1/0000000.png: {reason}. Fetch the data set again, or raise data.tolerated in params.yaml."
+        f"First: unzippedFaces/Ann_A/1.6/v1/0000000.png: {reason}. "
+        "Fetch the data set again, or raise data.tolerated in params.yaml."
     )
 
 
@@ -146,6 +188,15 @@ def test_pictures_elsewhere_count_as_lost_faces(voxceleb: Any, tmp_path: Path) -
     assert "First: unzippedFaces/Ann_A/v0/1.png: not <name>/1.6/<video>/<frame>.jpg. Fetch" in voxceleb.refused(
         tmp_path, voxceleb.videos(TWO) | {"unzippedFaces/Ann_A/v0/1.png": voxceleb.picture(99), "a.txt": b""}
     )
+
+
+def test_a_repeated_face_is_named_with_its_folders(voxceleb: Any, tmp_path: Path) -> None:
+    files = voxceleb.videos(TWO) | {"again/Ann_A/1.6/v1/0000000.png": voxceleb.picture(99)}
+    faceset = voxceleb.imported(voxceleb.packed(tmp_path, ".zip", files), tmp_path / "set", Wanted(48, 1, 0.5), test=1)
+    repeated = {row["file"]: row["reason"] for row in faceset.provenance["excluded"]}
+    assert repeated == {
+        "unzippedFaces/Ann_A/1.6/v1/0000000.png": "the same face as again/Ann_A/1.6/v1/0000000.png, by its name"
+    }
 
 
 def test_missing_path(voxceleb: Any, tmp_path: Path) -> None:

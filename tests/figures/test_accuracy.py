@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import matplotlib
 import numpy as np
 import pytest
@@ -201,3 +203,8 @@ def test_drawing_leaves_the_users_settings_alone() -> None:
     before = dict(matplotlib.rcParams)
     overview([DECODING])
     assert dict(matplotlib.rcParams) == before
+
+
+def test_one_panel_is_legible(legible: Callable[[Figure], None]) -> None:
+    legible(side_by_side({"reproduced": DECODING}))
+    legible(overview([DECODING]))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +17,7 @@ from facespec.figures.contrasts import borders, figure_contrasts
 FACE = np.linspace(0, 255, 17 * 11).reshape(17, 11)
 SIDES = [("joint", "expression", "expression", "expression"), ("joint", "identity", "identity", "identity"),
          ("joint", "expression", "joint", "identity")]  # fmt: skip
+NAMES = ["first_trained_on", "first_tested_on", "second_trained_on", "second_tested_on"]
 P = np.array([[0.001, 0.049], [0.05, 0.2], [0.9, 0.04]])
 
 
@@ -91,3 +96,17 @@ def test_too_few_people_are_said_so() -> None:
     figure = figure_contrasts(table, FACE)
     axes = figure.axes[1]
     assert [text.get_text() for text in axes.texts] == ["1 of 3 people is left"] and len(axes.images) == 1
+
+
+@pytest.mark.parametrize(("contrasts", "seeds"), [(1, 1), (2, 3), (3, 10), (3, 40)])
+def test_any_number_of_contrasts_and_seeds_is_legible(
+    contrasts: int, seeds: int, legible: Callable[[Any], None]
+) -> None:
+    table = contrasts_table()
+    own = pd.concat([part for _, part in list(table.groupby(NAMES, sort=False))[:contrasts]])
+    medians = own.query("seed == 9")
+    figure = figure_contrasts(
+        pd.concat([own[own["style"] == "sound"], *(medians.assign(seed=seed) for seed in range(seeds))]), FACE
+    )
+    legible(figure)
+    assert len(re.findall(r"\d\.\d{3}", figure.axes[0].get_xlabel())) == seeds

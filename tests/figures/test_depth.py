@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -177,3 +179,14 @@ def test_a_table_of_another_kind_is_refused() -> None:
     assert str(caught.value) == (
         "table 'layer_decoding', column 'tested_on', row 0: got 'age', allowed: one of ['expression', 'identity']."
     )
+
+
+@pytest.mark.parametrize("depths", [1, 13, 100])
+def test_any_number_of_layers_is_legible(depths: int, legible: Callable[[Figure], None]) -> None:
+    given = {
+        name: pd.concat([table[table["depth"] == 1].assign(depth=depth) for depth in range(1, depths + 1)])
+        for name, table in tables().items()
+    }
+    figure = figure_depth(**given)
+    legible(figure)
+    assert (len(figure.axes[0].get_xticks()) == depths) == (depths < 14)

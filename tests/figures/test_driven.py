@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
+import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from facespec.figures.driven import figure_S2B
 from facespec.figures.style import LOOKS
@@ -90,3 +94,16 @@ def test_a_network_that_nothing_drives_has_an_empty_panel() -> None:
     figure = figure_S2B(given)
     assert [len(axes.patches) for axes in figure.axes] == [0, 0, 0]
     figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize("layers", [1, 8, 9, 20, 100])
+def test_any_number_of_layers_is_legible(layers: int, legible: Callable[[Figure], None]) -> None:
+    given = table()
+    given.loc[(given["unit"] == 4) & (given["kind"] == "optimised"), "response"] = np.nan  # dead: a longer label
+    first = given[given["depth"] == 1]
+    names = {depth: f"encoder.block{depth}.attention.out" for depth in range(1, layers + 1)}
+    figure = figure_S2B(pd.concat([first.assign(depth=depth, layer=name) for depth, name in names.items()]))
+    legible(figure)
+    labels = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
+    assert len(set(labels)) == len(labels) and all("4 units, 1 dead" in label for label in labels)
+    assert len(labels) == layers or layers == 100

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from facespec.figures.faces import Grid, contact_sheet, difference_picture, region_colours, region_picture
+from facespec.figures.faces import CELL, Grid, contact_sheet, difference_picture, region_colours, region_picture
+from facespec.figures.style import study_style
 
 CODES = {"background": 0, "mouth": 6, "hair": 1}
 
@@ -80,6 +84,39 @@ def test_nothing_overlaps_or_leaves_the_page(grids: list[Grid]) -> None:
         assert x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height
         for a0, b0, a1, b1 in boxes[:index]:
             assert not (x0 < a1 - 0.5 and a0 < x1 - 0.5 and y0 < b1 - 0.5 and b0 < y1 - 0.5)
+
+
+LONG = ["Anna-Katharina Alexandra von und zu Musterhausen", "Anna-Katharina Alexandra zu und von Musterhausen"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [LONG, [f"subject_0001_session_{letter}_frontal_neutral.png" for letter in "ab"], ["$$", "\\frac{1}{"],
+     ["x" * 300, "x" * 300 + "y"], ["表情" * 30, "😀\n"], ["p0000", "W" * 20]],
+)  # fmt: skip
+def test_long_and_odd_names_stay_in_their_places_and_apart(names: list[str], legible: Callable[[Figure], None]) -> None:
+    grids = [
+        Grid("{} role ({}): five views and two sessions of {}", faces(2, 5), (*names, "c", *names), names,
+             names=("probe", "KDEF", names[0])),
+        Grid("in the wild, one person per row", faces(2, 7), (), names),
+    ]  # fmt: skip
+    sheet = contact_sheet([grids, grids], regions=CODES)
+    with study_style():
+        legible(sheet)
+    cells = [axes.get_window_extent() for axes in sheet.axes]
+    for axes in sheet.axes:
+        for label in filter(Text.get_text, (axes.title, axes.yaxis.label)):
+            box = label.get_window_extent()
+            for other in cells:
+                assert box.x0 >= other.x1 or box.x1 <= other.x0 or box.y0 >= other.y1 or box.y1 <= other.y0
+        assert axes.title.get_window_extent().width <= CELL * sheet.dpi
+    assert len({axes.get_ylabel() for axes in sheet.axes} - {""}) == 2
+
+
+def test_names_that_fit_are_written_in_full() -> None:
+    sheet = contact_sheet([[Grid("faces of {}", faces(1, 7), ("happy",) * 7, ["F01"], names=["{F01}"])]])
+    assert [text.get_text() for text in sheet.texts] == ["faces of {F01}"]
+    assert sheet.axes[0].get_ylabel() == "F01" and sheet.axes[6].get_title() == "happy"
 
 
 def test_region_maps_are_painted_in_the_legends_colours() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
@@ -133,6 +134,22 @@ def test_2A_shows_a_single_seed_once() -> None:
     assert [axes.get_ylabel() for axes in panels] == ["seed 9", "", "", ""]
     for axes, pair in zip(panels, PAIRS, strict=True):
         np.testing.assert_allclose(layers(axes)[1], enlarged(cells(pair, 9)))
+
+
+@pytest.mark.parametrize("names", [("trunk.relu2", "embedded faces"), ("layer" * 60, "my faces " * 30)])
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+def test_the_colour_bar_is_as_long_as_its_label(
+    seeds: int, names: tuple[str, str], legible: Callable[[Figure], None]
+) -> None:
+    table = heatmaps_table().query("seed == 9").assign(layer=names[0], source=names[1])
+    table, face = pd.concat([table.assign(seed=seed) for seed in range(seeds)]), np.zeros((16, 16))
+    overlap = overlap_table(dict.fromkeys(range(seeds), 0.5))
+    whole = figure_2(table, overlap, reference=reference_heatmaps(), face=face, examples=examples())
+    for figure in (figure_2A(table, face), whole):
+        legible(figure)
+        (bar,) = (axes for axes in figure.axes if "left out" in axes.get_ylabel().replace("\n", " "))
+        assert bar.yaxis.label.get_window_extent().height <= bar.get_window_extent().height
+        assert bar.get_ylabel().startswith("at ") and bar.get_ylabel().endswith(")")
 
 
 def test_masks_hold_the_pixels_that_reach_the_threshold() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import product
@@ -245,10 +246,12 @@ def test_of_many_layers_some_have_panels() -> None:
     np.testing.assert_allclose(curves(rows[2][3])["ranked expression expression seed 4"].get_ydata(), told)
 
 
-def test_long_names_of_layers_are_shortened_from_the_front() -> None:
-    names = {"layer": {"trunk.relu1": "my.trunk.block1.conv.relu", "trunk.relu2": "a" * 18}}
+def test_long_names_of_layers_are_shortened_in_the_middle() -> None:
+    names = {"layer": {"trunk.relu1": "my.trunk.block1.conv.relu", "trunk.relu2": "a" * 300}}
     first, *_ = grid(shown(classes().replace(names), lesions().replace(names)))
-    assert [axes.get_title() for axes in first] == ["…block1.conv.relu\ndepth 1", f"{'a' * 18}\ndepth 2"]
+    whole, long = (axes.get_title() for axes in first)
+    assert whole == "my.trunk.block1.conv.relu\ndepth 1" and re.fullmatch(r"a+…a+\ndepth 2", long)
+    assert len(long) < 60
 
 
 def test_the_middle_fraction_is_shown_if_none_is_named() -> None:
@@ -316,6 +319,14 @@ def test_no_text_overlaps_another_or_leaves_the_page(
 ) -> None:
     figure: Any = drawn(seeds, depths)
     legible(figure)
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_any_number_of_classes_is_legible(count: int, legible: Callable[[Figure], None]) -> None:
+    one = classes().query("`class` == 0")
+    figure = shown(pd.concat([one.assign(**{"class": name}) for name in range(count)]), lesions())
+    legible(figure)
+    assert f"recall of {count} " in figure.subfigs[0].get_suptitle()
 
 
 def test_equal_tables_give_equal_files(tmp_path: Path) -> None:

@@ -157,16 +157,14 @@ def test_of_many_layers_some_have_curves_and_all_an_index() -> None:
         assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "3", "5", "7", "9"]
 
 
-def test_long_names_of_layers_are_shortened_from_the_front() -> None:
-    given = lesions()
-    names = ["a" * 18, "branch.block12.conv", "my.trunk.block1.conv.relu"]
-    given["layer"] = given["layer"].replace({f"trunk.relu{depth}": name for depth, name in enumerate(names, start=1)})
-    first = figure_lesions(given, segregation()).subfigs[0]
-    assert [axes.get_title().split("\n")[0] for axes in first.axes] == [
-        "a" * 18,
-        "…anch.block12.conv",
-        "…block1.conv.relu",
-    ]
+def test_long_names_of_layers_are_shortened_and_stay_apart(legible: Callable[[Figure], None]) -> None:
+    given = lesions(5)
+    names = {f"trunk.relu{depth}": f"encoder.layers.{depth}.attention.output.dense" for depth in range(1, 5)}
+    given["layer"] = given["layer"].replace(names)
+    figure = figure_lesions(given, segregation(5))
+    titles = [axes.get_title().split("\n")[0] for axes in figure.subfigs[0].axes]
+    assert len(set(titles)) == 5 and titles[4] == "trunk.relu5" and all("…" in title for title in titles[:4])
+    legible(figure)
 
 
 def test_names_and_numbers_are_thinned_out_evenly() -> None:
@@ -190,8 +188,9 @@ def test_an_index_of_another_network_or_of_whole_networks_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("layers", "fractions", "known"),
-    [(1, (0.1,), True), (4, (0.05, 0.1, 0.2, 0.3, 0.5), False), (13, (0.1, 0.2, 0.3), True)],
-)
+    [(1, (0.1,), True), (4, (0.05, 0.1, 0.2, 0.3, 0.5), False), (13, (0.1, 0.2, 0.3), True),
+     (100, (1 / 3,), True), (5, tuple(place / 11 for place in range(1, 11)), True)],
+)  # fmt: skip
 def test_no_text_overlaps_another_or_leaves_the_page(
     layers: int, fractions: tuple[float, ...], known: bool, legible: Callable[[Figure], None]
 ) -> None:

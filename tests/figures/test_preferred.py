@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,8 +18,9 @@ from matplotlib.text import Text
 from facespec.figures.preferred import EMPTY, UnitLayer, figure_3, unit_layers, unit_page
 from facespec.figures.style import LOOKS, save_pages
 from facespec.published.export_pages import PAGES
+from facespec.study.artefacts import digest_files, write_document
 from facespec.study.errors import StudyError
-from facespec.study.preferred import PreferredSet
+from facespec.study.preferred import HEAD, PreferredSet
 from facespec.study.tables import PREFERRED, UNIT_CLASSES, UNITS
 from facespec.study.vocabulary import TASKS, Network
 
@@ -216,9 +216,10 @@ def pictures(tmp_path: Path) -> PreferredSet:
             np.save(tmp_path / f"{network.value}-{name}-best.npy", grey(made[:, :7, :5]))
     layers = [{"name": name, "depth": depth, "units": units} for depth, (name, units) in
               enumerate(UNIT_COUNT.items(), start=1)]  # fmt: skip
-    head = {"version": 1, "source": "painted faces", "seed": 3, "height": 7, "width": 5, "channels": 1, "size": SIDE,
-            "input_channels": 1, "layers": {network.value: layers for network in Network}}  # fmt: skip
-    (tmp_path / "preferred.json").write_text(json.dumps(head))
+    head = {"version": 2, "source": "painted faces", "seed": 3, "height": 7, "width": 5, "channels": 1, "size": SIDE,
+            "input_channels": 1, "layers": {network.value: layers for network in Network},
+            "digests": digest_files(tmp_path)}  # fmt: skip
+    write_document(tmp_path / HEAD, head)
     return PreferredSet.open(tmp_path)
 
 
@@ -313,3 +314,12 @@ def test_files_have_the_published_names() -> None:
         "expression": "Fig3_and_S_Fig2_merged_expConv2d.pdf",
         "identity": "Fig3_and_S_Fig2_merged_idConv2d.pdf",
     }
+
+
+def test_names_of_many_branches_stay_on_the_page() -> None:
+    figure = figure_3([layer(name=f"trunk.branch{number}.relu") for number in range(4)])
+    figure.draw_without_rendering()
+    (names,) = (text for text in figure.axes[0].texts if "\n" in text.get_text())
+    assert names.get_text().split("\n") == [f"trunk.branch{number}.relu" for number in range(4)]
+    box = names.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.axes[0].get_window_extent().x0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -141,3 +144,14 @@ def test_without_any_mass_the_page_says_why() -> None:
     table = regions_table().assign(number=np.nan, low=np.nan, high=np.nan, reason="no heatmap has any mass")
     figure = figure_regions(table)
     assert not figure.axes and "no heatmap has any mass" in [text.get_text() for text in figure.texts]
+
+
+@pytest.mark.parametrize("count", [1, 4, 12, 40])
+def test_any_number_of_regions_is_legible(count: int, legible: Callable[[Any], None]) -> None:
+    table = regions_table()
+    eyes, dropped = table[table["region"] == "eyes"], table[table["region"] == "occluder"]
+    shown = [eyes.assign(region=f"{'part of the face ' * 9}{number}") for number in range(count)]
+    figure = figure_regions(pd.concat([*shown, *(dropped.assign(region=f"small {number}") for number in range(30))]))
+    legible(figure)
+    labels = [text.get_text() for text in figure.axes[-1].get_xticklabels()]
+    assert len(set(labels)) == count

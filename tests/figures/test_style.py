@@ -4,6 +4,8 @@ import colorsys
 import errno
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
@@ -13,8 +15,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from facespec.figures.style import LOOKS, RC, save, save_png, settle, study_style
+from facespec.figures import style
+from facespec.figures.style import LOOKS, RC, save, save_pages, save_png, settle, study_style
 from facespec.study.errors import StudyError
+from facespec.study.storage import replacing
 from facespec.study.vocabulary import NETWORKS
 
 # sRGB -> what readers without red or green cones see: Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB
@@ -134,6 +138,28 @@ def test_a_full_disk_leaves_the_earlier_picture(tmp_path: Path, monkeypatch: pyt
         "free some space and run the same command again."
     )
     assert [p.name for p in tmp_path.iterdir()] == ["faces.png"] and path.read_bytes() == b"earlier"
+
+
+@pytest.mark.parametrize("write", [save, lambda figure, stem: save_pages([figure, figure], stem.with_suffix(".pdf"))])
+def test_a_disk_that_is_full_when_a_pdf_closes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Figure, Path], object]
+) -> None:
+    """matplotlib then fails on its own half-closed file, with an AttributeError."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    (tmp_path / "a.pdf").write_bytes(b"earlier")
+
+    @contextmanager
+    def replacing_on_full_disk(path: Path) -> Iterator[Path]:
+        with replacing(path) as partial:
+            partial.unlink()
+            partial.symlink_to("/dev/full")  # answers every write as a full disk does
+            yield partial
+
+    monkeypatch.setattr(style, "replacing", replacing_on_full_disk)
+    with pytest.raises(StudyError, match=r"a\.pdf: the disk is full, so it was not written"):
+        write(drawn(), tmp_path / "a")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pdf"] and (tmp_path / "a.pdf").read_bytes() == b"earlier"
 
 
 def test_a_png_is_named_so(tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from facespec.models.checkpoints import Checkpoint, digest, load, save
+from facespec.models.checkpoints import Checkpoint, Origin, digest, load, save
 from facespec.models.networks import FaceNetwork, build
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
 from facespec.study.vocabulary import Network, Task
 
 CLASSES = {"expression": ("angry", "happy", "sad"), "identity": ("ann", "bob")}
+ORIGIN = Origin("finetune", Network.JOINT, 3)
 SETTINGS = {
     "preset": {"name": "small", "size": 17, "mean": 0.5},
     "params": {"train": {"epochs": 3, "learning_rate": 0.1}, "branch": None},
@@ -31,7 +32,7 @@ def network(seed: int = 1, *, channels: int = 1, tasks: tuple[str, ...] = ("expr
 
 
 def checkpoint(seed: int = 1, *, channels: int = 1) -> Checkpoint:
-    return Checkpoint(network=network(seed, channels=channels), network_name=Network.JOINT, classes=CLASSES, **SETTINGS)
+    return Checkpoint(network=network(seed, channels=channels), origin=ORIGIN, classes=CLASSES, **SETTINGS)
 
 
 @pytest.fixture
@@ -46,8 +47,8 @@ def test_everything_comes_back(tmp_path: Path, channels: int) -> None:
     saved.network.train()
     saved.network(torch.rand((4, channels, 17, 11), generator=torch.Generator().manual_seed(2)))  # moves batch norm
     save(tmp_path / "a" / "x.safetensors", saved)
-    back = load(tmp_path / "a" / "x.safetensors", expect=Network.JOINT)
-    assert (back.network_name, back.classes) == (Network.JOINT, CLASSES)
+    back = load(tmp_path / "a" / "x.safetensors", expect=ORIGIN)
+    assert (back.origin, back.network_name, back.classes) == (ORIGIN, Network.JOINT, CLASSES)
     assert {"preset": back.preset, "params": back.params, "history": back.history} == SETTINGS
     assert (back.network.block, back.network.channels) == (saved.network.block, channels)
     assert saved.network.training and not any(module.training for module in back.network.modules())
@@ -64,12 +65,15 @@ def test_equal_checkpoints_are_equal_bytes(path: Path) -> None:
     other.network.to(memory_format=torch.contiguous_format).eval()
     reordered = {Task(task): CLASSES[task] for task in reversed(CLASSES)}
     params = dict(reversed(list(SETTINGS["params"].items())))
-    save(path.with_name("other"), replace(other, classes=reordered, params=params, network_name="joint"))
+    save(path.with_name("other"), replace(other, classes=reordered, params=params))
     assert path.with_name("other").read_bytes() == path.read_bytes()
     save(path.with_name("again"), load(path))
     assert path.with_name("again").read_bytes() == path.read_bytes()
     save(path.with_name("seed"), checkpoint(2))
     assert path.with_name("seed").read_bytes() != path.read_bytes()
+    for number, other_origin in enumerate((Origin("train", Network.JOINT, 3), Origin("finetune", Network.JOINT, 4))):
+        save(path.with_name(f"origin {number}"), replace(checkpoint(), origin=other_origin))
+        assert path.with_name(f"origin {number}").read_bytes() != path.read_bytes()
 
 
 def test_saving_changes_nothing_about_the_network(tmp_path: Path) -> None:
@@ -104,8 +108,14 @@ def test_weights_that_are_not_finite_are_not_saved(
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("change", [{"classes": {"identity": ("ann", "bob")}}, {"network_name": Network.EXPRESSION},
-                                    {"classes": CLASSES | {"identity": ("ann", "bob", "cy")}}])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": {"identity": ("ann", "bob")}},
+        {"classes": CLASSES | {"identity": ("ann", "bob", "cy")}},
+        {"origin": ORIGIN._replace(network=Network.EXPRESSION)},
+    ],
+)
 def test_classes_that_do_not_fit_are_not_saved(tmp_path: Path, change: dict[str, Any]) -> None:
     own = replace(checkpoint(), **change)
     with pytest.raises(StudyError) as caught:
@@ -119,9 +129,10 @@ def test_classes_that_do_not_fit_are_not_saved(tmp_path: Path, change: dict[str,
 
 
 def test_a_single_task_network_comes_back(tmp_path: Path) -> None:
-    own = Checkpoint(network(tasks=("identity",)), Network.IDENTITY, {"identity": ("ann", "bob")}, **SETTINGS)
+    origin = Origin("train", Network.IDENTITY, 1)
+    own = Checkpoint(network(tasks=("identity",)), origin, {"identity": ("ann", "bob")}, **SETTINGS)
     save(tmp_path / "x", own)
-    assert load(tmp_path / "x", expect=Network.IDENTITY).network.tasks == ("identity",)
+    assert load(tmp_path / "x", expect=origin).network.tasks == ("identity",)
 
 
 def test_a_digest_knows_names_shapes_types_and_values() -> None:
@@ -131,6 +142,7 @@ def test_a_digest_knows_names_shapes_types_and_values() -> None:
     different = [{"a": zeros}, {"b": zeros}, {"a": zeros.reshape(2, 3, 5, 4)}, {"a": zeros.int()}, {"a": zeros + 1}, {}]
     assert len({digest(tensors) for tensors in different}) == len(different)
     assert digest({"a": torch.tensor(1.5)}) != digest({"a": torch.tensor(2.5)})
+    assert digest({"a": zeros.bfloat16()}) not in (digest({"a": zeros}), digest({"a": zeros.bfloat16() + 1}))
 
 
 def test_a_history_that_is_not_finite_is_not_saved(path: Path) -> None:

@@ -19,7 +19,7 @@ from facespec.published.export_heatmaps import (
     read_heatmap_results,
 )
 from facespec.study.errors import StudyError
-from facespec.study.storage import write_pickle
+from facespec.study.pickles import write_pickle
 from facespec.study.tables import HEATMAPS
 
 # spelled out, with the original's capitals: the contract is with whoever reads its files

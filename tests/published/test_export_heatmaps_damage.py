@@ -8,7 +8,7 @@ import pytest
 
 from facespec.published.export_heatmaps import checked_heatmap_results, read_heatmap_results
 from facespec.study.errors import StudyError
-from facespec.study.storage import write_pickle
+from facespec.study.pickles import write_pickle
 
 A, B, C, D = (f"Fig2{panel}_dict.pickle" for panel in "ABCD")
 FACE, MAP = np.linspace(0, 255, 7 * 5 * 3).reshape(7, 5, 3), np.linspace(0, 1, 7 * 5).reshape(7, 5)

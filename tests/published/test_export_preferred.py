@@ -16,7 +16,7 @@ from facespec.published.export_preferred import (
     read_preferred_results,
 )
 from facespec.study.errors import StudyError
-from facespec.study.storage import write_pickle
+from facespec.study.pickles import write_pickle
 from facespec.study.tables import PREFERRED
 
 # spelled out: the contract is with whoever reads the files
@@ -109,8 +109,8 @@ def spoilt(**values: Any) -> dict[str, Any]:
          ", layer 'a': expected an array (units,) of numbers, got float64 of shape (2, 1)."),
         (spoilt(activations=[np.ones(2), np.ones(0)]),
          ", layer 'b': expected an array (units,) of numbers, got float64 of shape (0,)."),
-        (spoilt(activations=[np.array(["1"]), np.ones(1)]),
-         ", layer 'a': expected an array (units,) of numbers, got <U1 of shape (1,)."),
+        (spoilt(activations=[np.array([1j]), np.ones(1)]),
+         ", layer 'a': expected an array (units,) of numbers, got complex128 of shape (1,)."),
         (spoilt(activations=[np.array([1, -0.5]), np.ones(1)]),
          ", layer 'a': got -0.5, allowed: finite numbers, 0 or more, and NaN."),
         (spoilt(activations=[np.ones(1), np.array([1, np.inf])]),

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,6 +85,49 @@ def test_absent_and_altered_are_told_apart_and_altered_is_not_written(tmp_path: 
     refuse_altered(report[report["status"] != "altered"])
 
 
+def test_a_readme_of_something_else_is_not_an_altered_one(tmp_path: Path) -> None:
+    """Any folder may have one; only beside another published file is it the study's."""
+    source = placed(tmp_path / "from", {"README.md": b"another project", "data/Fig.pickle": FILES["Fig.pickle"]})
+    assert statuses(source, tmp_path / "to")["README.md"] == "absent"
+    placed(source, {"data/README.md": b"altered"})
+    assert statuses(source, tmp_path / "to")["README.md"] == "altered"
+    placed(source, {"deep/README.md": FILES["README.md"]})
+    assert statuses(source, tmp_path / "to")["README.md"] == "present"
+    other = placed(tmp_path / "other", {"README.md": b"another project", "x/Fig.pickle": b"altered"})
+    found = statuses(other, tmp_path / "other to")
+    assert (found["README.md"], found["Fig.pickle"]) == ("absent", "altered")
+
+
+def test_a_file_larger_than_any_published_one_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = placed(tmp_path / "from", FILES)
+    with (source / "Fig.pickle").open("ab") as file:
+        file.truncate(8 * 2**30)
+    monkeypatch.setattr(module, "_read", lambda path: FILES[path.name] if path.name != "Fig.pickle" else pytest.fail())
+    assert statuses(source, tmp_path / "to") == ALL_PRESENT | {"Fig.pickle": "altered"}
+
+
+def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read all, so that a refusal is played."""
+    source = placed(tmp_path / "from", {"README.md": FILES["README.md"], "closed/Fig.pickle": FILES["Fig.pickle"]})
+    really = os.scandir
+
+    def forbidding(place: str) -> Any:
+        if str(place).endswith("closed"):
+            raise PermissionError(13, "Permission denied", place)
+        return really(place)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", forbidding)
+        with pytest.raises(StudyError) as error:
+            fetch(source, tmp_path / "to", blobs=BLOBS)
+    assert str(error.value) == (
+        f"{source}/closed: cannot be read (Permission denied). Change its permissions, or name a directory without it."
+    )
+    (source / "Fig.pickle").symlink_to("nowhere")
+    with pytest.raises(StudyError, match=r"from/Fig.pickle: cannot be read \(No such file"):
+        fetch(source, tmp_path / "to", blobs=BLOBS)
+
+
 def test_the_target_may_be_the_source_or_lie_beneath_it(tmp_path: Path) -> None:
     source = placed(tmp_path / "here", FILES)
     assert statuses(source, source) == ALL_PRESENT
@@ -108,24 +154,69 @@ def test_from_git_at_the_commit_not_the_tip(repository: tuple[Path, str], tmp_pa
     assert {path.name: path.read_bytes() for path in (tmp_path / "to").iterdir()} == FILES
 
 
-def test_from_a_bare_repository_by_its_path(repository: tuple[Path, str], tmp_path: Path) -> None:
+def test_from_a_bare_repository_by_its_path(
+    repository: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkout, commit = repository
     git(tmp_path, "clone", "--quiet", "--bare", str(checkout), "bare.git")
     assert statuses(tmp_path / "bare.git", tmp_path / "to", commit=commit) == ALL_PRESENT
+    monkeypatch.chdir(tmp_path)
+    assert statuses("bare.git", tmp_path / "relative", commit=commit) == ALL_PRESENT
 
 
 def test_a_checkout_is_read_as_it_lies(repository: tuple[Path, str], tmp_path: Path) -> None:
     assert statuses(repository[0], tmp_path / "to") == ALL_PRESENT | {"README.md": "altered"}
 
 
-def test_offline_or_wrong_url(tmp_path: Path) -> None:
-    url = (tmp_path / "nowhere").as_uri()
+def test_offline(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"git://127.0.0.1:{server.getsockname()[1]}/x"
     with pytest.raises(StudyError) as error:
         fetch(url, tmp_path / "to")
     message = str(error.value)
-    assert message.startswith(f"git could not get commit e570ea8 from {url} (")
+    assert message.startswith(f"git could not get commit e570ea8 from {url} (fatal: unable to connect to 127.0.0.1:")
     assert message.endswith("). Without a network, name a directory that holds the files.")
     assert not (tmp_path / "to").exists()
+
+
+def test_a_directory_that_is_no_repository(tmp_path: Path) -> None:
+    """Git's last line, "and the repository exists.", tells nothing."""
+    with pytest.raises(StudyError, match=r"\(fatal: '.*' does not appear to be a git repository\)"):
+        fetch(tmp_path.as_uri(), tmp_path / "to")
+
+
+FORMS = "Name a directory, or a git URL: https://, http://, ssh://, git://, file://, or user@host:path."
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["none", "/none/here", "here.txt", "fd::17", "ext::touch it_ran", "--upload-pack=touch it_ran", "ftp://x/y",
+     "a@b::c", "ssh://-oProxyCommand=touch/x", "ssh://a@-oProxyCommand=touch/x", "-oProxyCommand=touch@b:x",
+     "host:path", "C:\\faces", "x" * 300, "a\0b"],
+)  # fmt: skip
+def test_what_is_no_source(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here.txt").touch()
+    with pytest.raises(StudyError) as error:
+        fetch(source, tmp_path / "to")
+    assert str(error.value) == f"{source!r}: no such directory, and no git URL. {FORMS}"
+    assert [path.name for path in tmp_path.iterdir()] == ["here.txt"]
+
+
+@pytest.mark.parametrize("source", ["", " "])
+def test_an_empty_source(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the working directory nor the network is meant."""
+    monkeypatch.chdir(placed(tmp_path / "here", FILES))
+    with pytest.raises(StudyError) as error:
+        fetch(source, tmp_path / "to", blobs=BLOBS)
+    assert str(error.value) == f"{source!r}: no source. {FORMS}"
+
+
+def test_a_file_url_to_nowhere(tmp_path: Path) -> None:
+    url = (tmp_path / "no where").as_uri()
+    with pytest.raises(StudyError) as error:
+        fetch(url, tmp_path / "to")
+    assert str(error.value) == f"{url}: {tmp_path}/no where is no directory. {FORMS}"
 
 
 def test_a_commit_that_is_not_there(repository: tuple[Path, str], tmp_path: Path) -> None:
@@ -133,18 +224,8 @@ def test_a_commit_that_is_not_there(repository: tuple[Path, str], tmp_path: Path
         fetch(repository[0].as_uri(), tmp_path / "to", commit="0123456789" * 4)
 
 
-def test_an_option_is_not_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(StudyError) as error:
-        fetch("--upload-pack=touch it_ran", tmp_path / "to")
-    assert str(error.value) == "'--upload-pack=touch it_ran': neither a directory nor a git URL."
-
-
 def test_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(*_: object, **__: object) -> None:
-        raise FileNotFoundError("git")
-
-    monkeypatch.setattr(module.subprocess, "run", absent)
+    monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(StudyError) as error:
         fetch("https://example.org/x.git", tmp_path / "to")
     assert str(error.value) == "git is not installed; install it, or name a directory that holds the files."

@@ -16,7 +16,7 @@ from facespec.published.reference import (
     role_of,
 )
 from facespec.study.errors import StudyError
-from facespec.study.storage import read_pickle
+from facespec.study.pickles import read_pickle
 
 
 def test_every_bar_is_there_once() -> None:

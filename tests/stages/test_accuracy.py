@@ -80,7 +80,8 @@ def test_a_truncated_checkpoint_leaves_the_earlier_table(made: Paths) -> None:
     try:
         path.write_bytes(whole[: len(whole) // 2])
         with pytest.raises(
-            StudyError, match=r"joint-5.safetensors: not a readable checkpoint .* It may be truncated: train it again\."
+            StudyError,
+            match=r"joint-5.safetensors: not a file of arrays .* may be cut or damaged\. Train it again\.",
         ):
             accuracy.run(made, one_seed(made), device="cpu")
     finally:

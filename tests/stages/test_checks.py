@@ -115,7 +115,7 @@ def files(paths: Paths) -> dict[str, bytes]:
 
 def test_verdicts_of_all_tables_as_table_and_metric(study: Paths, params: Params) -> None:
     checks.run(study, params)
-    assert files(study).keys() == {"verdicts.csv", "verdicts.json"}
+    assert files(study).keys() == {"verdicts.csv", "verdicts.csv.sha256", "verdicts.json"}
     table = VERDICTS.read(study.verdicts.with_suffix(".csv"))
     assert list(table["claim"]) == ["C1", "C1", "C2", "C3", "C3", "C4", "C4", "C5", "C5", "C6", "C6", *4 * ["C7"],
                                     "C8", "C8"]  # fmt: skip

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +16,10 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from facespec.data.faceset import FaceSet
+from facespec.data.chunks import Description, FaceChunk
+from facespec.data.faceset import FaceSet, write_faceset
 from facespec.stages import data
+from facespec.stages.faces_record import read_record
 from facespec.study.errors import StudyError
 from facespec.study.params import Params, read_params
 from facespec.study.paths import Paths
@@ -166,3 +172,184 @@ def test_provenance_is_shown(study: tuple[Paths, Params], fer2013: Path) -> None
     assert "FER2013" in said and "embedded faces" in said and "broken.png" in said
     assert stored["content"][:12] in said
     assert [entry["file"].split("/")[-1] for entry in stored["excluded"]] == ["broken.png"]
+
+
+def test_a_relative_source_of_the_command_line_is_recorded_as_it_was_meant(
+    study: tuple[Paths, Params], fer2013: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From elsewhere, the same words may name another folder."""
+    paths, params = study
+    other = tmp_path / "elsewhere"
+    shutil.copytree(fer2013, other / "fer")
+    (other / "fer" / "train" / "happy" / "train_happy_0.png").unlink()
+    monkeypatch.chdir(tmp_path)
+    data.build(paths, params.data, sources={"expression": "fer"}, workers=1)
+    monkeypatch.chdir(other)
+    shutil.rmtree(paths.faces("expression"))
+    data.build_missing(paths, params.data, workers=1)
+    assert read_record(paths)["expression"].source == str(fer2013)
+    assert FaceSet.open(paths.faces("expression")).n == 35
+
+
+def test_a_relative_source_of_params_starts_at_their_file(
+    study: tuple[Paths, Params], fer2013: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, params = study
+    assert paths.root == tmp_path / "study"
+    real = params.data.model_copy(update={"expression": params.data.expression.model_copy(update={"source": "../fer"})})
+    monkeypatch.chdir("/")
+    data.build_missing(paths, real, workers=1)
+    assert FaceSet.open(paths.faces("expression")).source == "FER2013"
+
+
+@pytest.mark.parametrize("change", ["removed", "added", "edited"])
+def test_a_source_folder_that_changed_is_read_again(study: tuple[Paths, Params], fer2013: Path, change: str) -> None:
+    paths, params = study
+    data.build(paths, params.data, sources={"expression": str(fer2013)}, workers=1)
+    before = times(paths)
+    data.build_missing(paths, params.data, workers=1)
+    assert times(paths) == before
+    picture = fer2013 / "train" / "happy" / "train_happy_0.png"
+    if change == "removed":
+        picture.unlink()
+    elif change == "added":
+        Image.fromarray(np.full((48, 48), 9, dtype=np.uint8)).save(picture.with_name("train_happy_9.png"))
+    else:
+        Image.fromarray(np.full((48, 48), 9, dtype=np.uint8)).save(picture)
+    said: list[str] = []
+    data.build_missing(paths, params.data, workers=1, report=said.append)
+    assert said == [f"{fer2013}: changed since its faces were read. The expression faces are made again."]
+    assert {role for role, then in times(paths).items() if then != before[role]} == {"expression"}
+
+
+def test_faces_stay_where_their_source_is_not_at_hand(study: tuple[Paths, Params], fer2013: Path) -> None:
+    paths, params = study
+    data.build(paths, params.data, sources={"expression": str(fer2013)}, workers=1)
+    before = times(paths)
+    fer2013.rename(fer2013.with_name("moved"))
+    data.build_missing(paths, params.data, workers=1)
+    assert times(paths) == before
+
+
+def test_a_second_build_keeps_the_sources_that_an_earlier_one_named(study: tuple[Paths, Params], fer2013: Path) -> None:
+    paths, params = study
+    data.build(paths, params.data, sources={"expression": str(fer2013)}, workers=1)
+    data.build(paths, params.data, sources={}, workers=1)
+    assert FaceSet.open(paths.faces("expression")).source == "FER2013"
+    data.build(paths, params.data, sources={"expression": "embedded"}, workers=1)
+    assert FaceSet.open(paths.faces("expression")).source == "embedded faces"
+
+
+def lose(record: Path) -> None:
+    record.unlink()
+
+
+def damage(record: Path) -> None:
+    record.write_bytes(record.read_bytes().replace(b'"given": true', b'"given": null'))
+
+
+@pytest.mark.parametrize("change", [lose, damage, lambda record: record.write_text("[1]"), lambda r: r.write_text("")])
+def test_real_faces_without_record_are_not_replaced(
+    study: tuple[Paths, Params], fer2013: Path, change: Callable[[Path], object]
+) -> None:
+    paths, params = study
+    data.build(paths, params.data, sources={"expression": str(fer2013)}, workers=1)
+    shutil.rmtree(paths.root / ".dvc" / "tmp", ignore_errors=True)  # people clean that
+    data.build_missing(paths, params.data, workers=1)
+    change(paths.faces_record)
+    before = times(paths)
+    for build in (data.build_missing, partial(data.build, sources={"probe": "embedded"})):
+        with pytest.raises(StudyError, match=r"expression: nothing records where these faces \(FER2013\) came from.*"
+                           r"`facespec data build --expression PATH` reads them again"):  # fmt: skip
+            build(paths, params.data, workers=1)
+    assert times(paths) == before
+    data.build(paths, params.data, sources={"expression": str(fer2013)}, workers=1)
+    assert FaceSet.open(paths.faces("expression")).source == "FER2013"
+
+
+def test_embedded_faces_without_record_are_made_again(study: tuple[Paths, Params]) -> None:
+    paths, params = study
+    before = {path: path.read_bytes() for path in paths.data.rglob("*.*")}
+    lose(paths.faces_record)
+    said: list[str] = []
+    data.build_missing(paths, params.data, workers=1, report=said.append)
+    assert said[0] == f"{paths.faces('expression')}: not recorded here. The expression faces are made again."
+    assert {path: path.read_bytes() for path in paths.data.rglob("*.*")} == before
+
+
+def flip(path: Path) -> None:
+    """Change one bit; time stamp and size stay."""
+    then, content = path.stat(), bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))
+
+
+def exchange(path: Path) -> None:
+    """Put the faces of another study in this place: whole in themselves, but not what was made here."""
+    faces = FaceSet.open(path.parent)
+    rows = np.arange(faces.n)
+    labels = faces.labels.assign(stimulus="x" + faces.labels["stimulus"])
+    chunk = FaceChunk(faces.images(rows), labels, faces.regions(rows) if faces.region_codes else None)
+    description = Description(faces.role, 2048, faces.region_codes or None, faces.provenance)
+    write_faceset(path.parent, [chunk], description)
+
+
+DAMAGES = {
+    "labels": ("labels.csv", flip, "labels.csv: not the bytes"),
+    "pixels": ("images-00000.npy", flip, r"images-00000.npy: row \d+ is not what was written there"),
+    "a shard is gone": ("images-00000.npy", Path.unlink, "images-00000.npy: no such file"),
+    "the head": ("faceset.json", flip, "faceset.json"),
+    "the head is gone": ("faceset.json", Path.unlink, "no faceset.json in it"),
+    "other faces": ("faceset.json", exchange, "other faces than those that were made here"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_damaged_embedded_faces_are_made_again(study: tuple[Paths, Params], case: str) -> None:
+    paths, params = study
+    name, harm, why = DAMAGES[case]
+    before = {path: path.read_bytes() for path in paths.data.rglob("*.*")}
+    harm(paths.faces("expression") / name)
+    said: list[str] = []
+    data.build_missing(paths, params.data, workers=1, report=said.append)
+    assert len(said) == 1 and re.search(why, said[0]) and said[0].endswith("The expression faces are made again.")
+    assert {path: path.read_bytes() for path in paths.data.rglob("*.*")} == before
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_damaged_real_faces_are_refused(study: tuple[Paths, Params], fer2013: Path, case: str) -> None:
+    paths, params = study
+    data.build(paths, params.data, sources={"expression": str(fer2013)}, workers=1)
+    name, harm, why = DAMAGES[case]
+    directory = paths.faces("expression")
+    harm(directory / name)
+    with pytest.raises(StudyError, match=f"{why}.*remove {directory}, and the same command reads them again from"):
+        data.build_missing(paths, params.data, workers=1)
+    shutil.rmtree(directory)
+    data.build_missing(paths, params.data, workers=1)
+    assert FaceSet.open(directory).source == "FER2013"
+
+
+def test_pulled_real_faces_are_kept(study: tuple[Paths, Params], fer2013: Path) -> None:
+    """`dvc pull` brings faces, and data.dvc that pins them, but no record of where they lay."""
+    paths, params = study
+    data.build(paths, params.data, sources={"expression": str(fer2013)}, workers=1)
+    data.pin(paths)
+    lose(paths.faces_record)
+    before = times(paths)
+    said: list[str] = []
+    data.build_missing(paths, params.data, workers=1, report=said.append)
+    assert f"{paths.faces('expression')}: not recorded here, and kept, as data.dvc pins these faces." in said
+    assert times(paths)["expression"] == before["expression"]
+    flip(paths.faces("expression") / "images-00000.npy")
+    with pytest.raises(StudyError, match="expression: nothing records where these faces"):
+        data.build_missing(paths, params.data, workers=1)
+
+
+@pytest.mark.parametrize("content", ["", "- 1\n", "outs: 3\n", "outs: []\nmeta: 1\n", "<<<<<<< HEAD\nouts:\n"])
+def test_what_is_no_pin_is_refused(study: tuple[Paths, Params], content: str) -> None:
+    paths, _ = study
+    (paths.root / "data.dvc").write_text(content)
+    with pytest.raises(StudyError, match=r"data\.dvc"):
+        data.differences(paths)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -188,20 +189,20 @@ def test_layers_of_a_branch_are_compared_with_those_of_the_other_branch() -> Non
     assert depth._paired(other, joint)["branches.identity.relu2"] is arrays[3]
 
 
-def test_refusals(explained: Paths) -> None:
+def test_refusals(explained: Paths, relabel: Callable[..., None]) -> None:
     params = read_params(explained.params)
-    labels = explained.faces("probe") / "labels.csv"
-    text = labels.read_text()
-    labels.write_text(text.replace(",straight,", ",half_left,"))
+    before = FaceSet.open(explained.faces("probe")).labels
+    relabel(explained.faces("probe"), lambda table: table.replace({"view": {"straight": "half_left"}}))
     with pytest.raises(StudyError) as caught:
         depth.run(explained, params, device="cpu")
     assert str(caught.value) == (
         f"{explained.faces('probe')}: no image shows the straight view, which the analyses by depth look at. Use probe "
         "faces with that view."
     )
-    lines = text.splitlines(keepends=True)
-    views = {line: line.replace(",straight,A", ",straight,B") for line in lines}
-    labels.write_text("".join(views.values()))
+    relabel(
+        explained.faces("probe"),
+        lambda table: before.assign(session=before["session"].mask(before["view"] == "straight", "B")),
+    )
     with pytest.raises(StudyError) as caught:
         depth.run(explained, changed(params, "split", hold_out="session", session="A"), device="cpu")
     assert str(caught.value) == (

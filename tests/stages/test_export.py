@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,12 @@ import torch
 from facespec.data.faceset import FaceSet
 from facespec.published.reference import published_bars
 from facespec.stages import export
+from facespec.study.artefacts import read_document, write_document
 from facespec.study.errors import StudyError
 from facespec.study.maps import HEAD, MapSet
 from facespec.study.paths import Paths
-from facespec.study.storage import read_json, write_json, write_table
-from facespec.study.tables import ACCURACY, HEATMAPS, LABELS, PREFERRED
+from facespec.study.storage import write_table
+from facespec.study.tables import ACCURACY, HEATMAPS, PREFERRED
 
 FIRST, SECOND = 6, 5  # the study's first seed need not be the smallest
 FIG2 = {f"Fig2{panel}_dict.pickle" for panel in "ABCD"}
@@ -28,8 +30,8 @@ def study(explained: Paths) -> Paths:
     paths = explained
     table = HEATMAPS.read(paths.table("heatmaps"))
     write_table(paths.table("heatmaps"), table.sort_values("seed", ascending=False, kind="stable"))
-    head = read_json(paths.heatmaps / HEAD)
-    write_json(paths.heatmaps / HEAD, head | {"seeds": head["seeds"][::-1]})
+    head = read_document(paths.heatmaps / HEAD, remedy="")
+    write_document(paths.heatmaps / HEAD, head | {"seeds": head["seeds"][::-1]})
     for name, figures in {"decoding": ("1B", "S1A"), "accuracy": ("1C", "S1B")}.items():
         cells = [
             pd.DataFrame({
@@ -169,10 +171,8 @@ def test_examples_are_the_faces_that_their_names_say(study: Paths) -> None:
             np.testing.assert_allclose(models[model]["heatmap"], expected, atol=1e-12)
 
 
-def test_heatmaps_of_faces_that_are_gone_are_refused(study: Paths) -> None:
-    labels = study.faces("probe") / "labels.csv"
-    table = LABELS.read(labels)
-    write_table(labels, table.assign(stimulus="other-" + table["stimulus"]))
+def test_heatmaps_of_faces_that_are_gone_are_refused(study: Paths, relabel: Callable[..., None]) -> None:
+    relabel(study.faces("probe"), lambda table: table.assign(stimulus="other-" + table["stimulus"]))
     with pytest.raises(StudyError) as caught:
         export.run(study)
     assert str(caught.value) == (

@@ -49,6 +49,15 @@ def test_everything_about_a_set_of_faces(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_splits_come_in_one_order_however_the_faces_came(tmp_path: Path) -> None:
+    """Names that sort "test" before "train", as FER2013's do, give the order of every other source."""
+    for number, rows in enumerate((ROWS, ROWS[::-1])):
+        said = lines(faceset(tmp_path / str(number), rows=rows))
+        assert said[7:12] == ["expression train test", "happy 2 1", "sad 1 0", "unknown 0 1", "all 3 2"]
+    probe = lines(faceset(tmp_path / "probe", rows=[("probe", "F01", "sad"), ("test", "F01", "sad")]))
+    assert probe[7] == "expression test probe"
+
+
 def test_people_are_unknown_or_counted(tmp_path: Path) -> None:
     nobody = faceset(tmp_path / "nobody", rows=[("train", "", "sad")])
     uneven = faceset(tmp_path / "uneven", rows=[("train", "F01", "sad")] * 3 + [("train", "M02", "sad")])

@@ -14,11 +14,11 @@ from facespec.data.embedded.roles import draw
 from facespec.data.embedded.stimuli import Stimuli, with_expression, with_identity
 from facespec.data.faceset import FaceSet, write_faceset
 from facespec.stages import groundtruth as stage
+from facespec.study.artefacts import digest_files, write_document
 from facespec.study.maps import HEAD, map_file
 from facespec.study.params import Params, read_params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
-from facespec.study.storage import write_json
 from facespec.study.tables import GROUNDTRUTH
 from facespec.study.vocabulary import EXPRESSIONS, PAIRS, Role
 
@@ -119,13 +119,13 @@ def write_maps(paths: Paths, rows: np.ndarray, maps: dict[tuple[str, str, int], 
     """Heatmaps of the probe images at `rows`."""
     faces = FaceSet.open(paths.faces("probe"))
     paths.heatmaps.mkdir(parents=True)
-    write_json(paths.heatmaps / HEAD, {
-        "version": 1, "source": faces.source, "height": faces.height, "width": faces.width, "n": len(rows),
-        "seeds": list(SEEDS), "layers": {}, "target": "labelled",
-    })  # fmt: skip
     faces.labels.iloc[rows].to_csv(paths.heatmaps / "labels.csv", index=False)
     for key, value in maps.items():
         np.save(paths.heatmaps / map_file(*key), value.astype(np.float32))
+    write_document(paths.heatmaps / HEAD, {
+        "version": 2, "source": faces.source, "height": faces.height, "width": faces.width, "n": len(rows),
+        "seeds": list(SEEDS), "layers": {}, "target": "labelled", "digests": digest_files(paths.heatmaps),
+    })  # fmt: skip
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -93,20 +94,19 @@ def test_another_layer_view_and_target(explained: Paths) -> None:
     assert made.maps("expression", "expression", 5).shape == (210, 16, 16)
 
 
-def test_refusals(explained: Paths) -> None:
+def test_refusals(explained: Paths, relabel: Callable[..., None]) -> None:
     before = {path.name: path.read_bytes() for path in explained.heatmaps.iterdir()}
     with pytest.raises(StudyError, match=r"no layer 'trunk\.relu3'"):
         heatmaps.run(explained, other(explained, layer="trunk.relu3"), device="cpu")
-    labels = explained.faces("probe") / "labels.csv"
-    text = labels.read_text()
-    labels.write_text(text.replace(",straight,", ",half_left,"))
+    labels = FaceSet.open(explained.faces("probe")).labels
+    relabel(explained.faces("probe"), lambda table: table.replace({"view": {"straight": "half_left"}}))
     with pytest.raises(StudyError) as caught:
         heatmaps.run(explained, other(explained), device="cpu")
     assert str(caught.value) == (
         f"{explained.faces('probe')}: no image shows the straight view, so there is nothing to explain. Use probe "
         "faces with that view, or set heatmaps.view to all in params.yaml."
     )
-    labels.write_text(text.replace(",M01,", ",Z01,"))
+    relabel(explained.faces("probe"), lambda table: labels.replace({"identity": {"M01": "Z01"}}))
     with pytest.raises(StudyError) as caught:
         heatmaps.run(explained, other(explained), device="cpu")
     assert str(caught.value) == (

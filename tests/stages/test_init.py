@@ -1,12 +1,25 @@
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from facespec.stages import init
 from facespec.study.errors import StudyError
-from facespec.study.params import read_params
+from facespec.study.params import Params, read_params
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # DVC's own, while it is imported
+    from dvc.utils.serialize import load_yaml
 
 
 def message(caught: pytest.ExceptionInfo, folder: Path) -> str:
@@ -76,19 +89,207 @@ def test_malformed_setting(tmp_path: Path, setting: str) -> None:
     assert str(caught.value) == f"setting {setting!r}: expected block.name=value, for example train.epochs=5."
 
 
-def test_somebody_elses_directory_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "letter.txt").touch()
+def written(*settings: str, project: Path = init.PROJECT) -> tuple[Params, dict]:
+    """The parameters that `settings` lead to, as facespec and as DVC read the file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "params.yaml")
+        with path.open("w", encoding="utf-8") as file:
+            init._yaml().dump(init._parameters(project / "params.yaml", "quick", settings), file)
+        return read_params(path), load_yaml(path)
+
+
+@pytest.mark.parametrize("text", ["1e-5", "1e-2", "1E-5", "0.00001", "1e-300", "5e-324", "0", "1", "-0.0", "1_0e-2"])
+def test_numbers_of_every_size_can_be_set(tmp_path: Path, text: str) -> None:
+    params = init.run(tmp_path / "mine", settings=[f"train.weight_decay={text}"])
+    assert params.train.weight_decay == float(text)
+    assert load_yaml(tmp_path / "mine" / "params.yaml")["train"]["weight_decay"] == float(text)
+    assert read_params(tmp_path / "mine" / "params.yaml") == params
+
+
+@hypothesis_settings(max_examples=15)
+@given(st.floats(0, 1), st.floats(0, 180), st.integers(0, 2**63 - 1))
+def test_what_is_set_is_what_facespec_and_dvc_read(decay: float, turn: float, seed: int) -> None:
+    ours, theirs = written(f"train.weight_decay={decay!r}", f"preferred.turn={turn!r}", f"data.seed={seed}")
+    assert (ours.train.weight_decay, ours.preferred.turn, ours.data.seed) == (decay, turn, seed)
+    assert (theirs["train"]["weight_decay"], theirs["preferred"]["turn"], theirs["data"]["seed"]) == (decay, turn, seed)
+
+
+@hypothesis_settings(max_examples=15)
+@given(st.text(st.characters(exclude_characters="/\0~\x85", exclude_categories=["Cs"]), min_size=1))
+def test_any_path_is_what_facespec_and_dvc_read(name: str) -> None:
+    ours, theirs = written(f"data.probe.source=/faces/{name}x")
+    assert ours.data.probe.source == theirs["data"]["probe"]["source"] == f"/faces/{name}x"
+
+
+@pytest.mark.parametrize(
+    "text", ["a #b", "a: b", "'a'", '"a', "[1", "- x", "*x", "&x", "!x", "%x", "@x", "010", "yes", "~x", "2001-02-03"]
+)
+def test_paths_are_not_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert written(f"data.probe.source={text}")[0].data.probe.source == str(tmp_path.resolve() / text)
+
+
+def test_texts_and_nothing(tmp_path: Path) -> None:
+    assert written("heatmaps.layer='a #b: \"c\"'", "network.branch_after=")[0].heatmaps.layer == 'a #b: "c"'
+    assert written("network.branch_after=")[0].network.branch_after is None
+    assert written("heatmaps.layer=a=b")[0].heatmaps.layer == "a=b"
+    assert written(" train . epochs = 010 ")[0].train.epochs == 10
+    assert written("train={epochs: 3}", "train.batch_size=5")[0].train.epochs == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["train.weight_decay=fast"],
+         "params.yaml: train.weight_decay: got 'fast'. Input should be a valid number."),
+        (["train.weight_decay="], "params.yaml: train.weight_decay: got None. Input should be a valid number."),
+        (["train.weight_decay=.nan"],
+         "params.yaml: train.weight_decay: got nan. Input should be less than or equal to 1."),
+        (["train=5"], "params.yaml: train: got 5. Input should be a valid dictionary or instance of Train."),
+        (["train.epochs.x=5"], "params.yaml: train.epochs: got {'x': 5}. Input should be a valid integer."),
+        (["train.epochs=[1"],
+         "setting 'train.epochs=[1': not valid YAML: expected ',' or ']', but got '<stream end>' in line 1."),
+        (["train={epochs: 1, epochs: 2}"],
+         "setting 'train={epochs: 1, epochs: 2}', line 1: the key 'epochs' is given twice: keep one of them."),
+        (["train.epochs=2", "train.epochs = 3"],
+         "setting 'train.epochs = 3': train.epochs is set twice. Keep one of the settings."),
+        (["profile=paper"], "setting 'profile=paper': a profile is chosen with --profile paper."),
+        (["data.probe.source="],
+         "setting 'data.probe.source=': expected embedded, or the path to real faces."),
+        (["data.probe.source=caf\udce9"],
+         "setting 'data.probe.source=caf\\udce9': params.yaml cannot hold the character '\\udce9'. Rename what "
+         "has it."),
+    ],
+)  # fmt: skip
+def test_a_refused_setting_is_named(tmp_path: Path, settings: list[str], message: str) -> None:
+    with pytest.raises(StudyError) as caught:
+        init.run(tmp_path / "mine", settings=settings)
+    assert str(caught.value) == message
+    assert not (tmp_path / "mine").exists()
+
+
+def test_unknown_keys_of_settings(tmp_path: Path) -> None:
+    for setting in ("profiles.quick=1", "trian.epochs=3"):
+        with pytest.raises(StudyError, match=f"^params.yaml: unknown key '{setting.split('.')[0]}': did you mean '"):
+            init.run(tmp_path / "mine", settings=[setting])
+
+
+def test_a_project_whose_own_parameters_are_damaged(tmp_path: Path, project: Path) -> None:
+    (tmp_path / "dvc.yaml").touch()
+    text = (project / "params.yaml").read_text()
+    for damage, problem in {
+        "\nseeds: [4]\n": ", line .*: the key 'seeds' is given twice",
+        "\n  broken: [\n": ": not valid YAML: ",
+        "\n<<<<<<< HEAD\n": ", line .*: holds conflict markers",
+    }.items():
+        (tmp_path / "params.yaml").write_text(text + damage)
+        with pytest.raises(StudyError, match=f"^{tmp_path}/params.yaml{problem}"):
+            init.run(tmp_path / "mine", project=tmp_path)
+    (tmp_path / "params.yaml").write_text(text.split("\nprofiles:")[0])
+    with pytest.raises(StudyError) as caught:
+        init.run(tmp_path / "mine", project=tmp_path)
+    assert message(caught, tmp_path) == (
+        "DIR/params.yaml: lists no profiles, so it is a study's. Run facespec init from a clone of the project."
+    )
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def letters(directory: Path) -> None:
+    (directory / "letter.txt").write_text("dear")
+
+
+def another_pipeline(directory: Path) -> None:
+    """Somebody's own DVC project."""
+    (directory / ".dvc").mkdir()
+    (directory / ".dvc" / "config").write_text("['remote \"theirs\"']\n    url = s3://theirs\n")
+    (directory / "params.yaml").write_text("theirs: 1\n")
+    (directory / "dvc.yaml").write_text("stages: {}\n")
+
+
+def a_clone(directory: Path) -> None:
+    (directory / ".git").mkdir()
+    (directory / "params.yaml").touch()
+
+
+@pytest.mark.parametrize("fill", [letters, another_pipeline, a_clone])
+def test_somebody_elses_directory_is_left_alone(tmp_path: Path, fill: Callable[[Path], None]) -> None:
+    fill(tmp_path)
+    before = contents(tmp_path)
     with pytest.raises(StudyError) as caught:
         init.run(tmp_path)
-    assert message(caught, tmp_path) == "DIR: not empty and not a study directory. Name a new directory."
-    assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
+    assert message(caught, tmp_path) == (
+        "DIR: not empty, and not a study directory that `facespec init` made (it lacks .facespec/study.json), so "
+        "nothing in it is touched. Name a new directory."
+    )
+    assert contents(tmp_path) == before
 
 
-def test_a_clone_of_the_project_is_not_overwritten(tmp_path: Path) -> None:
-    (tmp_path / ".git").mkdir()
-    (tmp_path / "params.yaml").touch()
-    with pytest.raises(StudyError, match="not empty and not a study directory"):
-        init.run(tmp_path)
+@pytest.mark.parametrize("inner", [".", "facespec", "facespec/study/new", "Analysis_Reproduction"])
+def test_the_project_itself_is_not_overwritten(tmp_path: Path, project: Path, inner: str) -> None:
+    """As a zip download has it: without .git, and with a marker that somebody copied there."""
+    download = tmp_path / "facespec-main"
+    for name in ("facespec", "Analysis_Reproduction"):
+        shutil.copytree(project / name, download / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("params.yaml", "dvc.yaml", ".dvcignore"):
+        shutil.copy(project / name, download / name)
+    before = contents(download)
+    with pytest.raises(StudyError, match="this is the facespec project itself"):
+        init.run(download / inner, project=download)
+    assert contents(download) == before
+    init.run(download / "runs" / "mine", project=download)
+    assert read_params(download / "runs" / "mine" / "params.yaml").profile == "default"
+
+
+def test_a_study_makes_no_study(tmp_path: Path) -> None:
+    """There, `python -m facespec` runs the study's own copy."""
+    init.run(tmp_path / "mine", profile="quick")
+    command = [sys.executable, "-m", "facespec", "init", str(tmp_path / "other")]
+    ended = subprocess.run(command, cwd=tmp_path / "mine", capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        f"facespec: {tmp_path}/mine is a study directory, and its copy of facespec makes no others: its params.yaml "
+        "has no profiles. Run `facespec init` elsewhere, for example in the clone of the project.\n",
+    )
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("name", ["facespec", "facespec/study"])
+def test_a_folder_of_the_same_name_does_no_harm(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir(parents=True)
+    script = Path(sys.executable).with_name("facespec")
+    ended = subprocess.run([script, "init", "mine"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (tmp_path / "mine" / "facespec" / "cli.py").is_file()
+
+
+def test_what_is_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("dear")
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(StudyError, match=r"file: a file\. Name a new directory\."):
+        init.run(tmp_path / "file")
+    with pytest.raises(StudyError, match=r"link: a link to nothing\. Name a new directory\."):
+        init.run(tmp_path / "link")
+    assert (tmp_path / "file").read_text() == "dear"
+
+
+@pytest.mark.parametrize("name", ["a{b}", "x${y}z", "a}"])
+def test_paths_that_dvc_cannot_read(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StudyError, match="DVC cannot work below a directory with"):
+        init.run(tmp_path / name / "mine")
+    assert not (tmp_path / name).exists()
+
+
+def test_a_path_that_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"a\\udcffb/mine: this path is not UTF-8"):
+        init.run(tmp_path / "a\udcffb" / "mine")
+
+
+@pytest.mark.parametrize("name", ["a b", "ü", "it's", "a$b", "a#b", "-a", "a'\"b"])
+def test_unusual_paths_are_no_obstacle(tmp_path: Path, name: str) -> None:
+    assert init.run(tmp_path / name, profile="quick") == read_params(tmp_path / name / "params.yaml")
 
 
 def test_a_package_without_its_project(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from facespec.study.params import read_params
 from facespec.study.tables_lesions import DISSOCIATION, LESION_CLASSES, LESION_RANKING, LESIONS, SEGREGATION
 
 SCHEMAS = {table.name: table for table in (LESION_RANKING, LESIONS, LESION_CLASSES, DISSOCIATION, SEGREGATION)}
-FILES = {f"{name}.csv" for name in SCHEMAS} | {
+FILES = {f"{name}.csv{digest}" for name in SCHEMAS for digest in ("", ".sha256")} | {
     f"figure_{name}.{kind}" for name in ("lesions", "lesion_classes") for kind in ("pdf", "png")
 }
 QUICK = {"images": 5, "greedy_p": 0.3, "random": 2, "shuffled": 1, "draws": 100, "fractions": [0.25, 0.5]}
@@ -254,6 +254,45 @@ def test_a_run_goes_on_where_it_was_stopped(own: Own, tmp_path: Path, monkeypatc
         table = schema.read(tmp_path / "one" / f"{name}.csv")
         assert set(table["trained_on"]) == {"toy"} and set(table["source"]) == {"labels.csv"}
     assert set(SEGREGATION.read(tmp_path / "one" / "segregation.csv")["people"]) == {2}
+
+
+def test_only_what_the_run_wrote_is_removed(own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "to" / ".unfinished" / "thesis").mkdir(parents=True)
+    (tmp_path / "to" / ".unfinished" / "chapter.tex").write_text("mine")
+    with pytest.raises(RuntimeError, match="the power is gone"):
+        done(own, tmp_path / "to", monkeypatch, until=2)
+    assert done(own, tmp_path / "to", monkeypatch) == 2
+    assert {path.name for path in (tmp_path / "to").iterdir()} == FILES | {".unfinished"}
+    assert {path.name for path in (tmp_path / "to" / ".unfinished").iterdir()} == {"thesis", "chapter.tex"}
+
+
+def test_links_to_directories_serve_as_directories(own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the whole and of unfinished jobs, as on another disk; both links stay, and so do other files behind them."""
+    for name in ("disk", "scratch"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("mine")
+    (tmp_path / "to").symlink_to("disk")
+    (tmp_path / "disk" / ".unfinished").symlink_to(tmp_path / "scratch")
+    assert done(own, tmp_path / "to", monkeypatch) == 4
+    assert {path.name for path in (tmp_path / "disk").iterdir()} == FILES | {"notes.txt", ".unfinished"}
+    assert (tmp_path / "to").is_symlink() and (tmp_path / "disk" / ".unfinished").is_symlink()
+    assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["notes.txt"]
+
+
+HOSTILE = ["$$", "a_b$", "\\frac{", "50 %\n\t", "x" * 300, "表情😀", "_hidden"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_tasks_of_any_name_reach_the_last_figure(
+    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    module, labels = tmp_path / "toy.py", own.labels
+    table = pd.read_csv(labels).rename(columns={"shape": name})
+    table.to_csv(labels, index=False)
+    module.write_text(TOY.replace('"shape"', repr(name.strip())))
+    assert done(own, tmp_path / "to", monkeypatch) == 4
+    assert {path.name for path in (tmp_path / "to").iterdir()} == FILES
+    assert set(LESIONS.read(tmp_path / "to" / "lesions.csv")["tested_on"]) == {"tint", name.strip()}
 
 
 def repainted(directory: Path) -> None:

@@ -23,7 +23,7 @@ from facespec import cli
 from facespec.analyses.lesions import Trials
 from facespec.responses.lesioned import LesionedNetwork
 from facespec.stages import own_lesions as stage
-from facespec.stages.own_files import load_network, read_labels
+from facespec.stages.own_files import alone_in, load_network, read_labels
 from facespec.stages.own_lesions import Options, Own, default_plan, lesion_study, plan_with
 from facespec.study.errors import StudyError
 
@@ -87,8 +87,7 @@ def changed(old: str, new: str) -> Callable[[], None]:
     [
         (Path("labels.csv").unlink,
          "labels.csv: no such file. It has a row per image: image, split, and a column per task."),
-        (changed(TABLE, ""), "labels.csv: not a readable table (No columns to parse from file). Save it as CSV, with "
-         "commas, in UTF-8."),
+        (changed(TABLE, ""), "labels.csv: lacks column 'image'; it has []."),
         (changed("image,", "file,"),
          "labels.csv: lacks column 'image'; it has ['file', 'split', 'group', 'shape', 'tint']."),
         (changed(",split,", ",Split,"),
@@ -120,8 +119,23 @@ def changed(old: str, new: str) -> Callable[[], None]:
          "test on images held out."),
         (changed(",tint", ", shape "), "labels.csv: several columns are called 'shape'. Give each a name of its own."),
         (changed(",group,", ",image,"), "labels.csv: several columns are called 'image'. Give each a name of its own."),
-        (changed("1.png,train,b,1,1", "1.png,train,b,1,1,"), "labels.csv: not a readable table (Error tokenizing data. "
-         "C error: Expected 5 fields in line 3, saw 6\n). Save it as CSV, with commas, in UTF-8."),
+        (changed("1.png,train,b,1,1", "1.png,train,b,1,1,"), "labels.csv: line 3: cells: 6, in the header: 5. Give "
+         "every row as many cells as the header has."),
+        (changed("1.png,train,b,1,1", "1.png,train"), "labels.csv: line 3: cells: 2, in the header: 5. Give every row "
+         "as many cells as the header has."),
+        (changed("b,1,1", "b,1,inf"), "labels.csv, line 3: tint is 'inf': a class is the index of its logit, an "
+         "integer from 0; empty: not known."),
+        (changed("1.png", "1.png" + "x" * 200_000), "labels.csv: line 3: field larger than field limit (131072). Write "
+         "one row to a line, with short cells."),
+        (changed("1.png", "1.png" + "x" * 300), f"labels.csv, line 3: image is '1.png{'x' * 300}': cannot be looked "
+         "for (File name too long); mend its path or permissions."),
+        (changed("1.png", "1\0.png"), "labels.csv: no text in UTF-8 (byte 48 is 0x00). Save it as CSV in UTF-8."),
+        (lambda: Path("labels.csv").write_text(TABLE, encoding="utf-16"),
+         "labels.csv: no text in UTF-8 (byte 0 is 0xff). Save it as CSV in UTF-8."),
+        (lambda: Path("labels.csv").write_text(TABLE + "Zo\u00eb", encoding="latin-1"),
+         "labels.csv: no text in UTF-8 (byte 101 is 0xeb). Save it as CSV in UTF-8."),
+        (lambda: Path("labels.csv").unlink() or Path("labels.csv").mkdir(),
+         "labels.csv: no such file. It has a row per image: image, split, and a column per task."),
         (changed("3.png,test,b", "3.png,test,"), "labels.csv, line 5: group is '': name whom or what each test image "
          "shows, or leave the column out."),
         (changed("b,0,1", "b,2,"), "the test images show 1 class of task 'shape'; at least 2 are needed."),
@@ -144,12 +158,67 @@ def test_pictures_that_cannot_be_used(own: Own, monkeypatch: pytest.MonkeyPatch)
     """Also those far behind the first: all are read before the first lesion."""
     how = "Save it anew, with 8 bits per channel, or take its row out."
     Path("1.png").write_bytes(Path("1.png").read_bytes()[:50])
-    assert refused(own, monkeypatch) == f"1.png: not a readable image (image file is truncated). {how}"
+    assert refused(own, monkeypatch) == f"1.png: not a readable image (truncated or damaged). {how}"
     Path("1.png").write_text("no picture")
-    assert refused(own, monkeypatch) == f"1.png: not a readable image (cannot identify image file '1.png'). {how}"
+    assert refused(own, monkeypatch) == f"1.png: not a readable image (not a JPEG, PNG or BMP picture). {how}"
     Image.fromarray(np.full((3, 5), 40_000, dtype=np.uint16)).save("1.png")
     told = "mode I;16: more than 8 bits per channel"
     assert refused(own, monkeypatch) == f"1.png: not a readable image ({told}). {how}"
+
+
+@pytest.mark.parametrize("ending", ["EPS", "GIF", "TIFF"])
+def test_other_formats_are_refused_and_start_no_program(
+    own: Own, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ending: str
+) -> None:
+    """Pillow has Ghostscript, looked for in PATH, draw what begins as EPS does, whatever the name of the file."""
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path / 'it_ran'}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/bin:/usr/bin")
+    Image.new("RGB", (5, 3)).save("1.png", ending)
+    assert refused(own, monkeypatch) == (
+        "1.png: not a readable image (not a JPEG, PNG or BMP picture). "
+        "Save it anew, with 8 bits per channel, or take its row out."
+    )
+    assert not (tmp_path / "it_ran").exists()
+    if ending == "EPS":
+        with pytest.raises(Exception, match=r"."), Image.open("1.png") as picture:
+            picture.load()
+        assert (tmp_path / "it_ran").exists()  # why formats are listed
+
+
+def test_pictures_and_tables_too_large_to_be_any(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    how = "Save it anew, with 8 bits per channel, or take its row out."
+    with monkeypatch.context() as patched:
+        patched.setattr(Image, "MAX_IMAGE_PIXELS", 14)
+        assert refused(own, patched) == f"2.png: not a readable image (more pixels than any face). {how}"
+    with Path("1.png").open("ab") as file:
+        file.truncate(2**33)
+    assert refused(own, monkeypatch) == f"1.png: not a readable image (larger than 64 MiB). {how}"
+    with Path("labels.csv").open("ab") as file:
+        file.truncate(2**33)
+    assert refused(own, monkeypatch) == "labels.csv: larger than 64 MiB."
+
+
+def test_files_that_may_not_be_read(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read all, so that a refusal is played."""
+    really = Path.open
+
+    def forbidding(name: str) -> Callable[..., Any]:
+        def opening(path: Path, *arguments: Any, **more: Any) -> Any:
+            if path.name == name:
+                raise PermissionError(13, "Permission denied", str(path))
+            return really(path, *arguments, **more)
+
+        return opening
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", forbidding("labels.csv"))
+        assert refused(own, patched) == "labels.csv: may not be read. Change its permissions."
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", forbidding("1.png"))
+        assert refused(own, patched).startswith("1.png: not a readable image (Permission denied). Save it anew")
 
 
 @pytest.mark.parametrize(
@@ -190,8 +259,6 @@ def test_layers_device_and_directory_that_are_not_there(own: Own, monkeypatch: p
     assert refused(replace(own, layers=["conv", "conv"]), monkeypatch) == (
         "layers is ['conv', 'conv']: a list of different names is needed, the shallowest layer first."
     )
-    Path("to").write_text("")
-    assert refused(own, monkeypatch) == "to: a file. Name a directory for the tables and figures."
     with pytest.raises(StudyError, match="unknown device 'tpu'"):
         stage.run(own, default_plan(), to=Path("to"), device="tpu", workers=1)
 
@@ -217,6 +284,64 @@ def test_a_directory_below_a_file(own: Own, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(stage, "swept", denied)
     with pytest.raises(StudyError, match=r"^labels.csv/to: cannot be written \(.*labels.csv'\)\. Name a directory"):
         stage.run(own, default_plan(), to=Path("labels.csv/to"), device="cpu", workers=1)
+
+
+def make_file(path: Path) -> None:
+    path.write_text("mine")
+
+
+def make_link_to_a_file(path: Path) -> None:
+    path.symlink_to(Path("labels.csv").resolve())
+
+
+def make_dangling_link(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def make_link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("make", [make_file, make_link_to_a_file, make_dangling_link, make_link_to_itself])
+@pytest.mark.parametrize("name", ["to", "to/.unfinished"])
+def test_a_place_for_files_that_is_no_directory(
+    own: Own, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], name: str
+) -> None:
+    Path(name).parent.mkdir(exist_ok=True)
+    make(Path(name))
+    before = Path(name).lstat().st_ino
+    what = "a file" if make in (make_file, make_link_to_a_file) else "a link to nothing"
+    assert refused(own, monkeypatch) == (
+        f"{name}: {what}, where a directory is needed. Remove it, or name another directory for the tables and figures."
+    )
+    assert Path(name).lstat().st_ino == before and Path("labels.csv").read_text() == TABLE
+
+
+@pytest.mark.parametrize("name", ["lesions.csv", "segregation.csv", "figure_lesions.pdf", "figure_lesion_classes.png"])
+def test_a_directory_in_the_place_of_a_table_or_figure(own: Own, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (Path("to") / name).mkdir(parents=True)
+    assert refused(own, monkeypatch) == (
+        f"to/{name}: a directory, where a file will be written. Remove it, or name another directory for the tables "
+        "and figures."
+    )
+
+
+def test_unfinished_jobs_that_cannot_be_written(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("to/.unfinished").mkdir(parents=True)
+    real = tempfile.TemporaryFile
+
+    def denied_there(**options: Any) -> Any:
+        return denied() if options["dir"] == Path("to/.unfinished") else real(**options)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", denied_there)
+    assert refused(own, monkeypatch).startswith("to/.unfinished: cannot be written ([Errno 13] Permission denied). ")
+
+
+def test_a_link_and_its_directory_are_held_together(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("disk").mkdir()
+    Path("to").symlink_to("disk")
+    with alone_in(Path("disk")):
+        assert "another facespec run is making this" in refused(own, monkeypatch)
 
 
 class Said(nn.Module):
@@ -382,6 +507,25 @@ def test_options_that_no_table_could_hold(wrong: dict[str, Any]) -> None:
         Options(**wrong)
 
 
+@pytest.mark.parametrize("wrong", [{"name": "\udcff"}, {"source": "caf\udce9.csv"}])
+def test_names_that_no_text_file_can_hold(wrong: dict[str, Any]) -> None:
+    """As of files whose names are not in UTF-8: no table could be written in the end."""
+    with pytest.raises(StudyError) as error:
+        lesion_study(Said(both), ["layer"], **halves("a", "b"), options=Options(**wrong))
+    (text,) = wrong.values()
+    assert str(error.value) == f"name {text!r}: UTF-8 has no such letters, so no table can hold it. Rename it."
+
+
+def halves(one: str, other: str) -> dict[str, Trials]:
+    trials = Trials(lambda rows: torch.ones(len(rows), 4), {one: np.array([0, 1, 2, 0]), other: np.array([1, 0, 0, 1])})
+    return {"train": trials, "test": trials}
+
+
+def test_a_task_that_no_text_file_can_hold() -> None:
+    with pytest.raises(StudyError, match=r"^name 'a\\ud800': UTF-8 has no such letters"):
+        lesion_study(Said(both), ["layer"], **halves("a\ud800", "b"))
+
+
 @pytest.mark.parametrize(
     "settings,message",
     [
@@ -391,8 +535,11 @@ def test_options_that_no_table_could_hold(wrong: dict[str, Any]) -> None:
         (["random=3", "images=0"], "plan of lesions: images: Input should be greater than or equal to 1\n"
          "plan of lesions: random: Input should be a multiple of 2"),
         (["images"], "setting 'images': expected NAME=VALUE, for example images=64 or fractions=[0.1, 0.2]."),
-        (["fractions=[0.1"], "setting 'fractions=[0.1': expected NAME=VALUE, for example images=64 or "
-         "fractions=[0.1, 0.2]."),
+        (["=3"], "setting '=3': expected NAME=VALUE, for example images=64 or fractions=[0.1, 0.2]."),
+        (["fractions=[0.1"], "setting 'fractions=[0.1': not valid YAML: expected ',' or ']', but got '<stream end>' in "
+         "line 1."),
+        (["images=3", "images=4"], "setting 'images=4': images is set twice. Keep one of the settings."),
+        (["images=010", "random=1e-1"], "plan of lesions: random: Input should be a valid integer"),
     ],
 )  # fmt: skip
 def test_plans_that_are_not_allowed(settings: list[str], message: str) -> None:
@@ -457,7 +604,7 @@ def test_images_are_looked_for_beside_the_table_and_opened_later(own: Own, tmp_p
     train, _, _ = read_labels(Path("sub/labels.csv"), size=4)
     (tmp_path / "sub" / "1.png").unlink()
     assert train.images(np.array([0])).shape == (1, 3, 4, 4)
-    with pytest.raises(StudyError, match=r"^sub/1.png: not a readable image \(\[Errno 2\]"):
+    with pytest.raises(StudyError, match=r"^sub/1.png: not a readable image \(No such file"):
         train.images(np.array([1]))
 
 

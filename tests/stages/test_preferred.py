@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from facespec.models.device import deterministic
 from facespec.models.networks import build
 from facespec.responses.recording import recording
 from facespec.stages import preferred as stage
+from facespec.study.artefacts import read_document
 from facespec.study.errors import StudyError
 from facespec.study.params import read_params
 from facespec.study.paths import Paths
@@ -74,8 +75,11 @@ def test_every_unit_has_a_row_of_every_kind(finished: tuple[Paths, pd.DataFrame]
     columns = ["trained_on", "layer", "depth", "unit", "kind"]
     assert list(table[columns].itertuples(index=False, name=None)) == expected
     assert set(table["seed"]) == {5} and set(table["source"]) == {"embedded faces"}
-    assert json.loads((paths.preferred / HEAD).read_text()) == {
-        "version": 1, "source": "embedded faces", "seed": 5, "height": 32, "width": 32, "channels": 1, "size": 32,
+    content = read_document(paths.preferred / HEAD, remedy="")
+    files = [path for path in paths.preferred.iterdir() if path.name != HEAD]
+    assert content.pop("digests") == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    assert content == {
+        "version": 2, "source": "embedded faces", "seed": 5, "height": 32, "width": 32, "channels": 1, "size": 32,
         "input_channels": 1, "layers": {network: [
             {"name": name, "depth": depth, "units": units} for name, (depth, units) in LAYERS.items()
         ] for network in NETWORKS},

@@ -13,7 +13,7 @@ from rich.console import Console
 from facespec.published.reference import reference_accuracy
 from facespec.stages import published as stage
 from facespec.study.errors import StudyError
-from facespec.study.storage import write_pickle
+from facespec.study.pickles import write_pickle
 
 FILES = dict(zip(("1B", "1C", "S1A", "S1B"), dict.fromkeys(reference_accuracy()["file"]), strict=True))
 
@@ -152,6 +152,11 @@ def test_fetch_from_a_directory_without_any_of_the_files(tmp_path: Path, console
     assert str(caught.value).replace(str(tmp_path), "DIR") == (
         "DIR: none of the 17 published files is there. Name the directory that holds them."
     )
+
+
+def test_an_empty_source_is_not_the_original_repository(tmp_path: Path, console: Console) -> None:
+    with pytest.raises(StudyError, match=r"^'': no source"):
+        stage.fetch("", tmp_path, console)
 
 
 def test_fetch_asks_the_original_repository_by_default(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,11 @@ from facespec.analyses.regions import template
 from facespec.data.chunks import Description, FaceChunk
 from facespec.data.faceset import FaceSet, write_faceset
 from facespec.stages import regions as stage
+from facespec.study.artefacts import digest_files, read_document, write_document
 from facespec.study.errors import StudyError
 from facespec.study.maps import HEAD, MapSet, map_file
 from facespec.study.params import Params, read_params
 from facespec.study.paths import Paths
-from facespec.study.storage import read_json, write_json
 from facespec.study.tables import REGIONS
 from facespec.study.vocabulary import PAIRS
 
@@ -26,13 +27,13 @@ def write_maps(paths: Paths, rows: np.ndarray, maps: dict[tuple[str, str, int], 
     """Heatmaps of the probe images at `rows`."""
     faces = FaceSet.open(paths.faces("probe"))
     paths.heatmaps.mkdir(parents=True)
-    write_json(paths.heatmaps / HEAD, {
-        "version": 1, "source": faces.source, "height": faces.height, "width": faces.width, "n": len(rows),
-        "seeds": list(SEEDS), "layers": {}, "target": "labelled",
-    })  # fmt: skip
     faces.labels.iloc[rows].to_csv(paths.heatmaps / "labels.csv", index=False)
     for key, value in maps.items():
         np.save(paths.heatmaps / map_file(*key), value.astype(np.float32))
+    write_document(paths.heatmaps / HEAD, {
+        "version": 2, "source": faces.source, "height": faces.height, "width": faces.width, "n": len(rows),
+        "seeds": list(SEEDS), "layers": {}, "target": "labelled", "digests": digest_files(paths.heatmaps),
+    })  # fmt: skip
 
 
 def random_maps(n: int) -> dict[tuple[str, str, int], np.ndarray]:
@@ -139,19 +140,19 @@ def refused(paths: Paths, why: str) -> None:
     assert not paths.table("regions").exists()
 
 
-def test_heatmaps_of_other_faces_are_refused(explained: Paths) -> None:
-    labels = explained.faces("probe") / "labels.csv"
-    whole = labels.read_text()
+def test_heatmaps_of_other_faces_are_refused(explained: Paths, relabel: Callable[..., None]) -> None:
+    faces = explained.faces("probe")
     first = MapSet.open(explained.heatmaps).labels["stimulus"].iloc[0]
-    labels.write_text(whole.replace(f"{first},probe,M", f"{first},probe,F"))
+    before = FaceSet.open(faces).labels
+    relabel(faces, lambda table: table.assign(identity=table["identity"].str.replace("M", "F")))
     refused(explained, f"stimulus '{first}' has other labels now")
-    labels.write_text(whole.replace(f"{first},", f"{first}x,"))
+    relabel(faces, lambda table: before.replace({"stimulus": {first: f"{first}x"}}))
     refused(explained, f"stimulus '{first}' is not among them")
-    labels.write_text(whole)
-    head = read_json(explained.heatmaps / HEAD)
-    write_json(explained.heatmaps / HEAD, head | {"width": 48})
+    relabel(faces, lambda table: before)
+    head = read_document(explained.heatmaps / HEAD, remedy="")
+    write_document(explained.heatmaps / HEAD, head | {"width": 48})
     refused(explained, "they are of images of (32, 48) px, these have (32, 32)")
-    write_json(explained.heatmaps / HEAD, head | {"source": "KDEF"})
+    write_document(explained.heatmaps / HEAD, head | {"source": "KDEF"})
     refused(explained, "they are of KDEF, these faces are embedded faces")
 
 

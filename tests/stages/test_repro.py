@@ -2,30 +2,36 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from facespec.data.chunks import Description, FaceChunk
+from facespec.data.faceset import HEAD, FaceSet, write_faceset
 from facespec.models import device as devices
-from facespec.stages import repro
+from facespec.stages import dvc_runs, repro
+from facespec.stages.faces_record import read_record, write_entry
 from facespec.stages.repro import ANALYSES, DIFFERENT, comparison, networks, shares
+from facespec.study.artefacts import digest_file
 from facespec.study.code_path import CodePath
 from facespec.study.errors import StudyError
 from facespec.study.params import read_params
 from facespec.study.paths import Paths
+from facespec.study.vocabulary import Role
 
 
 @pytest.mark.pipeline
 def test_a_stage_that_stops_costs_nobody_elses_work(study_copy: Paths, capfd: pytest.CaptureFixture[str]) -> None:
     params = study_copy.params.read_text()
     study_copy.params.write_text(re.sub(r"seeds:\n?.*?(?=\n[a-z])", "seeds: [5]", params, count=1, flags=re.DOTALL))
-    labels = study_copy.faces("expression") / "labels.csv"
-    labels.write_text(labels.read_text().replace(",disgust,", ",fear,"))
+    _take_out_disgust(study_copy)
     with pytest.raises(StudyError) as caught:
         repro.run(study_copy, workers=2)
     assert re.fullmatch(
@@ -38,6 +44,17 @@ def test_a_stage_that_stops_costs_nobody_elses_work(study_copy: Paths, capfd: py
     assert capfd.readouterr().err.count("no image shows 'disgust': the study needs all seven expressions.") == 2
     assert study_copy.checkpoint("finetune", "identity", 5).is_file()
     assert not study_copy.checkpoint("train", "expression", 5).exists()
+
+
+def _take_out_disgust(paths: Paths) -> None:
+    """Faces with which no expression network can be trained, whole and recorded."""
+    directory = paths.faces("expression")
+    faces = FaceSet.open(directory)
+    labels, rows = faces.labels.replace({"expression": {"disgust": "fear"}}), np.arange(faces.n)
+    description = Description(faces.role, 2048, faces.region_codes, faces.provenance)
+    write_faceset(directory, [FaceChunk(faces.images(rows), labels, faces.regions(rows))], description)
+    entry = read_record(paths)["expression"]
+    write_entry(paths, Role.EXPRESSION, replace(entry, faceset=digest_file(directory / HEAD)))
 
 
 def run(digest: str, number: float = 0.5, *, path: str = "Results/decoding.csv") -> dict[str, Any]:
@@ -55,6 +72,20 @@ def compared(recorded: dict[str, Any], now: dict[str, Any], reason: str = "") ->
 
 def test_equal_bytes() -> None:
     assert compared(run("a"), run("a")) == ("All 2 outputs are bit-identical to dvc.lock.", 0)
+
+
+def test_an_earlier_run_that_was_interrupted_is_no_other_study() -> None:
+    """Its stages and parameters are the same, as far as they go."""
+    complete = run("a")
+    complete["lock"]["stages"]["train"] = {"outs": [{"path": "weights", "md5": "w"}], "params": {"epochs": 3}}
+    assert compared(run("a"), complete) == (
+        "The earlier run here had ended after 2 of 3 stages; this one kept their 2 outputs and made the others: there "
+        "is nothing to compare with.", 0,
+    )  # fmt: skip
+    assert compared(run("b"), complete)[0].startswith("Not comparable")
+    changed = run("a")
+    changed["lock"]["stages"]["decoding"]["params"] = {"seed": 3}
+    assert compared(changed, complete)[0].startswith("Not comparable")
 
 
 def test_other_bytes_where_they_should_be_equal() -> None:
@@ -173,7 +204,7 @@ def test_networks_then_analyses_then_all_the_rest(
         called.append((workers, targets))
         return subprocess.Popen(["true"])
 
-    monkeypatch.setattr(repro, "_dvc", dvc)
+    monkeypatch.setattr(dvc_runs, "start_dvc", dvc)
     with pytest.raises(StudyError, match="verdicts"):  # nothing was run
         repro.run(study_copy, workers=workers)
     seeds = read_params(study_copy.params).seeds

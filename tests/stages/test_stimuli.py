@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,21 +84,21 @@ def test_faces_crops_and_table_agree(explained_study: Path, tmp_path: Path, want
     assert set(table["source"]) == {"embedded faces"}
     about = table[["trained_on", "seed", "layer", "unit", "role"]].drop_duplicates().to_numpy().tolist()
     assert about == [[choice.network, choice.seed, choice.layer, choice.unit, choice.role]]
-    names = {"stimuli.csv", "facespec-stimuli.json", *table["file"], *table["crop"]}
-    assert {path.name for path in to.iterdir()} == names and len(names) == 2 + 2 * choice.n
+    names = {"stimuli.csv", "stimuli.csv.sha256", "facespec-stimuli.json", *table["file"], *table["crop"]}
+    assert {path.name for path in to.iterdir()} == names and len(names) == 3 + 2 * choice.n
 
 
-def test_names_sort_by_rank_and_offend_no_file_system(explained: Paths, tmp_path: Path) -> None:
-    labels = explained.faces("probe") / "labels.csv"
-    table = pd.read_csv(labels, dtype=str, keep_default_na=False)
+def test_names_sort_by_rank_and_offend_no_file_system(
+    explained: Paths, tmp_path: Path, relabel: Callable[..., None]
+) -> None:
     long = "id1/1.6: Ünsal?" + "x" * 90
-    table["stimulus"] = [f"{long} {i}" for i in range(len(table))]
-    table.to_csv(labels, index=False)
+    names = [f"{long} {i}" for i in range(len(FaceSet.open(explained.faces("probe"))))]
+    relabel(explained.faces("probe"), lambda table: table.assign(stimulus=names))
     found = made(explained, driven(explained, n=101), tmp_path / "lab")
     safe = "id1_1_6_nsal_" + "x" * 67
     assert found["file"].tolist() == [f"{rank:03d}-{safe}.png" for rank in range(1, 102)]
     assert found["crop"].tolist() == [f"{rank:03d}-{safe}-crop.png" for rank in range(1, 102)]
-    assert set(found["stimulus"]) <= set(table["stimulus"])
+    assert set(found["stimulus"]) <= set(names)
     assert made(explained, driven(explained, n=1), tmp_path / "lab")["file"].tolist() == [f"01-{safe}.png"]
 
 
@@ -122,7 +123,7 @@ def test_an_earlier_set_is_replaced_and_nothing_else(explained_study: Path, tmp_
     made(paths, choice, to)
     (to / ".DS_Store").write_bytes(b"")
     assert len(made(paths, replace(choice, n=2), to)) == 2
-    assert len(list(to.iterdir())) == 2 + 2 * 2
+    assert len(list(to.iterdir())) == 3 + 2 * 2
     (to / "cropped.png").write_bytes(b"mine")
     with pytest.raises(StudyError, match=r"cropped\.png: not part of a set of stimuli, and it is not deleted"):
         made(paths, choice, to)
@@ -138,6 +139,12 @@ def test_an_earlier_set_is_replaced_and_nothing_else(explained_study: Path, tmp_
     assert {path.name: path.read_bytes() for path in to.iterdir()} == before
     with pytest.raises(StudyError, match=r"something else is already here \(no facespec-stimuli\.json in it\)"):
         made(paths, choice, paths.faces("probe"))
+    (to / "notes.txt").unlink()
+    for damage in ((to / "stimuli.csv.sha256").unlink, lambda: (to / "stimuli.csv").write_text("my own")):
+        damage()
+        with pytest.raises(StudyError, match=r"not known, and nothing is deleted\. Move it away, .*stimuli\.csv"):
+            made(paths, choice, to)
+    assert (to / "stimuli.csv").read_text() == "my own"
     assert [path.name for path in tmp_path.iterdir()] == ["lab"]
 
 

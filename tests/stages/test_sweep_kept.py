@@ -18,10 +18,11 @@ from torch import nn
 from facespec.analyses.lesions import Trials
 from facespec.models.device import deterministic
 from facespec.stages import sweep as sweeping
-from facespec.stages.sweep import swept
+from facespec.stages.sweep import remove_kept_jobs, swept
 from facespec.stages.sweep_jobs import Subject, Sweep
+from facespec.study.arrays import read_arrays, write_arrays
 from facespec.study.params import Lesions
-from facespec.study.storage import read_pickle, write_pickle
+from facespec.study.pickles import write_pickle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -117,23 +118,43 @@ def damage(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-7])
 
 
-def spoil(file: Path) -> None:
-    """As if another version of the program had kept something else."""
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def replace_by_a_pickle(file: Path) -> None:
+    """As an earlier version of the program kept results."""
     write_pickle(file, {"begun": "long ago", "result": {"units": 5}})
 
 
-def replace_by_a_list(file: Path) -> None:
-    write_pickle(file, [1, 2])
+def replace_by_another(file: Path) -> None:
+    """That of another job: whole, but not begun alike."""
+    others = [other for other in sorted(file.parent.iterdir()) if other.read_bytes() != file.read_bytes()]
+    file.write_bytes(others[0].read_bytes())
 
 
-@pytest.mark.parametrize("harm", [damage, spoil, replace_by_a_list, Path.unlink])
+def rewrite(file: Path) -> None:
+    """As if another version of the program had kept something else."""
+    write_arrays(file, {"begun": "long ago", "units": 5}, {})
+
+
+def make_unreadable(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize(
+    "harm", [damage, flip_a_bit, replace_by_a_pickle, replace_by_another, rewrite, make_unreadable, Path.unlink]
+)
 def test_what_is_not_ones_own_is_done_again(
     little: Sweep, found: dict[str, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     harm: Callable[[Path], None],
 ) -> None:  # fmt: skip
     kept = replace(little, kept=tmp_path)
     swept(kept, workers=1, report=lambda: None)
-    ranked = [file for file in sorted(tmp_path.iterdir()) if len(read_pickle(file)["result"]["ranking"]) == 1]
+    ranked = [file for file in sorted(tmp_path.iterdir()) if read_arrays(file, remedy="")[0]["rankings"] == 1]
     assert len(ranked) == 8
     for file in ranked[:3]:
         harm(file)
@@ -159,3 +180,65 @@ def test_results_of_another_plan_network_or_program_are_not_used(
     counted.calls = 0
     swept(one, workers=1, report=lambda: None)
     assert counted.calls == RANKINGS // 4
+
+
+def test_only_kept_jobs_are_removed_and_their_directory_if_nothing_else_is_in_it(
+    little: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "kept"
+    kept = replace(little, kept=directory)
+    swept(kept, workers=1, report=lambda: None)
+    (job, *_) = sorted(directory.iterdir())
+    (directory / f".{job.name}.x1_y2z3w.partial").write_bytes(b"of a run that was killed while it wrote")
+    foreign = {
+        "notes.txt", "0123456789abcdef", "0123456789ABCDEF" + job.suffix, "12" + job.name, f".{job.name}.partial",
+        "photos" + job.suffix,
+    }  # fmt: skip
+    for name in foreign:
+        (directory / name).write_text("mine")
+    (directory / ("f" * 16 + job.suffix)).mkdir()
+    remove_kept_jobs(directory)
+    assert {path.name for path in directory.iterdir()} == foreign | {"f" * 16 + job.suffix}
+    for path in directory.iterdir():
+        path.rmdir() if path.is_dir() else path.unlink()
+    job.write_bytes(b"")
+    remove_kept_jobs(directory)
+    assert not directory.exists()
+    remove_kept_jobs(directory)  # a sweep without jobs has none
+
+
+def test_jobs_are_removed_behind_a_link_which_stays(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / f"{0:016x}{sweeping.SUFFIX}").touch()
+    (tmp_path / "kept").symlink_to("disk")
+    remove_kept_jobs(tmp_path / "kept")
+    assert (tmp_path / "kept").is_symlink() and not any((tmp_path / "disk").iterdir())
+
+
+class Named(nn.Module):
+    """Layers and tasks of any name."""
+
+    def __init__(self, layers: list[str], tasks: list[str]) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            self.layers = nn.ModuleDict({name: nn.Linear(4, 4) for name in layers})
+            self.heads = nn.ModuleDict({name: nn.Linear(4, 3) for name in tasks})
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        for layer in self.layers.values():
+            images = torch.relu(layer(images))
+        return {name: head(images) for name, head in self.heads.items()}
+
+
+def test_layers_and_tasks_with_hyphens_are_not_confused(tmp_path: Path) -> None:
+    """Joined by hyphens, the first layer ranked by the second task reads as the second ranked by the first."""
+    layers, tasks = ["x", "x-ranked-0-y"], ["t", "y-ranked-0-t"]
+    images = torch.randn(12, 4, generator=torch.Generator().manual_seed(1))
+    given = Trials(lambda rows: images[rows], {tasks[0]: np.arange(12) % 3, tasks[1]: np.arange(12) % 2})
+    depths = {f"layers.{name}": depth for depth, name in enumerate(layers, start=1)}
+    subject = Subject(Named(layers, tasks).eval(), 0, depths, given, given, "digest")
+    one = Sweep("named", "noise", [subject], pd.Series(range(12)), PLAN, tmp_path / "kept")
+    tables = swept(one, workers=1, report=lambda: None)
+    assert len(list((tmp_path / "kept").iterdir())) == len(one.jobs()) == 2 * (2 + 2 + 1)
+    same(tables, swept(replace(one, kept=None), workers=1, report=lambda: None))

@@ -135,5 +135,5 @@ def test_the_tests_themselves_run_on_it() -> None:
 def test_commands_choose_before_anything_loads() -> None:
     """The installed command and `python -m facespec` begin in the same place."""
     main = Path(room.__file__).parents[1] / "__main__.py"
-    lines = main.read_text(encoding="utf-8").splitlines()
-    assert lines.index("    choose_code_path()") < lines.index("    from facespec.cli import main as run_command")
+    lines = [line.strip() for line in main.read_text(encoding="utf-8").splitlines()]
+    assert lines.index("choose_code_path()") < lines.index("from facespec.cli import main as run_command")

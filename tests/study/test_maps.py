@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch.nn import functional
 
+from facespec.study.artefacts import read_document, write_document
 from facespec.study.errors import StudyError
 from facespec.study.maps import MapSet, PersonMaps, map_file, scaled, upsampled
 from facespec.study.vocabulary import PAIRS, Network, Task
@@ -137,14 +138,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Maps of two images, one seed, 3x5 cells; written without the code under test."""
     directory = tmp_path_factory.mktemp("maps") / "heatmaps"
     directory.mkdir()
-    head = {"version": 1, "source": "toy faces", "height": 9, "width": 7, "n": 2, "seeds": [8], "target": "labelled",
-            "layers": {"joint-identity": "trunk.relu2"}}  # fmt: skip
-    (directory / "heatmaps.json").write_text(json.dumps(head))
     labels = pd.DataFrame({"stimulus": ["a", "b"], "split": "probe", "identity": ["x", "y"]})
     labels.assign(expression="sad", view="straight", session="A").to_csv(directory / "labels.csv", index=False)
     np.save(directory / "mean_face.npy", noise(9, 7))
     for position, (network, task) in enumerate(PAIRS):
         np.save(directory / f"{network}-{task}-8.npy", noise(2, 3, 5, seed=position).astype(np.float32))
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir()}
+    head = {"version": 2, "source": "toy faces", "height": 9, "width": 7, "n": 2, "seeds": [8], "target": "labelled",
+            "layers": {"joint-identity": "trunk.relu2"}, "digests": digests}  # fmt: skip
+    write_document(directory / "heatmaps.json", head)
     return directory
 
 
@@ -161,11 +163,24 @@ def test_what_was_written_is_read(made: Path) -> None:
 
 
 def edit(**changes: object) -> Callable[[Path], None]:
+    """Change the head, with a right digest."""
+
     def do(directory: Path) -> None:
-        head = json.loads((directory / "heatmaps.json").read_text()) | changes
-        (directory / "heatmaps.json").write_text(json.dumps(head))
+        head = read_document(directory / "heatmaps.json", remedy="") | changes
+        write_document(directory / "heatmaps.json", head)
 
     return do
+
+
+def honest(do: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Damage files, and record the digests that they have then."""
+
+    def damage(directory: Path) -> None:
+        do(directory)
+        files = [path for path in directory.iterdir() if path.name != "heatmaps.json"]
+        edit(digests={path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files})(directory)
+
+    return damage
 
 
 def saved(name: str, array: np.ndarray) -> Callable[[Path], None]:
@@ -177,29 +192,60 @@ def cut(directory: Path) -> None:
     path.write_bytes(path.read_bytes()[:-7])
 
 
+def exchange(first: str, second: str) -> Callable[[Path], None]:
+    def do(directory: Path) -> None:
+        (directory / first).rename(directory / "aside")
+        (directory / second).rename(directory / first)
+        (directory / "aside").rename(directory / second)
+
+    return do
+
+
+def replaced(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def do(directory: Path) -> None:
+        before = (directory / name).read_text()
+        assert old in before
+        (directory / name).write_text(before.replace(old, new))
+
+    return do
+
+
 IDENTITY = "DIR/joint-identity-8.npy"
+AGAIN = "Remove the directory: `facespec repro` makes it again."
+CHANGED = f"not the bytes that were written there: altered, cut or damaged. {AGAIN}"
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no head": (lambda d: (d / "heatmaps.json").unlink(),
         "DIR: no heatmaps here (no heatmaps.json in it). `dvc repro heatmaps` makes them."),
     "half a head": (lambda d: (d / "heatmaps.json").write_text("{"),
         "DIR/heatmaps.json: not a valid JSON file (Expecting property name enclosed in double quotes: line 1 column 2 "
         "(char 1)). It may be truncated: make it again."),
-    "another version": (edit(version=2),
-        "DIR/heatmaps.json: version: Input should be 1. Make the heatmaps again."),
+    "another version": (edit(version=1),
+        "DIR/heatmaps.json: version: Input should be 2. Make the heatmaps again."),
     "another target": (edit(target="guessed"),
         "DIR/heatmaps.json: target: Input should be 'labelled' or 'predicted'. Make the heatmaps again."),
     "no list": (lambda d: (d / "heatmaps.json").write_text("[]"),
-        "DIR/heatmaps.json: the whole file: Input should be a valid dictionary or instance of Head. Make the heatmaps "
-        "again."),
+        "DIR/heatmaps.json: expected a JSON object, got a list. Make it again."),
+    "no digest": (lambda d: (d / "heatmaps.json").write_text('{"version": 2}'),
+        f"DIR/heatmaps.json: a JSON object with a digest of its content is expected here. {AGAIN}"),
+    "a changed head": (replaced("heatmaps.json", '"n": 2', '"n": 3'),
+        f"DIR/heatmaps.json: not the content that was written there: altered or damaged. {AGAIN}"),
     "images missing": (edit(n=3), "DIR/labels.csv: 2 rows for 3 images. Make them again."),
-    "no labels": (lambda d: (d / "labels.csv").unlink(), "DIR/labels.csv: no such file. `dvc repro` makes it."),
-    "no maps": (lambda d: (d / "joint-identity-8.npy").unlink(),
-        f"{IDENTITY}: no such file. `dvc repro heatmaps` makes it."),
-    "too few maps": (saved("joint-identity-8.npy", np.zeros((1, 3, 5), np.float32)),
+    "no labels": (lambda d: (d / "labels.csv").unlink(), f"DIR/labels.csv: no such file. {AGAIN}"),
+    "other labels": (replaced("labels.csv", "sad", "happy"), f"DIR/labels.csv: {CHANGED}"),
+    "labels cut at a line end": (replaced("labels.csv", "b,probe,y,sad,straight,A\n", ""),
+        f"DIR/labels.csv: {CHANGED}"),
+    "a label too few": (honest(replaced("labels.csv", "b,probe,y,sad,straight,A\n", "")),
+        "DIR/labels.csv: 1 rows for 2 images. Make them again."),
+    "no maps": (lambda d: (d / "joint-identity-8.npy").unlink(), f"{IDENTITY}: no such file. {AGAIN}"),
+    "maps nobody recorded": (edit(digests={}), f"DIR/labels.csv: {CHANGED}"),
+    "maps of another network": (exchange("joint-identity-8.npy", "identity-identity-8.npy"), f"{IDENTITY}: {CHANGED}"),
+    "maps of another task": (exchange("joint-identity-8.npy", "joint-expression-8.npy"), f"{IDENTITY}: {CHANGED}"),
+    "other maps": (saved("joint-identity-8.npy", noise(2, 3, 5, seed=9).astype(np.float32)), f"{IDENTITY}: {CHANGED}"),
+    "too few maps": (honest(saved("joint-identity-8.npy", np.zeros((1, 3, 5), np.float32))),
         f"{IDENTITY}: float32 of shape (1, 3, 5), expected float32 (2, h, w). Make it again."),
-    "flat maps": (saved("joint-identity-8.npy", np.zeros((2, 15), np.float32)),
+    "flat maps": (honest(saved("joint-identity-8.npy", np.zeros((2, 15), np.float32))),
         f"{IDENTITY}: float32 of shape (2, 15), expected float32 (2, h, w). Make it again."),
-    "other numbers": (saved("joint-identity-8.npy", np.zeros((2, 3, 5))),
+    "other numbers": (honest(saved("joint-identity-8.npy", np.zeros((2, 3, 5)))),
         f"{IDENTITY}: float64 of shape (2, 3, 5), expected float32 (2, h, w). Make it again."),
 }  # fmt: skip
 
@@ -224,5 +270,23 @@ def test_an_array_that_cannot_be_read_is_refused_by_name(made: Path, tmp_path: P
     """Numpy's own words stand in brackets; objects, which would run code, are never read."""
     shutil.copytree(made, tmp_path / "heatmaps")
     do(tmp_path / "heatmaps")
+    assert refusal(tmp_path / "heatmaps") == f"{IDENTITY}: {CHANGED}"
+    honest(do)(tmp_path / "heatmaps")
     message = refusal(tmp_path / "heatmaps")
-    assert message.startswith(f"{IDENTITY}: not a readable array (") and message.endswith("Make the heatmaps again.")
+    assert message.startswith(f"{IDENTITY}: not a readable array (") and message.endswith(AGAIN)
+
+
+def test_maps_of_another_seed_are_refused(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "heatmaps")
+    np.save(tmp_path / "heatmaps" / "joint-identity-9.npy", noise(2, 3, 5, seed=9).astype(np.float32))
+    honest(edit(seeds=[8, 9]))(tmp_path / "heatmaps")
+    exchange("joint-identity-8.npy", "joint-identity-9.npy")(tmp_path / "heatmaps")
+    assert refusal(tmp_path / "heatmaps") == f"{IDENTITY}: {CHANGED}"
+
+
+def test_another_mean_face_is_refused(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "heatmaps")
+    np.save(tmp_path / "heatmaps" / "mean_face.npy", noise(9, 7, seed=2))
+    with pytest.raises(StudyError) as caught:
+        _ = MapSet.open(tmp_path / "heatmaps").mean_face
+    assert str(caught.value) == f"{tmp_path}/heatmaps/mean_face.npy: {CHANGED}"

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from facespec.study.documents import read_mapping
 from facespec.study.errors import StudyError
 from facespec.study.params import merged, read_params
 
@@ -131,8 +132,72 @@ def test_not_yaml(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"params\.yaml: not valid YAML: "):
         read_params(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("- 1")
-    with pytest.raises(StudyError, match=r"expected a mapping of blocks, got list\."):
+    with pytest.raises(StudyError, match=r"expected a mapping \(name: value\), got a list\."):
         read_params(tmp_path / "params.yaml")
+
+
+def edited(tmp_path: Path, project: Path, old: str, new: str) -> Path:
+    """The project's own `params.yaml` with one text replaced, as by hand."""
+    text = (project / "params.yaml").read_text()
+    assert text.count(old) == 1
+    (tmp_path / "params.yaml").write_text(text.replace(old, new))
+    return tmp_path / "params.yaml"
+
+
+DECAY = "weight_decay: 0.01            # [O]\n  step_epochs: 30               # [L] sgd"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-2", 0.01), ("1e-5", 0.00001), ("1E-300", 1e-300), ("0", 0.0), (".5", 0.5), ("1_0e-2", 0.1)]
+)
+def test_numbers_as_they_are_written_by_hand(tmp_path: Path, project: Path, text: str, value: float) -> None:
+    path = edited(tmp_path, project, DECAY, DECAY.replace("0.01", text))
+    assert read_params(path).train.weight_decay == value
+
+
+def test_numbers_are_what_dvc_reads(tmp_path: Path, project: Path) -> None:
+    """A stage runs again for what DVC reads, and with what facespec reads."""
+    from dvc.utils.serialize import load_yaml
+
+    path = edited(tmp_path, project, "  epochs: 8                     #", "  epochs: 010                   #")
+    assert read_params(path).train.epochs == load_yaml(path)["train"]["epochs"] == 10
+    assert read_mapping(path) == load_yaml(path)
+
+
+def test_a_key_given_twice(tmp_path: Path, project: Path) -> None:
+    path = edited(tmp_path, project, DECAY, f"weight_decay: 0.1\n  {DECAY}")
+    line = path.read_text().split("\n").index("  weight_decay: 0.01            # [O]") + 1
+    with pytest.raises(StudyError) as caught:
+        read_params(path)
+    assert str(caught.value) == f"{path}, line {line}: the key 'weight_decay' is given twice: keep one of them."
+
+
+@pytest.mark.parametrize(
+    ("profiles", "problem"),
+    [
+        ([1], "profiles: got [1]. Expected names, each with the parameters it changes."),
+        ({"mine": 7}, "profiles.mine: got 7. Expected the parameters it changes, or {}."),
+        ({"mine": None}, "profiles.mine: got None. Expected the parameters it changes, or {}."),
+        ({1: {"train": 2}}, "profiles.1: train: got 2. Input should be a valid dictionary or instance of Train."),
+    ],
+)
+def test_profiles_that_are_none(tmp_path: Path, values: dict[str, Any], profiles: Any, problem: str) -> None:
+    values["profiles"] = profiles
+    assert refused(tmp_path, values) == f"params.yaml: {problem}"
+
+
+def test_a_link_that_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").symlink_to("gone.yaml")
+    with pytest.raises(StudyError, match=r"params\.yaml: a link to gone\.yaml, which does not exist\."):
+        read_params(tmp_path / "params.yaml")
+
+
+def test_numbers_that_are_none(tmp_path: Path, project: Path) -> None:
+    for text in (".nan", ".inf", "1e999", "-1e-5"):
+        with pytest.raises(
+            StudyError, match=r"train\.weight_decay: got .*Input should be (less|greater) than or equal"
+        ):
+            read_params(edited(tmp_path, project, DECAY, DECAY.replace("0.01", text)))
 
 
 trees = st.recursive(

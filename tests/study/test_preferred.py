@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,24 +10,25 @@ from typing import Any
 import numpy as np
 import pytest
 
+from facespec.study.artefacts import read_document, write_document
 from facespec.study.errors import StudyError
 from facespec.study.preferred import HEAD, PreferredSet, preferred_file
 
-LAYERS = {"expression": [("trunk.relu1", 1, 3), ("trunk.relu2", 2, 4)],
+Layers = dict[str, list[tuple[str, int, int]]]
+LAYERS: Layers = {"expression": [("trunk.relu1", 1, 3), ("trunk.relu2", 2, 4)],
           "joint": [("trunk.relu1", 1, 2), ("branches.identity.relu2", 2, 5)]}  # fmt: skip
 
 
-def made(directory: Path, *, channels: int = 1, input_channels: int = 1) -> tuple[Path, dict[str, np.ndarray]]:
+def made(
+    directory: Path, *, channels: int = 1, input_channels: int = 1, layers: Layers = LAYERS
+) -> tuple[Path, dict[str, np.ndarray]]:
     """A set of random pictures of 7x7 px and faces of 6x5 px."""
     random = np.random.Generator(np.random.PCG64(3))
     directory.mkdir()
-    layers = {network: [dict(zip(("name", "depth", "units"), one, strict=True)) for one in own]
-              for network, own in LAYERS.items()}  # fmt: skip
-    head = {"version": 1, "source": "embedded faces", "seed": 8, "height": 6, "width": 5, "channels": channels,
-            "size": 7, "input_channels": input_channels, "layers": layers}  # fmt: skip
-    (directory / HEAD).write_text(json.dumps(head))
+    listed = {network: [dict(zip(("name", "depth", "units"), one, strict=True)) for one in own]
+              for network, own in layers.items()}  # fmt: skip
     arrays = {}
-    for network, own in LAYERS.items():
+    for network, own in layers.items():
         for name, _, units in own:
             pictures = random.random((units, 7, 7, *((3,) if input_channels == 3 else ())), dtype=np.float32)
             pictures[0] = np.nan
@@ -36,7 +37,15 @@ def made(directory: Path, *, channels: int = 1, input_channels: int = 1) -> tupl
                 file = f"{network}-{name}-{what}.npy"
                 np.save(directory / file, array)
                 arrays[file] = array
+    head = {"version": 2, "source": "embedded faces", "seed": 8, "height": 6, "width": 5, "channels": channels,
+            "size": 7, "input_channels": input_channels, "layers": listed, "digests": digests(directory)}  # fmt: skip
+    write_document(directory / HEAD, head)
     return directory, arrays
+
+
+def digests(directory: Path) -> dict[str, str]:
+    files = [path for path in directory.iterdir() if path.name != HEAD]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.mark.parametrize(("channels", "input_channels"), [(1, 1), (3, 3), (1, 3), (3, 1)])
@@ -60,11 +69,15 @@ def test_layers_need_not_be_read_to_be_listed(tmp_path: Path) -> None:
 
 
 def changed(**values: Any) -> Callable[[Path], object]:
+    """Change the head, with a right digest."""
+
     def change(directory: Path) -> None:
-        head = json.loads((directory / HEAD).read_text()) | values
-        (directory / HEAD).write_text(json.dumps(head))
+        write_document(directory / HEAD, read_document(directory / HEAD, remedy="") | values)
 
     return change
+
+
+REMADE = "Remove the directory: `facespec repro` makes it again."
 
 
 @pytest.mark.parametrize(
@@ -72,13 +85,15 @@ def changed(**values: Any) -> Callable[[Path], object]:
     [
         (lambda d: (d / HEAD).unlink(),
          "{d}: no preferred stimuli here (no preferred.json in it). `dvc repro preferred` makes them."),
-        (changed(version=2), "{d}/preferred.json: version: Input should be 1. Make the preferred stimuli again."),
+        (changed(version=1), "{d}/preferred.json: version: Input should be 2. Make the preferred stimuli again."),
         (changed(channels=2),
          "{d}/preferred.json: channels: Input should be 1 or 3. Make the preferred stimuli again."),
         (changed(layers={"SPLIT": []}), "{d}/preferred.json: layers.SPLIT.[key]: Input should be 'expression', "
          "'identity' or 'joint'. Make the preferred stimuli again."),
-        (lambda d: (d / HEAD).write_text("[]"), "{d}/preferred.json: the whole file: Input should be a valid "
-         "dictionary or instance of Head. Make the preferred stimuli again."),
+        (lambda d: (d / HEAD).write_text("[]"), "{d}/preferred.json: expected a JSON object, got a list. Make it "
+         "again."),
+        (lambda d: (d / HEAD).write_text((d / HEAD).read_text().replace('"seed": 8', '"seed": 9')),
+         "{d}/preferred.json: not the content that was written there: altered or damaged. " + REMADE),
         (lambda d: (d / HEAD).write_text("{"), "{d}/preferred.json: not a valid JSON file (Expecting property name "
          "enclosed in double quotes: line 1 column 2 (char 1)). It may be truncated: make it again."),
     ],
@@ -109,6 +124,7 @@ def test_unknown_networks_and_layers_are_refused(tmp_path: Path) -> None:
 
 BEST, OPTIMISED = "expression-trunk.relu1-best.npy", "expression-trunk.relu1-optimised.npy"
 AGAIN = "Make it again."
+CHANGED = f"not the bytes that were written there: altered, cut or damaged. {REMADE}"
 
 
 @pytest.mark.parametrize(
@@ -125,6 +141,7 @@ AGAIN = "Make it again."
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, file: str, array: np.ndarray, problem: str) -> None:
     directory, _ = made(tmp_path / "set")
     np.save(directory / file, array)
+    changed(digests=digests(directory))(directory)
     found = PreferredSet.open(directory)
     with pytest.raises(StudyError) as caught:
         (found.best if file == BEST else found.optimised)("expression", "trunk.relu1")
@@ -137,9 +154,28 @@ def test_absent_and_damaged_arrays_are_named(tmp_path: Path) -> None:
     (directory / BEST).unlink()
     with pytest.raises(StudyError) as caught:
         found.best("expression", "trunk.relu1")
-    assert str(caught.value) == f"{directory / BEST}: no such file. `dvc repro preferred` makes it."
+    assert str(caught.value) == f"{directory / BEST}: no such file. {REMADE}"
     (directory / OPTIMISED).write_bytes((directory / OPTIMISED).read_bytes()[:-9])
     with pytest.raises(StudyError) as caught:
         found.optimised("expression", "trunk.relu1")
+    assert str(caught.value) == f"{directory / OPTIMISED}: {CHANGED}"
+    changed(digests=digests(directory))(directory)
+    with pytest.raises(StudyError) as caught:
+        PreferredSet.open(directory).optimised("expression", "trunk.relu1")
     assert str(caught.value).startswith(f"{directory / OPTIMISED}: not a readable array (")
-    assert str(caught.value).endswith("Make the preferred stimuli again.")
+    assert str(caught.value).endswith(REMADE)
+
+
+@pytest.mark.parametrize("what", ["best", "optimised"])
+def test_exchanged_arrays_of_two_layers_or_networks_are_refused(tmp_path: Path, what: str) -> None:
+    """Of layers with the same number of units, so that shapes agree."""
+    layers = {network: [("trunk.relu1", 1, 3), ("trunk.relu2", 2, 3)] for network in ("expression", "joint")}
+    for number, other in enumerate(("expression-trunk.relu2", "joint-trunk.relu1")):
+        directory, _ = made(tmp_path / f"{number}", layers=layers)
+        one, two = directory / f"expression-trunk.relu1-{what}.npy", directory / f"{other}-{what}.npy"
+        first, second = one.read_bytes(), two.read_bytes()
+        one.write_bytes(second)
+        two.write_bytes(first)
+        with pytest.raises(StudyError) as caught:
+            getattr(PreferredSet.open(directory), what)("expression", "trunk.relu1")
+        assert str(caught.value) == f"{one}: {CHANGED}"

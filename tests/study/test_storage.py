@@ -3,12 +3,11 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
-import pickle
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -52,6 +51,49 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EIO])
+def test_other_errors_name_the_file_and_not_the_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    path = tmp_path / "table.csv"
+
+    def fail(partial: Path, _: Path) -> None:
+        raise OSError(number, os.strerror(number), str(partial), None, str(path))
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError) as caught:
+        storage.write_bytes(path, b"1")
+    assert caught.value.errno == number and caught.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_temporary_file_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**words: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / f"{words['prefix']}1234.partial"))
+
+    monkeypatch.setattr(tempfile, "mkstemp", full)
+    with pytest.raises(StudyError) as caught:
+        storage.write_bytes(tmp_path / "a.csv", b"1")
+    assert message(caught, tmp_path).startswith("DIR/a.csv: the disk is full, so it was not written.")
+
+
+@pytest.mark.parametrize("last", [AttributeError("no attribute 'pos'"), RuntimeError("iostream error")])
+def test_a_library_that_stumbles_over_a_full_disk(tmp_path: Path, last: Exception) -> None:
+    with pytest.raises(StudyError, match="x: the disk is full") as caught, storage.replacing(tmp_path / "x"):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        finally:
+            raise last
+    assert caught.value.__cause__ is last
+    with pytest.raises(type(last)), storage.replacing(tmp_path / "x"):  # an error in the program stays one
+        try:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", "y")
+        finally:
+            raise last
+    with pytest.raises(type(last)), storage.replacing(tmp_path / "x"):
+        raise last
+
+
 def test_any_error_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), storage.replacing(tmp_path / "a" / "b.bin") as partial:
         partial.write_bytes(b"half")
@@ -72,105 +114,13 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_truncated_json(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text('{"a": ')
-    with pytest.raises(StudyError) as caught:
-        storage.read_json(tmp_path / "x.json")
-    assert message(caught, tmp_path) == (
-        "DIR/x.json: not a valid JSON file (Expecting value: line 1 column 7 (char 6)). "
-        "It may be truncated: make it again."
-    )
-
-
 @given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=5))
 def test_tables_keep_every_bit(values: list[float]) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "t.csv"
         storage.write_table(path, pd.DataFrame({"x": values}))
         assert b"\r" not in path.read_bytes()
         assert pd.read_csv(path)["x"].tolist() == values
-
-
-plain = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=3)),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
-    max_leaves=8,
-)
-
-
-@given(plain)
-def test_plain_pickles_come_back(value: Any) -> None:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "x.pickle"
-        storage.write_pickle(path, value)
-        assert storage.read_pickle(path) == value
-
-
-@pytest.mark.parametrize("protocol", range(6))
-def test_numpy_pickles_of_every_protocol_come_back(tmp_path: Path, protocol: int) -> None:
-    value = {
-        "a": np.arange(6.0).reshape(2, 3),
-        "b": [np.float64(0.5), np.float32(2), np.int64(3)],
-        "c": np.array([True]),
-    }
-    (tmp_path / "x").write_bytes(pickle.dumps(value, protocol=protocol))
-    back = storage.read_pickle(tmp_path / "x")
-    assert back["b"] == value["b"] and back["a"].dtype == np.float64
-    np.testing.assert_array_equal(back["a"], value["a"])
-    np.testing.assert_array_equal(back["c"], value["c"])
-
-
-def test_equal_values_give_equal_pickles(tmp_path: Path) -> None:
-    shared, value = [0.25, 0.5], 0.5
-    storage.write_pickle(tmp_path / "a", {"x": shared, "y": shared, "z": [value, value]})
-    storage.write_pickle(tmp_path / "b", {"x": [0.25, 0.5], "y": [0.25, 0.5], "z": [0.5, float("0.5")]})
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-
-class Malicious:
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple:
-        return os.system, (f"touch {self.target}",)
-
-
-@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
-def test_a_pickle_that_would_run_a_command_is_refused_by_name(tmp_path: Path, protocol: int) -> None:
-    proof = tmp_path / "ran"
-    (tmp_path / "x.pickle").write_bytes(pickle.dumps({"a": [Malicious(proof)]}, protocol=protocol))
-    with pytest.raises(StudyError) as caught:
-        storage.read_pickle(tmp_path / "x.pickle")
-    assert message(caught, tmp_path) == (
-        f"DIR/x.pickle: refused {os.system.__module__}.system: "
-        "only built-in containers, numbers and numpy arrays are read."
-    )
-    assert not proof.exists()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"cbuiltins\neval\n(S'1'\ntR.", b"cnumpy\nload\n.", b"\x80\x04\x8c\x0cnumpy.dtypes\x8c\x0dsys.exitDType\x93.",
-     b"cbuiltins\ngetattr\n.", b"cnumpy.dtypes\n__builtins__\n."],
-)  # fmt: skip
-def test_only_the_listed_names_pass(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "x").write_bytes(content)
-    with pytest.raises(StudyError, match="refused"):
-        storage.read_pickle(tmp_path / "x")
-
-
-def test_truncated_and_absent_pickles(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(pickle.dumps(list(range(100)))[:50])
-    with pytest.raises(StudyError) as caught:
-        storage.read_pickle(tmp_path / "x")
-    assert message(caught, tmp_path).startswith("DIR/x: not a readable pickle (")
-    assert message(caught, tmp_path).endswith("It may be truncated: fetch or make it again.")
-    with pytest.raises(StudyError, match="no such file"):
-        storage.read_pickle(tmp_path / "y")
 
 
 def _hold(path: Path, ready: Any) -> None:
@@ -196,3 +146,87 @@ def test_two_at_once(tmp_path: Path) -> None:
     )
     with storage.only_one(tmp_path / "data"):
         pass
+
+
+def _write_for_ever(path: Path, ready: Any) -> None:
+    with storage.replacing(path) as partial:
+        partial.write_bytes(b"half")
+        ready.set()
+        while True:
+            os.sched_yield()
+
+
+def test_what_killed_writers_left_is_swept_and_what_living_ones_write_is_not(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    names = "x.json .facespec/faces.json data/probe/labels.csv checkpoints/unfinished/lesions/1.pickle Results/a.b.csv"
+    places = [tmp_path / name for name in names.split()]
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (place.parent / f".{place.name}.abc_1234.partial").write_bytes(b"half")
+    (tmp_path / "data" / ".probe.zzzzzzzz.partial" / "new").mkdir(parents=True)
+    others = [tmp_path / name for name in (".x.partial", "x.json.abc_1234.partial", "docs/.x.abc_1234.partial")]
+    for other in others:
+        other.parent.mkdir(exist_ok=True)
+        other.write_bytes(b"not ours")
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    writer = context.Process(target=_write_for_ever, args=(tmp_path / "Results" / "table.csv", ready), daemon=True)
+    writer.start()
+    assert ready.wait(120)
+    storage.sweep_leftovers(tmp_path)
+    left = sorted(path for path in tmp_path.rglob("*.partial"))
+    (living,) = (tmp_path / "Results").glob(".table.csv.*")
+    assert left == sorted([*others, living])
+    writer.kill()
+    writer.join()
+    assert living.exists()
+    storage.sweep_leftovers(tmp_path)
+    assert not living.exists()
+
+
+def test_a_temporary_file_that_is_swept_before_it_is_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fcntl")
+    locking, swept = storage.fcntl.flock, []
+
+    def lock(file: int, how: int) -> None:
+        if how == storage.fcntl.LOCK_EX and len(swept) < 2:
+            swept.append(1)
+            storage.sweep_leftovers(tmp_path)
+        locking(file, how)
+
+    monkeypatch.setattr(storage.fcntl, "flock", lock)
+    storage.write_bytes(tmp_path / "x", b"whole")
+    assert (len(swept), [path.name for path in tmp_path.iterdir()]) == (2, ["x"])
+    assert (tmp_path / "x").read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("lacking", ["module", "file system"])
+def test_without_locks_files_are_written_and_nothing_is_swept(
+    lacking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lacking == "module":
+        monkeypatch.setattr(storage, "fcntl", None)
+    else:
+        pytest.importorskip("fcntl")
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr(storage.fcntl, "flock", refuse)
+    leftover = tmp_path / ".x.abc_1234.partial"
+    leftover.touch()
+    storage.write_bytes(tmp_path / "x", b"whole")
+    storage.sweep_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [leftover.name, "x"]
+
+
+def test_writers_leave_no_file_open(tmp_path: Path) -> None:
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("this system does not list open files in /proc")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        storage.write_bytes(tmp_path / "x", b"whole")
+        storage.sweep_leftovers(tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 import numpy as np
@@ -63,14 +67,19 @@ class _Painters:
     def __init__(self, stimuli: Stimuli, *, size: int, channels: int, workers: int) -> None:
         self.stimuli, self.size, self.channels, self.workers = stimuli, size, channels, workers
         # spawned, not forked: the same on every platform, and safe beside threads
-        self.pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if workers > 1 else None
+        spawned = get_context("spawn")
+        self.pool = ProcessPoolExecutor(workers, spawned, _end_with_parent) if workers > 1 else None
 
     def __enter__(self) -> _Painters:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if self.pool is None:
+            return
+        if error is not None:  # nobody wants the pictures that are in work
+            for process in list((self.pool._processes or {}).values()):
+                process.terminate()
+        self.pool.shutdown(cancel_futures=True)
 
     def paint(self, jobs: list[tuple[int, int]]) -> Iterator[Pictures]:
         """The pictures of each job, in order."""
@@ -79,17 +88,36 @@ class _Painters:
                 yield paint(**self._work(bounds))
             return
         waiting: deque[Future[Pictures]] = deque()
-        for bounds in jobs:
-            if len(waiting) >= 2 * self.workers:
+        try:
+            for bounds in jobs:
+                if len(waiting) >= 2 * self.workers:
+                    yield waiting.popleft().result()
+                waiting.append(self.pool.submit(paint, **self._work(bounds)))
+            while waiting:
                 yield waiting.popleft().result()
-            waiting.append(self.pool.submit(paint, **self._work(bounds)))
-        while waiting:
-            yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise StudyError(
+                f"one of the {self.workers} processes that render faces was killed, most often because memory is "
+                "short. Run the same command with fewer --workers."
+            ) from None
 
     def _work(self, bounds: tuple[int, int]) -> dict[str, Any]:
         part = self.stimuli.take(range(*bounds))
         return {"people": part.people, "units": part.units, "scene": part.scene, "keys": part.keys,
                 "size": self.size, "channels": self.channels}  # fmt: skip
+
+
+def _end_with_parent() -> None:
+    """In a worker process: end when the process that gives it work is gone, also after SIGKILL."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to workers too, whose parent ends them
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def description(stimuli: Stimuli) -> Description:

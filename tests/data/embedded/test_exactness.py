@@ -44,7 +44,8 @@ GENERATOR = {"random", "integers", "permutation"}  # bits and uniforms; no distr
 OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.BitAnd, ast.BitOr, ast.BitXor, ast.RShift)
 REDUCING = {"sum", "mean", "dot", "prod", "std", "var", "cumsum", "cumprod", "trace", "round", "matmul"}
 MODULES = {"__future__", "dataclasses", "collections", "collections.abc", "typing", "numpy", "numpy.typing"}
-MODULES_BOOKKEEPING = MODULES | {"hashlib", "pandas", "concurrent.futures", "multiprocessing"}
+MODULES_BOOKKEEPING = MODULES | {"hashlib", "pandas", "concurrent.futures", "concurrent.futures.process"}
+MODULES_BOOKKEEPING |= {"multiprocessing", "os", "signal", "threading"}  # of processes that render
 
 
 def offences(source: str, *, bookkeeping: bool = False) -> list[str]:

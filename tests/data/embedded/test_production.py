@@ -71,7 +71,9 @@ class Watched:
     waiting = 0
     closed = 0
 
-    def __init__(self, workers: int, **_: Any) -> None:
+    _processes: dict[int, Any] | None = None
+
+    def __init__(self, workers: int, *_: Any) -> None:
         Watched.most = Watched.waiting = Watched.closed = 0
 
     def submit(self, work: Any, **arguments: Any) -> Future:
@@ -121,6 +123,22 @@ def test_whoever_stops_early_leaves_no_worker_behind(monkeypatch: pytest.MonkeyP
     stream = chunks(stimuli(), size=32, channels=1, chunk=4, workers=2)
     next(stream)
     stream.close()
+    assert multiprocessing.active_children() == []
+
+
+def test_a_worker_that_is_killed_is_said_so_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a system does that runs short of memory."""
+    monkeypatch.setattr(production, "JOB_PIXELS", 4 * 32 * 32)
+    stream = chunks(stimuli(), size=32, channels=1, chunk=4, workers=2)
+    next(stream)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    with pytest.raises(StudyError) as caught:
+        list(stream)
+    assert str(caught.value) == (
+        "one of the 2 processes that render faces was killed, most often because memory is short. "
+        "Run the same command with fewer --workers."
+    )
     assert multiprocessing.active_children() == []
 
 

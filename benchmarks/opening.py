@@ -1,0 +1,150 @@
+"""What share of a stage's time does the checking of digests take?
+
+    facespec init DIR --profile quick && facespec repro DIR
+    python benchmarks/opening.py DIR
+
+Every stage of the finished study DIR runs once more, one after the other, in a copy of it and in a process of its own;
+training and fine-tuning for the first seed's networks. In that process everything that computes or compares a digest of
+what is read is timed. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+from facespec.study.code_path import choose_code_path
+
+choose_code_path()
+
+import argparse
+import functools
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from facespec.study.params import read_params
+from facespec.study.paths import Paths
+from facespec.study.vocabulary import NETWORKS
+
+TARGET = 0.02
+FITS = ("train", "finetune")
+ALONE = (
+    "decoding", "accuracy", "heatmaps", "overlap", "contrasts", "regions", "groundtruth", "depth", "preferred",
+    "lesions", "export", "figures", "checks",
+)  # fmt: skip
+WITH_WORKERS = ("groundtruth", "lesions")  # one, as times of threads do not add up
+KINDS = ("files", "documents", "arrays", "rows", "tables")
+
+
+class Stopwatch:
+    """Seconds spent in functions, by kind."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(KINDS, 0.0)
+        self._running = False
+
+    def time(self, kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, timed; within another timed function it counts for that one."""
+
+        @functools.wraps(function)
+        def timed(*arguments: Any, **options: Any) -> Any:
+            if self._running:
+                return function(*arguments, **options)
+            self._running, begin = True, time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.seconds[kind] += time.perf_counter() - begin
+                self._running = False
+
+        return timed
+
+
+def replace_everywhere(module: str, name: str, change: Callable[[Any], Any]) -> None:
+    """Replace a function in the module that defines it and in all of the package that have imported it."""
+    original = getattr(importlib.import_module(module), name)
+    replacement = change(original)
+    for loaded in [own for key, own in sys.modules.items() if key.split(".")[0] == "facespec"]:
+        if vars(loaded).get(name) is original:
+            setattr(loaded, name, replacement)
+
+
+def watch_checks(watch: Stopwatch) -> None:
+    """Time every check of a digest. The digest of arrays is timed where they are written, too."""
+    shards, schema = importlib.import_module("facespec.data.shards"), importlib.import_module("facespec.study.schema")
+    replace_everywhere("facespec.study.artefacts", "check_file", functools.partial(watch.time, "files"))
+    replace_everywhere("facespec.study.artefacts", "read_document", functools.partial(watch.time, "documents"))
+    arrays = importlib.import_module("facespec.study.arrays")
+    arrays._digest = watch.time("arrays", arrays._digest)
+    shards.ShardReader._check = watch.time("rows", shards.ShardReader._check)
+    schema.hashlib = SimpleNamespace(sha256=watch.time("tables", schema.hashlib.sha256))
+    read = schema._read_bytes
+    timed = watch.time("tables", read)
+    schema._read_bytes = lambda path: (timed if path.suffix == ".sha256" else read)(path)
+
+
+def run_stage(words: Sequence[str]) -> dict[str, Any]:
+    """Run the command `words` in this process: its seconds without imports, and those of the checks by kind."""
+    from facespec import cli
+
+    importlib.import_module(f"facespec.stages.{words[0]}")
+    watch = Stopwatch()
+    watch_checks(watch)
+    begin = time.perf_counter()
+    cli.app(list(words), standalone_mode=False)
+    return {"stage": time.perf_counter() - begin, "checks": watch.seconds}
+
+
+def measure(study: Path, words: Sequence[str]) -> dict[str, Any]:
+    """What `run_stage` measures in a process of its own in the directory `study`, and the seconds of that process."""
+    begin = time.perf_counter()
+    ended = subprocess.run(
+        [sys.executable, __file__, "--run", *words], cwd=study, check=True, stdout=subprocess.PIPE, text=True
+    )
+    return {"process": time.perf_counter() - begin, **json.loads(ended.stdout.splitlines()[-1])}
+
+
+def list_commands(study: Path) -> list[list[str]]:
+    seed = str(read_params(Paths(study).params).seeds[0])
+    fits = [[stage, network.value, seed] for stage in FITS for network in NETWORKS]
+    return fits + [[stage, *(["--workers", "1"] if stage in WITH_WORKERS else [])] for stage in ALONE]
+
+
+def format_row(name: str, measured: dict[str, Any]) -> str:
+    total, process, stage = sum(measured["checks"].values()), measured["process"], measured["stage"]
+    parts = " | ".join(f"{1000 * measured['checks'][kind]:.1f}" for kind in KINDS)
+    return f"| {name} | {process:.2f} | {stage:.2f} | {parts} | {total / process:.2%} | {total / stage:.2%} |"
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path, help="a finished study")
+    parser.add_argument("--stages", nargs="+", choices=(*FITS, *ALONE), default=(*FITS, *ALONE))
+    options = parser.parse_args(words)
+    columns = ["stage", "process, s", "without imports, s", *(f"{kind}, ms" for kind in KINDS), "share of the process",
+               "share without imports"]  # fmt: skip
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
+    largest = 0.0
+    with tempfile.TemporaryDirectory() as scratch:
+        study = Path(scratch) / "study"
+        shutil.copytree(options.study, study, ignore=shutil.ignore_patterns(".dvc", "__pycache__"))
+        for command in list_commands(study):
+            if command[0] in options.stages:
+                measured = measure(study, command)
+                largest = max(largest, sum(measured["checks"].values()) / measured["process"])
+                name = " ".join(word for word in command if word not in ("--workers", "1"))
+                print(format_row(name, measured), flush=True)
+    print(f"\nLargest share of a process: {largest:.2%}; target: below {TARGET:.0%}.")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--run"]:
+        print(json.dumps(run_stage(sys.argv[2:])))
+    else:
+        main()

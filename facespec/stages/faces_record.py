@@ -1,0 +1,110 @@
+"""Where the faces of every role came from: the record that keeps real faces from being replaced.
+
+It lies in ``.facespec/faces.json``, beside the faces and not among them: the bytes of ``data/`` must not depend on
+where their sources lay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from facespec.data.embedded import production
+from facespec.data.faceset import HEAD, FaceSet
+from facespec.study.artefacts import digest_file, read_document, write_document
+from facespec.study.errors import StudyError
+from facespec.study.params import Data
+from facespec.study.paths import Paths
+from facespec.study.vocabulary import Role
+
+EMBEDDED = "embedded"
+RENDERER = Path(production.__file__).parent
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How the faces of one role were made.
+
+    `source` is ``embedded`` or an absolute path, `given` whether the command line named it instead of params.yaml.
+    `settings` is a digest of the parameters, and of the renderer; `fingerprint` of names, sizes and times of the
+    source's files; `faceset` of ``faceset.json``, which holds digests of all the rest.
+    """
+
+    source: str
+    given: bool
+    settings: str
+    fingerprint: str
+    faceset: str
+
+
+def read_record(paths: Paths) -> dict[str, Entry]:
+    """The entries of all roles that have one, by role; none where the record is missing or damaged."""
+    if not paths.faces_record.is_file():
+        return {}
+    try:
+        return {role: Entry(**entry) for role, entry in read_document(paths.faces_record, remedy="").items()}
+    except (StudyError, TypeError):
+        return {}
+
+
+def write_entry(paths: Paths, role: Role, entry: Entry) -> None:
+    """Record the faces of one role; the entries of the others stay."""
+    entries = {**read_record(paths), role.value: entry}
+    write_document(paths.faces_record, {name: asdict(own) for name, own in entries.items()})
+
+
+def resolve_source(source: str, base: Path) -> str:
+    """``embedded``, or an absolute path; a relative one starts at `base`."""
+    return source if source == EMBEDDED else str((base / Path(source).expanduser()).resolve())
+
+
+def digest_settings(block: Data, role: Role, source: str) -> str:
+    """A digest of the parameters that decide the bytes of a role; and of the renderer's code, if it draws the faces."""
+    settings = block.model_dump(include={"seed", "size", "channels", "tolerated", role.value})
+    del settings[role.value]["source"]
+    digest = hashlib.sha256(repr(settings).encode())
+    if source == EMBEDDED:
+        for file in sorted(RENDERER.glob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def digest_source(source: str) -> str:
+    """A digest of the names, sizes and times of a source's files; empty for embedded faces and an absent source."""
+    if source == EMBEDDED or not Path(source).exists():
+        return ""
+    digest = hashlib.sha256()
+    for file in sorted(_list_files(Path(source))):
+        stat = file.stat()
+        digest.update(f"{os.fsencode(file)!r} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _list_files(source: Path) -> Iterator[Path]:
+    """The file `source`, or the files below it; links to directories are followed, as when the faces are read."""
+    if not source.is_dir():
+        yield source
+        return
+    seen = set()
+    for directory, folders, names in os.walk(source, followlinks=True):
+        place = Path(directory).resolve()
+        if place in seen:  # a circle of links
+            folders.clear()
+            continue
+        seen.add(place)
+        yield from (file for file in map(Path(directory).joinpath, names) if file.is_file())
+
+
+def find_damage(paths: Paths, role: Role, entry: Entry) -> str:
+    """Why the faces of `role` are not those that `entry` records, as a sentence; empty where they are."""
+    directory = paths.faces(role)
+    try:
+        FaceSet.open(directory, role=role).check_pixels()
+        if digest_file(directory / HEAD) != entry.faceset:
+            return f"{directory}: other faces than those that were made here."
+    except (StudyError, OSError) as error:
+        return str(error)
+    return ""

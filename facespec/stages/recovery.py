@@ -1,0 +1,61 @@
+"""What a run that was killed, or a full disk, left of DVC's own files: put in order before the next run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from facespec.stages.verify import LOCK, read_lock
+from facespec.study.errors import StudyError
+from facespec.study.paths import Paths
+from facespec.study.storage import write_bytes
+
+RWLOCK = Path(".dvc", "tmp", "rwlock")  # who reads and writes what; DVC stops for ever if it is not JSON
+
+
+def recover_state(paths: Paths, report: Callable[[str], None]) -> None:
+    """Put ``dvc.lock`` and DVC's rwlock in order; `report` is told what was done.
+
+    The caller holds the lock of the study, so that no other run is at work. DVC writes both files in place: killed, or
+    on a full disk, it leaves them cut or empty, and then refuses every later run. `StudyError` for conflict markers: it
+    is the user who knows which side is right.
+    """
+    _recover_lock(paths, report)
+    rwlock = paths.root / RWLOCK
+    if rwlock.is_file() and not _is_json_object(rwlock):
+        rwlock.unlink()
+        report(f"{rwlock}: damaged by a run that was killed, or by a full disk; removed.")
+    keep_lock(paths)
+
+
+def _recover_lock(paths: Paths, report: Callable[[str], None]) -> None:
+    lock = paths.root / LOCK
+    try:
+        read_lock(paths.root)
+    except StudyError as error:
+        if "conflict markers" in str(error):
+            raise
+        if paths.lock_copy.is_file():
+            write_bytes(lock, paths.lock_copy.read_bytes())
+            report(f"{lock}: damaged by a run that was killed, or by a full disk; restored from the last good copy.")
+        else:
+            lock.unlink()
+            report(f"{lock}: damaged, without a good copy; removed. What DVC's cache holds is not computed again.")
+
+
+def keep_lock(paths: Paths) -> None:
+    """Keep a copy of ``dvc.lock``, if it is whole."""
+    try:
+        whole = bool(read_lock(paths.root))
+    except StudyError:
+        return
+    if whole:
+        write_bytes(paths.lock_copy, (paths.root / LOCK).read_bytes())
+
+
+def _is_json_object(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_bytes()), dict)
+    except (ValueError, RecursionError):
+        return False

@@ -1,0 +1,38 @@
+"""Which directories can hold a study, and how one is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from facespec.study.artefacts import write_document
+from facespec.study.errors import StudyError
+from facespec.study.paths import Paths
+
+FORBIDDEN = "{}"  # DVC takes them for its own placeholders, and stops with an internal error
+
+
+def check_path(directory: Path) -> None:
+    """Raise `StudyError` for a directory in whose path DVC cannot work."""
+    path = directory.resolve()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise StudyError(
+            f"{str(path).encode(errors='backslashreplace').decode()}: this path is not UTF-8, which DVC needs. "
+            "Name a directory elsewhere, or rename the one that is not."
+        ) from None
+    if found := [letter for letter in FORBIDDEN if letter in str(path)]:
+        raise StudyError(
+            f"{path}: DVC cannot work below a directory with {' and '.join(found)} in its name. "
+            "Name a directory elsewhere, or rename that one."
+        )
+
+
+def is_study(directory: Path) -> bool:
+    """Whether `facespec init` made this directory."""
+    return Paths(directory).marker.is_file()
+
+
+def mark_study(directory: Path, *, profile: str) -> None:
+    """Write the file by which a study directory is known."""
+    write_document(Paths(directory).marker, {"version": 1, "profile": profile})

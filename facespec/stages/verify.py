@@ -1,0 +1,163 @@
+"""Are the files of a study those that ``dvc.lock`` and ``data.dvc`` record? All of them are read to tell."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facespec.study.documents import read_mapping
+from facespec.study.errors import StudyError
+from facespec.study.paths import Paths
+
+LOCK = "dvc.lock"
+CACHE = Path(".dvc", "cache", "files", "md5")
+Lock = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What ``dvc.lock`` records of one output: the stage, the path below the study, and DVC's digest of its bytes."""
+
+    stage: str
+    path: str
+    md5: str
+
+
+def run(paths: Paths) -> tuple[list[str], int]:
+    """What differs, one sentence per file, and how many outputs were compared; `StudyError` if nothing is recorded."""
+    from facespec.stages import data
+
+    if not (paths.root / LOCK).is_file():
+        raise StudyError(f"{paths.root / LOCK}: no such file, so nothing is recorded yet. `facespec repro` makes it.")
+    lock, jobs = read_lock(paths.root), list_jobs(paths.root)
+    outputs = list(list_outputs(lock, jobs))
+    lines = [f"{job}: not run yet. `facespec repro` runs it." for job in jobs if job not in lock.get("stages", {})]
+    for output in outputs:
+        problem = find_problem(paths.root, output)
+        if problem:
+            lines.append(f"{output.path}: {problem}. `facespec repro` makes it again.")
+        for file in find_damaged_copies(paths.root, output):
+            lines.append(
+                f"{file}: damaged, and DVC would put it in the place of {output.path}. "
+                "`rm` it; what it is a copy of is not touched."
+            )
+    if (paths.root / "data.dvc").is_file():
+        remedy = "`facespec repro` makes embedded faces again; `facespec data pin` records what is there."
+        lines += [f"data/{line}. {remedy}" for line in data.differences(paths)]
+    return lines, len(outputs)
+
+
+def read_lock(root: Path) -> Lock:
+    """The content of ``dvc.lock``; empty where there is none. `StudyError` if it cannot be that of a lock."""
+    if not (root / LOCK).is_file():
+        return {}
+    lock = read_mapping(root / LOCK)
+    check_lock(lock, root / LOCK)
+    return lock
+
+
+def check_lock(lock: Any, path: Path) -> None:
+    """Raise `StudyError`, naming `path`, unless `lock` has the form of DVC's."""
+    try:
+        for stage in lock["stages"].values():
+            for entry in (*stage.get("deps", ()), *stage.get("outs", ())):
+                if not isinstance(entry["path"], str) or not isinstance(entry["md5"], str):
+                    raise TypeError
+    except (AttributeError, KeyError, TypeError):
+        raise StudyError(f"{path}: not a lock of DVC: every stage has outputs with path and md5. Restore it.") from None
+
+
+def list_jobs(root: Path) -> list[str]:
+    """The stages of the pipeline in their order, by DVC's names: of a matrix, one for each combination."""
+    jobs = []
+    for name, stage in read_mapping(root / "dvc.yaml")["stages"].items():
+        choices = [_read_choices(root, choice) for choice in stage.get("matrix", {}).values()]
+        jobs += [f"{name}@{'-'.join(map(str, each))}" if each else name for each in itertools.product(*choices)]
+    return jobs
+
+
+def _read_choices(root: Path, choice: Any) -> list[Any]:
+    """The values of one name of a matrix: listed, or a parameter, as in ``${seeds}``."""
+    if isinstance(choice, str):
+        return read_mapping(root / "params.yaml")[choice.removeprefix("${").removesuffix("}")]
+    return choice
+
+
+def list_outputs(lock: Lock, jobs: Container[str] | None = None) -> Iterator[Output]:
+    """Every output that a lock records, or those of `jobs`: DVC keeps what an earlier pipeline left in the lock."""
+    for name, stage in lock.get("stages", {}).items():
+        if jobs is None or name in jobs:
+            for out in stage.get("outs", ()):
+                yield Output(name, out["path"], out["md5"])
+
+
+def find_problem(root: Path, output: Output) -> str:
+    """What is wrong with an output: "absent", or that its bytes are others; empty: nothing."""
+    path = root / output.path
+    if not path.exists():
+        return "absent"
+    if path.is_dir() != output.md5.endswith(".dir") or _digest(path) != output.md5:
+        return f"other bytes than {LOCK} records"
+    return ""
+
+
+def _digest(path: Path) -> str:
+    return digest_listing(digest_below(path)) if path.is_dir() else _md5(path)
+
+
+def digest_below(directory: Path) -> dict[str, str]:
+    """MD5 of every file below a directory, by its path there. MD5 because that is what DVC records."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): _md5(path) for path in files}
+
+
+def digest_listing(files: Mapping[str, str]) -> str:
+    """DVC's digest of a directory: the MD5 of its files' digests and paths as JSON, with the suffix ``.dir``."""
+    rows = ", ".join(f'{{"md5": "{digest}", "relpath": {json.dumps(name)}}}' for name, digest in sorted(files.items()))
+    return hashlib.md5(f"[{rows}]".encode()).hexdigest() + ".dir"
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def find_damaged_copies(root: Path, output: Output) -> list[Path]:
+    """The files in DVC's cache from which an output would be restored, and whose bytes are not what their names say."""
+    copy = _cached(root, output.md5)
+    if not copy.is_file():
+        return []
+    if _md5(copy) != output.md5.removesuffix(".dir"):
+        return [copy]
+    if copy.suffix != ".dir":
+        return []
+    copies = {row["md5"]: _cached(root, row["md5"]) for row in json.loads(copy.read_bytes())}
+    return [file for md5, file in copies.items() if file.is_file() and _md5(file) != md5]
+
+
+def _cached(root: Path, md5: str) -> Path:
+    return root / CACHE / md5[:2] / md5[2:]
+
+
+def prepare(root: Path, report: Callable[[str], None]) -> None:
+    """Have DVC make again what is not as ``dvc.lock`` records it; `report` is told what.
+
+    DVC looks at times and sizes only: an output with other bytes gets a new time stamp, which makes DVC read it.
+    Damaged files of DVC's cache are removed, as DVC restores what they are copies of without reading them.
+    """
+    for output in list_outputs(read_lock(root), list_jobs(root)):
+        problem = find_problem(root, output)
+        if not problem:
+            continue
+        if problem != "absent":
+            report(f"{output.path}: {problem}; it is made again.")
+            for file in [root / output.path, *(root / output.path).rglob("*")]:
+                file.touch()
+        for copy in find_damaged_copies(root, output):
+            report(f"{copy}: damaged copy in DVC's cache; removed.")
+            copy.unlink()
