@@ -67,6 +67,11 @@ def _study() -> tuple[Paths, Params]:
     return paths, read_params(paths.params)
 
 
+def _check_seed(params: Params, seed: int) -> None:
+    if seed not in params.seeds:
+        raise StudyError(f"this study has no networks of seed {seed}; its seeds are {params.seeds} (params.yaml).")
+
+
 # Stages are imported inside their commands: torch takes seconds to load, and most commands do not need it.
 
 
@@ -123,6 +128,7 @@ def train(network: Network, seed: int, device: Device = "auto") -> None:
     from facespec.stages import train as stage
 
     paths, params = _study()
+    _check_seed(params, seed)
     with only_one(paths.checkpoint("train", network, seed)):
         stage.run(paths, params, network=network, seed=seed, device=device)
 
@@ -133,6 +139,7 @@ def finetune(network: Network, seed: int, device: Device = "auto") -> None:
     from facespec.stages import finetune as stage
 
     paths, params = _study()
+    _check_seed(params, seed)
     with only_one(paths.checkpoint("finetune", network, seed)):
         stage.run(paths, params, network=network, seed=seed, device=device)
 
@@ -312,7 +319,12 @@ def data_build(
     sources = {"expression": expression, "identity": identity, "probe": probe}
     with only_one(paths.data):
         sweep_leftovers(paths.root)
-        stage.build(paths, params.data, sources={k: v for k, v in sources.items() if v}, workers=workers)
+        stage.build(
+            paths,
+            params.data,
+            sources={role: source for role, source in sources.items() if source is not None},
+            workers=workers,
+        )
 
 
 @data_app.command("check")

@@ -212,6 +212,15 @@ def test_every_stage_runs_by_its_name(
     assert len(list(Path("lab").glob("*.png"))) == 6
 
 
+@pytest.mark.parametrize("seed", ["99", "9999999999999999999999"])
+def test_a_seed_that_the_study_does_not_have(
+    seed: str, inside: Paths, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = f"facespec: this study has no networks of seed {seed}; its seeds are [5, 6] (params.yaml).\n"
+    for stage in ("train", "finetune"):
+        assert said(capsys, monkeypatch, stage, "joint", seed) == (2, message)
+
+
 def test_a_device_that_is_not_there(
     inside: Paths, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

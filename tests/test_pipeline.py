@@ -148,9 +148,10 @@ def test_damage_is_found_and_mended(study: Path) -> None:
     shutil.rmtree(study / "Results" / "figures")
     (study / ".dvc" / "tmp" / "rwlock").write_text("")
     (study / "dvc.lock").write_text("")
-    leftover = study / "checkpoints" / "train" / ".joint-1.safetensors.abc.partial"
+    leftover = study / "checkpoints" / "train" / ".joint-1.safetensors.abcd1234.partial"
     leftover.write_text("of a run that was killed")
     said = run("python", "-m", "facespec", "repro", cwd=study)
+    assert "images-00000.npy: row" in said
     assert "The identity faces are made again." in said
     assert "dvc.lock: damaged by a run that was killed" in said and "rwlock: damaged" in said
     assert "checkpoints/train/joint-1.safetensors: other bytes than dvc.lock records; it is made again." in said

@@ -152,7 +152,10 @@ def check_url(url: str) -> None:
     if not url.strip():
         raise StudyError(f"{url!r}: no source. {FORMS}")
     if re.match(rf"(?:{'|'.join(TRANSPORTS)})://(?!-)(?![^/]*@-)", url) is not None:
-        place = unquote(urlsplit(url).path)
+        try:
+            place = unquote(urlsplit(url).path)
+        except ValueError as error:
+            raise StudyError(f"{url!r}: no URL ({error}). {FORMS}") from None
         if url.startswith("file:") and not is_directory(place):
             raise StudyError(f"{url}: {place} is no directory. {FORMS}")
     elif re.match(r"\w[\w.-]*@\w[\w.-]*:(?!:)", url) is None and not is_directory(url):

@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.progress import Progress
 
 from facespec.data import fer2013, kdef, voxceleb
+from facespec.data.archives import refuse_missing
 from facespec.data.chunks import Import
 from facespec.data.embedded import production
 from facespec.data.embedded.roles import draw
@@ -52,10 +53,17 @@ def build(paths: Paths, block: Data, *, sources: Mapping[str, str], workers: int
     for role, entry in entries.items():
         if entry is None and role.value not in sources:
             _refuse_unrecorded(paths, role, source=_source(paths, block, role, entry))
+    chosen = {
+        role: resolve_source(sources[role.value], Path.cwd()) if role.value in sources
+        else _source(paths, block, role, entry)
+        for role, entry in entries.items()
+    }  # fmt: skip
+    for source in chosen.values():
+        if source != EMBEDDED:
+            refuse_missing(Path(source))  # before the other roles are made
     for role, entry in entries.items():
-        given = sources.get(role.value)
-        source = resolve_source(given, Path.cwd()) if given else _source(paths, block, role, entry)
-        _fill(paths, block, role, source=source, given=bool(given or (entry and entry.given)), workers=workers)
+        given = role.value in sources or bool(entry and entry.given)
+        _fill(paths, block, role, source=chosen[role], given=given, workers=workers)
 
 
 def build_missing(paths: Paths, block: Data, *, workers: int, report: Report = lambda line: None) -> None:
@@ -177,10 +185,12 @@ def differences(paths: Paths) -> list[str]:
     """What differs between ``data/`` and ``data.dvc``, one sentence per file; empty: the bytes are the pinned ones."""
     pinned, directory_digest = _read_pins(paths)
     found = digest_below(_existing(paths))
+    if digest_listing(found) == directory_digest:  # DVC itself renews this digest, and leaves those of the files
+        return []
     lines = [f"{name}: absent" for name in sorted(pinned.keys() - found.keys())]
     lines += [f"{name}: not pinned" for name in sorted(found.keys() - pinned.keys())]
     lines += [f"{name}: other bytes" for name in sorted(pinned.keys() & found.keys()) if pinned[name] != found[name]]
-    if not lines and directory_digest != digest_listing(found):
+    if not lines:
         lines = ["data.dvc contradicts itself: its directory digest is not that of its files; run `facespec data pin`."]
     return lines
 
@@ -188,11 +198,14 @@ def differences(paths: Paths) -> list[str]:
 def _read_pins(paths: Paths) -> tuple[dict[str, str], str]:
     """The digest of every file that ``data.dvc`` pins, and that of the directory."""
     path = paths.root / PIN
-    if not path.is_file():
+    if not path.exists():
         raise StudyError(f"{path}: no such file. `facespec data pin` writes it from data/.")
     content = read_mapping(path)
     try:
-        return dict(content.get("meta", {}).get("files", {})), str(content["outs"][0]["md5"])
+        files = dict(content.get("meta", {}).get("files", {}))
+        if not all(isinstance(text, str) for text in (*files, *files.values())):
+            raise TypeError
+        return files, str(content["outs"][0]["md5"])
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):
         raise StudyError(f"{path}: not a file of DVC about data/. `facespec data pin` writes it from data/.") from None
 

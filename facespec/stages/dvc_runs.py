@@ -122,6 +122,7 @@ def start_dvc(root: Path, *targets: str, workers: int, output: TextIO | None) ->
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     command = [sys.executable, "-m", "facespec.stages.dvc_runs", str(root.resolve()), "--wait-for-lock", "repro", *how]
     environment = {**os.environ, **MEMORY, "PATH": path, "FACESPEC_WORKERS": str(workers)}
+    environment["DVC_NO_ANALYTICS"] = "1"  # a daemon that would outlive the run
     environment[RUN] = describe_process(os.getpid())
     return subprocess.Popen(
         command, cwd=PACKAGES, env=environment, stdout=output, stderr=output, start_new_session=True

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from facespec.data.embedded import production
-from facespec.data.faceset import HEAD, FaceSet
+from facespec.data.faceset import HEAD, REMEDY, FaceSet
+from facespec.data.limits import check_count
 from facespec.study.artefacts import digest_file, read_document, write_document
 from facespec.study.errors import StudyError
 from facespec.study.params import Data
@@ -57,8 +58,13 @@ def write_entry(paths: Paths, role: Role, entry: Entry) -> None:
 
 
 def resolve_source(source: str, base: Path) -> str:
-    """``embedded``, or an absolute path; a relative one starts at `base`."""
-    return source if source == EMBEDDED else str((base / Path(source).expanduser()).resolve())
+    """``embedded``, or an absolute path; a relative one starts at `base`. `StudyError` for an empty one."""
+    if not source.strip():
+        raise StudyError("an empty source of faces: expected embedded, or the path to real faces.")
+    if source == EMBEDDED:
+        return source
+    # Path's own methods raise for names of no user and for links in a circle
+    return os.path.realpath(base / os.path.expanduser(source))  # noqa: PTH111
 
 
 def digest_settings(block: Data, role: Role, source: str) -> str:
@@ -77,7 +83,8 @@ def digest_source(source: str) -> str:
     if source == EMBEDDED or not Path(source).exists():
         return ""
     digest = hashlib.sha256()
-    for file in sorted(_list_files(Path(source))):
+    for count, file in enumerate(sorted(_list_files(Path(source))), start=1):
+        check_count(Path(source), count)
         stat = file.stat()
         digest.update(f"{os.fsencode(file)!r} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
@@ -106,5 +113,5 @@ def find_damage(paths: Paths, role: Role, entry: Entry) -> str:
         if digest_file(directory / HEAD) != entry.faceset:
             return f"{directory}: other faces than those that were made here."
     except (StudyError, OSError) as error:
-        return str(error)
+        return str(error).removesuffix(f" {REMEDY}")  # which whoever asks here does, or says better
     return ""

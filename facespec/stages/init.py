@@ -12,7 +12,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from facespec.stages.study_directory import check_path, is_study, mark_study
+from facespec.stages.study_directory import check_path, is_study, mark_study, write_dvc_config
 from facespec.study.documents import parse_mapping, parse_yaml, read_text
 from facespec.study.errors import StudyError, did_you_mean
 from facespec.study.params import Params, read_params, validate_params
@@ -21,8 +21,9 @@ from facespec.study.storage import replacing, write_bytes
 
 PROJECT = Path(__file__).resolve().parents[2]
 COPIED = ("facespec", "Analysis_Reproduction")
+STUDIES = "runs"  # the project's own directory for studies
+PRODUCTS = ("data", "checkpoints", "Results")  # what a run in the project makes, and makes anew
 UNWRITABLE = re.compile("[\x85\ud800-\udfff]")  # a line end to YAML alone, and bytes that are not UTF-8
-DVC_CONFIG = b"[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n"
 
 
 def run(directory: Path, *, profile: str = "default", settings: Iterable[str] = (), project: Path = PROJECT) -> Params:
@@ -51,7 +52,7 @@ def run(directory: Path, *, profile: str = "default", settings: Iterable[str] = 
         )
     for name in ("dvc.yaml", ".dvcignore"):
         write_bytes(directory / name, (project / name).read_bytes())
-    write_bytes(directory / ".dvc" / "config", DVC_CONFIG)
+    write_dvc_config(directory)
     return checked
 
 
@@ -68,8 +69,12 @@ def _refuse_project(project: Path) -> None:
 
 def _refuse_strangers(directory: Path, project: Path) -> None:
     """Raise `StudyError` if `directory` is or holds anything but a study: it would be overwritten."""
-    place = directory.resolve()
-    if place == project or any(place.is_relative_to(project / name) for name in COPIED):
+    place = Path(os.path.realpath(directory))
+    if study := next((above for above in place.parents if is_study(above)), None):
+        raise StudyError(
+            f"{directory}: lies inside the study {study}, which makes its own files anew. Name another place."
+        )
+    if place == project or _is_taken(place, project):
         raise StudyError(
             f"{directory}: this is the facespec project itself. Name a new directory, for example runs/mine."
         )
@@ -82,6 +87,16 @@ def _refuse_strangers(directory: Path, project: Path) -> None:
             f"{directory}: not empty, and not a study directory that `facespec init` made (it lacks "
             f"{Paths().marker}), so nothing in it is touched. Name a new directory."
         )
+
+
+def _is_taken(place: Path, project: Path) -> bool:
+    """Whether `place` lies in a directory of `project` that is not for studies."""
+    if not place.is_relative_to(project):
+        return False
+    top = project / place.relative_to(project).parts[0]
+    if top.name in PRODUCTS:
+        return True
+    return top.name != STUDIES and not is_study(top) and (top.is_file() or (top.is_dir() and any(top.iterdir())))
 
 
 def _yaml() -> YAML:

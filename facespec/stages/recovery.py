@@ -6,11 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from facespec.stages.study_directory import is_study, write_dvc_config
 from facespec.stages.verify import LOCK, read_lock
+from facespec.study.documents import MARKER
 from facespec.study.errors import StudyError
 from facespec.study.paths import Paths
 from facespec.study.storage import write_bytes
 
+CONFIG = Path(".dvc", "config")
 RWLOCK = Path(".dvc", "tmp", "rwlock")  # who reads and writes what; DVC stops for ever if it is not JSON
 
 
@@ -21,12 +24,31 @@ def recover_state(paths: Paths, report: Callable[[str], None]) -> None:
     on a full disk, it leaves them cut or empty, and then refuses every later run. `StudyError` for conflict markers: it
     is the user who knows which side is right.
     """
+    for path in (paths.faces_record, paths.lock_copy, paths.marker, paths.root / LOCK, paths.root / CONFIG):
+        if path.exists() and not path.is_file():
+            raise StudyError(f"{path}: a directory, where a file belongs. Move it away.")
+    _recover_config(paths, report)
     _recover_lock(paths, report)
     rwlock = paths.root / RWLOCK
     if rwlock.is_file() and not _is_json_object(rwlock):
         rwlock.unlink()
         report(f"{rwlock}: damaged by a run that was killed, or by a full disk; removed.")
     keep_lock(paths)
+
+
+def _recover_config(paths: Paths, report: Callable[[str], None]) -> None:
+    """See that DVC finds its place; of a study that facespec made, the configuration can be written anew."""
+    config = paths.root / CONFIG
+    for directory in (config.parent, paths.root / RWLOCK.parent):
+        if directory.exists() and not directory.is_dir():
+            raise StudyError(f"{directory}: a file, where a directory of DVC belongs. Move it away.")
+    if config.is_file() and MARKER.search(config.read_text(encoding="utf-8", errors="replace")):
+        raise StudyError(f"{config}: holds conflict markers of an unfinished merge: resolve it.")
+    if is_study(paths.root) and (not config.is_file() or not config.stat().st_size):
+        write_dvc_config(paths.root)
+        report(f"{config}: lost or empty; written again.")
+    if not config.is_file():
+        raise StudyError(f"{config}: no such file, so DVC cannot work here. Restore it (git checkout .dvc).")
 
 
 def _recover_lock(paths: Paths, report: Callable[[str], None]) -> None:

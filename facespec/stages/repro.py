@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from facespec.stages.recovery import keep_lock, recover_state
 from facespec.stages.study_directory import check_path
 from facespec.stages.verify import LOCK
 from facespec.study.code_path import get_code_path
-from facespec.study.documents import parse_mapping, read_json, read_mapping
+from facespec.study.documents import parse_mapping, read_json
 from facespec.study.errors import StudyError
 from facespec.study.params import read_params
 from facespec.study.paths import Paths
@@ -48,6 +49,7 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
     Returns the exit status: 0, or `DIFFERENT` where the results are not those of the recorded run (see `comparison`).
     """
     console = console or _console()
+    report = partial(console.print, soft_wrap=True, markup=False)  # paths hold anything
     check_path(paths.root)
     params = read_params(paths.params)
     reason = explain_other_bits()
@@ -58,11 +60,11 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
     with only_one(paths.state / "repro"), announce_stop():
         await_earlier_runs(paths.root)
         sweep_leftovers(paths.root)
-        recover_state(paths, console.print)
+        recover_state(paths, report)
         recorded = _recorded(paths.root)
         with only_one(paths.data):
-            data.build_missing(paths, params.data, workers=workers, report=console.print)
-        verify.prepare(paths.root, console.print)
+            data.build_missing(paths, params.data, workers=workers, report=report)
+        verify.prepare(paths.root, report)
         try:
             for lines in (networks(params.seeds), ANALYSES):
                 reproduce(paths.root, shares(lines, workers), workers=workers)
@@ -72,14 +74,14 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
     table = VERDICTS.read(paths.verdicts.with_suffix(".csv"))
     console.print(verdicts.summary(table))
     for figure in sorted(paths.figure("x", "png").parent.glob("*.png")):
-        console.print(f"figure  {figure}")
-    now = _read(paths.root)
-    outputs = verify.list_outputs(now["lock"], verify.list_jobs(paths.root))
-    if wrong := [output.path for output in outputs if verify.find_problem(paths.root, output)]:
-        console.print(f"{', '.join(wrong)}: not what {LOCK} records, although just made. `facespec verify` says more.")
+        report(f"figure  {figure}")
+    differences, _ = verify.run(paths)  # the last line is about files, not about DVC's notes
+    if differences:
+        report("\n".join([*differences, f"The files are not what {LOCK} records, although just made."]))
         return DIFFERENT
+    now = _read(paths.root)
     line, status = comparison(recorded, now, order=list_stages(paths.root), reason=reason)
-    console.print(line)
+    report(line)
     if recorded["lock"] and _outputs(recorded["lock"]) == _outputs(now["lock"]):
         (paths.state / OTHER_BITS).unlink(missing_ok=True)
     return status
@@ -202,7 +204,7 @@ def _outputs(lock: dict[str, Any]) -> dict[tuple[str, str], str]:
 
 def list_stages(root: Path) -> list[str]:
     """The stages of the pipeline, in the order in which they run."""
-    return list(read_mapping(root / "dvc.yaml")["stages"])
+    return list(verify.read_pipeline(root))
 
 
 def _changed_inputs(recorded: dict[str, Any], now: dict[str, Any]) -> set[str]:

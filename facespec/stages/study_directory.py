@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from facespec.study.artefacts import write_document
 from facespec.study.errors import StudyError
 from facespec.study.paths import Paths
+from facespec.study.storage import write_bytes
 
+DVC_CONFIG = b"[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n"
 FORBIDDEN = "{}"  # DVC takes them for its own placeholders, and stops with an internal error
 
 
 def check_path(directory: Path) -> None:
     """Raise `StudyError` for a directory in whose path DVC cannot work."""
-    path = directory.resolve()
+    path = Path(os.path.realpath(directory))  # Path.resolve raises for links in a circle
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -36,3 +39,8 @@ def is_study(directory: Path) -> bool:
 def mark_study(directory: Path, *, profile: str) -> None:
     """Write the file by which a study directory is known."""
     write_document(Paths(directory).marker, {"version": 1, "profile": profile})
+
+
+def write_dvc_config(directory: Path) -> None:
+    """Make `directory` a place where DVC works without git."""
+    write_bytes(directory / ".dvc" / "config", DVC_CONFIG)

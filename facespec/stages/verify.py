@@ -12,6 +12,7 @@ from typing import Any
 
 from facespec.study.documents import read_mapping
 from facespec.study.errors import StudyError
+from facespec.study.params import read_params
 from facespec.study.paths import Paths
 
 LOCK = "dvc.lock"
@@ -29,11 +30,15 @@ class Output:
 
 
 def run(paths: Paths) -> tuple[list[str], int]:
-    """What differs, one sentence per file, and how many outputs were compared; `StudyError` if nothing is recorded."""
+    """What differs, one sentence per file, and how many outputs were compared; `StudyError` if nothing is recorded.
+
+    Faces are compared with ``data.dvc``, file by file; where there is none, with what the stages of ``dvc.lock`` read.
+    """
     from facespec.stages import data
 
-    if not (paths.root / LOCK).is_file():
+    if not (paths.root / LOCK).exists():
         raise StudyError(f"{paths.root / LOCK}: no such file, so nothing is recorded yet. `facespec repro` makes it.")
+    read_params(paths.params)
     lock, jobs = read_lock(paths.root), list_jobs(paths.root)
     outputs = list(list_outputs(lock, jobs))
     lines = [f"{job}: not run yet. `facespec repro` runs it." for job in jobs if job not in lock.get("stages", {})]
@@ -46,15 +51,27 @@ def run(paths: Paths) -> tuple[list[str], int]:
                 f"{file}: damaged, and DVC would put it in the place of {output.path}. "
                 "`rm` it; what it is a copy of is not touched."
             )
-    if (paths.root / "data.dvc").is_file():
+    lines += [
+        f"{output.path}: made by the stage {output.stage}, which dvc.yaml lacks. Restore dvc.yaml, or remove the file."
+        for output in list_outputs(lock)
+        if output.stage not in jobs and (paths.root / output.path).exists()
+    ]
+    if (paths.root / data.PIN).exists():
         remedy = "`facespec repro` makes embedded faces again; `facespec data pin` records what is there."
         lines += [f"data/{line}. {remedy}" for line in data.differences(paths)]
+    else:
+        faces = {entry["path"]: entry["md5"] for job in jobs for entry in lock["stages"].get(job, {}).get("deps", ())}
+        lines += [
+            f"{path}: {problem}. `facespec repro` makes embedded faces again, and says what to do about real ones."
+            for path, md5 in faces.items()
+            if path.startswith("data/") and (problem := find_problem(paths.root, Output("data", path, md5)))
+        ]
     return lines, len(outputs)
 
 
 def read_lock(root: Path) -> Lock:
     """The content of ``dvc.lock``; empty where there is none. `StudyError` if it cannot be that of a lock."""
-    if not (root / LOCK).is_file():
+    if not (root / LOCK).exists():
         return {}
     lock = read_mapping(root / LOCK)
     check_lock(lock, root / LOCK)
@@ -66,26 +83,46 @@ def check_lock(lock: Any, path: Path) -> None:
     try:
         for stage in lock["stages"].values():
             for entry in (*stage.get("deps", ()), *stage.get("outs", ())):
-                if not isinstance(entry["path"], str) or not isinstance(entry["md5"], str):
+                if not isinstance(entry["md5"], str) or not is_inside(entry["path"]):
                     raise TypeError
     except (AttributeError, KeyError, TypeError):
-        raise StudyError(f"{path}: not a lock of DVC: every stage has outputs with path and md5. Restore it.") from None
+        raise StudyError(
+            f"{path}: not a lock of this study: every stage has outputs with a path inside it, and md5. Restore it."
+        ) from None
+
+
+def is_inside(path: Any) -> bool:
+    """Whether `path` is that of a file below the study, as text."""
+    return isinstance(path, str) and not Path(path).is_absolute() and ".." not in Path(path).parts
 
 
 def list_jobs(root: Path) -> list[str]:
     """The stages of the pipeline in their order, by DVC's names: of a matrix, one for each combination."""
     jobs = []
-    for name, stage in read_mapping(root / "dvc.yaml")["stages"].items():
+    for name, stage in read_pipeline(root).items():
         choices = [_read_choices(root, choice) for choice in stage.get("matrix", {}).values()]
         jobs += [f"{name}@{'-'.join(map(str, each))}" if each else name for each in itertools.product(*choices)]
     return jobs
 
 
+def read_pipeline(root: Path) -> dict[str, dict[str, Any]]:
+    """The stages of ``dvc.yaml`` by name, in their order; `StudyError` if it has none."""
+    path = root / "dvc.yaml"
+    stages = read_mapping(path).get("stages")
+    mappings = isinstance(stages, dict) and all(isinstance(stage, dict) for stage in stages.values())
+    if not stages or not mappings or not all(isinstance(stage.get("matrix", {}), dict) for stage in stages.values()):
+        raise StudyError(f"{path}: holds no pipeline: `stages` is a mapping of names to stages. Restore it.")
+    return stages
+
+
 def _read_choices(root: Path, choice: Any) -> list[Any]:
     """The values of one name of a matrix: listed, or a parameter, as in ``${seeds}``."""
+    values = choice
     if isinstance(choice, str):
-        return read_mapping(root / "params.yaml")[choice.removeprefix("${").removesuffix("}")]
-    return choice
+        values = read_mapping(root / "params.yaml").get(choice.removeprefix("${").removesuffix("}"))
+    if not isinstance(values, list):
+        raise StudyError(f"{root / 'dvc.yaml'}: the matrix of a stage names {choice!r}, which is no list. Restore it.")
+    return values
 
 
 def list_outputs(lock: Lock, jobs: Container[str] | None = None) -> Iterator[Output]:
@@ -101,7 +138,8 @@ def find_problem(root: Path, output: Output) -> str:
     path = root / output.path
     if not path.exists():
         return "absent"
-    if path.is_dir() != output.md5.endswith(".dir") or _digest(path) != output.md5:
+    regular = path.is_dir() if output.md5.endswith(".dir") else path.is_file()
+    if not regular or _digest(path) != output.md5:
         return f"other bytes than {LOCK} records"
     return ""
 

@@ -347,9 +347,50 @@ def test_pulled_real_faces_are_kept(study: tuple[Paths, Params], fer2013: Path) 
         data.build_missing(paths, params.data, workers=1)
 
 
-@pytest.mark.parametrize("content", ["", "- 1\n", "outs: 3\n", "outs: []\nmeta: 1\n", "<<<<<<< HEAD\nouts:\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "- 1\n",
+        "outs: 3\n",
+        "meta:\n  files:\n    a: b\n    5: 6\nouts:\n- md5: x\n",
+        "outs: []\nmeta: 1\n",
+        "<<<<<<< HEAD\nouts:\n",
+    ],
+)
 def test_what_is_no_pin_is_refused(study: tuple[Paths, Params], content: str) -> None:
     paths, _ = study
     (paths.root / "data.dvc").write_text(content)
     with pytest.raises(StudyError, match=r"data\.dvc"):
         data.differences(paths)
+
+
+def test_an_empty_source_is_refused(study: tuple[Paths, Params]) -> None:
+    """As of a shell variable that is not set."""
+    paths, params = study
+    before = times(paths)
+    with pytest.raises(StudyError, match="an empty source of faces: expected embedded, or the path to real faces"):
+        data.build(paths, params.data, sources={"expression": ""}, workers=1)
+    assert times(paths) == before
+
+
+@pytest.mark.parametrize("source", ["nowhere", "~nobody-of-this-name/faces", "loop/x"])
+def test_a_source_that_is_not_there_costs_no_work(study: tuple[Paths, Params], tmp_path: Path, source: str) -> None:
+    paths, params = study
+    (tmp_path / "loop").symlink_to("loop")
+    before = times(paths)
+    with pytest.raises(StudyError, match="no such file or directory"):
+        data.build(paths, params.data, sources={"probe": source}, workers=1)
+    assert times(paths) == before
+
+
+def test_what_dvc_pinned_anew_is_no_difference(study: tuple[Paths, Params]) -> None:
+    """After faces changed, `dvc repro` writes the digest of the directory, and leaves what else the file holds."""
+    paths, _ = study
+    data.pin(paths)
+    pinned = yaml.safe_load((paths.root / "data.dvc").read_text())
+    (paths.faces("identity") / "notes.txt").touch()
+    data.pin(paths)
+    content = yaml.safe_load((paths.root / "data.dvc").read_text())
+    (paths.root / "data.dvc").write_text(yaml.safe_dump({"outs": content["outs"], "meta": pinned["meta"]}))
+    assert data.differences(paths) == []

@@ -227,7 +227,10 @@ def test_somebody_elses_directory_is_left_alone(tmp_path: Path, fill: Callable[[
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("inner", [".", "facespec", "facespec/study/new", "Analysis_Reproduction"])
+@pytest.mark.parametrize(
+    "inner", [".", "facespec", "facespec/study/new", "Analysis_Reproduction", "data/new", "checkpoints", "Results/new",
+              "params.yaml/new", "Results"],
+)  # fmt: skip
 def test_the_project_itself_is_not_overwritten(tmp_path: Path, project: Path, inner: str) -> None:
     """As a zip download has it: without .git, and with a marker that somebody copied there."""
     download = tmp_path / "facespec-main"
@@ -239,7 +242,8 @@ def test_the_project_itself_is_not_overwritten(tmp_path: Path, project: Path, in
     with pytest.raises(StudyError, match="this is the facespec project itself"):
         init.run(download / inner, project=download)
     assert contents(download) == before
-    init.run(download / "runs" / "mine", project=download)
+    for place in ("mine", "runs/mine"):
+        init.run(download / place, project=download)
     assert read_params(download / "runs" / "mine" / "params.yaml").profile == "default"
 
 
@@ -254,6 +258,21 @@ def test_a_study_makes_no_study(tmp_path: Path) -> None:
         "has no profiles. Run `facespec init` elsewhere, for example in the clone of the project.\n",
     )
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("inner", ["facespec/sub", "data/probe/x", "Results/new", "new"])
+def test_a_study_holds_no_study(tmp_path: Path, inner: str) -> None:
+    """The outer one would delete it when it makes its own files anew."""
+    init.run(tmp_path / "mine", profile="quick")
+    with pytest.raises(StudyError, match=f"{inner}: lies inside the study {tmp_path}/mine"):
+        init.run(tmp_path / "mine" / inner)
+    assert not (tmp_path / "mine" / inner).exists()
+
+
+def test_links_in_a_circle(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(StudyError, match="loop: a link to nothing"):
+        init.run(tmp_path / "loop")
 
 
 @pytest.mark.parametrize("name", ["facespec", "facespec/study"])

@@ -279,7 +279,7 @@ def test_links_to_directories_serve_as_directories(own: Own, tmp_path: Path, mon
     assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["notes.txt"]
 
 
-HOSTILE = ["$$", "a_b$", "\\frac{", "50 %\n\t", "x" * 300, "表情😀", "_hidden"]
+HOSTILE = ["$$", "\\frac{50 %\n\t", "x" * 300, "_表情😀"]
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,12 +42,13 @@ def dvc(*words: str, cwd: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def finished_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_pipeline(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
     """A small pipeline that DVC itself has run and recorded."""
     root = tmp_path_factory.mktemp("pipeline")
     (root / ".dvc").mkdir()
     (root / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
     (root / "dvc.yaml").write_text(PIPELINE)
+    shutil.copy(project / "params.yaml", root)
     dvc("repro", cwd=root)
     return root
 
@@ -150,7 +152,8 @@ def test_stages_of_another_pipeline_do_not_count(root: Path) -> None:
     """DVC keeps them in its lock; and what has not run yet is named."""
     matrix = "  train:\n    matrix:\n      network: [a, b]\n      seed: ${seeds}\n    cmd: x\n"
     (root / "dvc.yaml").write_text(PIPELINE.replace("  table:\n", "  other:\n") + matrix)
-    (root / "params.yaml").write_text("seeds: [1, 3]\n")
+    params = (root / "params.yaml").read_text()
+    (root / "params.yaml").write_text(params.replace("seeds: [1, 2, 3]", "seeds: [1, 3]"))
     (root / "table.csv").unlink()
     lines, n = verify.run(Paths(root))
     jobs = ["other", "train@a-1", "train@a-3", "train@b-1", "train@b-3"]
@@ -165,12 +168,61 @@ def test_nothing_is_recorded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "lock",
     ["- 1\n", "stages: 3\n", "stages:\n  a: 1\n", "stages:\n  a:\n    outs:\n    - path: x\n", "schema: '2.0'\n",
-     "stages:\n  a:\n    outs:\n    - path: 3\n      md5: 4\n"],
+     "stages:\n  a:\n    outs:\n    - path: 3\n      md5: 4\n",
+     "stages:\n  a:\n    outs:\n    - path: /etc/passwd\n      md5: a\n",
+     "stages:\n  a:\n    outs:\n    - path: ../x\n      md5: a\n"],
 )  # fmt: skip
-def test_what_is_no_lock_is_refused(tmp_path: Path, lock: str) -> None:
-    (tmp_path / "dvc.lock").write_text(lock)
+def test_what_is_no_lock_is_refused(root: Path, lock: str) -> None:
+    (root / "dvc.lock").write_text(lock)
     with pytest.raises(StudyError, match=r"dvc\.lock"):
-        verify.run(Paths(tmp_path))
+        verify.run(Paths(root))
+
+
+@pytest.mark.parametrize(
+    "pipeline", ["x: 1\n", "stages:\n", "stages: [a]\n", "stages: {a: b}\n", "stages: {}\n",
+                 "stages: {a: {matrix: 3}}\n",
+                 'stages: {a: {matrix: {x: "${foo}"}}}\n', "stages: {a: {matrix: {x: 5}}}\n"],
+)  # fmt: skip
+def test_what_is_no_pipeline_is_refused(root: Path, pipeline: str) -> None:
+    (root / "dvc.yaml").write_text(pipeline)
+    with pytest.raises(StudyError, match=r"dvc\.yaml"):
+        verify.run(Paths(root))
+
+
+def test_outputs_of_stages_that_the_pipeline_has_lost_are_named(root: Path) -> None:
+    """As where dvc.yaml was cut at the end of a line."""
+    (root / "dvc.yaml").write_text(PIPELINE[: PIPELINE.index("  maps:")])
+    assert verify.run(Paths(root)) == (
+        [f"{name}: made by the stage {stage}, which dvc.yaml lacks. Restore dvc.yaml, or remove the file."
+         for name, stage in (("maps", "maps"), ("verdicts.json", "verdicts"))], 1,
+    )  # fmt: skip
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(root: Path) -> None:
+    (root / "table.csv").unlink()
+    os.mkfifo(root / "table.csv")
+    assert verify.run(Paths(root))[0] == [
+        "table.csv: other bytes than dvc.lock records. `facespec repro` makes it again."
+    ]
+
+
+@pytest.mark.parametrize("harm", ["flipped", "gone"])
+def test_faces_are_compared_with_what_the_stages_read(root: Path, harm: str) -> None:
+    """Where no data.dvc pins them, as in a study that `facespec init` made."""
+    (root / "data" / "probe").mkdir(parents=True)
+    (root / "data" / "probe" / "images").write_bytes(b"faces")
+    look = "  look:\n    cmd: cp data/probe/images seen\n    deps:\n    - data/probe\n    outs:\n    - seen\n"
+    (root / "dvc.yaml").write_text(PIPELINE + look)
+    dvc("repro", cwd=root)
+    assert verify.run(Paths(root)) == ([], 4)
+    if harm == "flipped":
+        change(root / "data" / "probe" / "images", b"fades")
+    else:
+        subprocess.run(["rm", "-r", str(root / "data")], check=True)
+    problem = "other bytes than dvc.lock records" if harm == "flipped" else "absent"
+    assert verify.run(Paths(root))[0] == [
+        f"data/probe: {problem}. `facespec repro` makes embedded faces again, and says what to do about real ones."
+    ]
 
 
 def test_the_command(root: Path) -> None:
