@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
+from facespec.stages.dvc_digests import digest_below
 from facespec.stages.repro import explain_other_bits, list_stages
-from facespec.stages.verify import digest_below
 from facespec.study.storage import write_json
 from facespec.study.tables import ACCURACY, ALL_IMAGES
 

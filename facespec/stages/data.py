@@ -16,6 +16,7 @@ from facespec.data.embedded import production
 from facespec.data.embedded.roles import draw
 from facespec.data.faceset import HEAD, FaceSet, write_faceset
 from facespec.data.intake import Wanted
+from facespec.stages.dvc_digests import digest_below, digest_listing
 from facespec.stages.faces_info import described
 from facespec.stages.faces_record import (
     EMBEDDED,
@@ -28,7 +29,6 @@ from facespec.stages.faces_record import (
     write_entry,
 )
 from facespec.stages.progress import progress_bar
-from facespec.stages.verify import digest_below, digest_listing
 from facespec.study.artefacts import digest_file
 from facespec.study.documents import read_mapping
 from facespec.study.errors import StudyError

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from facespec.stages import data
+from facespec.stages.dvc_digests import digest_file, digest_output
 from facespec.study.documents import read_mapping
 from facespec.study.errors import StudyError
 from facespec.study.params import read_params
@@ -34,8 +35,6 @@ def run(paths: Paths) -> tuple[list[str], int]:
 
     Faces are compared with ``data.dvc``, file by file; where there is none, with what the stages of ``dvc.lock`` read.
     """
-    from facespec.stages import data
-
     if not (paths.root / LOCK).exists():
         raise StudyError(f"{paths.root / LOCK}: no such file, so nothing is recorded yet. `facespec repro` makes it.")
     read_params(paths.params)
@@ -139,30 +138,9 @@ def find_problem(root: Path, output: Output) -> str:
     if not path.exists():
         return "absent"
     regular = path.is_dir() if output.md5.endswith(".dir") else path.is_file()
-    if not regular or _digest(path) != output.md5:
+    if not regular or digest_output(path) != output.md5:
         return f"other bytes than {LOCK} records"
     return ""
-
-
-def _digest(path: Path) -> str:
-    return digest_listing(digest_below(path)) if path.is_dir() else _md5(path)
-
-
-def digest_below(directory: Path) -> dict[str, str]:
-    """MD5 of every file below a directory, by its path there. MD5 because that is what DVC records."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    return {path.relative_to(directory).as_posix(): _md5(path) for path in files}
-
-
-def digest_listing(files: Mapping[str, str]) -> str:
-    """DVC's digest of a directory: the MD5 of its files' digests and paths as JSON, with the suffix ``.dir``."""
-    rows = ", ".join(f'{{"md5": "{digest}", "relpath": {json.dumps(name)}}}' for name, digest in sorted(files.items()))
-    return hashlib.md5(f"[{rows}]".encode()).hexdigest() + ".dir"
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def find_damaged_copies(root: Path, output: Output) -> list[Path]:
@@ -170,12 +148,12 @@ def find_damaged_copies(root: Path, output: Output) -> list[Path]:
     copy = _cached(root, output.md5)
     if not copy.is_file():
         return []
-    if _md5(copy) != output.md5.removesuffix(".dir"):
+    if digest_file(copy) != output.md5.removesuffix(".dir"):
         return [copy]
     if copy.suffix != ".dir":
         return []
     copies = {row["md5"]: _cached(root, row["md5"]) for row in json.loads(copy.read_bytes())}
-    return [file for md5, file in copies.items() if file.is_file() and _md5(file) != md5]
+    return [file for md5, file in copies.items() if file.is_file() and digest_file(file) != md5]
 
 
 def _cached(root: Path, md5: str) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from facespec.stages import verify
+from facespec.stages.dvc_digests import digest_listing
 from facespec.study.errors import StudyError
 from facespec.study.paths import Paths
 
@@ -240,4 +241,4 @@ def test_a_listing_has_dvcs_digest() -> None:
     """By hand: what DVC writes for a directory of two files."""
     files = {"b": "2" * 32, "ä": "3" * 32, "a/c": "1" * 32}
     rows = [{"md5": md5, "relpath": name} for name, md5 in sorted(files.items())]
-    assert verify.digest_listing(files) == hashlib.md5(json.dumps(rows).encode()).hexdigest() + ".dir"
+    assert digest_listing(files) == hashlib.md5(json.dumps(rows).encode()).hexdigest() + ".dir"
