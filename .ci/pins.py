@@ -18,9 +18,11 @@ PLATFORMS = {
     }.items()
 }
 PYTHON = {
-    "python_version": "3.11", "python_full_version": "3.11.15", "implementation_name": "cpython",
+    "python_version": "3.11",
+    "python_full_version": "3.11.15",
+    "implementation_name": "cpython",
     "platform_python_implementation": "CPython",
-}  # fmt: skip
+}
 BEGIN, END = "# pins: made by `make lock` from requirements.lock\n", "# end of pins\n"
 
 

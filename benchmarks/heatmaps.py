@@ -132,8 +132,10 @@ def differences(network: FaceNetwork, data: Iterator[Batch]) -> dict[str, float]
         for task, own in ours.items():
             # pytorch-grad-cam stretches before and after enlarging: so are ours, to be comparable
             enlarged = scale_cam_image(scale_cam_image(own, (images.shape[3], images.shape[2])))
-            apart = {"captum": np.nan_to_num(scaled(own)) - np.nan_to_num(scaled(captums[task])),
-                     "pytorch-grad-cam": enlarged - theirs[task]}  # fmt: skip
+            apart = {
+                "captum": np.nan_to_num(scaled(own)) - np.nan_to_num(scaled(captums[task])),
+                "pytorch-grad-cam": enlarged - theirs[task],
+            }
             for name, values in apart.items():
                 largest[name] = max(largest[name], float(np.abs(values).max()))
     return largest
@@ -165,8 +167,13 @@ def peak_here(n: int, options: argparse.Namespace) -> float:
 
 def peak(n: int, options: argparse.Namespace) -> float:
     """The same, of a fresh process."""
-    settings = {"trunk": options.trunk, "batch": options.batch, "memory-px": options.memory_px,
-                "threads": options.threads, "peak": n}  # fmt: skip
+    settings = {
+        "trunk": options.trunk,
+        "batch": options.batch,
+        "memory-px": options.memory_px,
+        "threads": options.threads,
+        "peak": n,
+    }
     command = [sys.executable, __file__, *(f"--{name}={value}" for name, value in settings.items())]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

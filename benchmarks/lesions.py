@@ -95,8 +95,9 @@ def noise(n: int, channels: int, px: int) -> Trials:
     draw = torch.Generator().manual_seed(2)
     coarse = torch.rand((n, channels, 12, 12), generator=draw) * 2 - 1
     images = functional.interpolate(coarse, size=(px, px), mode="bilinear")
-    return Trials(lambda rows: images[rows],
-                  {task: torch.randint(k, (n,), generator=draw).numpy() for task, k in CLASSES.items()})  # fmt: skip
+    return Trials(
+        lambda rows: images[rows], {task: torch.randint(k, (n,), generator=draw).numpy() for task, k in CLASSES.items()}
+    )
 
 
 def default_study(options: argparse.Namespace) -> tuple[str, FaceNetwork, Trials]:
@@ -139,8 +140,11 @@ class Place(NamedTuple):
         for number, size in enumerate(search.groups(self.units)):
             rows, silent = draw.permutation(len(self.trials))[: search.images], [row["unit"] for row in table]
             before = self.loss(silent, rows, search.batch_size)
-            increase = {unit: self.loss([*silent, unit], rows, search.batch_size) - before
-                        for unit in range(self.units) if unit not in silent}  # fmt: skip
+            increase = {
+                unit: self.loss([*silent, unit], rows, search.batch_size) - before
+                for unit in range(self.units)
+                if unit not in silent
+            }
             best = sorted(increase, key=lambda unit, of=increase: (-of[unit], unit))[:size]
             table += [{"unit": unit, "round": number, "increase": increase[unit]} for unit in best]
         return pd.DataFrame(table)
@@ -210,16 +214,41 @@ def last_convolution(options: argparse.Namespace) -> list[str]:
         wanted = wanted.sort_values(["increase", "unit"], ascending=[False, True])
         furthest, moved = differences(found[found["unit"].isin(some)], wanted)
         mine, one = statistics.median(ours), statistics.median(theirs)
-        rows.append([name, place.units, f"{mine:.4g}", f"{one:.4g}", f"{one * place.units:.4g}",
-                     f"{one * place.units / mine:.4g}", f"at least {LAST}", f"{furthest:.1e}",
-                     f"{wanted['increase'].abs().max():.1e}", moved])  # fmt: skip
+        rows.append(
+            [
+                name,
+                place.units,
+                f"{mine:.4g}",
+                f"{one:.4g}",
+                f"{one * place.units:.4g}",
+                f"{one * place.units / mine:.4g}",
+                f"at least {LAST}",
+                f"{furthest:.1e}",
+                f"{wanted['increase'].abs().max():.1e}",
+                moved,
+            ]
+        )
     return [
         f"A. vgg16, {layer}, random weights; {options.images} images of noise, {options.px}x{options.px} px; one-pass "
         f"mode, task identity; {options.repeats} repeats, in turns. The loop is timed on {len(some)} units, and its "
-        "median multiplied by the number of units: its time per unit is constant.", "",
-        *table(["head", "units", "facespec, all units, s", "loop, a unit, s", "loop, all units (product), s", "ratio",
-                "target", "largest difference, nats", "largest increase, nats", "ranks that differ"], rows),
-    ]  # fmt: skip
+        "median multiplied by the number of units: its time per unit is constant.",
+        "",
+        *table(
+            [
+                "head",
+                "units",
+                "facespec, all units, s",
+                "loop, a unit, s",
+                "loop, all units (product), s",
+                "ratio",
+                "target",
+                "largest difference, nats",
+                "largest increase, nats",
+                "ranks that differ",
+            ],
+            rows,
+        ),
+    ]
 
 
 def exact(places: Sequence[Place], options: argparse.Namespace) -> list[Any]:
@@ -245,8 +274,10 @@ def screened(places: Sequence[Place], options: argparse.Namespace) -> list[Any]:
     for place in places:
         found = []
         for number, own in enumerate((search, replace(search, screening=True))):
-            single += [timed(place.loss, [unit], rows, options.batch)[0]
-                       for unit in range(min(options.peer_units, place.units))]  # fmt: skip
+            single += [
+                timed(place.loss, [unit], rows, options.batch)[0]
+                for unit in range(min(options.peer_units, place.units))
+            ]
             taken, order = timed(place.by_facespec, own)
             seconds[number] += taken
             found.append(order)
@@ -264,25 +295,65 @@ def every_convolution(options: argparse.Namespace) -> list[str]:
     many = [screened(places, options) for places in layers]
     few.append(["all", *np.sum([row[1:5] for row in few], axis=0), max(row[5] for row in few), sum(r[6] for r in few)])
     many.append(["all", *np.sum([row[1:6] for row in many], axis=0), *np.min([row[6:] for row in many], axis=0)])
-    exact_rows = [[name, int(units), int(runs), f"{loop:.4g}", f"{own:.4g}", f"{loop / own:.4g}", f"{furthest:.1e}",
-                   moved] for name, units, runs, loop, own, furthest, moved in few]  # fmt: skip
-    screen_rows = [[name, int(units), int(runs), f"{loop:.4g}", f"{own:.4g}", f"{loop / own:.4g}", f"{fast:.4g}",
-                    f"{loop / fast:.4g}", *(f"{index:.3f}" for index in alike)]
-                   for name, units, runs, loop, own, fast, *alike in many]  # fmt: skip
+    exact_rows = [
+        [name, int(units), int(runs), f"{loop:.4g}", f"{own:.4g}", f"{loop / own:.4g}", f"{furthest:.1e}", moved]
+        for name, units, runs, loop, own, furthest, moved in few
+    ]
+    screen_rows = [
+        [
+            name,
+            int(units),
+            int(runs),
+            f"{loop:.4g}",
+            f"{own:.4g}",
+            f"{loop / own:.4g}",
+            f"{fast:.4g}",
+            f"{loop / fast:.4g}",
+            *(f"{index:.3f}" for index in alike),
+        ]
+        for name, units, runs, loop, own, fast, *alike in many
+    ]
     return [
         f"B. {what}; {len(trials):,} images, drawn anew for every round; both tasks, greedy until {GREEDY:.0%} of the "
-        "units are silent, and once more for the rest.", "",
+        "units are silent, and once more for the rest.",
+        "",
         f"Exact mode, {options.rank_images} images per round; the loop runs completely. Target: ratio of all layers at "
-        f"least {EXACT}.", "",
-        *table(["layer", "units", "passes of the loop", "loop, s", "exact, s", "ratio", "largest difference, nats",
-                "ranks that differ"], exact_rows), "",
+        f"least {EXACT}.",
+        "",
+        *table(
+            [
+                "layer",
+                "units",
+                "passes of the loop",
+                "loop, s",
+                "exact, s",
+                "ratio",
+                "largest difference, nats",
+                "ranks that differ",
+            ],
+            exact_rows,
+        ),
+        "",
         f"Exact and screening mode, {options.screen_images} images per round; the loop's time is the median of single "
         "passes, timed between the others, times the passes it would need. Targets: ratio of all layers at least "
         f"{EXACT} (exact) and {SCREENING} (screening); Jaccard index of both modes' {GREEDY:.0%} at least {ALIKE} "
-        "(last row: the least).", "",
-        *table(["layer", "units", "passes of the loop", "loop (product), s", "exact, s", "ratio, exact", "screening, s",
-                "ratio, screening", *(f"Jaccard, {task}" for task in CLASSES)], screen_rows),
-    ]  # fmt: skip
+        "(last row: the least).",
+        "",
+        *table(
+            [
+                "layer",
+                "units",
+                "passes of the loop",
+                "loop (product), s",
+                "exact, s",
+                "ratio, exact",
+                "screening, s",
+                "ratio, screening",
+                *(f"Jaccard, {task}" for task in CLASSES),
+            ],
+            screen_rows,
+        ),
+    ]
 
 
 def multiplications(network: FaceNetwork, layer: str, px: int) -> tuple[float, float, float]:
@@ -295,9 +366,11 @@ def multiplications(network: FaceNetwork, layer: str, px: int) -> tuple[float, f
         for name, module in network.named_modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 weights = module.weight[0].numel() / 1e6
-                hooks.callback(module.register_forward_hook(
-                    lambda _, __, output, name=name, weights=weights: steps.append((name, output.numel() * weights))
-                ).remove)  # fmt: skip
+                hooks.callback(
+                    module.register_forward_hook(
+                        lambda _, __, output, name=name, weights=weights: steps.append((name, output.numel() * weights))
+                    ).remove
+                )
         network(torch.zeros(1, network.channels, px, px))
     behind = [number for _, number in steps][[name for name, _ in steps].index(layer) + 1 :]
     first = len(CLASSES) if layer == convolutions(network)[-1] else 1
@@ -310,8 +383,9 @@ def growth(options: argparse.Namespace) -> list[str]:
     default, second = network_of("small_vgg", options.channels, 1), "trunk.conv2"
     first, _, *later = options.channels
     middle = options.growth_images[len(options.growth_images) // 2]
-    cases = [("filters", network_of("small_vgg", [first, width, *later], 1), second, middle)
-             for width in options.widths]  # fmt: skip
+    cases = [
+        ("filters", network_of("small_vgg", [first, width, *later], 1), second, middle) for width in options.widths
+    ]
     cases += [("images", default, second, images) for images in options.growth_images]
     cases += [("depth", default, layer, middle) for layer in convolutions(default)]
     taken: list[list[float]] = [[] for _ in cases]
@@ -324,15 +398,39 @@ def growth(options: argparse.Namespace) -> list[str]:
     for own, (varied, network, layer, images) in zip(taken, cases, strict=True):
         once, share, rest = multiplications(network, layer, options.small_px)
         units = network.get_submodule(layer).out_channels
-        rows.append([varied, layer, units, images, f"{statistics.median(own):.1f}", f"{once / units:.3f}",
-                     f"{share:.3f}", f"{rest:.3f}", f"{once / units + share + rest:.3f}"])  # fmt: skip
+        rows.append(
+            [
+                varied,
+                layer,
+                units,
+                images,
+                f"{statistics.median(own):.1f}",
+                f"{once / units:.3f}",
+                f"{share:.3f}",
+                f"{rest:.3f}",
+                f"{once / units + share + rest:.3f}",
+            ]
+        )
     return [
         f"C. Default network, random weights, images of noise, {options.small_px}x{options.small_px} px; one-pass "
         f"mode, task identity, tracing included; medians of {options.repeats} repeats, in turns. Theory counts the "
-        "multiplications of convolutions and heads.", "",
-        *table(["varied", "layer", "filters", "images", "us per lesion and image", "million: once / filters",
-                "+ a unit's share of the next layer", "+ the rest in full", "= theory"], rows),
-    ]  # fmt: skip
+        "multiplications of convolutions and heads.",
+        "",
+        *table(
+            [
+                "varied",
+                "layer",
+                "filters",
+                "images",
+                "us per lesion and image",
+                "million: once / filters",
+                "+ a unit's share of the next layer",
+                "+ the rest in full",
+                "= theory",
+            ],
+            rows,
+        ),
+    ]
 
 
 PARTS = {"A": last_convolution, "B": every_convolution, "C": growth}

@@ -35,9 +35,20 @@ from facespec.study.vocabulary import NETWORKS
 TARGET = 0.02
 FITS = ("train", "finetune")
 ALONE = (
-    "decoding", "accuracy", "heatmaps", "overlap", "contrasts", "regions", "groundtruth", "depth", "preferred",
-    "lesions", "export", "figures", "checks",
-)  # fmt: skip
+    "decoding",
+    "accuracy",
+    "heatmaps",
+    "overlap",
+    "contrasts",
+    "regions",
+    "groundtruth",
+    "depth",
+    "preferred",
+    "lesions",
+    "export",
+    "figures",
+    "checks",
+)
 WITH_WORKERS = ("groundtruth", "lesions")  # one, as times of threads do not add up
 KINDS = ("files", "documents", "arrays", "rows", "tables")
 
@@ -127,8 +138,14 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("study", type=Path, help="a finished study")
     parser.add_argument("--stages", nargs="+", choices=(*FITS, *ALONE), default=(*FITS, *ALONE))
     options = parser.parse_args(words)
-    columns = ["stage", "process, s", "without imports, s", *(f"{kind}, ms" for kind in KINDS), "share of the process",
-               "share without imports"]  # fmt: skip
+    columns = [
+        "stage",
+        "process, s",
+        "without imports, s",
+        *(f"{kind}, ms" for kind in KINDS),
+        "share of the process",
+        "share without imports",
+    ]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
     largest = 0.0
     with tempfile.TemporaryDirectory() as scratch:

@@ -64,10 +64,16 @@ def drawn_by_lucent(network: FaceNetwork, layer: str, units: int, options: argpa
     images = []
     for unit in range(units):
         (image,) = render.render_vis(
-            network, f"{layer.replace('.', '_')}:{unit}", lambda: param.image(options.px), preprocess=False,
-            transforms=[*standard_transforms, normalised], thresholds=(options.steps,), progress=False,
-            show_image=False, fixed_image_size=options.px,
-        )  # fmt: skip
+            network,
+            f"{layer.replace('.', '_')}:{unit}",
+            lambda: param.image(options.px),
+            preprocess=False,
+            transforms=[*standard_transforms, normalised],
+            thresholds=(options.steps,),
+            progress=False,
+            show_image=False,
+            fixed_image_size=options.px,
+        )
         for module in network.modules():
             module._forward_hooks.clear()  # lucent leaves its hooks behind, and they would slow down the next unit
         images.append(image[0])
@@ -161,14 +167,19 @@ def report(options: argparse.Namespace) -> str:
     ]
     for row in table:
         (ours, theirs), (own, other) = row["speed"], row["reached"]
-        lines.append(f"| {row['layer']} | {ours:.1f} | {theirs:.1f} | {ours / theirs:.1f} | {own.mean():.3g} | "
-                     f"{other.mean():.3g} | {(own >= other).sum()} of {len(own)} |")  # fmt: skip
+        lines.append(
+            f"| {row['layer']} | {ours:.1f} | {theirs:.1f} | {ours / theirs:.1f} | {own.mean():.3g} | "
+            f"{other.mean():.3g} | {(own >= other).sum()} of {len(own)} |"
+        )
     ratios = [row["speed"][0] / row["speed"][1] for row in table]
     ours, theirs = (sum(row["units"] / row["speed"][i] for row in table) for i in (0, 1))
     higher = np.concatenate([row["reached"][0] >= row["reached"][1] for row in table])
-    lines += ["", f"Median ratio {statistics.median(ratios):.1f} (least {min(ratios):.1f}, most {max(ratios):.1f}); "
-              f"all {sum(row['units'] for row in table):,} units of these layers: {theirs / ours:.1f}; target: at "
-              f"least {TARGET:g}. Response not lower for {higher.sum()} of {len(higher)} units."]  # fmt: skip
+    lines += [
+        "",
+        f"Median ratio {statistics.median(ratios):.1f} (least {min(ratios):.1f}, most {max(ratios):.1f}); "
+        f"all {sum(row['units'] for row in table):,} units of these layers: {theirs / ours:.1f}; target: at "
+        f"least {TARGET:g}. Response not lower for {higher.sum()} of {len(higher)} units.",
+    ]
     return "\n".join(lines)
 
 

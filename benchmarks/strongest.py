@@ -70,8 +70,10 @@ def ranked(network: FaceNetwork, faces: FaceSet, batch: int, k: int) -> dict[str
 
 def seconds(network: FaceNetwork, faces: FaceSet, options: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds of every repeat, in turns, after a pass to warm up."""
-    work = {"plain": lambda: plain(network, faces, options.batch),
-            "ranked": lambda: ranked(network, faces, options.batch, options.k)}  # fmt: skip
+    work = {
+        "plain": lambda: plain(network, faces, options.batch),
+        "ranked": lambda: ranked(network, faces, options.batch, options.k),
+    }
     taken: dict[str, list[float]] = {name: [] for name in work}
     plain(network, faces, options.batch)
     for _ in range(options.repeats):
@@ -101,15 +103,18 @@ def report(options: argparse.Namespace) -> str:
     ratios = [ours / theirs for ours, theirs in zip(taken["ranked"], taken["plain"], strict=True)]
     units = sum(len(network.get_parameter(f"{name}.weight")) for name in convolutions(network))
     plain_, ranked_ = (f"{statistics.median(taken[name]):.2f} s" for name in ("plain", "ranked"))
-    return "\n".join([
-        f"The {options.k} strongest of {options.images:,} images of {options.px}x{options.px} px for each of {units} "
-        f"units; CPU, threads: {options.threads}; torch {torch.__version__}; {options.repeats} repeats, interleaved.",
-        "",
-        "| plain forward pass | ranked | times the plain pass, median (least to most) | target |",
-        "|---|---|---|---|",
-        f"| {plain_} | {ranked_} | {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) "
-        f"| at most {TARGET} |",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"The {options.k} strongest of {options.images:,} images of {options.px}x{options.px} px for each of "
+            f"{units} units; CPU, threads: {options.threads}; torch {torch.__version__}; "
+            f"{options.repeats} repeats, interleaved.",
+            "",
+            "| plain forward pass | ranked | times the plain pass, median (least to most) | target |",
+            "|---|---|---|---|",
+            f"| {plain_} | {ranked_} | {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) "
+            f"| at most {TARGET} |",
+        ]
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -50,9 +50,16 @@ def build_network() -> FaceNetwork:
 def make_plan(px: int, batch: int, images: int) -> Plan:
     """One epoch under the default parameters."""
     block = Train(
-        schedule="summed", epochs=1, batch_size=batch, optimizer="adamw", learning_rate=0.003, weight_decay=0.01,
-        step_epochs=30, label_smoothing=0.1, preset="small",
-    )  # fmt: skip
+        schedule="summed",
+        epochs=1,
+        batch_size=batch,
+        optimizer="adamw",
+        learning_rate=0.003,
+        weight_decay=0.01,
+        step_epochs=30,
+        label_smoothing=0.1,
+        preset="small",
+    )
     return Plan(block, small(px, 1), CPU, count_epoch_steps([images], batch))
 
 
@@ -116,8 +123,9 @@ def measure_seconds(data: dict[str, TaskData], plan: Plan, repeats: int, scratch
         (scratch / "unfinished").unlink()
 
     work: dict[str, Callable[[], None]] = {
-        "facespec": facespec, "plain loop": lambda: train_plainly(build_network(), data, plan),
-    }  # fmt: skip
+        "facespec": facespec,
+        "plain loop": lambda: train_plainly(build_network(), data, plan),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for repeat in range(repeats + 1):
         for name, run in work.items():

@@ -217,15 +217,39 @@ def make_once(tmp_path_factory: pytest.TempPathFactory) -> Make:
 def tiny_study(make_once: Make) -> Path:
     """A study directory with faces and the smallest of everything; a test that writes into it works on a copy."""
     sizes = [
-        "seeds=[5, 6]", "data.size=32", "data.expression.train=70", "data.expression.test=42", "data.identity.people=4",
-        "data.identity.train=9", "data.identity.test=5", "data.probe.people=3", "network.channels=[3, 5]",
-        "train.epochs=4", "train.batch_size=16", "finetune.epochs=2", "decoding.expression_test=1",
-        "decoding.identity_test=8", "decoding.identity_people=4", "decoding.fit_images=40", "decoding.resamples=100",
-        "accuracy.resamples=100", "checks.draws=200", "overlap.resamples=100", "contrasts.permutations=100",
-        "contrasts.draws=100", "regions.draws=100", "groundtruth.others=2", "groundtruth.draws=100",
-        "depth.permutations=100", "preferred.steps=24", "preferred.starts=3", "lesions.images=24", "lesions.random=2",
-        "lesions.shuffled=1", "lesions.draws=100",
-    ]  # fmt: skip
+        "seeds=[5, 6]",
+        "data.size=32",
+        "data.expression.train=70",
+        "data.expression.test=42",
+        "data.identity.people=4",
+        "data.identity.train=9",
+        "data.identity.test=5",
+        "data.probe.people=3",
+        "network.channels=[3, 5]",
+        "train.epochs=4",
+        "train.batch_size=16",
+        "finetune.epochs=2",
+        "decoding.expression_test=1",
+        "decoding.identity_test=8",
+        "decoding.identity_people=4",
+        "decoding.fit_images=40",
+        "decoding.resamples=100",
+        "accuracy.resamples=100",
+        "checks.draws=200",
+        "overlap.resamples=100",
+        "contrasts.permutations=100",
+        "contrasts.draws=100",
+        "regions.draws=100",
+        "groundtruth.others=2",
+        "groundtruth.draws=100",
+        "depth.permutations=100",
+        "preferred.steps=24",
+        "preferred.starts=3",
+        "lesions.images=24",
+        "lesions.random=2",
+        "lesions.shuffled=1",
+        "lesions.draws=100",
+    ]
 
     def make(directory: Path) -> None:
         params = init.run(directory, settings=sizes)

@@ -22,9 +22,38 @@ from facespec.models.checkpoints import Checkpoint, Origin, save
 from facespec.study.tables import LABELS
 from facespec.study.vocabulary import EXPRESSIONS, Network
 
-TOY = ["--px", "33", "--images", "3", "--peer-units", "2", "--rank-images", "7", "--screen-images", "16", "--channels",
-       "3", "5", "11", "6", "--small-px", "17", "--widths", "4", "7", "--growth-images", "2", "3", "5", "--batch", "4",
-       "--repeats", "1", "--threads", "1"]  # fmt: skip
+TOY = [
+    "--px",
+    "33",
+    "--images",
+    "3",
+    "--peer-units",
+    "2",
+    "--rank-images",
+    "7",
+    "--screen-images",
+    "16",
+    "--channels",
+    "3",
+    "5",
+    "11",
+    "6",
+    "--small-px",
+    "17",
+    "--widths",
+    "4",
+    "7",
+    "--growth-images",
+    "2",
+    "3",
+    "5",
+    "--batch",
+    "4",
+    "--repeats",
+    "1",
+    "--threads",
+    "1",
+]
 LAYERS = [f"trunk.conv{i}" for i in (1, 2, 3, 4)]
 
 
@@ -170,11 +199,17 @@ def test_theory_by_hand(benchmark: ModuleType) -> None:
     """Maps of 17, 8, 4 and 2 px; 77 classes."""
     network = benchmark.network_of("small_vgg", [3, 5, 11, 6], 1)
     first, second, third, fourth, heads = (
-        17 * 17 * 9 * 3, 8 * 8 * 9 * 3 * 5, 4 * 4 * 9 * 5 * 11, 2 * 2 * 9 * 11 * 6, 6 * 77,
-    )  # fmt: skip
+        17 * 17 * 9 * 3,
+        8 * 8 * 9 * 3 * 5,
+        4 * 4 * 9 * 5 * 11,
+        2 * 2 * 9 * 11 * 6,
+        6 * 77,
+    )
     total = first + second + third + fourth + heads
-    for layer, wanted in (("trunk.conv2", (total + third, third / 5, fourth + heads)),
-                          ("trunk.conv4", (total + heads, heads / 6, 0))):  # fmt: skip
+    for layer, wanted in (
+        ("trunk.conv2", (total + third, third / 5, fourth + heads)),
+        ("trunk.conv4", (total + heads, heads / 6, 0)),
+    ):
         np.testing.assert_allclose(benchmark.multiplications(network, layer, 17), np.array(wanted) / 1e6)
 
 
@@ -182,12 +217,15 @@ def test_a_study_lends_its_network_and_faces(benchmark: ModuleType, project: Pat
     network, people = benchmark.network_of("small_vgg", [3, 5, 11, 6], 1), [f"p{i:02d}" for i in range(70)]
     kinds = [kind.value for kind in EXPRESSIONS]
     classes = {"expression": tuple(kinds), "identity": tuple(people)}
-    save(tmp_path / "checkpoints" / "finetune" / "joint-1.safetensors",
-         Checkpoint(network, Origin("finetune", Network.JOINT, 1), classes, vars(small(17, 1)), {}, []))  # fmt: skip
+    save(
+        tmp_path / "checkpoints" / "finetune" / "joint-1.safetensors",
+        Checkpoint(network, Origin("finetune", Network.JOINT, 1), classes, vars(small(17, 1)), {}, []),
+    )
     n = 2 * 7 * 70  # two of each cell, one of which is held out
     labels = pd.DataFrame("", index=range(n), columns=list(LABELS.columns))
-    labels = labels.assign(stimulus=[f"{i:04d}" for i in range(n)], split="probe", identity=people * 14,
-                           expression=np.repeat(kinds, 140))  # fmt: skip
+    labels = labels.assign(
+        stimulus=[f"{i:04d}" for i in range(n)], split="probe", identity=people * 14, expression=np.repeat(kinds, 140)
+    )
     images = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (n, 17, 17), dtype=np.uint8)
     description = Description("probe", 2048, None, {"source": "noisy faces"})
     write_faceset(tmp_path / "data" / "probe", [FaceChunk(images, labels)], description)
@@ -196,7 +234,8 @@ def test_a_study_lends_its_network_and_faces(benchmark: ModuleType, project: Pat
     assert what == "fine-tuned weights (joint, seed 1), noisy faces" and len(trials) == n // 2
     assert torch.equal(found.trunk.conv2.weight, network.trunk.conv2.weight)
     assert {task: np.bincount(own).tolist() for task, own in trials.classes.items()} == {
-        "expression": [70] * 7, "identity": [7] * 70,
-    }  # fmt: skip
+        "expression": [70] * 7,
+        "identity": [7] * 70,
+    }
     assert trials.images(np.arange(3)).shape == (3, 1, 17, 17)
     assert math.isclose(float(trials.images(np.arange(490)).mean()), 0, abs_tol=0.05)

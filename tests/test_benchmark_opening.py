@@ -52,11 +52,16 @@ def test_the_report_of_a_tiny_study(
     before = (analysed_study / "Results" / "overlap.csv").stat().st_mtime_ns
     benchmark.main([str(analysed_study), "--stages", "decoding", "overlap", "export"])
     lines = capsys.readouterr().out.splitlines()
-    rows = {row[0]: [float(cell.strip("%")) for cell in row[1:]]
-            for row in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:-2])}  # fmt: skip
+    rows = {
+        row[0]: [float(cell.strip("%")) for cell in row[1:]]
+        for row in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:-2])
+    }
     assert list(rows) == ["decoding", "overlap", "export"]
-    read = {"decoding": ["files", "documents", "arrays", "rows"], "overlap": ["files", "documents"],
-            "export": ["files", "documents", "rows", "tables"]}  # fmt: skip
+    read = {
+        "decoding": ["files", "documents", "arrays", "rows"],
+        "overlap": ["files", "documents"],
+        "export": ["files", "documents", "rows", "tables"],
+    }
     for name, (process, stage, *parts, share, larger) in rows.items():
         assert [kind for kind, time_taken in seconds[name]["checks"].items() if time_taken > 0] == read[name]
         assert parts == [round(1000 * time_taken, 1) for time_taken in seconds[name]["checks"].values()]

@@ -10,8 +10,22 @@ import numpy as np
 import pytest
 import torch
 
-TOY = ["--trunk", "small_vgg", "--px", "24", "--steps", "3", "--units", "3", "--peer-units", "2", "--batch", "4",
-       "--threads", "1"]  # fmt: skip
+TOY = [
+    "--trunk",
+    "small_vgg",
+    "--px",
+    "24",
+    "--steps",
+    "3",
+    "--units",
+    "3",
+    "--peer-units",
+    "2",
+    "--batch",
+    "4",
+    "--threads",
+    "1",
+]
 
 
 @pytest.fixture(scope="module")

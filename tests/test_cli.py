@@ -71,8 +71,9 @@ def test_faces_are_pinned_checked_shown_and_described(
     assert said(capsys, monkeypatch, "data", "check") == (0, "data/ is what data.dvc pins, byte for byte.\n")
     (inside.faces("probe") / "labels.csv").unlink()
     assert said(capsys, monkeypatch, "data", "check") == (
-        2, "facespec: data/ differs from data.dvc:\n  probe/labels.csv: absent\n",
-    )  # fmt: skip
+        2,
+        "facespec: data/ differs from data.dvc:\n  probe/labels.csv: absent\n",
+    )
     assert said(capsys, monkeypatch, "data", "build", "--workers", "1")[0] == 0
     assert said(capsys, monkeypatch, "data", "check")[0] == 0
     status, text = said(capsys, monkeypatch, "data", "info")
@@ -118,9 +119,12 @@ def test_a_document_that_cannot_be_read(tmp_path: Path) -> None:
     ],
 )
 def test_other_documents_that_cannot_be_read(
-    content: bytes | None, message: str, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    content: bytes | None,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(tmp_path)
     if content is None:
         Path("params.yaml").mkdir()
@@ -156,25 +160,45 @@ def test_nobody_reads_what_is_printed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
-        (PermissionError(errno.EACCES, "Permission denied", "Results/a.csv"), 2, "Results/a.csv: no permission to read "
-         "or write it. Change its permissions (see ls -l), or name another place."),
-        (OSError(errno.EROFS, "Read-only file system", "Results"), 2, "Results: its disk can only be read. Name a "
-         "place on another disk, or have this one mounted for writing."),
-        (OSError(errno.EMFILE, "Too many open files", "a"), 2, "a: too many files are open at once. Raise the limit "
-         "(ulimit -n 4096), or use fewer --workers."),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "Results/a.csv"),
+            2,
+            "Results/a.csv: no permission to read "
+            "or write it. Change its permissions (see ls -l), or name another place.",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "Results"),
+            2,
+            "Results: its disk can only be read. Name a place on another disk, or have this one mounted for writing.",
+        ),
+        (
+            OSError(errno.EMFILE, "Too many open files", "a"),
+            2,
+            "a: too many files are open at once. Raise the limit (ulimit -n 4096), or use fewer --workers.",
+        ),
         (OSError("broken data stream\nwhen reading"), 2, "broken data stream when reading."),
-        (MemoryError(), 2, "the memory is used up. Close other programs, use fewer --workers, or make a smaller "
-         "study."),
-        (RecursionError("maximum recursion depth exceeded"), 2, "an input is nested too deeply to be read. Make it "
-         "flatter."),
+        (
+            MemoryError(),
+            2,
+            "the memory is used up. Close other programs, use fewer --workers, or make a smaller study.",
+        ),
+        (
+            RecursionError("maximum recursion depth exceeded"),
+            2,
+            "an input is nested too deeply to be read. Make it flatter.",
+        ),
         (KeyboardInterrupt(), 130, "interrupted. Run the same command again to go on."),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
-)  # fmt: skip
+)
 def test_what_the_system_refuses_is_one_line(
-    error: BaseException, status: int, message: str,
-    inside: Paths, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    error: BaseException,
+    status: int,
+    message: str,
+    inside: Paths,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from facespec.stages import checks
 
     def fail(*_: object) -> NoReturn:
@@ -225,8 +249,9 @@ def test_a_device_that_is_not_there(
     inside: Paths, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert said(capsys, monkeypatch, "train", "joint", "5", "--device", "gpu") == (
-        2, "facespec: unknown device 'gpu': did you mean 'cpu'? Allowed: 'auto', 'cpu', 'cuda'.\n",
-    )  # fmt: skip
+        2,
+        "facespec: unknown device 'gpu': did you mean 'cpu'? Allowed: 'auto', 'cpu', 'cuda'.\n",
+    )
 
 
 def test_a_mistyped_parameter_costs_nothing_but_a_message(
@@ -252,8 +277,9 @@ def test_init_says_what_to_do_next(
 ) -> None:
     directory = tmp_path / "mine"
     assert said(capsys, monkeypatch, "init", str(directory), "--profile", "quick") == (
-        0, f"{directory}: ready. Next: facespec repro {directory}\n",
-    )  # fmt: skip
+        0,
+        f"{directory}: ready. Next: facespec repro {directory}\n",
+    )
 
 
 def test_published_files_are_fetched_and_replayed(

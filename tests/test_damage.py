@@ -60,8 +60,15 @@ def read_faces(paths: Paths, file: Path) -> str:
 def read_checkpoint(paths: Paths, file: Path) -> str:
     network, seed = file.stem.split("-")
     own = load_network(paths, file.parent.name, network, int(seed))
-    return digest_values(checkpoints.digest(own.network.state_dict()), own.origin, own.classes, own.preset, own.params,
-                         own.history, own.network.block)  # fmt: skip
+    return digest_values(
+        checkpoints.digest(own.network.state_dict()),
+        own.origin,
+        own.classes,
+        own.preset,
+        own.params,
+        own.history,
+        own.network.block,
+    )
 
 
 def read_heatmaps(paths: Paths, file: Path) -> str:
@@ -77,11 +84,18 @@ def read_preferred(paths: Paths, file: Path) -> str:
     return digest_values(pictures.head, *arrays)
 
 
-SCHEMAS = {schema.name: schema for module in (tables, tables_lesions) for schema in vars(module).values()
-           if isinstance(schema, Schema)} | {
-    "decoding": tables.ACCURACY, "depth_units": tables.UNITS, "depth_classes": tables.UNIT_CLASSES,
-    "depth_shares": tables.UNIT_SHARES, "depth_decoding": tables.LAYER_DECODING,
-}  # fmt: skip
+SCHEMAS = {
+    schema.name: schema
+    for module in (tables, tables_lesions)
+    for schema in vars(module).values()
+    if isinstance(schema, Schema)
+} | {
+    "decoding": tables.ACCURACY,
+    "depth_units": tables.UNITS,
+    "depth_classes": tables.UNIT_CLASSES,
+    "depth_shares": tables.UNIT_SHARES,
+    "depth_decoding": tables.LAYER_DECODING,
+}
 
 
 def read_table(paths: Paths, file: Path) -> str:
@@ -109,15 +123,19 @@ KINDS = ("data/*/*", "checkpoints/*/*.safetensors", "Results/heatmaps/*", "Resul
 def list_artefacts(paths: Paths) -> list[str]:
     """Every file that stages have written, as a path in the study: all but code and settings."""
     places = (paths.data, paths.root / "checkpoints", paths.results)
-    return sorted(file.relative_to(paths.root).as_posix() for place in places for file in place.rglob("*")
-                  if file.is_file())  # fmt: skip
+    return sorted(
+        file.relative_to(paths.root).as_posix() for place in places for file in place.rglob("*") if file.is_file()
+    )
 
 
 def match_patterns(name: str, patterns: Any) -> list[str]:
     """The patterns that fit; ``*`` is any text within one name, but that of tables reaches into ``checks``."""
     depth = name.replace("Results/checks/", "Results/") if name.endswith((".csv", ".sha256")) else name
-    return [pattern for pattern in patterns if fnmatch.fnmatchcase(depth, pattern) and (
-        pattern.count("/") == depth.count("/") or "/" not in pattern)]  # fmt: skip
+    return [
+        pattern
+        for pattern in patterns
+        if fnmatch.fnmatchcase(depth, pattern) and (pattern.count("/") == depth.count("/") or "/" not in pattern)
+    ]
 
 
 @pytest.fixture(scope="module")

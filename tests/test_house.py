@@ -73,8 +73,14 @@ def closure(path: Path) -> frozenset[Path]:
             if name.startswith("facespec."):
                 stem = PROJECT.joinpath(*name.split("."))
                 ahead += [c for c in (stem.with_suffix(".py"), stem / "__init__.py") if c.is_file()]
-    return frozenset(f for f in found if any(isinstance(n, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.Assign)
-                                             for n in ast.parse(f.read_text(encoding="utf-8")).body))  # fmt: skip
+    return frozenset(
+        f
+        for f in found
+        if any(
+            isinstance(n, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.Assign)
+            for n in ast.parse(f.read_text(encoding="utf-8")).body
+        )
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -105,9 +111,11 @@ def test_analyses_stand_alone() -> None:
 
 def test_only_stages_open_generators_and_only_doors_touch_the_disk() -> None:
     for path in FILES:
-        names = {node.attr if isinstance(node, ast.Attribute) else node.id
-                 for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-                 if isinstance(node, ast.Attribute | ast.Name)}  # fmt: skip
+        names = {
+            node.attr if isinstance(node, ast.Attribute) else node.id
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Attribute | ast.Name)
+        }
         if room(path) not in ("stages", "cli", "study"):
             assert not any(n.startswith("facespec.study.seeds") for n in imported(path)), f"{path} opens a generator"
             assert "default_rng" not in names, path
@@ -153,8 +161,11 @@ def test_a_stage_declares_the_code_it_runs(name: str) -> None:
 @pytest.mark.parametrize("name", stages())
 def test_a_stage_declares_the_parameters_it_reads(name: str) -> None:
     tree = ast.parse((PACKAGE / "stages" / f"{name}.py").read_text(encoding="utf-8"))
-    read = {node.attr for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute) and getattr(node.value, "id", None) == "params"}  # fmt: skip
+    read = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", None) == "params"
+    }
     assert set(stages()[name].get("params", [])) == read
 
 

@@ -24,15 +24,25 @@ Start = Callable[..., subprocess.Popen[str]]
 
 def command(*words: str, paths: Paths, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "facespec", *words], cwd=paths.root, env=os.environ | environment,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "facespec", *words],
+        cwd=paths.root,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
-@pytest.mark.parametrize("environment, sentence", [
-    ({"FACESPEC_CODE_PATH": "native-ish"}, "unknown code path 'native-ish' (FACESPEC_CODE_PATH): did you mean"),
-    ({RUN: "4194305:1"}, "the run of facespec that this stage belongs to (FACESPEC_RUN=4194305:1) has ended, so it "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "environment, sentence",
+    [
+        ({"FACESPEC_CODE_PATH": "native-ish"}, "unknown code path 'native-ish' (FACESPEC_CODE_PATH): did you mean"),
+        (
+            {RUN: "4194305:1"},
+            "the run of facespec that this stage belongs to (FACESPEC_RUN=4194305:1) has ended, so it ",
+        ),
+    ],
+)
 def test_what_is_refused_before_the_command_is_read_is_one_line_too(
     environment: dict[str, str], sentence: str, tmp_path: Path
 ) -> None:
@@ -48,10 +58,17 @@ def start(study_copy: Paths, living: Callable[[str], list[int]]) -> Iterator[Sta
     mark = str(study_copy.root)
 
     def begin(*words: str) -> subprocess.Popen[str]:
-        started.append(subprocess.Popen(
-            [sys.executable, "-m", "facespec", *words], cwd=study_copy.root, env=os.environ | {MARK: mark}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        ))  # fmt: skip
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "facespec", *words],
+                cwd=study_copy.root,
+                env=os.environ | {MARK: mark},
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        )
         return started[-1]
 
     yield begin
@@ -100,9 +117,12 @@ def test_a_fit_that_is_told_to_end(
 @pytest.mark.pipeline
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_faces_that_are_told_to_end_or_killed(
-    number: signal.Signals, study_copy: Paths, start: Start, living: Callable[[str], list[int]],
+    number: signal.Signals,
+    study_copy: Paths,
+    start: Start,
+    living: Callable[[str], list[int]],
     wait_until: Callable[..., None],
-) -> None:  # fmt: skip
+) -> None:
     """The signal goes to the command alone; the processes that render for it end with it."""
     text = study_copy.params.read_text()
     assert "train: 70" in text

@@ -39,12 +39,28 @@ from facespec.study.tables_lesions import DISSOCIATION, LESIONS, SEGREGATION
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "Analysis_Reproduction"
 ACCURACIES = {"Main_figures_Reproducibility": ["1B", "1C"], "Supplementary_Figures": ["S1A", "S1B"]}
 BEYOND = ("regions", "groundtruth", "lesions", "lesion_classes")
-OTHERS = {"Main_figures_Reproducibility": ["2A", "2B", "2C", "2D", "3"],
-          "Supplementary_Figures": [*BEYOND, "S2", "S2B"]}  # fmt: skip
+OTHERS = {
+    "Main_figures_Reproducibility": ["2A", "2B", "2C", "2D", "3"],
+    "Supplementary_Figures": [*BEYOND, "S2", "S2B"],
+}
 PANELS = {name: [*ACCURACIES[name], *OTHERS[name]] for name in ACCURACIES}
 PATTERN = [("claim", "markdown"), ("draw", "code"), ("numbers", "code"), ("verdict", "code")]
-READERS = {"open", "read_csv", "read_text", "read_bytes", "read_pickle", "read_table", "read_json", "load",
-           "write_text", "to_csv", "savefig", "mkdir", "unlink", "urlopen"}  # fmt: skip
+READERS = {
+    "open",
+    "read_csv",
+    "read_text",
+    "read_bytes",
+    "read_pickle",
+    "read_table",
+    "read_json",
+    "load",
+    "write_text",
+    "to_csv",
+    "savefig",
+    "mkdir",
+    "unlink",
+    "urlopen",
+}
 
 every = pytest.mark.parametrize("name", PANELS)
 
@@ -105,9 +121,12 @@ def test_notebooks_define_nothing_and_read_through_the_doors(name: str) -> None:
     for cell, text in code(name).items():
         tree = ast.parse(text)
         assert not [node for node in ast.walk(tree) if isinstance(node, definitions)], cell
-        used = {node.attr if isinstance(node, ast.Attribute) else node.id
-                for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Name)
-                and ast.unparse(node) not in ("MapSet.open", "PreferredSet.open")}  # fmt: skip
+        used = {
+            node.attr if isinstance(node, ast.Attribute) else node.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute | ast.Name)
+            and ast.unparse(node) not in ("MapSet.open", "PreferredSet.open")
+        }
         assert not READERS & used, cell
         words = [
             node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
@@ -119,8 +138,11 @@ def test_notebooks_define_nothing_and_read_through_the_doors(name: str) -> None:
 def test_no_result_is_typed(name: str) -> None:
     """Numbers come from tables: the only ones typed are tolerances and the percentiles of the interval."""
     for cell, text in code(name).items():
-        typed = {node.value for node in ast.walk(ast.parse(text))
-                 if isinstance(node, ast.Constant) and isinstance(node.value, float)}  # fmt: skip
+        typed = {
+            node.value
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.Constant) and isinstance(node.value, float)
+        }
         assert typed <= {1e-12, 1e-9, 1e-6, 0.025, 0.25, 0.75, 0.975}, cell
 
 
@@ -145,12 +167,22 @@ def results(explained_study: Path, project: Path, tmp_path_factory: pytest.TempP
     for bar in published_bars():
         for seed in (1, 2):
             right = np.arange(200) < round(200 * bar.mean) - seed
-            tables.append(pd.DataFrame({
-                "figure": bar.figure, "trained_on": bar.trained_on, "tested_on": bar.tested_on,
-                "role": role_of(bar.figure, bar.tested_on), "source": "embedded faces", "seed": seed,
-                "resample": range(-1, 100), "n": 200, "chance": 0.1 if bar.tested_on == "identity" else 0.15,
-                "accuracy": [right.mean(), *right[images].mean(axis=1)],
-            }))  # fmt: skip
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "figure": bar.figure,
+                        "trained_on": bar.trained_on,
+                        "tested_on": bar.tested_on,
+                        "role": role_of(bar.figure, bar.tested_on),
+                        "source": "embedded faces",
+                        "seed": seed,
+                        "resample": range(-1, 100),
+                        "n": 200,
+                        "chance": 0.1 if bar.tested_on == "identity" else 0.15,
+                        "accuracy": [right.mean(), *right[images].mean(axis=1)],
+                    }
+                )
+            )
     table = ACCURACY.check(pd.concat(tables, ignore_index=True))
     write_table(paths.table("decoding"), table[table["figure"].isin(["1B", "S1A"])])
     write_table(paths.table("accuracy"), table[table["figure"].isin(["1C", "S1B"])])
@@ -282,8 +314,9 @@ def test_a_verdict_that_is_not_about_the_bars_is_noticed(
 ) -> None:
     spoil(claim)(study)
     name = "Supplementary_Figures" if claim in ("C4", "C8") else "Main_figures_Reproducibility"
-    figure = {"C1": "1B", "C2": "1B", "C3": "1C", "C4": "S1B", "C5": "2B", "C6": "2C", "C7": "3",
-              "C8": "lesions"}[claim]  # fmt: skip
+    figure = {"C1": "1B", "C2": "1B", "C3": "1C", "C4": "S1B", "C5": "2B", "C6": "2C", "C7": "3", "C8": "lesions"}[
+        claim
+    ]
     with pytest.raises(AssertionError) as caught:
         run(name, figure)
     assert f"<{name}: {figure}-verdict>" in {str(entry.path) for entry in caught.traceback}

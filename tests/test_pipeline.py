@@ -265,8 +265,12 @@ def test_heatmap_pickles_are_those_of_the_first_seed(study: Path) -> None:
     results, seed = study / "Results", read_params(study / "params.yaml").seeds[0]
     maps = MapSet.open(results / "heatmaps")
     pixels = read_pickle(results / "Fig2B_dict.pickle")
-    names = {"SPLIT expression": ("joint", "expression"), "exp": ("expression", "expression"),
-             "SPLIT id": ("joint", "identity"), "id": ("identity", "identity")}  # fmt: skip
+    names = {
+        "SPLIT expression": ("joint", "expression"),
+        "exp": ("expression", "expression"),
+        "SPLIT id": ("joint", "identity"),
+        "id": ("identity", "identity"),
+    }
     assert set(pixels) == set(names)
     for key, (network, task) in names.items():
         mean = np.nanmean(scaled(maps.maps(network, task, seed)), axis=0)
@@ -291,6 +295,19 @@ def test_training_history_is_a_dvc_plot(study: Path) -> None:
 
 
 def test_the_notebooks_run_on_this_study(study: Path) -> None:
-    said = run("python", "-m", "pytest", "--nbval-lax", "-q", "-p", "no:cacheprovider", "-c", "pyproject.toml",
-               "--rootdir", ".", "Analysis_Reproduction", cwd=study)  # fmt: skip
+    said = run(
+        "python",
+        "-m",
+        "pytest",
+        "--nbval-lax",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        "pyproject.toml",
+        "--rootdir",
+        ".",
+        "Analysis_Reproduction",
+        cwd=study,
+    )
     assert " passed" in said and "failed" not in said

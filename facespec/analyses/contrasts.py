@@ -35,15 +35,18 @@ def contrasts(maps: PersonMaps, *, permutations: int, draws: int, generator: np.
     streams = generator.spawn(len(COMPARISONS))
     parts = [
         rows.assign(
-            first_trained_on=first[0].value, first_tested_on=first[1].value,
-            second_trained_on=second[0].value, second_tested_on=second[1].value, source=maps.source,
+            first_trained_on=first[0].value,
+            first_tested_on=first[1].value,
+            second_trained_on=second[0].value,
+            second_tested_on=second[1].value,
+            source=maps.source,
         )
         for (first, second), stream in zip(COMPARISONS, streams, strict=True)
         for rows in (
             sound(maps, (first, second), permutations=permutations, draws=draws, generator=stream),
             published(maps, (first, second)),
         )
-    ]  # fmt: skip
+    ]
     table = pd.concat([part.astype(dict.fromkeys(PLACES, "Int64")) for part in parts], ignore_index=True)
     return CONTRASTS.check(table)
 

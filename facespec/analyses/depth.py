@@ -154,9 +154,14 @@ def permuted_p(cells: np.ndarray, *, permutations: int, generator: np.random.Gen
 
 
 def unit_effects(
-    responses: np.ndarray, design: Design, place: Place, *, rate: float, permutations: int,
+    responses: np.ndarray,
+    design: Design,
+    place: Place,
+    *,
+    rate: float,
+    permutations: int,
     generator: np.random.Generator,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """The UNITS rows of one layer: how much identity and expression move each of its units.
 
     `responses` is (n, units), `rate` the false discovery rate at which units will be called: labels are permuted

@@ -122,11 +122,21 @@ def score_table(
         blank = int(np.isnan(scores[:, :, own, 0, 0]).sum())
         for at in np.ndindex(*n.shape):
             there = (side, *at)
-            rows.append(_keys(*there) | {
-                "people": counted[at], "n": n[at], "blank": blank, "area": area[at[0]], "number": number[there],
-                "low": low[there], "high": high[there],
-                "reason": few_people(counted[at]) if n[at] else _reason(all_blank=blank == scores[:, :, 0, 0, 0].size),
-            })  # fmt: skip
+            rows.append(
+                _keys(*there)
+                | {
+                    "people": counted[at],
+                    "n": n[at],
+                    "blank": blank,
+                    "area": area[at[0]],
+                    "number": number[there],
+                    "low": low[there],
+                    "high": high[there],
+                    "reason": few_people(counted[at])
+                    if n[at]
+                    else _reason(all_blank=blank == scores[:, :, 0, 0, 0].size),
+                }
+            )
     return GROUNDTRUTH.check(pd.DataFrame(rows).assign(source=source, seeds=scores.shape[1]))
 
 
@@ -141,8 +151,13 @@ def unscored_table(*, source: str, seeds: int, reason: str) -> pd.DataFrame:
 def _keys(side: int, truth: int, measure: int) -> dict[str, Any]:
     own, other = SIDES[side]
     looks, tested_on = LOOKS[own]
-    return {"looks": looks, "tested_on": tested_on, "truth": TASKS[truth].value, "measure": MEASURES[measure],
-            "against": "" if other is None else LOOKS[other][0]}  # fmt: skip
+    return {
+        "looks": looks,
+        "tested_on": tested_on,
+        "truth": TASKS[truth].value,
+        "measure": MEASURES[measure],
+        "against": "" if other is None else LOOKS[other][0],
+    }
 
 
 def _reason(*, all_blank: bool) -> str:

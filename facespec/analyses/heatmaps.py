@@ -40,8 +40,10 @@ def heatmaps(
     unknown tasks or layers, a layer without a map, one that the task's head does not read, and impossible classes.
     """
     if not targets or set(layers) != set(targets):
-        raise StudyError(f"layers for {list(map(str, layers))} and targets for {list(map(str, targets))}: name at "
-                         "least one task, and each in both.")  # fmt: skip
+        raise StudyError(
+            f"layers for {list(map(str, layers))} and targets for {list(map(str, targets))}: name at "
+            "least one task, and each in both."
+        )
     maps: dict[str, torch.Tensor] = {}
     with attached(network, dict.fromkeys(layers.values())) as responses:
         answers = network(images, targets)
@@ -78,15 +80,24 @@ def _classes(task: str, target: torch.Tensor | None, logits: torch.Tensor) -> to
             f"targets of {str(task)!r}: {target.dtype} of shape {tuple(target.shape)}, expected int64 ({n},)."
         )
     if n and not 0 <= int(target.min()) <= int(target.max()) < classes:
-        raise StudyError(f"targets of {str(task)!r} lie in {int(target.min())} ... {int(target.max())}; the head has "
-                         f"{classes} classes, from 0.")  # fmt: skip
+        raise StudyError(
+            f"targets of {str(task)!r} lie in {int(target.min())} ... {int(target.max())}; the head has "
+            f"{classes} classes, from 0."
+        )
     return target.to(logits.device)
 
 
 def faceset_heatmaps(
-    network: FaceNetwork, faces: FaceSet, indices: np.ndarray, layers: Mapping[str, str], targets: Targets, *,
-    preset: Preset, batch_size: int, device: torch.device,
-) -> Iterator[dict[str, npt.NDArray[np.float32]]]:  # fmt: skip
+    network: FaceNetwork,
+    faces: FaceSet,
+    indices: np.ndarray,
+    layers: Mapping[str, str],
+    targets: Targets,
+    *,
+    preset: Preset,
+    batch_size: int,
+    device: torch.device,
+) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
     """Raw heatmaps of the images at `indices`, in their order, a batch at a time: task -> float32 (k, h, w).
 
     `targets` maps each task to one class per index, int64 (n,), or None for the likeliest. One batch is held at a time.

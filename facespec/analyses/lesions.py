@@ -43,8 +43,10 @@ class Trials:
     classes: Mapping[str, np.ndarray]
 
     def __post_init__(self) -> None:
-        told = {task: f"{own.dtype} of shape {own.shape}" if isinstance(own, np.ndarray) else type(own).__name__
-                for task, own in self.classes.items()}  # fmt: skip
+        told = {
+            task: f"{own.dtype} of shape {own.shape}" if isinstance(own, np.ndarray) else type(own).__name__
+            for task, own in self.classes.items()
+        }
         fit = [isinstance(own, np.ndarray) and (own.dtype.kind, own.ndim) == ("i", 1) for own in self.classes.values()]
         if fit != [True, True] or not len(self):
             raise StudyError(
@@ -188,8 +190,13 @@ class _Round:
             positions = self.positions[part]
             batch = self.lesioned.batch(self.trials.images(positions))
             device = batch.responses.device
-            terms = {task: (torch.from_numpy(self.trials.classes[task][positions]).long().to(device),
-                            torch.from_numpy(own[part]).to(device)) for task, own in shares.items()}  # fmt: skip
+            terms = {
+                task: (
+                    torch.from_numpy(self.trials.classes[task][positions]).long().to(device),
+                    torch.from_numpy(own[part]).to(device),
+                )
+                for task, own in shares.items()
+            }
             yield batch, partial(_loss, terms)
 
 

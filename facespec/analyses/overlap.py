@@ -109,8 +109,13 @@ def _boxes(pixels: Floats) -> Numbers:
     reach = REACH * (q3 - q1)
     lowest = np.where(pixels >= (q1 - reach)[..., None], pixels, np.inf).min(axis=-1)
     highest = np.where(pixels <= (q3 + reach)[..., None], pixels, -np.inf).max(axis=-1)
-    found = {"whisker_low": np.minimum(lowest, q1), "q1": q1, "median": median, "q3": q3,
-             "whisker_high": np.maximum(highest, q3)}  # fmt: skip
+    found = {
+        "whisker_low": np.minimum(lowest, q1),
+        "q1": q1,
+        "median": median,
+        "q3": q3,
+        "whisker_high": np.maximum(highest, q3),
+    }
     return {
         ("2B", quantity, network.value, task.value, ""): values[:, pair]
         for quantity, values in found.items()
@@ -161,8 +166,10 @@ def compared(
     smaller = np.minimum(*own)
     thresholds = (smaller, smaller) if rule == "published" else own
     inside = [pixels >= threshold[..., None] for pixels, threshold in zip((first, second), thresholds, strict=True)]
-    areas = [np.where(np.isnan(threshold), np.nan, mask.sum(axis=-1))
-             for mask, threshold in zip(inside, thresholds, strict=True)]  # fmt: skip
+    areas = [
+        np.where(np.isnan(threshold), np.nan, mask.sum(axis=-1))
+        for mask, threshold in zip(inside, thresholds, strict=True)
+    ]
     common = np.where(np.isnan(smaller), np.nan, (inside[0] & inside[1]).sum(axis=-1))
     n = first.shape[-1]
     return thresholds, {

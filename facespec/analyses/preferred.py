@@ -80,9 +80,14 @@ class PreferredStimuli:
 
 
 def preferred_stimuli(
-    network: FaceNetwork, layer: str, streams: Mapping[int, np.random.Generator], *,
-    preset: Preset, recipe: Recipe, device: torch.device,
-) -> PreferredStimuli:  # fmt: skip
+    network: FaceNetwork,
+    layer: str,
+    streams: Mapping[int, np.random.Generator],
+    *,
+    preset: Preset,
+    recipe: Recipe,
+    device: torch.device,
+) -> PreferredStimuli:
     """The pictures that units of `layer` (dotted name) prefer: of all units that have a stream, in that order.
 
     A unit's stream gives its starts and moves, drawn before anything is computed: equal streams give equal pictures,

@@ -136,14 +136,21 @@ def region_table(found: RegionShares, *, draws: int, generator: np.random.Genera
     # a stream per group of images: one that is absent must not shift the draws of the next
     for group, stream in zip(groups, generator.spawn(len(groups)), strict=True):
         shown = np.ones(len(values), bool) if group == "all" else found.labels["expression"].eq(group).to_numpy()
-        rows += _rows(found, np.where(shown[:, None, None, None, None], values, np.nan), shown,
-                      draws=draws, generator=stream, group=str(group))  # fmt: skip
+        rows += _rows(
+            found,
+            np.where(shown[:, None, None, None, None], values, np.nan),
+            shown,
+            draws=draws,
+            generator=stream,
+            group=str(group),
+        )
     common = {"source": found.source, "regions": found.regions, "seeds": found.share.shape[1]}
     return REGIONS.check(pd.DataFrame(rows).assign(**common))
 
 
-def _rows(found: RegionShares, values: Floats, shown: np.ndarray, *, draws: int, generator: np.random.Generator,
-          group: str) -> list[dict[str, Any]]:  # fmt: skip
+def _rows(
+    found: RegionShares, values: Floats, shown: np.ndarray, *, draws: int, generator: np.random.Generator, group: str
+) -> list[dict[str, Any]]:
     """Rows of one group of images; `values` (n, seeds, pairs, regions, measures) are NaN for the others."""
     # subtracted image by image: a blank map takes its image from both sides
     each = np.stack([values[:, :, own] - (0 if other is None else values[:, :, other]) for own, other in SIDES], 2)
@@ -156,17 +163,25 @@ def _rows(found: RegionShares, values: Floats, shown: np.ndarray, *, draws: int,
         n = (~np.isnan(each[:, :, side])).any(axis=1).sum(axis=0)  # (regions, measures)
         counted = (~np.isnan(compared[:, :, side])).any(axis=0).sum(axis=0)
         for region, measure in np.ndindex(*n.shape):
-            rows.append({
-                "trained_on": trained_on.value, "tested_on": tested_on.value, "expression": group,
-                "region": found.names[region], "measure": MEASURES[measure],
-                "against": "" if other is None else "single",
-                "people": counted[region, measure], "n": n[region, measure],
-                "blank": blank[own] + (0 if other is None else blank[other]),
-                "number": number[side, region, measure], "low": low[side, region, measure],
-                "high": high[side, region, measure],
-                "reason": few_people(counted[region, measure]) if n[region, measure] else _reason(
-                    mass=n[region, 0] > 0, images=bool(shown.any()), group=group),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "trained_on": trained_on.value,
+                    "tested_on": tested_on.value,
+                    "expression": group,
+                    "region": found.names[region],
+                    "measure": MEASURES[measure],
+                    "against": "" if other is None else "single",
+                    "people": counted[region, measure],
+                    "n": n[region, measure],
+                    "blank": blank[own] + (0 if other is None else blank[other]),
+                    "number": number[side, region, measure],
+                    "low": low[side, region, measure],
+                    "high": high[side, region, measure],
+                    "reason": few_people(counted[region, measure])
+                    if n[region, measure]
+                    else _reason(mass=n[region, 0] > 0, images=bool(shown.any()), group=group),
+                }
+            )
     return rows
 
 

@@ -143,10 +143,12 @@ def sign_flip_test(
     length = np.sqrt((flat**2).sum(axis=0))
     units = flat / np.where(length > 0, length, 1.0)
     at_once = max(1, (1 << 23) // max(n, flat.shape[1]))
-    largest = np.concatenate([
-        np.abs((2.0 * generator.integers(2, size=(min(at_once, permutations - start), n)) - 1) @ units).max(axis=1)
-        for start in range(0, permutations, at_once)
-    ])  # fmt: skip
+    largest = np.concatenate(
+        [
+            np.abs((2.0 * generator.integers(2, size=(min(at_once, permutations - start), n)) - 1) @ units).max(axis=1)
+            for start in range(0, permutations, at_once)
+        ]
+    )
     own = np.abs(units.sum(axis=0)) * (1 - 1e-12)  # a flip that equals another one may differ in its last bits
     reached = permutations - np.searchsorted(np.sort(largest), own)
     shape = np.shape(differences)[1:]

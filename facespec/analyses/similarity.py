@@ -51,8 +51,16 @@ def similarity(
         for name, estimate in (("plain", plain), ("debiased", debiased)):
             cka = estimate(first[layer], second[layer])
             reason = "a network answers all images alike" if np.isnan(cka) else ""
-            rows.append({"layer": layer, "depth": depth, "n": len(first[layer]), "estimator": name, "cka": cka,
-                         "reason": reason})  # fmt: skip
+            rows.append(
+                {
+                    "layer": layer,
+                    "depth": depth,
+                    "n": len(first[layer]),
+                    "estimator": name,
+                    "cka": cka,
+                    "reason": reason,
+                }
+            )
     return pd.DataFrame(rows)
 
 

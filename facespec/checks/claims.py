@@ -81,19 +81,51 @@ def _other(task: Task) -> Network:
 
 
 PARTS = (
-    *(Part("C1", task.value, "1B", Side(Network(task.value), task), Side(_other(task), task),
-           f"{task.value} is decoded better from the {task.value} network than from the {_other(task).value} network")
-      for task in TASKS),
-    Part("C2", "information", "1B", Side(Network.EXPRESSION, Task.IDENTITY), Side(Network.IDENTITY, Task.EXPRESSION),
-         "the expression network carries more information about identity, above chance, than the identity network "
-         "about expression", information=True),
-    *(Part("C3", task.value, "1C", Side(Network.JOINT, task), Side(Network(task.value), task),
-           f"the joint network is not worse at {task.value} than the {task.value} network", not_worse=True)
-      for task in TASKS),
-    *(Part("C4", task.value, "S1B", Side(Network.JOINT, task), Side(Network(task.value), task),
-           f"the joint network is better at {task.value} than the {task.value} network, on faces of its training role")
-      for task in TASKS),
-)  # fmt: skip
+    *(
+        Part(
+            "C1",
+            task.value,
+            "1B",
+            Side(Network(task.value), task),
+            Side(_other(task), task),
+            f"{task.value} is decoded better from the {task.value} network than from the {_other(task).value} network",
+        )
+        for task in TASKS
+    ),
+    Part(
+        "C2",
+        "information",
+        "1B",
+        Side(Network.EXPRESSION, Task.IDENTITY),
+        Side(Network.IDENTITY, Task.EXPRESSION),
+        "the expression network carries more information about identity, above chance, than the identity network "
+        "about expression",
+        information=True,
+    ),
+    *(
+        Part(
+            "C3",
+            task.value,
+            "1C",
+            Side(Network.JOINT, task),
+            Side(Network(task.value), task),
+            f"the joint network is not worse at {task.value} than the {task.value} network",
+            not_worse=True,
+        )
+        for task in TASKS
+    ),
+    *(
+        Part(
+            "C4",
+            task.value,
+            "S1B",
+            Side(Network.JOINT, task),
+            Side(Network(task.value), task),
+            f"the joint network is better at {task.value} than the {task.value} network, on faces of its training role",
+        )
+        for task in TASKS
+    ),
+)
 
 
 def judged(
@@ -113,8 +145,10 @@ def judged(
 
 
 def _row(part: Part, table: pd.DataFrame, rule: Rule, generator: np.random.Generator) -> dict[str, Any]:
-    cells = [chosen(table, {"figure": part.figure, "trained_on": side.trained_on.value, "tested_on": side.tested_on})
-             for side in (part.more, part.less)]  # fmt: skip
+    cells = [
+        chosen(table, {"figure": part.figure, "trained_on": side.trained_on.value, "tested_on": side.tested_on})
+        for side in (part.more, part.less)
+    ]
     row = {"claim": part.claim, "part": part.part, "source": source_of(cells, table)}
     row |= dict.fromkeys(("number", "low", "high"), np.nan) | _published(part)
     reason = _no_pair(part, cells)

@@ -68,20 +68,44 @@ class Part:
 
     def cell(self, side: Side) -> dict[str, str]:
         """What the columns of an OVERLAP table say where it is about `side`."""
-        return {"figure": self.figure, "quantity": self.quantity, "trained_on": side.trained_on.value,
-                "tested_on": side.tested_on, "rule": self.rule}  # fmt: skip
+        return {
+            "figure": self.figure,
+            "quantity": self.quantity,
+            "trained_on": side.trained_on.value,
+            "tested_on": side.tested_on,
+            "rule": self.rule,
+        }
 
 
 PARTS = (
-    *(Part("C5", task.value, "2B", "median", Side(Network(task.value), task.value), Side(Network.JOINT, task.value),
-           f"the joint network's heatmap for {task.value} is more focal than the {task.value} network's: its median "
-           "pixel is lower")
-      for task in TASKS),
-    *(Part("C6", task.value, "2C", HALVES, Side(Network.JOINT, task.value), Side(Network.JOINT, "both"),
-           f"the joint network looks at different places for the two tasks: masks for {task.value} overlap more, "
-           "between two halves of the people, than masks for the two tasks do", rule="top")
-      for task in TASKS),
-)  # fmt: skip
+    *(
+        Part(
+            "C5",
+            task.value,
+            "2B",
+            "median",
+            Side(Network(task.value), task.value),
+            Side(Network.JOINT, task.value),
+            f"the joint network's heatmap for {task.value} is more focal than the {task.value} network's: its median "
+            "pixel is lower",
+        )
+        for task in TASKS
+    ),
+    *(
+        Part(
+            "C6",
+            task.value,
+            "2C",
+            HALVES,
+            Side(Network.JOINT, task.value),
+            Side(Network.JOINT, "both"),
+            f"the joint network looks at different places for the two tasks: masks for {task.value} overlap more, "
+            "between two halves of the people, than masks for the two tasks do",
+            rule="top",
+        )
+        for task in TASKS
+    ),
+)
 
 
 def judged_heatmaps(table: pd.DataFrame, *, level: float, draws: int, generator: np.random.Generator) -> pd.DataFrame:

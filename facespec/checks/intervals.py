@@ -123,9 +123,7 @@ def hierarchical_draws(values: np.ndarray, *, draws: int, generator: np.random.G
     return values[:, seeds, resamples].mean(axis=-1)
 
 
-def hierarchical_bounds(
-    values: np.ndarray, rule: Rule, *, generator: np.random.Generator
-) -> list[tuple[float, float]]:  # fmt: skip
+def hierarchical_bounds(values: np.ndarray, rule: Rule, *, generator: np.random.Generator) -> list[tuple[float, float]]:
     """Bounds of the percentile interval of each quantity's mean over seeds; `values` as in `hierarchical_draws`."""
     tails = [50 * (1 - rule.level), 50 * (1 + rule.level)]
     drawn = hierarchical_draws(values, draws=rule.draws, generator=generator)

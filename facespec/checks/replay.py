@@ -58,10 +58,15 @@ def _rows(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
             expected = getattr(bar, statistic)
             error = abs(number - expected)
             yield {
-                "file": bar.file, "figure": bar.figure, "bar": f"{bar.trained_on} network, {bar.tested_on}",
-                "statistic": statistic, "number": number, "expected": expected, "error": error,
+                "file": bar.file,
+                "figure": bar.figure,
+                "bar": f"{bar.trained_on} network, {bar.tested_on}",
+                "statistic": statistic,
+                "number": number,
+                "expected": expected,
+                "error": error,
                 "ok": "yes" if error <= TOLERANCE else "no",  # NaN, where a bar has no resamples, is not ok
-            }  # fmt: skip
+            }
 
 
 def absent(table: pd.DataFrame) -> list[str]:
@@ -97,6 +102,12 @@ def summary(table: pd.DataFrame) -> Table:
         mean = rows[rows["statistic"] == "mean"].iloc[0]
         good = (rows["ok"] == "yes").all()
         verdict = Text("+ same", style="green") if good else Text("- other", style="red")
-        shown.add_row(str(figure), str(bar), f"{mean['number']:.6f}", f"{mean['expected']:.6f}",
-                      f"{rows['error'].max():.1e}", verdict)  # fmt: skip
+        shown.add_row(
+            str(figure),
+            str(bar),
+            f"{mean['number']:.6f}",
+            f"{mean['expected']:.6f}",
+            f"{rows['error'].max():.1e}",
+            verdict,
+        )
     return shown

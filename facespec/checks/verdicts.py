@@ -49,10 +49,15 @@ def summary(table: pd.DataFrame) -> Table:
     table = VERDICTS.check(table)
     claims = [f"{claim} {claim_verdict(parts['verdict'])}" for claim, parts in table.groupby("claim", sort=False)]
     shown = Table(
-        title=Text(f"Published claims, judged on {', '.join(table['source'].drop_duplicates())}"), title_justify="left",
-        caption=Text("\n".join(claims)), caption_justify="left", box=box.SIMPLE_HEAD, show_edge=False,
-        padding=(0, 1, 0, 0), pad_edge=False,
-    )  # fmt: skip
+        title=Text(f"Published claims, judged on {', '.join(table['source'].drop_duplicates())}"),
+        title_justify="left",
+        caption=Text("\n".join(claims)),
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     shown.add_column("", style="bold")  # the claim; a heading would cost the statement its room
     shown.add_column("statement", min_width=18)
     shown.add_column("number", justify="right", no_wrap=True)

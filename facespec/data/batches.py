@@ -125,8 +125,10 @@ def _window(faces: np.ndarray, preset: Preset, draws: Draws | None) -> np.ndarra
         if not room.any():
             return faces
     else:
-        top, left = (np.floor(u * (r + 2 * preset.shift + 1)).astype(int) - preset.shift
-                     for u, r in zip((draws.down, draws.right), room, strict=True))  # fmt: skip
+        top, left = (
+            np.floor(u * (r + 2 * preset.shift + 1)).astype(int) - preset.shift
+            for u, r in zip((draws.down, draws.right), room, strict=True)
+        )
         flip = draws.flip
     steps = np.arange(preset.size)
     rows = np.clip(top[:, None] + steps, 0, height - 1)

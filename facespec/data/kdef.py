@@ -43,8 +43,20 @@ NAME = re.compile(rf"([AB])([FM])([0-3][0-9])({'|'.join(EXPRESSION_CODES)})({'|'
 
 # Irregular files, the same in every copy
 MISNAMED = {"AF31V": "AF31SAHL", "AM31H": "AM31SUHR"}
-BLACK = frozenset({"AF01SUFR", "AF10AFFR", "AF11NEHL", "AF20DIHL", "AM25DIFL", "AM34DIFR", "BF13NEHR", "BM21DIFL",
-                   "BM22DIHL", "BM24DIFL"})  # fmt: skip
+BLACK = frozenset(
+    {
+        "AF01SUFR",
+        "AF10AFFR",
+        "AF11NEHL",
+        "AF20DIHL",
+        "AM25DIFL",
+        "AM34DIFR",
+        "BF13NEHR",
+        "BM21DIFL",
+        "BM22DIHL",
+        "BM24DIFL",
+    }
+)
 BLACK_BELOW = 10  # mean grey, 0-255: placeholders lie below, photographs above
 OTHER_SIZE = frozenset({"AM05ANFR", "BM10ANFR"})  # 970x633 px
 

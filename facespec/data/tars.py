@@ -31,8 +31,18 @@ from facespec.study.errors import StudyError
 
 # What reading an archive can raise; NotImplementedError and RuntimeError are zipfile's for unknown compression and for
 # passwords, struct.error and UnicodeDecodeError its for damaged fields and names
-DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, NotImplementedError,
-          RuntimeError, struct.error, UnicodeDecodeError)  # fmt: skip
+DAMAGE = (
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+    UnicodeDecodeError,
+)
 LONGEST_HEADER = 2**20  # bytes of a header that holds what has no room in a block: a long name, attributes
 SPARSE = "GNU.sparse."
 

@@ -57,29 +57,56 @@ def _sound_bar(axes: Axes, bar: Bar, x: float) -> None:
     axes.bar(x, bar.mean, WIDTH, color=own.colour, hatch=own.hatch, edgecolor="white", lw=0.8, label=label)
     middle, half = (bar.low + bar.high) / 2, (bar.high - bar.low) / 2
     beside = x + ERROR_AT if bar.dots else x
-    error = axes.errorbar(beside, middle, half, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3, capthick=1.2,
-                          zorder=5, label="95 % of resampled test sets")  # fmt: skip
+    error = axes.errorbar(
+        beside,
+        middle,
+        half,
+        fmt="none",
+        ecolor=INK,
+        elinewidth=1.2,
+        capsize=3,
+        capthick=1.2,
+        zorder=5,
+        label="95 % of resampled test sets",
+    )
     for line in (*error.lines[1], *error.lines[2]):
         line.set_path_effects([_outline()])
     if bar.dots:
         places = x + DOTS_AT + np.linspace(-1, 1, len(bar.dots)) * min(0.06, 0.03 * (len(bar.dots) - 1))
-        axes.plot(places, bar.dots, ls="none", marker="o", ms=3.6, mfc="white", mec=INK, mew=0.8, zorder=6,
-                  label="one seed")  # fmt: skip
+        axes.plot(
+            places, bar.dots, ls="none", marker="o", ms=3.6, mfc="white", mec=INK, mew=0.8, zorder=6, label="one seed"
+        )
     _number(axes, bar.mean, x, above=max(bar.mean, bar.high, *bar.dots))
 
 
 def _published_bar(axes: Axes, bar: Bar, x: float) -> None:
     axes.bar(x, bar.mean, WIDTH, color=LOOKS[bar.trained_on].published, label=f"{bar.trained_on} network")
-    axes.errorbar(x, (bar.low + bar.high) / 2, (bar.high - bar.low) / 2, fmt="none", ecolor="#424242", elinewidth=1.8,
-                  label="95 % of means of 100 resamples")  # fmt: skip
+    axes.errorbar(
+        x,
+        (bar.low + bar.high) / 2,
+        (bar.high - bar.low) / 2,
+        fmt="none",
+        ecolor="#424242",
+        elinewidth=1.8,
+        label="95 % of means of 100 resamples",
+    )
     _number(axes, bar.mean, x, above=max(bar.mean, bar.high))
 
 
 def _chance(axes: Axes, bars: Sequence[Bar], group: int) -> None:
     reach = WIDTH * len(bars) / 2 + 0.05
     for chance in sorted({bar.chance for bar in bars}):
-        line = axes.hlines(chance, group - reach, group + reach, colors=INK, linestyles=(0, (4, 2)), lw=0.9, zorder=4,
-                           label="chance", clip_on=False)  # fmt: skip
+        line = axes.hlines(
+            chance,
+            group - reach,
+            group + reach,
+            colors=INK,
+            linestyles=(0, (4, 2)),
+            lw=0.9,
+            zorder=4,
+            label="chance",
+            clip_on=False,
+        )
         line.set_path_effects([_outline()])
 
 
@@ -88,8 +115,15 @@ def _outline() -> withStroke:
 
 
 def _number(axes: Axes, number: float, x: float, *, above: float) -> None:
-    axes.annotate(_short(number), (x, above), xytext=(0, 3), textcoords="offset points", ha="center", va="bottom",
-                  path_effects=[_outline()])  # fmt: skip
+    axes.annotate(
+        _short(number),
+        (x, above),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        path_effects=[_outline()],
+    )
 
 
 def _tick(task: str, bars: Sequence[Bar]) -> str:

@@ -95,11 +95,23 @@ def reference_panel(table: pd.DataFrame, figure: str) -> Panel:
     table = REFERENCE.check(table)
     _check_figure(table, figure)
     rows = table[table["figure"] == figure].to_dict("records")
-    return Panel(figure, SOUND, tuple(
-        Bar(row["trained_on"], row["tested_on"], row["source"], row["n"], published_chance(figure, row["tested_on"]),
-            row["mean"], row["low"], row["high"])
-        for row in rows
-    ))  # fmt: skip
+    return Panel(
+        figure,
+        SOUND,
+        tuple(
+            Bar(
+                row["trained_on"],
+                row["tested_on"],
+                row["source"],
+                row["n"],
+                published_chance(figure, row["tested_on"]),
+                row["mean"],
+                row["low"],
+                row["high"],
+            )
+            for row in rows
+        ),
+    )
 
 
 def _check_figure(table: pd.DataFrame, figure: str) -> None:

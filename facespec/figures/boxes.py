@@ -134,14 +134,27 @@ def _box(axes: Axes, rows: pd.DataFrame, x: float, *, width: float) -> None:
         return
     look = LOOKS[rows["trained_on"].iloc[0]]
     axes.bxp(
-        [{name: float(numbers[quantity]) for quantity, name in BOX.items()}], positions=[x], widths=width,
-        showfliers=False, patch_artist=True, manage_ticks=False, capwidths=width / 2,
+        [{name: float(numbers[quantity]) for quantity, name in BOX.items()}],
+        positions=[x],
+        widths=width,
+        showfliers=False,
+        patch_artist=True,
+        manage_ticks=False,
+        capwidths=width / 2,
         boxprops={"facecolor": look.colour, "hatch": look.hatch, "edgecolor": "white", "lw": 0.6},
         medianprops={"color": INK, "lw": 1.6, "path_effects": [outline()]},
-        whiskerprops={"color": INK, "lw": 0.8}, capprops={"color": INK, "lw": 0.8},
-    )  # fmt: skip
-    axes.annotate(short(numbers["median"]), (x, numbers["whisker_high"]), xytext=(0, 2), textcoords="offset points",
-                  ha="center", va="bottom", fontsize=6.5)  # fmt: skip
+        whiskerprops={"color": INK, "lw": 0.8},
+        capprops={"color": INK, "lw": 0.8},
+    )
+    axes.annotate(
+        short(numbers["median"]),
+        (x, numbers["whisker_high"]),
+        xytext=(0, 2),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize=6.5,
+    )
     medians = selected(resampled, quantity="median")["number"].dropna()
     if len(medians):
         _error(axes, x, *np.percentile(medians, PERCENTILES))
@@ -149,7 +162,7 @@ def _box(axes: Axes, rows: pd.DataFrame, x: float, *, width: float) -> None:
 
 def _error(
     axes: Axes, place: float, low: float, high: float, *, label: str = "", along: str = "y"
-) -> ErrorbarContainer:  # fmt: skip
+) -> ErrorbarContainer:
     """An error bar from `low` to `high` along an axis, at `place` on the other."""
     middle, half = (low + high) / 2, (high - low) / 2
     look: dict[str, Any] = {"ecolor": INK, "elinewidth": 1.1, "capsize": 2, "capthick": 1.1, "zorder": 5}
@@ -170,8 +183,9 @@ def _finish(axes: Axes, title: str) -> None:
     axes.set_xlim(-0.55, len(ORDER) - 0.45)
     axes.axvline(1.5, color="#C8C8C8", lw=0.6)
     for centre, task in zip((0.5, 2.5), Task, strict=True):
-        axes.text(centre, 1.01, f"{task} task", transform=axes.get_xaxis_transform(), ha="center", va="bottom",
-                  color=MUTED)  # fmt: skip
+        axes.text(
+            centre, 1.01, f"{task} task", transform=axes.get_xaxis_transform(), ha="center", va="bottom", color=MUTED
+        )
 
 
 def draw_overlap(parent: FigureBase, overlap: pd.DataFrame, *, reference: pd.DataFrame) -> None:
@@ -180,22 +194,36 @@ def draw_overlap(parent: FigureBase, overlap: pd.DataFrame, *, reference: pd.Dat
     `overlap` and `reference` hold rows of 2C alone, `overlap` of one rule.
     """
     upper, lower = parent.subplots(2, 1, height_ratios=(3, 4))
-    _bars(upper, overlap, reference, quantities={
-        "expression mask": ("area", "expression"), "identity mask": ("area", "identity"),
-        "both": ("intersection", "both"),
-    })  # fmt: skip
+    _bars(
+        upper,
+        overlap,
+        reference,
+        quantities={
+            "expression mask": ("area", "expression"),
+            "identity mask": ("area", "identity"),
+            "both": ("intersection", "both"),
+        },
+    )
     upper.set_xlabel("share of the image", fontsize=7)
-    _bars(lower, overlap, reference, quantities={
-        "expression and identity": ("iou", "both"), "the same, two halves of people": ("iou_halves", "both"),
-        "expression, two halves": ("iou_halves", "expression"), "identity, two halves": ("iou_halves", "identity"),
-    })  # fmt: skip
+    _bars(
+        lower,
+        overlap,
+        reference,
+        quantities={
+            "expression and identity": ("iou", "both"),
+            "the same, two halves of people": ("iou_halves", "both"),
+            "expression, two halves": ("iou_halves", "expression"),
+            "identity, two halves": ("iou_halves", "identity"),
+        },
+    )
     lower.set_xlabel("overlap of two masks (IoU)", fontsize=7)
     lower.set_xlim(0, 1.17)
     handles, labels = upper.get_legend_handles_labels()
     found = dict(zip(labels, handles, strict=True))
     ordered = [label for label in (READ, MADE, DOT, LIKELY) if label in found]
-    parent.legend([found[label] for label in ordered], ordered, loc="outside lower center", ncols=2, fontsize=7,
-                  handleheight=1.2)  # fmt: skip
+    parent.legend(
+        [found[label] for label in ordered], ordered, loc="outside lower center", ncols=2, fontsize=7, handleheight=1.2
+    )
 
 
 def _bars(
@@ -226,15 +254,29 @@ def _bar(axes: Axes, y: float, own: Estimate, *, published: bool) -> float:
         axes.text(0, y, " blank", va="center", color=MUTED, fontsize=7)
         return 0.0
     colour, hatch = (look.published, "") if published else (look.colour, look.hatch)
-    axes.barh(y, own.number, HEIGHT, color=colour, hatch=hatch, edgecolor="white", lw=0.6,
-              label=READ if published else MADE)  # fmt: skip
+    axes.barh(
+        y, own.number, HEIGHT, color=colour, hatch=hatch, edgecolor="white", lw=0.6, label=READ if published else MADE
+    )
     ends = [end for end in (own.number, own.high, *own.dots) if not np.isnan(end)]
     if not np.isnan(own.low):
-        _error(axes, y if published else y - HEIGHT / 5, own.low, own.high, label="" if published else LIKELY,
-               along="x")  # fmt: skip
+        _error(
+            axes, y if published else y - HEIGHT / 5, own.low, own.high, label="" if published else LIKELY, along="x"
+        )
     if own.dots:
-        axes.plot(own.dots, np.full(len(own.dots), y + HEIGHT / 5), ls="none", marker="o", ms=3.2, mfc="white",
-                  mec=INK, mew=0.8, zorder=6, clip_on=False, label=DOT)  # fmt: skip
-    axes.annotate(short(own.number), (max(ends), y), xytext=(5, 0), textcoords="offset points", va="center",
-                  fontsize=6.5)  # fmt: skip
+        axes.plot(
+            own.dots,
+            np.full(len(own.dots), y + HEIGHT / 5),
+            ls="none",
+            marker="o",
+            ms=3.2,
+            mfc="white",
+            mec=INK,
+            mew=0.8,
+            zorder=6,
+            clip_on=False,
+            label=DOT,
+        )
+    axes.annotate(
+        short(own.number), (max(ends), y), xytext=(5, 0), textcoords="offset points", va="center", fontsize=6.5
+    )
     return float(max(ends))

@@ -35,8 +35,9 @@ def figure_contrasts(table: pd.DataFrame, face: np.ndarray) -> Figure:
         for axes, own in zip(figure.subplots(1, len(contrasts), squeeze=False)[0], contrasts, strict=True):
             _contrast(axes, own, face)
         set_suptitle(figure, "Where two heatmaps differ ({})", sources(table))
-        figure.supxlabel("opaque, framed: p < .05, corrected over the map (sign flips of people, largest t)",
-                         fontsize=7, color=MUTED)  # fmt: skip
+        figure.supxlabel(
+            "opaque, framed: p < .05, corrected over the map (sign flips of people, largest t)", fontsize=7, color=MUTED
+        )
     return figure
 
 
@@ -46,8 +47,9 @@ def _contrast(axes: Axes, rows: pd.DataFrame, face: np.ndarray) -> None:
     overlay(axes, face, None)
     axes.set_title(
         f"{first['first_trained_on']} network, {first['first_tested_on']}\n"
-        f"minus {first['second_trained_on']} network, {first['second_tested_on']}", fontsize=8,
-    )  # fmt: skip
+        f"minus {first['second_trained_on']} network, {first['second_tested_on']}",
+        fontsize=8,
+    )
     axes.set_xlabel(f"{first['n']} people\ndifference of median pixels, seed by seed:\n{_seeds(rows)}", fontsize=7)
     if cells["difference"].isna().all():
         axes.text(0.5, 0.5, first["reason"], transform=axes.transAxes, ha="center", va="center", wrap=True)
@@ -55,14 +57,22 @@ def _contrast(axes: Axes, rows: pd.DataFrame, face: np.ndarray) -> None:
     difference, p = (cells.pivot(index="row", columns="column", values=name).to_numpy() for name in ("difference", "p"))
     reach = np.nanmax(np.abs(difference)) or 1.0
     height, width = grey(face).shape
-    shown = axes.imshow(difference, cmap="RdBu_r", vmin=-reach, vmax=reach, alpha=np.where(p < LEVEL, OPAQUE, PALE),
-                        extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")  # fmt: skip
+    shown = axes.imshow(
+        difference,
+        cmap="RdBu_r",
+        vmin=-reach,
+        vmax=reach,
+        alpha=np.where(p < LEVEL, OPAQUE, PALE),
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+        interpolation="nearest",
+    )
     scale = np.array([width / p.shape[1], height / p.shape[0]])
     edges = [np.array(edge) * scale - 0.5 for edge in borders(p < LEVEL)]
     for colour, width_in_points in (("white", 3.0), (INK, 1.4)):  # a white border, so that ink shows on any colour
         axes.add_collection(LineCollection(edges, colors=colour, linewidths=width_in_points, capstyle="projecting"))
-    axes.figure.colorbar(shown, ax=axes, location="bottom", shrink=0.8, aspect=25, alpha=OPAQUE,
-                         label="difference of scaled heatmaps")  # fmt: skip
+    axes.figure.colorbar(
+        shown, ax=axes, location="bottom", shrink=0.8, aspect=25, alpha=OPAQUE, label="difference of scaled heatmaps"
+    )
 
 
 def _seeds(rows: pd.DataFrame) -> str:

@@ -44,16 +44,18 @@ ALONE = {
 } | {UNTRAINED: Curve(UNTRAINED, "before any training", MUTED, "x", ":")}
 PAIRS = {
     (Network.EXPRESSION, Network.IDENTITY): Curve("expression-identity", "expression and identity", INK, "v"),
-    (Network.EXPRESSION, Network.JOINT): Curve("expression-joint", "expression and joint",
-                                               LOOKS[Network.EXPRESSION].colour, "^", "--"),
-    (Network.IDENTITY, Network.JOINT): Curve("identity-joint", "identity and joint",
-                                             LOOKS[Network.IDENTITY].colour, ">", "--"),
-}  # fmt: skip
+    (Network.EXPRESSION, Network.JOINT): Curve(
+        "expression-joint", "expression and joint", LOOKS[Network.EXPRESSION].colour, "^", "--"
+    ),
+    (Network.IDENTITY, Network.JOINT): Curve(
+        "identity-joint", "identity and joint", LOOKS[Network.IDENTITY].colour, ">", "--"
+    ),
+}
 
 
 def figure_depth(
     *, decoding: pd.DataFrame, shares: pd.DataFrame, units: pd.DataFrame, similarity: pd.DataFrame
-) -> Figure:  # fmt: skip
+) -> Figure:
     """LAYER_DECODING, UNIT_SHARES, UNITS and SIMILARITY tables, a row of panels each, from top to bottom.
 
     Left panels: expression; right: identity; at the bottom debiased CKA between networks of one seed, and between seeds

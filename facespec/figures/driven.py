@@ -97,7 +97,15 @@ def _box(axes: Axes, values: np.ndarray, x: float, *, colour: Any) -> None:
     if len(values):
         line = {"color": INK, "lw": 0.7}
         axes.boxplot(
-            [values], positions=[x], widths=WIDTH, whis=(0, 100), showfliers=False, manage_ticks=False,
-            patch_artist=True, boxprops={"facecolor": colour, "edgecolor": INK, "lw": 0.7}, whiskerprops=line,
-            capprops=line, medianprops={"color": INK, "lw": 1.4, "solid_capstyle": "butt", "path_effects": [outline()]},
-        )  # fmt: skip
+            [values],
+            positions=[x],
+            widths=WIDTH,
+            whis=(0, 100),
+            showfliers=False,
+            manage_ticks=False,
+            patch_artist=True,
+            boxprops={"facecolor": colour, "edgecolor": INK, "lw": 0.7},
+            whiskerprops=line,
+            capprops=line,
+            medianprops={"color": INK, "lw": 1.4, "solid_capstyle": "butt", "path_effects": [outline()]},
+        )

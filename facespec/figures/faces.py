@@ -20,9 +20,19 @@ PAD = 4  # between the name of a row and its first image, points
 
 # for region codes in their order: light for what is no face, strong for the features
 REGION_COLOURS = (
-    "#ECECEC", "#8C564B", "#F6D7B8", "#222222", "#1F77B4", "#2CA02C", "#D62728", "#9467BD", "#FF9D3C", "#E3B78E",
-    "#A9B4C2", "#6B6B6B",
-)  # fmt: skip
+    "#ECECEC",
+    "#8C564B",
+    "#F6D7B8",
+    "#222222",
+    "#1F77B4",
+    "#2CA02C",
+    "#D62728",
+    "#9467BD",
+    "#FF9D3C",
+    "#E3B78E",
+    "#A9B4C2",
+    "#6B6B6B",
+)
 
 
 @dataclass(frozen=True)
@@ -83,8 +93,14 @@ def contact_sheet(stacks: Sequence[Sequence[Grid]], *, regions: Mapping[str, int
             left += width + MARGIN
         if regions:
             patches = [Patch(color=colour, label=name) for name, colour in region_colours(regions).items()]
-            sheet.legend(handles=patches, loc="lower center", ncols=len(patches), columnspacing=1.2, handlelength=1.2,
-                         title="facial regions")  # fmt: skip
+            sheet.legend(
+                handles=patches,
+                loc="lower center",
+                ncols=len(patches),
+                columnspacing=1.2,
+                handlelength=1.2,
+                title="facial regions",
+            )
     return sheet
 
 

@@ -73,8 +73,17 @@ def _point(axes: Axes, rows: pd.DataFrame, x: float) -> None:
     axes.vlines(x, first["low"], first["high"], colors=colour, lw=1.5)
     above = rows[rows["against"] != ""]["low"]
     better = first["looks"] in BASELINES or (len(above) > 0 and bool((above > 0).all()))
-    axes.plot(x, first["number"], ls="none", marker=MARKERS[first["tested_on"] or first["looks"]], ms=5.5, color=colour,
-              mfc=colour if better else "white", mew=1.3, gid=f"{first['looks']}-{first['tested_on']}")  # fmt: skip
+    axes.plot(
+        x,
+        first["number"],
+        ls="none",
+        marker=MARKERS[first["tested_on"] or first["looks"]],
+        ms=5.5,
+        color=colour,
+        mfc=colour if better else "white",
+        mew=1.3,
+        gid=f"{first['looks']}-{first['tested_on']}",
+    )
 
 
 def _handles() -> list[Artist]:
@@ -85,8 +94,9 @@ def _handles() -> list[Artist]:
         Line2D([], [], ls="none", marker=marker, color=colour, mew=1.3, label=label)
         for label, (colour, marker) in points.items()
     ]
-    handles.append(Line2D([], [], ls="none", marker="o", color=INK, mfc="white", mew=1.3,
-                          label="hollow: not above both baselines"))  # fmt: skip
+    handles.append(
+        Line2D([], [], ls="none", marker="o", color=INK, mfc="white", mew=1.3, label="hollow: not above both baselines")
+    )
     handles.append(Line2D([], [], color=INK, lw=1.5, label="95 % over seeds and people"))
     handles.append(Line2D([], [], color=INK, ls=(0, (4, 2)), lw=0.9, label="share of true pixels; for AUC, one half"))
     return handles

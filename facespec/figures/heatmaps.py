@@ -30,8 +30,11 @@ LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601 weights of red, green and blue
 AROUND = 50  # height of what is above and below a colour bar, points
 OPACITY = 0.5  # [O] of a heatmap over its face
 # of masks: the tasks' colours, and one far from both for every reader
-MASKS = {"expression only": LOOKS[Task.EXPRESSION].colour, "identity only": LOOKS[Task.IDENTITY].colour,
-         "both": "#FFD92F"}  # fmt: skip
+MASKS = {
+    "expression only": LOOKS[Task.EXPRESSION].colour,
+    "identity only": LOOKS[Task.IDENTITY].colour,
+    "both": "#FFD92F",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +77,9 @@ def overlay(axes: Axes, face: np.ndarray, cells: np.ndarray | None) -> AxesImage
     if np.isnan(cells).any():
         axes.text(0.5, 0.03, "blank", transform=axes.transAxes, ha="center", va="bottom", path_effects=[outline()])
         return None
-    return axes.imshow(upsampled(cells, shown.shape), cmap="jet", vmin=0, vmax=1, alpha=OPACITY,
-                       interpolation="bilinear")  # fmt: skip
+    return axes.imshow(
+        upsampled(cells, shown.shape), cmap="jet", vmin=0, vmax=1, alpha=OPACITY, interpolation="bilinear"
+    )
 
 
 def figure_2A(table: pd.DataFrame, face: np.ndarray) -> Figure:
@@ -157,11 +161,21 @@ def draw_2C(
         axes.imshow(mask_picture(expression, identity, threshold=number["threshold", "both"], size=face.shape[:2]))
         axes.set_title(f"seed {seed}", fontsize=8)
         shares = [short(number[which]) for which in (*(("area", task) for task in Task), ("intersection", "both"))]
-        axes.set_xlabel("share of the image:\nexpression {}\nidentity {}\nboth {}\n".format(*shares)
-                        + f"IoU {short(number['iou', 'both'])}", fontsize=7)  # fmt: skip
-    left.legend(handles=[Patch(color=colour, label=name) for name, colour in MASKS.items()], fontsize=7,
-                title="mean heatmap at or above the threshold", title_fontsize=7, loc="outside lower center",
-                ncols=3, handlelength=1.2, columnspacing=1)  # fmt: skip
+        axes.set_xlabel(
+            "share of the image:\nexpression {}\nidentity {}\nboth {}\n".format(*shares)
+            + f"IoU {short(number['iou', 'both'])}",
+            fontsize=7,
+        )
+    left.legend(
+        handles=[Patch(color=colour, label=name) for name, colour in MASKS.items()],
+        fontsize=7,
+        title="mean heatmap at or above the threshold",
+        title_fontsize=7,
+        loc="outside lower center",
+        ncols=3,
+        handlelength=1.2,
+        columnspacing=1,
+    )
     draw_overlap(right, overlap, reference=selected(reference, figure="2C"))
 
 
@@ -203,9 +217,13 @@ def draw_2D(parent: Figure | SubFigure, examples: Mapping[str, Example]) -> None
 
 
 def figure_2(
-    table: pd.DataFrame, overlap: pd.DataFrame, *, reference: pd.DataFrame, face: np.ndarray,
+    table: pd.DataFrame,
+    overlap: pd.DataFrame,
+    *,
+    reference: pd.DataFrame,
+    face: np.ndarray,
     examples: Mapping[str, Example],
-) -> Figure:  # fmt: skip
+) -> Figure:
     """Figures 2A to 2D on one page; arguments as there."""
     seeds = table["seed"].nunique()
     heights = (2.5 + 0.85 * len(_small_rows(table)), 3.5, 3.6, 3.4)
@@ -216,9 +234,12 @@ def figure_2(
         draw_2B(parts[1], overlap, reference=reference)
         draw_2C(parts[2], table, overlap=overlap, reference=reference, face=face)
         draw_2D(parts[3], examples)
-        titles = ("2A  Mean heatmaps", "2B  Pixels of the mean heatmaps",
-                  "2C  Where the joint network looks most for each task ({})",
-                  "2D  Single faces, expression task ({})")  # fmt: skip
+        titles = (
+            "2A  Mean heatmaps",
+            "2B  Pixels of the mean heatmaps",
+            "2C  Where the joint network looks most for each task ({})",
+            "2D  Single faces, expression task ({})",
+        )
         for part, title in zip(parts, titles, strict=True):
             set_suptitle(part, title, sources(table), size=9, x=0.01, ha="left")
     return figure

@@ -100,7 +100,7 @@ def fill(template: str, *names: str, width: float, size: float, bold: bool = Fal
 
 def set_suptitle(
     parent: Figure | SubFigure, template: str, *names: str, size: float = SUPTITLE, **options: Any
-) -> None:  # fmt: skip
+) -> None:
     """The title of a figure or subfigure, no wider than that: see `fill`. `options`: of the text."""
     width = 0.98 * parent.bbox.width * 72 / parent.dpi
     parent.suptitle(fill(template, *names, width=width, size=size, bold=True), fontsize=size, **options)

@@ -87,13 +87,20 @@ def _at(classes: pd.DataFrame, fraction: float | None) -> pd.DataFrame:
 
 def _line(own: bool, colour: str) -> dict[str, Any]:
     """`own`: the units that the tested task itself needs most are silenced."""
-    return {"color": colour, "mec": colour, "mfc": colour if own else "white", "ms": 4.2, "lw": 1.9 if own else 1.0,
-            "ls": "-" if own else "--", "zorder": 4 if own else 3}  # fmt: skip
+    return {
+        "color": colour,
+        "mec": colour,
+        "mfc": colour if own else "white",
+        "ms": 4.2,
+        "lw": 1.9 if own else 1.0,
+        "ls": "-" if own else "--",
+        "zorder": 4 if own else 3,
+    }
 
 
 def _recalls(
     rows: Sequence[SubFigure], lesioned: pd.DataFrame, whole: pd.DataFrame, *, colours: Mapping[str, str]
-) -> None:  # fmt: skip
+) -> None:
     """A row of panels per task, a panel per layer."""
     layers = shown_layers(lesioned)
     for part, (task, colour) in zip(rows, colours.items(), strict=True):

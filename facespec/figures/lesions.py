@@ -125,7 +125,7 @@ def _layers(table: pd.DataFrame) -> list[str]:
 
 def _curves(
     parts: Sequence[SubFigure], lesions: pd.DataFrame, *, headings: Mapping[str, str], colours: Mapping[str, str]
-) -> None:  # fmt: skip
+) -> None:
     """A row of panels per heading: the task whose units are silenced, or "" for units kept."""
     layers = shown_layers(lesions)
     grid = np.array([part.subplots(1, len(layers), sharey=True, squeeze=False)[0] for part in parts])
@@ -145,8 +145,13 @@ def _curves(
         place = lesions[lesions["layer"] == layer].iloc[0]
         axes.set_title(f"{name}\ndepth {place['depth']}, {place['units']} units", fontsize=7.5)
     _scale(grid, lesions)
-    parts[-1].legend(*_handles(lesions, colours), loc="outside lower center", ncols=3, fontsize=7.5,
-                     handler_map={tuple: HandlerTuple(ndivide=None, pad=0.4)})  # fmt: skip
+    parts[-1].legend(
+        *_handles(lesions, colours),
+        loc="outside lower center",
+        ncols=3,
+        fontsize=7.5,
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.4)},
+    )
 
 
 def _curve(axes: Axes, rows: pd.DataFrame, colour: str, *, own: bool) -> None:
@@ -251,11 +256,28 @@ def _index(axes: Axes, rows: pd.DataFrame, condition: str) -> None:
     number, low, high = (rows[name].to_numpy(float) for name in ("number", "low", "high"))
     sure = ~np.isnan(low + high)
     axes.vlines(x[sure], low[sure], high[sure], colors=look.colour, lw=1.4)
-    axes.plot(x, number, lw=1.2 if condition == "ranked" else 0, marker=look.marker, ms=4.5, color=look.colour,
-              label=look.label, gid=condition)  # fmt: skip
+    axes.plot(
+        x,
+        number,
+        lw=1.2 if condition == "ranked" else 0,
+        marker=look.marker,
+        ms=4.5,
+        color=look.colour,
+        label=look.label,
+        gid=condition,
+    )
     none = np.isnan(number)
     if none.any():
-        axes.plot(x[none], np.full(none.sum(), -1.08), ls="none", marker=look.marker, ms=4.5, mfc="white",
-                  mec=look.colour, clip_on=False, gid=f"undefined {condition}")  # fmt: skip
+        axes.plot(
+            x[none],
+            np.full(none.sum(), -1.08),
+            ls="none",
+            marker=look.marker,
+            ms=4.5,
+            mfc="white",
+            mec=look.colour,
+            clip_on=False,
+            gid=f"undefined {condition}",
+        )
         if not axes.texts:
             axes.text(0.97, 0.04, "open: undefined", transform=axes.transAxes, ha="right", fontsize=6.5, color=MUTED)

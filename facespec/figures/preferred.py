@@ -32,9 +32,12 @@ GAP = 1 / 16  # between pictures, of their width
 EMPTY = 232  # grey in which there is no picture
 # what a unit answers to -> letter and colour
 LETTERS = {
-    "expression": ("E", LOOKS[Task.EXPRESSION].colour), "identity": ("I", LOOKS[Task.IDENTITY].colour),
-    "both": ("B", LOOKS[Network.JOINT].colour), "neither": ("-", MUTED), "": ("-", MUTED),
-}  # fmt: skip
+    "expression": ("E", LOOKS[Task.EXPRESSION].colour),
+    "identity": ("I", LOOKS[Task.IDENTITY].colour),
+    "both": ("B", LOOKS[Network.JOINT].colour),
+    "neither": ("-", MUTED),
+    "": ("-", MUTED),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,16 +153,26 @@ def figure_3(layers: Sequence[UnitLayer]) -> Figure:
         page = MARGIN + HEAD + 0.3 + 1.87 * len(depths) + FOOT
         figure = Figure(figsize=(WIDTH, page))
         grid = figure.subplots(len(depths), len(Task), squeeze=False)
-        figure.subplots_adjust(left=0.075, right=0.99, bottom=FOOT / page, top=1 - (MARGIN + HEAD + 0.3) / page,
-                               wspace=0.06, hspace=0.04)  # fmt: skip
+        figure.subplots_adjust(
+            left=0.075, right=0.99, bottom=FOOT / page, top=1 - (MARGIN + HEAD + 0.3) / page, wspace=0.06, hspace=0.04
+        )
         for row, depth in zip(grid, depths, strict=True):
             own = [layer for layer in layers if layer.depth == depth]
             for axes, task in zip(row, Task, strict=True):
                 _most_specific(axes, own, task)
             size = 7 if len(own) <= 2 else 14 / len(own)  # of lines beside each other
             names = fit_names([layer.layer for layer in own], 125, size=size, bold=True)
-            row[0].text(-0.12, 0.5, "\n".join(names), transform=row[0].transAxes, rotation=90,
-                        ha="center", va="center", fontweight="bold", fontsize=size)  # fmt: skip
+            row[0].text(
+                -0.12,
+                0.5,
+                "\n".join(names),
+                transform=row[0].transAxes,
+                rotation=90,
+                ha="center",
+                va="center",
+                fontweight="bold",
+                fontsize=size,
+            )
         for axes, task in zip(grid[0], Task, strict=True):
             axes.set_title(f"most specific to {task}", color=LOOKS[task].colour, fontweight="bold", pad=4)
         title = f"Figure 3. What the most task-specific units of the {first.network} network prefer\n"
@@ -238,5 +251,13 @@ def _explain(figure: Figure, pictures: str) -> None:
     names = {"expression": "expression", "identity": "identity", "both": "both", "neither": "neither"}
     handles = [Patch(color=LETTERS[task][1], label=f"{LETTERS[task][0]}: {name}") for task, name in names.items()]
     title = f"{pictures} Labels: number of the unit, what moves it, eta squared."
-    figure.legend(handles=handles, loc="lower center", ncols=len(names), fontsize=7, handlelength=1, title=title,
-                  title_fontsize=7, borderaxespad=0.4)  # fmt: skip
+    figure.legend(
+        handles=handles,
+        loc="lower center",
+        ncols=len(names),
+        fontsize=7,
+        handlelength=1,
+        title=title,
+        title_fontsize=7,
+        borderaxespad=0.4,
+    )

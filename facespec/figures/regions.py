@@ -22,10 +22,19 @@ LABEL = 90  # length of a region's name, points
 NEGLIGIBLE = 0.01  # a region is left out if no network and no expression gives it as much of the heatmap
 # from the top of the face down, then what surrounds it; others follow under their own names
 NAMES = {
-    "brows": "brows", "eyes": "eyes", "nose": "nose", "mouth": "mouth", "outline": "other skin",
-    "marks": "moles, glasses", "ears": "ears", "hair": "hair", "neck": "neck", "clothes": "clothes",
-    "occluder": "occluder", "background": "background",
-}  # fmt: skip
+    "brows": "brows",
+    "eyes": "eyes",
+    "nose": "nose",
+    "mouth": "mouth",
+    "outline": "other skin",
+    "marks": "moles, glasses",
+    "ears": "ears",
+    "hair": "hair",
+    "neck": "neck",
+    "clothes": "clothes",
+    "occluder": "occluder",
+    "background": "background",
+}
 ROWS = [(Task.EXPRESSION, name) for name in (*EXPRESSIONS, "all")] + [(Task.IDENTITY, "all")]
 MARKERS = {Network.JOINT: "D", Network.EXPRESSION: "o", Network.IDENTITY: "o"}
 
@@ -82,25 +91,47 @@ def _points(axes: Axes, rows: pd.DataFrame, names: Sequence[str]) -> None:
         name = Network(own["trained_on"].iloc[0])
         number, low, high = (own[column].reindex(list(names)).to_numpy(float) for column in ("number", "low", "high"))
         axes.errorbar(
-            np.arange(len(names)) + shift, number, fmt="none", ecolor=LOOKS[name].colour, elinewidth=1.6,
-            yerr=np.maximum([number - low, high - number], 0), label=LIKELY,
-        )  # fmt: skip
-        axes.plot(np.arange(len(names)) + shift, number, ls="none", marker=MARKERS[name], ms=5, mec="white", mew=0.5,
-                  color=LOOKS[name].colour, label=f"{name} network")  # fmt: skip
+            np.arange(len(names)) + shift,
+            number,
+            fmt="none",
+            ecolor=LOOKS[name].colour,
+            elinewidth=1.6,
+            yerr=np.maximum([number - low, high - number], 0),
+            label=LIKELY,
+        )
+        axes.plot(
+            np.arange(len(names)) + shift,
+            number,
+            ls="none",
+            marker=MARKERS[name],
+            ms=5,
+            mec="white",
+            mew=0.5,
+            color=LOOKS[name].colour,
+            label=f"{name} network",
+        )
 
 
 def _differences(axes: Axes, rows: pd.DataFrame, names: Sequence[str], *, reach: float) -> None:
     """Joint minus single-task network in percentage points of share; framed where the interval excludes 0."""
     own = rows.set_index("region").reindex(list(names))
     numbers = own["number"].to_numpy(float)
-    axes.imshow(numbers[None], cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto",
-                extent=(-0.5, len(names) - 0.5, 0, 1))  # fmt: skip
+    axes.imshow(
+        numbers[None], cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto", extent=(-0.5, len(names) - 0.5, 0, 1)
+    )
     for place, (number, low, high) in enumerate(zip(numbers, own["low"], own["high"], strict=True)):
         if np.isnan(number):
             axes.text(place, 0.5, "none", ha="center", va="center", fontsize=7, color=MUTED)
             continue
-        text = axes.text(place, 0.5, signed(100 * number, 1), ha="center", va="center", fontsize=7,
-                         color="white" if abs(number) > 0.65 * reach else INK)  # fmt: skip
+        text = axes.text(
+            place,
+            0.5,
+            signed(100 * number, 1),
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="white" if abs(number) > 0.65 * reach else INK,
+        )
         if low > 0 or high < 0:
             text.set_fontweight("bold")
             axes.add_patch(Rectangle((place - 0.46, 0.06), 0.92, 0.88, fill=False, ec=text.get_color(), lw=1.2))
@@ -134,8 +165,14 @@ def _legend(figure: Figure, axes: Sequence[Axes], *, title: str) -> None:
     ordered = sorted(found, key=lambda label: label == LIKELY)
     sure = Patch(fill=False, ec=INK, lw=1.2, label="difference whose interval excludes 0")
     handles = [*(found[label] for label in ordered), sure]
-    figure.legend(handles, [*ordered, str(sure.get_label())], loc="outside lower center", ncols=len(handles),
-                  title=title, title_fontsize=7)  # fmt: skip
+    figure.legend(
+        handles,
+        [*ordered, str(sure.get_label())],
+        loc="outside lower center",
+        ncols=len(handles),
+        title=title,
+        title_fontsize=7,
+    )
 
 
 def _reason(figure: Figure, table: pd.DataFrame) -> None:

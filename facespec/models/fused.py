@@ -98,9 +98,10 @@ class _NormReluPool(torch.autograd.Function):
         flat = _channels_last(of_maps)
         offsets = _offsets(tuple(maps.shape))
         flat.scatter_add_(
-            0, torch.add(offsets, _channels_last(places), alpha=maps.shape[1]),
+            0,
+            torch.add(offsets, _channels_last(places), alpha=maps.shape[1]),
             _channels_last(gradient * _per_channel(scale)),
-        )  # fmt: skip
+        )
         return of_maps, of_weight, of_bias, None, None
 
 
@@ -123,8 +124,14 @@ def _offsets(shape: tuple[int, int, int, int]) -> torch.Tensor:
 
 
 def _has_one_channel(convolution: nn.Conv2d) -> bool:
-    described = (convolution.in_channels, convolution.kernel_size, convolution.stride, convolution.padding,
-                 convolution.dilation, convolution.padding_mode)  # fmt: skip
+    described = (
+        convolution.in_channels,
+        convolution.kernel_size,
+        convolution.stride,
+        convolution.padding,
+        convolution.dilation,
+        convolution.padding_mode,
+    )
     return described == (1, (3, 3), (1, 1), (1, 1), (1, 1), "zeros")
 
 

@@ -34,8 +34,11 @@ from facespec.study.errors import StudyError
 Values = dict[fx.Node, Any]
 
 UNITWISE: tuple[Any, ...] = (
-    *RECTIFYING, functional.max_pool2d, functional.avg_pool2d, functional.adaptive_avg_pool2d,
-)  # fmt: skip
+    *RECTIFYING,
+    functional.max_pool2d,
+    functional.avg_pool2d,
+    functional.adaptive_avg_pool2d,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +162,8 @@ def _parts(traced: fx.GraphModule, place: fx.Node) -> Cut:
     for node in (node for node in nodes if node not in above):  # what is still needed above stays
         last_read[node] = [done for done in last_read.get(node, []) if done is not place and done not in kept]
     return Cut(
-        traced, place,
+        traced,
+        place,
         below=steps(lambda node: node not in above),
         alike=steps(lambda node: node in above and node in apart),
         frontier=steps(lambda node: node in frontier),
@@ -167,7 +171,7 @@ def _parts(traced: fx.GraphModule, place: fx.Node) -> Cut:
         beyond=steps(lambda node: node in above | fixed and node not in apart | readers),
         kept=tuple(kept),
         last_read=last_read,
-    )  # fmt: skip
+    )
 
 
 def _keeps_units_apart(traced: fx.GraphModule, node: fx.Node) -> bool:

@@ -13,16 +13,40 @@ from facespec.models.trunks import Dropout, FixedGrid, GlobalAverage
 from facespec.study.errors import StudyError, did_you_mean
 
 NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm  # these very classes: a subclass may do more
-RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Softplus,
-              nn.Sigmoid, nn.Tanh)  # fmt: skip
+RECTIFIERS = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.SELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Hardswish,
+    nn.Softplus,
+    nn.Sigmoid,
+    nn.Tanh,
+)
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, GlobalAverage, FixedGrid)
 KEEPS = nn.Identity, nn.Dropout, nn.Dropout2d, Dropout
 AWAKE = nn.Softplus, nn.Sigmoid, torch.sigmoid, functional.softplus, "sigmoid"  # rectifiers that give more than 0 for 0
 RECTIFYING: tuple[Any, ...] = (  # functions, and methods of tensors by name
-    torch.relu, torch.tanh, torch.sigmoid, functional.relu, functional.relu6, functional.leaky_relu, functional.elu,
-    functional.gelu, functional.silu, functional.mish, functional.hardswish, functional.softplus, "relu", "tanh",
+    torch.relu,
+    torch.tanh,
+    torch.sigmoid,
+    functional.relu,
+    functional.relu6,
+    functional.leaky_relu,
+    functional.elu,
+    functional.gelu,
+    functional.silu,
+    functional.mish,
+    functional.hardswish,
+    functional.softplus,
+    "relu",
+    "tanh",
     "sigmoid",
-)  # fmt: skip
+)
 OTHER_NORMS = nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.BatchNorm3d
 NORMING = functional.batch_norm, functional.group_norm, functional.instance_norm, functional.layer_norm
 

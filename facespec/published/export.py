@@ -77,11 +77,18 @@ def accuracy_table(files: Mapping[str, Any]) -> pd.DataFrame:
     checked = {file: checked_results(file, content) for file, content in files.items()}
     cells = [
         pd.DataFrame({"resample": range(RESAMPLES), "accuracy": checked[bar.file][bar.key]}).assign(
-            figure=bar.figure, trained_on=bar.trained_on, tested_on=bar.tested_on, source=bar.source, seed=0, n=bar.n,
-            role=role_of(bar.figure, bar.tested_on), chance=published_chance(bar.figure, bar.tested_on),
+            figure=bar.figure,
+            trained_on=bar.trained_on,
+            tested_on=bar.tested_on,
+            source=bar.source,
+            seed=0,
+            n=bar.n,
+            role=role_of(bar.figure, bar.tested_on),
+            chance=published_chance(bar.figure, bar.tested_on),
         )
-        for bar in published_bars() if bar.file in checked
-    ]  # fmt: skip
+        for bar in published_bars()
+        if bar.file in checked
+    ]
     if not cells:
         return pd.DataFrame(columns=list(ACCURACY.columns))
     return ACCURACY.check(pd.concat(cells, ignore_index=True))

@@ -28,8 +28,18 @@ LARGEST_LISTING = 2**24  # bytes of its list of files, which a few nested folder
 LARGEST_MESSAGE = 2**20  # bytes of what git says while it works
 TRANSPORTS = ("https", "http", "ssh", "git", "file")
 FORMS = "Name a directory, or a git URL: https://, http://, ssh://, git://, file://, or user@host:path."
-CONNECTION = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSH_VARIANT", "GIT_PROXY_COMMAND", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH",
-              "GIT_SSL_CERT", "GIT_SSL_KEY", "GIT_SSL_NO_VERIFY", "GIT_EXEC_PATH")  # fmt: skip
+CONNECTION = (
+    "GIT_SSH",
+    "GIT_SSH_COMMAND",
+    "GIT_SSH_VARIANT",
+    "GIT_PROXY_COMMAND",
+    "GIT_SSL_CAINFO",
+    "GIT_SSL_CAPATH",
+    "GIT_SSL_CERT",
+    "GIT_SSL_KEY",
+    "GIT_SSL_NO_VERIFY",
+    "GIT_EXEC_PATH",
+)
 SETTINGS = {
     "core.hooksPath": os.devnull,
     "core.fsmonitor": "false",
@@ -88,10 +98,14 @@ class Repository:
         with output.open("wb") as printed, errors.open("wb") as said:
             try:
                 process = subprocess.Popen(
-                    ["git", *settings, "--git-dir=repository", *words], cwd=self._directory,
-                    env=clean_environment(os.environ), stdin=subprocess.DEVNULL, stdout=printed, stderr=said,
+                    ["git", *settings, "--git-dir=repository", *words],
+                    cwd=self._directory,
+                    env=clean_environment(os.environ),
+                    stdin=subprocess.DEVNULL,
+                    stdout=printed,
+                    stderr=said,
                     start_new_session=True,
-                )  # fmt: skip
+                )
             except FileNotFoundError:
                 raise StudyError(
                     "git is not installed; install it, or name a directory that holds the files."

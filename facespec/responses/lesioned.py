@@ -101,8 +101,10 @@ class LesionedNetwork:
             return
         apart = {node: (_where_silent(silent[None], *both), both[1]) for node, both in self._apart(batch).items()}
         sums = self.cut.run(self.cut.mixing, {node: whole for node, (whole, _) in apart.items()})
-        shares = {node: _Shares(self.cut.module(node), *apart[node.all_input_nodes[0]], units=batch.units)
-                  for node in self.cut.mixing}  # fmt: skip
+        shares = {
+            node: _Shares(self.cut.module(node), *apart[node.all_input_nodes[0]], units=batch.units)
+            for node in self.cut.mixing
+        }
         for part in batch.chunks(len(units)):
             values = _repeated(batch, self.cut, part)
             for node, share in shares.items():

@@ -17,9 +17,15 @@ from facespec.study.errors import StudyError
 
 
 def pooled_responses(
-    network: FaceNetwork, faces: FaceSet, indices: np.ndarray, layers: Iterable[str], *, preset: Preset,
-    batch_size: int, device: torch.device,
-) -> dict[str, npt.NDArray[np.float32]]:  # fmt: skip
+    network: FaceNetwork,
+    faces: FaceSet,
+    indices: np.ndarray,
+    layers: Iterable[str],
+    *,
+    preset: Preset,
+    batch_size: int,
+    device: torch.device,
+) -> dict[str, npt.NDArray[np.float32]]:
     """Mean responses of `layers` (dotted names) to the images at `indices`, in their order: layer -> float32 (n, k).
 
     A layer of k units answers with a map per unit, which is averaged over its cells, or with a number, which is kept.

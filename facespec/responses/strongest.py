@@ -130,9 +130,14 @@ class Ranking:
 
 
 def strongest_images(
-    network: FaceNetwork, seen: Iterable[Batch], layers: Iterable[str], *, k: int, device: torch.device,
+    network: FaceNetwork,
+    seen: Iterable[Batch],
+    layers: Iterable[str],
+    *,
+    k: int,
+    device: torch.device,
     reduction: Reduction = "max",
-) -> dict[str, Strongest]:  # fmt: skip
+) -> dict[str, Strongest]:
     """The `k` images of all batches `seen` that drive each unit of `layers` (dotted names) most: layer -> Strongest.
 
     The unit's response to an image is the maximum of its map, or the map's mean (`reduction`). All layers are read in

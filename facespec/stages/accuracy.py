@@ -77,9 +77,14 @@ def _tested(
         names = checkpoint.classes[task.value]
         true = pd.Index(names).get_indexer(pd.Index(test.faces.labels[task.value].iloc[test.rows]))
         cell = Cell(
-            figure=test.figure, trained_on=checkpoint.network_name.value, tested_on=task.value,
-            role=test.role.value, source=test.faces.source, seed=seed, chance=1 / len(names),
-        )  # fmt: skip
+            figure=test.figure,
+            trained_on=checkpoint.network_name.value,
+            tested_on=task.value,
+            role=test.role.value,
+            source=test.faces.source,
+            seed=seed,
+            chance=1 / len(names),
+        )
         # the stream's name lacks network and seed: all of them are resampled alike, so that differences are paired
         draws = generator(block.seed, "resamples", test.figure, test.role.value)
         correct = correct_answers(answers[task.value], true)

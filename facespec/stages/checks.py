@@ -22,21 +22,33 @@ def run(paths: Paths, params: Params) -> None:
     """Write ``Results/checks/verdicts.csv``, one row per part of a claim, and ``verdicts.json``, a DVC metric."""
     block = params.checks
     accuracies = judged(
-        read_accuracies(paths), level=block.level, margin=block.margin, draws=block.draws,
+        read_accuracies(paths),
+        level=block.level,
+        margin=block.margin,
+        draws=block.draws,
         generator=generator(block.seed, "claims"),
-    )  # fmt: skip
+    )
     heatmaps = judged_heatmaps(
-        OVERLAP.read(paths.table("overlap")), level=block.level, draws=block.draws,
+        OVERLAP.read(paths.table("overlap")),
+        level=block.level,
+        draws=block.draws,
         generator=generator(block.seed, "claims", "heatmaps"),
-    )  # fmt: skip
+    )
     depth = judged_depth(
-        UNIT_SHARES.read(paths.table("depth_shares")), level=block.level, margin=block.early, draws=block.draws,
+        UNIT_SHARES.read(paths.table("depth_shares")),
+        level=block.level,
+        margin=block.early,
+        draws=block.draws,
         generator=generator(block.seed, "claims", "depth"),
-    )  # fmt: skip
+    )
     lesions = judged_lesions(
-        DISSOCIATION.read(paths.table("dissociation")), level=block.level, margin=block.dissociation,
-        fraction=block.lesioned, draws=block.draws, generator=generator(block.seed, "claims", "lesions"),
-    )  # fmt: skip
+        DISSOCIATION.read(paths.table("dissociation")),
+        level=block.level,
+        margin=block.dissociation,
+        fraction=block.lesioned,
+        draws=block.draws,
+        generator=generator(block.seed, "claims", "lesions"),
+    )
     verdicts = pd.concat([accuracies, heatmaps, depth, lesions], ignore_index=True)
     write_table(paths.verdicts.with_suffix(".csv"), verdicts)
     write_json(paths.verdicts, as_metric(verdicts))

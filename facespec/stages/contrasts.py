@@ -17,7 +17,9 @@ def run(paths: Paths, params: Params) -> None:
     block = params.contrasts
     with deterministic():
         table = contrasts(
-            person_maps(MapSet.open(paths.heatmaps)), permutations=block.permutations, draws=block.draws,
+            person_maps(MapSet.open(paths.heatmaps)),
+            permutations=block.permutations,
+            draws=block.draws,
             generator=generator(block.seed, "contrasts"),
-        )  # fmt: skip
+        )
     write_table(paths.table("contrasts"), table)

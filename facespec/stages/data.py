@@ -54,10 +54,11 @@ def build(paths: Paths, block: Data, *, sources: Mapping[str, str], workers: int
         if entry is None and role.value not in sources:
             _refuse_unrecorded(paths, role, source=_source(paths, block, role, entry))
     chosen = {
-        role: resolve_source(sources[role.value], Path.cwd()) if role.value in sources
+        role: resolve_source(sources[role.value], Path.cwd())
+        if role.value in sources
         else _source(paths, block, role, entry)
         for role, entry in entries.items()
-    }  # fmt: skip
+    }
     for source in chosen.values():
         if source != EMBEDDED:
             refuse_missing(Path(source))  # before the other roles are made

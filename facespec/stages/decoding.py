@@ -83,16 +83,26 @@ def _decoded(
     codes, _ = class_codes(reading.faces.labels, reading.task.value)
     fit, test = (
         penultimate_responses(
-            checkpoint.network, reading.faces, rows, network.tasks[0].value,
-            preset=Preset(**checkpoint.preset), batch_size=BATCH, device=pick(device),
+            checkpoint.network,
+            reading.faces,
+            rows,
+            network.tasks[0].value,
+            preset=Preset(**checkpoint.preset),
+            batch_size=BATCH,
+            device=pick(device),
         )
         for rows in (reading.fit, reading.test)
-    )  # fmt: skip
+    )
     answers = decoded(fit, codes[reading.fit], test, penalty=block.penalty, iterations=block.iterations)
     cell = Cell(
-        figure=reading.figure, trained_on=network.value, tested_on=reading.task.value, role=reading.role.value,
-        source=reading.faces.source, seed=seed, chance=1 / len(np.unique(codes[reading.test])),
-    )  # fmt: skip
+        figure=reading.figure,
+        trained_on=network.value,
+        tested_on=reading.task.value,
+        role=reading.role.value,
+        source=reading.faces.source,
+        seed=seed,
+        chance=1 / len(np.unique(codes[reading.test])),
+    )
     # the stream's name lacks network and seed: all of them are resampled alike, so that differences are paired
     draws = generator(block.seed, "resamples", reading.figure, reading.role.value)
     correct = correct_answers(answers, codes[reading.test])

@@ -77,8 +77,16 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
             everyone.append(seen)
             for place, responses in _places(images, seen):
                 stream = generator(block.seed, "permutations", place.trained_on, place.seed, place.layer)
-                units.append(unit_effects(responses, images.design, place, rate=block.rate,
-                                          permutations=block.permutations, generator=stream))  # fmt: skip
+                units.append(
+                    unit_effects(
+                        responses,
+                        images.design,
+                        place,
+                        rate=block.rate,
+                        permutations=block.permutations,
+                        generator=stream,
+                    )
+                )
                 decoding += [_decoded(images, responses, place, task, params) for task in TASKS]
             bar.advance(shown)
         alike = pd.concat(_similarities(images, [seen for seen in everyone if seen.trained_on != UNTRAINED]))
@@ -133,9 +141,14 @@ def _seen(checkpoint: checkpoints.Checkpoint, trained_on: str, seed: int, images
     known = convolutions(checkpoint.network)
     depths = {rectified(checkpoint.network, name): int(name.rsplit("conv", 1)[1]) for name in known}
     responses = pooled_responses(
-        checkpoint.network, images.faces, images.rows, depths, preset=Preset(**checkpoint.preset), batch_size=BATCH,
+        checkpoint.network,
+        images.faces,
+        images.rows,
+        depths,
+        preset=Preset(**checkpoint.preset),
+        batch_size=BATCH,
         device=pick(device),
-    )  # fmt: skip
+    )
     return Seen(trained_on, seed, responses, depths)
 
 
@@ -149,9 +162,12 @@ def _decoded(images: Images, responses: np.ndarray, place: Place, task: str, par
     """The LAYER_DECODING row of one layer and task."""
     codes, names = class_codes(images.labels, task)
     answers = decoded(
-        responses[images.fit], codes[images.fit], responses[images.test], penalty=params.decoding.penalty,
+        responses[images.fit],
+        codes[images.fit],
+        responses[images.test],
+        penalty=params.decoding.penalty,
         iterations=params.decoding.iterations,
-    )  # fmt: skip
+    )
     accuracy = float((answers == codes[images.test]).mean())
     return {**vars(place), "tested_on": task, "n": len(answers), "chance": 1 / len(names), "accuracy": accuracy}
 
@@ -161,9 +177,12 @@ def _similarities(images: Images, everyone: list[Seen]) -> Iterator[pd.DataFrame
     for first, second in combinations(everyone, 2):
         if (first.seed == second.seed) != (first.trained_on == second.trained_on):
             yield similarity(first.responses, _paired(first, second), first.depths).assign(
-                first_trained_on=first.trained_on, first_seed=first.seed, second_trained_on=second.trained_on,
-                second_seed=second.seed, source=images.faces.source,
-            )  # fmt: skip
+                first_trained_on=first.trained_on,
+                first_seed=first.seed,
+                second_trained_on=second.trained_on,
+                second_seed=second.seed,
+                source=images.faces.source,
+            )
 
 
 def _paired(first: Seen, second: Seen) -> Responses:

@@ -50,9 +50,14 @@ def _first(faces: FaceSet, **wanted: str) -> Cell:
 
 
 def _grid(
-    faces: FaceSet, words: str, images: Sequence[Sequence[Cell]], columns: Sequence[str], rows: Sequence[str] = (),
-    *, names: Sequence[str] = (),
-) -> Grid:  # fmt: skip
+    faces: FaceSet,
+    words: str,
+    images: Sequence[Sequence[Cell]],
+    columns: Sequence[str],
+    rows: Sequence[str] = (),
+    *,
+    names: Sequence[str] = (),
+) -> Grid:
     """Images of `faces`; `names` are written into the ``{}`` of `words`."""
     return Grid(f"{{}} role ({{}}): {words}", images, columns, rows, names=(str(faces.role), faces.source, *names))
 

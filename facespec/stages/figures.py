@@ -57,9 +57,12 @@ def run(paths: Paths) -> None:
     preferred = PREFERRED.read(paths.table("preferred"))
     layers = _layers(paths, preferred)
     figures = [
-        *_accuracies(read_accuracies(paths)), *_heatmaps(paths), *_beyond(paths),
-        ("3", figure_3(layers[Network.JOINT])), ("S2B", figure_S2B(preferred)),
-    ]  # fmt: skip
+        *_accuracies(read_accuracies(paths)),
+        *_heatmaps(paths),
+        *_beyond(paths),
+        ("3", figure_3(layers[Network.JOINT])),
+        ("S2B", figure_S2B(preferred)),
+    ]
     pages = {network: [unit_page(layer) for layer in own] for network, own in layers.items()}
     for name, drawn in figures:
         save(drawn, paths.figure(f"figure_{name}", "png").with_suffix(""))
@@ -72,7 +75,7 @@ def _layers(paths: Paths, preferred: pd.DataFrame) -> dict[Network, list[UnitLay
     classes, units = UNIT_CLASSES.read(paths.table("depth_classes")), UNITS.read(paths.table("depth_units"))
     return {
         network: unit_layers(pictures, network, table=preferred, classes=classes, units=units) for network in Network
-    }  # fmt: skip
+    }
 
 
 def _accuracies(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
@@ -99,11 +102,15 @@ def _beyond(paths: Paths) -> Iterator[tuple[str, Figure]]:
     yield "contrasts", figure_contrasts(CONTRASTS.read(paths.table("contrasts")), MapSet.open(paths.heatmaps).mean_face)
     yield "regions", figure_regions(REGIONS.read(paths.table("regions")))
     yield "groundtruth", figure_groundtruth(GROUNDTRUTH.read(paths.table("groundtruth")))
-    yield "depth", figure_depth(
-        decoding=LAYER_DECODING.read(paths.table("depth_decoding")),
-        shares=UNIT_SHARES.read(paths.table("depth_shares")), units=UNITS.read(paths.table("depth_units")),
-        similarity=SIMILARITY.read(paths.table("similarity")),
-    )  # fmt: skip
+    yield (
+        "depth",
+        figure_depth(
+            decoding=LAYER_DECODING.read(paths.table("depth_decoding")),
+            shares=UNIT_SHARES.read(paths.table("depth_shares")),
+            units=UNITS.read(paths.table("depth_units")),
+            similarity=SIMILARITY.read(paths.table("similarity")),
+        ),
+    )
     lesions, segregation = LESIONS.read(paths.table("lesions")), SEGREGATION.read(paths.table("segregation"))
     yield "lesions", figure_lesions(lesions, segregation)
     yield "lesion_classes", figure_lesion_classes(LESION_CLASSES.read(paths.table("lesion_classes")), lesions)

@@ -37,9 +37,14 @@ class Job:
 
 
 def complete(
-    paths: Paths, job: Job, model: FaceNetwork, data: Mapping[str, TaskData], *,
-    classes: dict[str, tuple[str, ...]], device: str,
-) -> None:  # fmt: skip
+    paths: Paths,
+    job: Job,
+    model: FaceNetwork,
+    data: Mapping[str, TaskData],
+    *,
+    classes: dict[str, tuple[str, ...]],
+    device: str,
+) -> None:
     """Fit `model` and write its checkpoint and its history (one row per epoch and task)."""
     faces = next(iter(data.values())).faces
     preset = preset_for(job.block.preset, faces.height, faces.channels)

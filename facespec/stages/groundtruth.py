@@ -52,9 +52,13 @@ def run(paths: Paths, params: Params, *, workers: int) -> None:
         with deterministic():
             truths = drawn_truths(images, block, workers=workers)
             table = score_table(
-                _scores(maps, truths, block), truths.mean(axis=(2, 3)), people=maps.labels["identity"],
-                source=maps.source, draws=block.draws, generator=generator(block.seed, "groundtruth", "draws"),
-            )  # fmt: skip
+                _scores(maps, truths, block),
+                truths.mean(axis=(2, 3)),
+                people=maps.labels["identity"],
+                source=maps.source,
+                draws=block.draws,
+                generator=generator(block.seed, "groundtruth", "draws"),
+            )
     write_table(paths.table("groundtruth"), table)
 
 

@@ -63,13 +63,24 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
                 moments = _write_maps(job, checkpoint, own, seed, device=device, report=lambda n: bar.advance(shown, n))
                 for task, (raw, stretched) in moments.items():
                     both = pd.concat([_rows_of(raw, stretched, "raw"), _rows_of(stretched, stretched, "scaled")])
-                    tables.append(both.assign(trained_on=network.value, tested_on=task, source=faces.source, seed=seed,
-                                              layer=own[task]))  # fmt: skip
+                    tables.append(
+                        both.assign(
+                            trained_on=network.value, tested_on=task, source=faces.source, seed=seed, layer=own[task]
+                        )
+                    )
         write_bytes(directory / LABELS_FILE, encode_table(faces.labels.iloc[rows]))
         np.save(directory / MEAN_FACE, _mean_face(faces, rows))
-        head = {"version": 2, "source": faces.source, "height": faces.height, "width": faces.width, "n": len(rows),
-                "seeds": list(params.seeds), "layers": layers, "target": block.target,
-                "digests": digest_files(directory)}  # fmt: skip
+        head = {
+            "version": 2,
+            "source": faces.source,
+            "height": faces.height,
+            "width": faces.width,
+            "n": len(rows),
+            "seeds": list(params.seeds),
+            "layers": layers,
+            "target": block.target,
+            "digests": digest_files(directory),
+        }
         write_document(directory / HEAD, head)
     write_table(paths.table("heatmaps"), HEATMAPS.check(pd.concat(tables, ignore_index=True)))
 
@@ -96,9 +107,14 @@ def _layers(checkpoint: checkpoints.Checkpoint, block: Heatmaps) -> dict[str, st
 
 
 def _write_maps(
-    job: Job, checkpoint: checkpoints.Checkpoint, layers: dict[str, str], seed: int, *, device: str,
+    job: Job,
+    checkpoint: checkpoints.Checkpoint,
+    layers: dict[str, str],
+    seed: int,
+    *,
+    device: str,
     report: Callable[[int], None],
-) -> dict[str, tuple[Moments, Moments]]:  # fmt: skip
+) -> dict[str, tuple[Moments, Moments]]:
     """Write the raw maps of one network, batch by batch; returns per task the moments of raw and of scaled maps."""
     labels = job.faces.labels.iloc[job.rows]
     targets = {
@@ -110,9 +126,15 @@ def _write_maps(
     moments: dict[str, tuple[Moments, Moments]] = {}
     start = 0
     for batch in faceset_heatmaps(
-        checkpoint.network, job.faces, job.rows, layers, targets, preset=Preset(**checkpoint.preset), batch_size=BATCH,
+        checkpoint.network,
+        job.faces,
+        job.rows,
+        layers,
+        targets,
+        preset=Preset(**checkpoint.preset),
+        batch_size=BATCH,
         device=pick(device),
-    ):  # fmt: skip
+    ):
         for task, maps in batch.items():
             if task not in files:
                 path = job.directory / map_file(checkpoint.network_name, task, seed)
@@ -152,7 +174,14 @@ def _groups(names: Sequence[str], moments: Moments, blank: np.ndarray) -> Iterat
     mean, sd = moments.mean, moments.sd
     row, column = np.indices(mean.shape[1:])
     for group, name in enumerate(names):
-        yield pd.DataFrame({
-            "expression": str(name), "row": row.ravel(), "column": column.ravel(), "n": moments.count[group],
-            "blank": blank[group], "mean": mean[group].ravel(), "sd": sd[group].ravel(),
-        })  # fmt: skip
+        yield pd.DataFrame(
+            {
+                "expression": str(name),
+                "row": row.ravel(),
+                "column": column.ravel(),
+                "n": moments.count[group],
+                "blank": blank[group],
+                "mean": mean[group].ravel(),
+                "sd": sd[group].ravel(),
+            }
+        )

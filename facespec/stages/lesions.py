@@ -60,8 +60,10 @@ def _subject(
     codes = {task.value: class_codes(faces.labels, task)[0] for task in TASKS}
 
     def trials(rows: np.ndarray) -> Trials:
-        return Trials(lambda positions: apply(faces.images(rows[positions]), preset, None),
-                      {task: own[rows] for task, own in codes.items()})  # fmt: skip
+        return Trials(
+            lambda positions: apply(faces.images(rows[positions]), preset, None),
+            {task: own[rows] for task, own in codes.items()},
+        )
 
     layers = {name: int(name.rsplit("conv", 1)[1]) for name in convolutions(network)}
     described = f"{checkpoints.digest(network.state_dict())}\n{faces.provenance}\n{fit.tolist()}\n{test.tolist()}"

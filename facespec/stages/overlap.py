@@ -17,7 +17,10 @@ def run(paths: Paths, params: Params) -> None:
     block = params.overlap
     with deterministic():
         table = overlap(
-            person_maps(MapSet.open(paths.heatmaps)), quantile=block.quantile, top=block.top,
-            resamples=block.resamples, generator=generator(block.seed, "overlap"),
-        )  # fmt: skip
+            person_maps(MapSet.open(paths.heatmaps)),
+            quantile=block.quantile,
+            top=block.top,
+            resamples=block.resamples,
+            generator=generator(block.seed, "overlap"),
+        )
     write_table(paths.table("overlap"), table)

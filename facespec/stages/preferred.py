@@ -67,13 +67,28 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
             best = _best_images(checkpoint, faces, [place["name"] for place in own], job.device)
             for place in own:
                 table = _layer(job, checkpoint, place, best[place["name"]])
-                tables.append(table.assign(trained_on=checkpoint.network_name.value, source=faces.source, seed=seed,
-                                           layer=place["name"], depth=place["depth"]))  # fmt: skip
+                tables.append(
+                    table.assign(
+                        trained_on=checkpoint.network_name.value,
+                        source=faces.source,
+                        seed=seed,
+                        layer=place["name"],
+                        depth=place["depth"],
+                    )
+                )
         preset = Preset(**loaded[0].preset)
-        head = {"version": 2, "source": faces.source, "seed": seed, "height": faces.height, "width": faces.width,
-                "channels": faces.channels, "size": preset.size, "input_channels": preset.channels,
-                "layers": {name.value: own for name, own in places.items()},
-                "digests": digest_files(directory)}  # fmt: skip
+        head = {
+            "version": 2,
+            "source": faces.source,
+            "seed": seed,
+            "height": faces.height,
+            "width": faces.width,
+            "channels": faces.channels,
+            "size": preset.size,
+            "input_channels": preset.channels,
+            "layers": {name.value: own for name, own in places.items()},
+            "digests": digest_files(directory),
+        }
         write_document(directory / HEAD, head)
     write_table(paths.table("preferred"), PREFERRED.check(pd.concat(tables, ignore_index=True)))
 
@@ -81,8 +96,14 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
 def _places(checkpoint: checkpoints.Checkpoint) -> list[dict[str, Any]]:
     """Name, depth and number of units of every layer, the shallowest first."""
     network = checkpoint.network
-    return [{"name": rectified(network, name), "depth": int(name.rsplit("conv", 1)[1]),
-             "units": len(network.get_parameter(f"{name}.weight"))} for name in convolutions(network)]  # fmt: skip
+    return [
+        {
+            "name": rectified(network, name),
+            "depth": int(name.rsplit("conv", 1)[1]),
+            "units": len(network.get_parameter(f"{name}.weight")),
+        }
+        for name in convolutions(network)
+    ]
 
 
 def _best_images(

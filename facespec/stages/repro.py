@@ -162,8 +162,9 @@ def comparison(recorded: dict[str, Any], now: dict[str, Any], *, order: Sequence
     if stages.items() < parameters.items() and before.items() <= after.items():
         return (
             f"The earlier run here had ended after {len(stages)} of {len(parameters)} stages; this one kept their "
-            f"{len(before)} outputs and made the others: there is nothing to compare with.", 0
-        )  # fmt: skip
+            f"{len(before)} outputs and made the others: there is nothing to compare with.",
+            0,
+        )
     if before.keys() != after.keys() or stages != parameters:
         return "Not comparable with the recorded run: its parameters or stages are others.", 0
     changed = _changed_inputs(recorded["lock"], now["lock"])

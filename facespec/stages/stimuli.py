@@ -127,8 +127,10 @@ def _refuse_strangers(to: Path) -> None:
         own = {MARK, TABLE, digest_path(to / TABLE).name, ".DS_Store", *earlier["file"], *earlier["crop"]}
         for path in sorted(to.iterdir()):
             if path.name not in own:
-                raise StudyError(f"{path}: not part of a set of stimuli, and it is not deleted. Move it away, or "
-                                 "choose another directory.")  # fmt: skip
+                raise StudyError(
+                    f"{path}: not part of a set of stimuli, and it is not deleted. Move it away, or "
+                    "choose another directory."
+                )
 
 
 def _ranked(checkpoint: checkpoints.Checkpoint, faces: FaceSet, choice: Choice, *, device: str) -> pd.DataFrame:
@@ -141,21 +143,37 @@ def _ranked(checkpoint: checkpoints.Checkpoint, faces: FaceSet, choice: Choice, 
         found = strongest_images(checkpoint.network, tracked, [read], k=choice.n, device=pick(device))[read]
     assert found.row is not None and found.column is not None  # responses are maxima
     if found.response[choice.unit, 0] == 0:
-        raise StudyError(f"unit {choice.unit} of {choice.layer} answers 0 to all {len(faces)} faces of the "
-                         f"{faces.role} role: none drives it. Choose another unit.")  # fmt: skip
+        raise StudyError(
+            f"unit {choice.unit} of {choice.layer} answers 0 to all {len(faces)} faces of the "
+            f"{faces.role} role: none drives it. Choose another unit."
+        )
     driving = int((found.response[choice.unit] > 0).sum())
     if driving < choice.n:
-        raise StudyError(f"only {driving} of {len(faces)} faces of the {faces.role} role drive unit {choice.unit} of "
-                         f"{choice.layer}; n is {choice.n}. Take 1 to {driving}.")  # fmt: skip
+        raise StudyError(
+            f"only {driving} of {len(faces)} faces of the {faces.role} role drive unit {choice.unit} of "
+            f"{choice.layer}; n is {choice.n}. Take 1 to {driving}."
+        )
     image, row, column = (own[choice.unit] for own in (found.image, found.row, found.column))
     field = receptive_field(checkpoint.network, read)
     windows = [field.window(*cell, (preset.size, preset.size)) for cell in zip(row, column, strict=True)]
     stored = [stored_window(window, preset, (faces.height, faces.width)) for window in windows]
     table = faces.labels.iloc[image].drop(columns="split").reset_index(drop=True)
-    table = table.assign(rank=range(1, choice.n + 1), image=image, response=found.response[choice.unit], row=row,
-                         column=column, **pd.DataFrame(stored))  # fmt: skip
-    return _named(table).assign(trained_on=choice.network, seed=choice.seed, layer=choice.layer, unit=choice.unit,
-                                role=choice.role, source=faces.source)  # fmt: skip
+    table = table.assign(
+        rank=range(1, choice.n + 1),
+        image=image,
+        response=found.response[choice.unit],
+        row=row,
+        column=column,
+        **pd.DataFrame(stored),
+    )
+    return _named(table).assign(
+        trained_on=choice.network,
+        seed=choice.seed,
+        layer=choice.layer,
+        unit=choice.unit,
+        role=choice.role,
+        source=faces.source,
+    )
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:

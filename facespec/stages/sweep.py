@@ -133,9 +133,11 @@ def _done(plan: Lesions, subject: Subject, job: Job, place: LesionedNetwork) -> 
     right = answered_right(place, subject.test, np.concatenate([np.zeros((1, units), dtype=bool), *silent]))
     first = 0 if job.condition == "ranked" else 1  # the whole network is a row of the tables once per task
     return {
-        "units": units, "ranking": ranked, "whole": {task: own[0] for task, own in right.items()},
+        "units": units,
+        "ranking": ranked,
+        "whole": {task: own[0] for task, own in right.items()},
         "right": {task: own[first:] for task, own in right.items()},
-    }  # fmt: skip
+    }
 
 
 def _losses(plan: Lesions, subject: Subject, job: Job) -> list[Objective]:

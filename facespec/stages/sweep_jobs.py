@@ -83,10 +83,16 @@ class Sweep:
 
     def jobs(self) -> list[tuple[Subject, Job]]:
         """All of them, those of a layer together; of these the longest last."""
-        return [(subject, job) for subject in self.subjects for layer in subject.layers for job in (
-            *(Job(layer, "ranked", 0, task) for task in subject.test.tasks),
-            *(Job(layer, "shuffled", draw) for draw in range(self.plan.shuffled)), Job(layer, "random"),
-        )]  # fmt: skip
+        return [
+            (subject, job)
+            for subject in self.subjects
+            for layer in subject.layers
+            for job in (
+                *(Job(layer, "ranked", 0, task) for task in subject.test.tasks),
+                *(Job(layer, "shuffled", draw) for draw in range(self.plan.shuffled)),
+                Job(layer, "random"),
+            )
+        ]
 
 
 def labels(sweep: Sweep, job: Job) -> list[Lesion]:

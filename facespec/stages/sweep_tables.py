@@ -40,8 +40,13 @@ class Finished:
     def place(self, sweep: Sweep) -> dict[str, Any]:
         """The columns that say where the lesions are."""
         depth = self.subject.layers[self.job.layer]
-        return {"trained_on": sweep.trained_on, "source": sweep.source, "seed": self.subject.seed,
-                "layer": self.job.layer, "depth": depth}  # fmt: skip
+        return {
+            "trained_on": sweep.trained_on,
+            "source": sweep.source,
+            "seed": self.subject.seed,
+            "layer": self.job.layer,
+            "depth": depth,
+        }
 
 
 def tables(sweep: Sweep, finished: Sequence[Finished]) -> dict[str, pd.DataFrame]:
@@ -56,14 +61,19 @@ def tables(sweep: Sweep, finished: Sequence[Finished]) -> dict[str, pd.DataFrame
         for fraction in sweep.plan.fractions:
             # equal streams: the same people are drawn for all layers, fractions and conditions
             common: dict[str, Any] = {"fraction": fraction, "resamples": sweep.plan.draws}
-            alone.append(dissociation_rows(
-                people.tested("ranked", fraction), place, **common, generator=_people_stream(sweep)
-            ))  # fmt: skip
+            alone.append(
+                dissociation_rows(people.tested("ranked", fraction), place, **common, generator=_people_stream(sweep))
+            )
             for condition in ("ranked", "shuffled", "random"):
-                overall.append(segregation_rows(
-                    people.tested(condition, fraction), place, condition=condition, **common,
-                    generator=_people_stream(sweep),
-                ))  # fmt: skip
+                overall.append(
+                    segregation_rows(
+                        people.tested(condition, fraction),
+                        place,
+                        condition=condition,
+                        **common,
+                        generator=_people_stream(sweep),
+                    )
+                )
     return {
         "lesion_ranking": LESION_RANKING.check(pd.concat(rankings, ignore_index=True)),
         "lesions": LESIONS.check(pd.concat(tested, ignore_index=True)),
@@ -82,9 +92,13 @@ def _rankings(sweep: Sweep, own: Finished) -> Iterator[pd.DataFrame]:
     procedure = "greedy" if sweep.plan.greedy_p else "one-pass"
     for task, table in zip(_chosen_for(sweep, own.job), own.result["ranking"], strict=True):
         yield pd.DataFrame(table).assign(
-            **own.place(sweep), mode=sweep.plan.mode, procedure=procedure, condition=own.job.condition,
-            draw=own.job.draw, ranked_by=task,
-        )  # fmt: skip
+            **own.place(sweep),
+            mode=sweep.plan.mode,
+            procedure=procedure,
+            condition=own.job.condition,
+            draw=own.job.draw,
+            ranked_by=task,
+        )
 
 
 def _chosen_for(sweep: Sweep, job: Job) -> tuple[str, ...]:
@@ -104,13 +118,21 @@ def _tested(sweep: Sweep, own: Finished) -> pd.DataFrame:
         told = zip(labels(sweep, own.job), right.mean(axis=1), between_classes(right, classes[known]), strict=True)
         for lesion, number, between in told:
             silenced = count(lesion.fraction, units)
-            rows.append({
-                **own.place(sweep), **lesion._asdict(), "units": units,
-                "silenced": units - silenced if lesion.condition == "keep" else silenced, "tested_on": task,
-                "n": int(known.sum()), "chance": chance, "accuracy": number,
-                "drop": float(relative_drop(whole, number, chance)), "reason": str(no_drop(whole, chance, task)),
-                "between_classes": between,
-            })  # fmt: skip
+            rows.append(
+                {
+                    **own.place(sweep),
+                    **lesion._asdict(),
+                    "units": units,
+                    "silenced": units - silenced if lesion.condition == "keep" else silenced,
+                    "tested_on": task,
+                    "n": int(known.sum()),
+                    "chance": chance,
+                    "accuracy": number,
+                    "drop": float(relative_drop(whole, number, chance)),
+                    "reason": str(no_drop(whole, chance, task)),
+                    "between_classes": between,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -155,8 +177,10 @@ class _People:
         else:
             draws = sweep.plan.shuffled if condition == "shuffled" else 1
             pairs = [[(draw, task) for task in sweep.tasks] for draw in range(draws)]
-        lesioned = [[[self._accuracies[seed, Lesion(condition, draw, task, fraction)] for draw, task in pair]
-                     for pair in pairs] for seed in seeds]  # fmt: skip
+        lesioned = [
+            [[self._accuracies[seed, Lesion(condition, draw, task, fraction)] for draw, task in pair] for pair in pairs]
+            for seed in seeds
+        ]
         whole = [self._accuracies[seed, Lesion("ranked", 0, sweep.tasks[0], 0.0)] for seed in seeds]
         test = sweep.subjects[0].test
         chance = np.array([_people_chance(classes, sweep.people) for classes in test.classes.values()])

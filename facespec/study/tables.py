@@ -73,8 +73,19 @@ OVERLAP = Schema(
         "figure": Column("text", ("2B", "2C")),
         "quantity": Column(
             "text",
-            ("whisker_low", "q1", "median", "q3", "whisker_high", "threshold", "area", "intersection", "iou", "dice",
-             "iou_halves"),
+            (
+                "whisker_low",
+                "q1",
+                "median",
+                "q3",
+                "whisker_high",
+                "threshold",
+                "area",
+                "intersection",
+                "iou",
+                "dice",
+                "iou_halves",
+            ),
         ),
         "trained_on": Column("text", tuple(NETWORKS)),
         "tested_on": Column("text", (*TASKS, "both")),
@@ -84,7 +95,7 @@ OVERLAP = Schema(
         "resample": Column("integer", low=ALL_IMAGES),
         "number": Column("number", low=0, high=1, optional=True),
     },
-)  # fmt: skip
+)
 
 # Two heatmaps compared: `first` minus `second`. `style` "sound": people are the units (`n`), a row per cell of the map,
 # `seed` empty (mean over seeds), `p` corrected over the map, `effect` Cohen's d of the people's differences.

@@ -75,9 +75,14 @@ def quiet(status: Status) -> None:
 
 
 def fit(
-    model: FaceNetwork, data: Mapping[str, TaskData], plan: Plan, *,
-    generator: np.random.Generator, unfinished: Path, report: Report = quiet,
-) -> History:  # fmt: skip
+    model: FaceNetwork,
+    data: Mapping[str, TaskData],
+    plan: Plan,
+    *,
+    generator: np.random.Generator,
+    unfinished: Path,
+    report: Report = quiet,
+) -> History:
     """Fit `model`, in place, to the `data` of its tasks; returns one row per epoch and task.
 
     A row holds `epoch` (1, 2, ...), `task`, `learning_rate` (of the epoch's last step), and `loss` and `accuracy` over

@@ -22,8 +22,14 @@ def people_of(maps: np.ndarray, *, count: np.ndarray | int = 1, size: tuple[int,
     count = np.broadcast_to(count, maps.shape[:3]).astype(np.int64)
     seeds, people = maps.shape[1:3]
     names = tuple(f"AF{p:02}" for p in range(people))
-    return PersonMaps(maps * count[..., None, None], count, tuple(range(3, 3 + 2 * seeds, 2)), names,
-                      size or maps.shape[3:], "embedded faces")  # fmt: skip
+    return PersonMaps(
+        maps * count[..., None, None],
+        count,
+        tuple(range(3, 3 + 2 * seeds, 2)),
+        names,
+        size or maps.shape[3:],
+        "embedded faces",
+    )
 
 
 def table(maps: PersonMaps, *, permutations: int = 99, draws: int = 100, seed: int = 0) -> pd.DataFrame:

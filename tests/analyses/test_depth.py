@@ -93,8 +93,11 @@ def test_sums_of_squares_by_hand() -> None:
     one = 3 + 1 * who + 2 * what + 0.5 * who * what + 0.25 * who * what * when
     found = variance(np.stack([one, 10 * what + 0.0 * who, who * what], axis=-1))
     assert {source: values.tolist() for source, values in found.squares.items()} == {
-        "identity": [8, 0, 0], "expression": [32, 800, 0], "interaction": [2, 0, 8], "residual": [0.5, 0, 0],
-    }  # fmt: skip
+        "identity": [8, 0, 0],
+        "expression": [32, 800, 0],
+        "interaction": [2, 0, 8],
+        "residual": [0.5, 0, 0],
+    }
     assert found.freedom == {"identity": 1, "expression": 1, "interaction": 1, "residual": 4}
     table = effects(one[..., None])
     assert column(table, "identity", "eta").tolist() == [8 / 42.5]

@@ -91,18 +91,25 @@ def test_rules_of_classes_at_their_limits() -> None:
 
 def test_shares_count_units_of_each_place() -> None:
     table = pd.DataFrame(
-        both(0, (0.0, 0.9), (0.9, 0.0)) + both(1, (0.0, 0.0), (0.9, 0.1)) + both(2, (0.9, 0.0), (0.3, 0.4))
-        + both(0, (0.0, 0.0), (0.1, 0.9), seed=2) + both(0, (0.9, 0.9), (0.1, 0.1), layer="trunk.relu2", depth=2)
-    )  # fmt: skip
+        both(0, (0.0, 0.9), (0.9, 0.0))
+        + both(1, (0.0, 0.0), (0.9, 0.1))
+        + both(2, (0.9, 0.0), (0.3, 0.4))
+        + both(0, (0.0, 0.0), (0.1, 0.9), seed=2)
+        + both(0, (0.9, 0.9), (0.1, 0.1), layer="trunk.relu2", depth=2)
+    )
     shares = unit_shares(unit_classes(table, rate=0.05, selectivity=0.5))
     assert len(shares) == 3 * 6
     first = shares[(shares["seed"] == 1) & (shares["depth"] == 1)]
     assert (first["units"] == 3).all() and (first["silent"] == 0).all()
     got = {(r["kind"], r["name"]): (r["count"], r["share"]) for r in first.to_dict("records")}
     assert got == {
-        ("class", "expression"): (1, 1 / 3), ("class", "identity"): (1, 1 / 3), ("class", "both"): (1, 1 / 3),
-        ("class", "neither"): (0, 0), ("specific", "expression"): (2, 2 / 3), ("specific", "identity"): (0, 0),
-    }  # fmt: skip
+        ("class", "expression"): (1, 1 / 3),
+        ("class", "identity"): (1, 1 / 3),
+        ("class", "both"): (1, 1 / 3),
+        ("class", "neither"): (0, 0),
+        ("specific", "expression"): (2, 2 / 3),
+        ("specific", "identity"): (0, 0),
+    }
     second = shares[(shares["seed"] == 2)].set_index(["kind", "name"])["share"]
     assert second["class", "both"] == 1 and second["specific", "identity"] == 1
     deep = shares[shares["layer"] == "trunk.relu2"].set_index(["kind", "name"])["share"]

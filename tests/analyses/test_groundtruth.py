@@ -154,8 +154,15 @@ def table_of(scores: np.ndarray, *, draws: int = 120, seed: int = 4) -> pd.DataF
     return score_table(scores, AREAS, people=WHO, source="toy faces", draws=draws, generator=stream)
 
 
-def row_of(table: pd.DataFrame, looks: str, tested_on: str, *, truth: str = "identity", measure: str = "mass",
-           against: str = "") -> pd.Series:  # fmt: skip
+def row_of(
+    table: pd.DataFrame,
+    looks: str,
+    tested_on: str,
+    *,
+    truth: str = "identity",
+    measure: str = "mass",
+    against: str = "",
+) -> pd.Series:
     wanted = {"looks": looks, "tested_on": tested_on, "truth": truth, "measure": measure, "against": against}
     (row,) = (row for _, row in table[(table[list(wanted)] == list(wanted.values())).all(axis=1)].iterrows())
     return row

@@ -148,8 +148,10 @@ PLACES = [("trunk.relu1", "trunk.relu4"), ("trunk.conv4", "trunk.norm1"), ("trun
 def test_two_tasks_at_layers_one_below_the_other(names: tuple[str, str], written: bool) -> None:
     """The same maps as of each task alone."""
     network, faces, targets = made(), faces_like(3), classes(3)
-    alone = {task: heatmaps(network, faces, {task: name}, {task: targets[task]})
-             for task, name in zip(TASKS, names, strict=True)}  # fmt: skip
+    alone = {
+        task: heatmaps(network, faces, {task: name}, {task: targets[task]})
+        for task, name in zip(TASKS, names, strict=True)
+    }
     together = heatmaps(inplace(made()) if written else network, faces, dict(zip(TASKS, names, strict=True)), targets)
     assert list(together) == list(TASKS)
     for task in TASKS:

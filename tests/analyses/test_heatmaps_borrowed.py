@@ -85,9 +85,12 @@ def test_nothing_below_the_layer_gets_a_gradient() -> None:
 
 
 WRONG: dict[str, Any] = {
-    "nothing": {}, "layer": {"layers": both("trunk.nowhere")}, "no map": {"layers": both("trunk.average")},
-    "image": {"images": torch.zeros(3, 1, 1, 1)}, "class": {"targets": classes(3) | {"identity": torch.full((3,), 9)}},
-}  # fmt: skip
+    "nothing": {},
+    "layer": {"layers": both("trunk.nowhere")},
+    "no map": {"layers": both("trunk.average")},
+    "image": {"images": torch.zeros(3, 1, 1, 1)},
+    "class": {"targets": classes(3) | {"identity": torch.full((3,), 9)}},
+}
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -160,8 +163,9 @@ def test_one_batch_at_a_time_and_the_mode_comes_back(faces: FaceSet, monkeypatch
     network.trunk.norm1.eval()
     images = FaceSet.images
     monkeypatch.setattr(FaceSet, "images", lambda self, indices: read.append(len(indices)) or images(self, indices))
-    found = faceset_heatmaps(network, faces, ORDER, last(network), dict.fromkeys(TASKS), preset=PRESET, batch_size=3,
-                             device=CPU)  # fmt: skip
+    found = faceset_heatmaps(
+        network, faces, ORDER, last(network), dict.fromkeys(TASKS), preset=PRESET, batch_size=3, device=CPU
+    )
     assert len(next(found)["identity"]) == 3 and read == [3] and not network.training
     found.close()  # the reader has seen enough
     assert network.training and not network.trunk.norm1.training
@@ -188,33 +192,55 @@ LAYERS = (
 )
 ELSEWHERE, ONE = "branches.identity.relu3", {"expression": None}
 REFUSED: dict[str, tuple[Any, str]] = {
-    "unknown layer": (lambda: asked(made(), both("trunk.relu9"), classes(3)),
-        f"this network has no layer 'trunk.relu9': did you mean 'trunk.relu4'? Allowed: {LAYERS}"),
-    "unknown task": (lambda: asked(made(), {"identities": "trunk.relu4"}, {"identities": None}),
-        "this network does not know task 'identities': did you mean 'identity'? Allowed: 'expression', 'identity'."),
-    "no map": (lambda: asked(made(), both("trunk.average"), classes(3)),
-        "layer 'trunk.average' has responses of shape (3, 6): no map in them."),
-    "another task's layer": (lambda: asked(made("conv2"), {"expression": ELSEWHERE}, ONE),
-        "the head of 'expression' does not read layer 'branches.identity.relu3': its maps would be empty."),
-    "another task's layer, run": (lambda: asked(made("conv2"), both(ELSEWHERE), classes(3)),
-        "the head of 'expression' does not read layer 'branches.identity.relu3': its maps would be empty."),
+    "unknown layer": (
+        lambda: asked(made(), both("trunk.relu9"), classes(3)),
+        f"this network has no layer 'trunk.relu9': did you mean 'trunk.relu4'? Allowed: {LAYERS}",
+    ),
+    "unknown task": (
+        lambda: asked(made(), {"identities": "trunk.relu4"}, {"identities": None}),
+        "this network does not know task 'identities': did you mean 'identity'? Allowed: 'expression', 'identity'.",
+    ),
+    "no map": (
+        lambda: asked(made(), both("trunk.average"), classes(3)),
+        "layer 'trunk.average' has responses of shape (3, 6): no map in them.",
+    ),
+    "another task's layer": (
+        lambda: asked(made("conv2"), {"expression": ELSEWHERE}, ONE),
+        "the head of 'expression' does not read layer 'branches.identity.relu3': its maps would be empty.",
+    ),
+    "another task's layer, run": (
+        lambda: asked(made("conv2"), both(ELSEWHERE), classes(3)),
+        "the head of 'expression' does not read layer 'branches.identity.relu3': its maps would be empty.",
+    ),
     "another task's layer, in a graph": (
         lambda: asked(made("conv2"), {Task.EXPRESSION: ELSEWHERE, Task.IDENTITY: "trunk.relu1"}, classes(3)),
-        "the head of 'expression' does not read layer 'branches.identity.relu3': its maps would be empty."),
-    "no task": (lambda: asked(made(), {}, {}),
-        "layers for [] and targets for []: name at least one task, and each in both."),
-    "a task without a layer": (lambda: asked(made(), {Task.IDENTITY: "trunk.relu4"}, classes(3)),
-        "layers for ['identity'] and targets for ['expression', 'identity']: name at least one task, and each in "
-        "both."),
-    "too few classes": (lambda: asked(made(), both("trunk.relu4"), classes(2)),
-        "targets of 'expression': torch.int64 of shape (2,), expected int64 (3,)."),
-    "no classes": (lambda: asked(made(), both("trunk.relu4"), {**classes(3), "identity": torch.zeros(3)}),
-        "targets of 'identity': torch.float32 of shape (3,), expected int64 (3,)."),
-    "class above": (lambda: asked(made(), both("trunk.relu4"), {**classes(3), "identity": torch.tensor([1, 5, 0])}),
-        "targets of 'identity' lie in 0 ... 5; the head has 5 classes, from 0."),
-    "class below": (lambda: asked(made(), both("trunk.relu4"), {**classes(3), "identity": torch.tensor([1, -1, 4])}),
-        "targets of 'identity' lie in -1 ... 4; the head has 5 classes, from 0."),
-}  # fmt: skip
+        "the head of 'expression' does not read layer 'branches.identity.relu3': its maps would be empty.",
+    ),
+    "no task": (
+        lambda: asked(made(), {}, {}),
+        "layers for [] and targets for []: name at least one task, and each in both.",
+    ),
+    "a task without a layer": (
+        lambda: asked(made(), {Task.IDENTITY: "trunk.relu4"}, classes(3)),
+        "layers for ['identity'] and targets for ['expression', 'identity']: name at least one task, and each in both.",
+    ),
+    "too few classes": (
+        lambda: asked(made(), both("trunk.relu4"), classes(2)),
+        "targets of 'expression': torch.int64 of shape (2,), expected int64 (3,).",
+    ),
+    "no classes": (
+        lambda: asked(made(), both("trunk.relu4"), {**classes(3), "identity": torch.zeros(3)}),
+        "targets of 'identity': torch.float32 of shape (3,), expected int64 (3,).",
+    ),
+    "class above": (
+        lambda: asked(made(), both("trunk.relu4"), {**classes(3), "identity": torch.tensor([1, 5, 0])}),
+        "targets of 'identity' lie in 0 ... 5; the head has 5 classes, from 0.",
+    ),
+    "class below": (
+        lambda: asked(made(), both("trunk.relu4"), {**classes(3), "identity": torch.tensor([1, -1, 4])}),
+        "targets of 'identity' lie in -1 ... 4; the head has 5 classes, from 0.",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -235,6 +261,7 @@ def test_no_image_no_map(faces: FaceSet) -> None:
     maps = heatmaps(made(), faces_like(0), both("trunk.relu3"), classes(0))
     assert {task: tuple(own.shape) for task, own in maps.items()} == dict.fromkeys(TASKS, (0, 8, 5))
     none = np.array([], dtype=np.int64)
-    found = faceset_heatmaps(made(), faces, none, both("trunk.relu3"), dict.fromkeys(TASKS), preset=PRESET,
-                             batch_size=3, device=CPU)  # fmt: skip
+    found = faceset_heatmaps(
+        made(), faces, none, both("trunk.relu3"), dict.fromkeys(TASKS), preset=PRESET, batch_size=3, device=CPU
+    )
     assert list(found) == []

@@ -19,9 +19,11 @@ def rows(*told: str) -> np.ndarray:
 def test_recall_by_hand() -> None:
     table = recalls(rows("110001110", "000000000"), CLASSES)
     assert table.to_dict("list") == {
-        "lesion": [0, 0, 0, 1, 1, 1], "class": [0, 2, 4] * 2, "n": [2, 4, 3] * 2,
+        "lesion": [0, 0, 0, 1, 1, 1],
+        "class": [0, 2, 4] * 2,
+        "n": [2, 4, 3] * 2,
         "recall": [1.0, 1 / 4, 2 / 3, 0.0, 0.0, 0.0],
-    }  # fmt: skip
+    }
 
 
 def test_classes_kept_or_lost_whole() -> None:

@@ -73,9 +73,15 @@ def naive(network: nn.Module, trials: Trials, weights: dict[str, np.ndarray], si
     )
     terms = []
     for task, own in weights.items():
-        each = [0.0 if own[i] == 0 else own[i] * functional.cross_entropy(
-                    network(trials.images(np.array([i])))[task], torch.tensor([trials.classes[task][i]])).item()
-                for i in range(len(trials))]  # fmt: skip
+        each = [
+            0.0
+            if own[i] == 0
+            else own[i]
+            * functional.cross_entropy(
+                network(trials.images(np.array([i])))[task], torch.tensor([trials.classes[task][i]])
+            ).item()
+            for i in range(len(trials))
+        ]
         terms.append(sum(each) / own.sum())
     handle.remove()
     return sum(terms) / len(terms)
@@ -182,8 +188,10 @@ def test_the_size_of_batches_is_no_matter(batch_size: int) -> None:
     network, trials = noisy(2, units=11, n=24)
     loss = {task: (own == 1).astype(float) for task, own in trials.classes.items()}
     for screening in (False, True):
-        one, other = (ranked(network, trials, loss, greedy_p=0.4, images=20, screening=screening, batch_size=size)
-                      for size in (64, batch_size))  # fmt: skip
+        one, other = (
+            ranked(network, trials, loss, greedy_p=0.4, images=20, screening=screening, batch_size=size)
+            for size in (64, batch_size)
+        )
         pd.testing.assert_frame_equal(one, other, rtol=1e-9, atol=1e-12)
 
 

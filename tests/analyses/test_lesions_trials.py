@@ -27,14 +27,16 @@ NEEDED = ": needed are two tasks, each a numpy array of integers, one per image,
     ("classes", "shapes"),
     [
         ({"one": [1, 2]}, "'one': 'int64 of shape (2,)'"),
-        ({"a": [1], "b": [2], "c": [3]},
-         "'a': 'int64 of shape (1,)', 'b': 'int64 of shape (1,)', 'c': 'int64 of shape (1,)'"),
+        (
+            {"a": [1], "b": [2], "c": [3]},
+            "'a': 'int64 of shape (1,)', 'b': 'int64 of shape (1,)', 'c': 'int64 of shape (1,)'",
+        ),
         ({"a": [1, 2], "b": [1, 2, 3]}, "'a': 'int64 of shape (2,)', 'b': 'int64 of shape (3,)'"),
         ({"a": [1, 2], "b": [0.5, 1]}, "'a': 'int64 of shape (2,)', 'b': 'float64 of shape (2,)'"),
         ({"a": [[1, 2]], "b": [[1, 2]]}, "'a': 'int64 of shape (1, 2)', 'b': 'int64 of shape (1, 2)'"),
         ({"a": np.zeros(0, int), "b": np.zeros(0, int)}, "'a': 'int64 of shape (0,)', 'b': 'int64 of shape (0,)'"),
     ],
-)  # fmt: skip
+)
 def test_refused_trials(classes: dict[str, list[int]], shapes: str) -> None:
     with pytest.raises(StudyError) as caught:
         about(**classes)
@@ -96,9 +98,19 @@ def test_groups_are_all_units(group_p: float, greedy_p: float, units: int) -> No
 
 @pytest.mark.parametrize(
     ("fraction", "units", "number"),
-    [(0.1, 5, 1), (0.3, 5, 2), (0.5, 5, 3), (0.1, 4, 0), (0.2, 64, 13), (0.2, 7, 1), (0.0, 9, 0), (1.0, 9, 9),
-     (0.7, 45, 32), (0.29, 50, 15)],  # the last two are a little less than a half in binary
-)  # fmt: skip
+    [
+        (0.1, 5, 1),
+        (0.3, 5, 2),
+        (0.5, 5, 3),
+        (0.1, 4, 0),
+        (0.2, 64, 13),
+        (0.2, 7, 1),
+        (0.0, 9, 0),
+        (1.0, 9, 9),
+        (0.7, 45, 32),
+        (0.29, 50, 15),
+    ],  # the last two are a little less than a half in binary
+)
 def test_halves_are_rounded_up(fraction: float, units: int, number: int) -> None:
     assert count(fraction, units) == number
 
@@ -132,8 +144,9 @@ def test_right_answers_are_those_of_a_loop(batch_size: int) -> None:
     pictures = torch.from_numpy(draw.normal(size=(23, 1, 5, 5)).astype(np.float32))
     classes = {"first": draw.integers(-1, 3, size=23), "second": draw.integers(-1, 4, size=23)}
     silent = draw.random((4, 6)) < np.array([-1, 0.3, 0.6, 2])[:, None]
-    right = answered_right(LesionedNetwork(network, "units"), Trials(lambda rows: pictures[rows], classes), silent,
-                           batch_size=batch_size)  # fmt: skip
+    right = answered_right(
+        LesionedNetwork(network, "units"), Trials(lambda rows: pictures[rows], classes), silent, batch_size=batch_size
+    )
     assert set(right) == {"first", "second"}
     for task, own in right.items():
         assert own.shape == (4, 23) and own.dtype == bool

@@ -27,8 +27,14 @@ def people_of(maps: np.ndarray, *, count: np.ndarray | int = 1, size: tuple[int,
     count = np.broadcast_to(count, maps.shape[:3]).astype(np.int64)
     seeds, people = maps.shape[1:3]
     names = tuple(f"AF{p:02}" for p in range(people))
-    return PersonMaps(maps * count[..., None, None], count, tuple(range(3, 3 + 2 * seeds, 2)), names,
-                      size or maps.shape[3:], "embedded faces")  # fmt: skip
+    return PersonMaps(
+        maps * count[..., None, None],
+        count,
+        tuple(range(3, 3 + 2 * seeds, 2)),
+        names,
+        size or maps.shape[3:],
+        "embedded faces",
+    )
 
 
 def table(
@@ -132,8 +138,11 @@ def test_masks_by_hand() -> None:
         ("top", "iou", "both"): 1 / 5,
         ("top", "dice", "both"): 1 / 3,
     }
-    halves = {(rule, "iou_halves", tested_on): np.nan  # one person makes no halves
-              for rule in ("published", "top") for tested_on in ("expression", "identity", "both")}  # fmt: skip
+    halves = {
+        (rule, "iou_halves", tested_on): np.nan  # one person makes no halves
+        for rule in ("published", "top")
+        for tested_on in ("expression", "identity", "both")
+    }
     assert got.to_dict() == pytest.approx(expected | halves, nan_ok=True)
 
 

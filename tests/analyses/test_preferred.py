@@ -57,9 +57,17 @@ def shown(network: FaceNetwork, layer: str, images: np.ndarray) -> np.ndarray:
     return responses[layer].numpy()
 
 
-LAYERS = ["trunk.conv1", "trunk.norm1", "trunk.relu1", "branches.identity.pool1", "branches.identity.conv2",
-          "branches.identity.norm2", "branches.expression.relu2", "branches.identity.average",
-          "heads.identity"]  # fmt: skip
+LAYERS = [
+    "trunk.conv1",
+    "trunk.norm1",
+    "trunk.relu1",
+    "branches.identity.pool1",
+    "branches.identity.conv2",
+    "branches.identity.norm2",
+    "branches.expression.relu2",
+    "branches.identity.average",
+    "heads.identity",
+]
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -84,9 +92,12 @@ def test_responses_are_those_of_the_network(layer: str, objective: str, channels
 
 @settings(max_examples=12)
 @given(
-    seed=st.integers(0, 10**6), layer=st.sampled_from(LAYERS), channels=st.sampled_from([1, 3]),
-    objective=st.sampled_from(["map", "centre"]), size=st.sampled_from([11, 14, 17]),
-)  # fmt: skip
+    seed=st.integers(0, 10**6),
+    layer=st.sampled_from(LAYERS),
+    channels=st.sampled_from([1, 3]),
+    objective=st.sampled_from(["map", "centre"]),
+    size=st.sampled_from([11, 14, 17]),
+)
 def test_every_objective_rises(seed: int, layer: str, channels: int, objective: Any, size: int) -> None:
     """Above the start, which is the best of the random ones; only a dead unit stays where it was."""
     network = made(seed, channels=channels, branch_after="conv1")
@@ -183,23 +194,29 @@ UNITS = "layer 'trunk.relu2' has units 0 ... 5, got "
         ("trunk.relu2", [-1], {}, UNITS + "-1."),
         ("trunk.relu2", [], {}, UNITS + "none."),
         (
-            "trunk.relu2", [0], {"preset": replace(GREY, channels=3)},
+            "trunk.relu2",
+            [0],
+            {"preset": replace(GREY, channels=3)},
             "a preset of 13 px and 3 channel(s): this network takes 1 channel(s), and 2 px or more. "
             "Use the preset of its checkpoint.",
         ),
         (
-            "trunk.relu2", [0], {"preset": replace(GREY, size=1)},
+            "trunk.relu2",
+            [0],
+            {"preset": replace(GREY, size=1)},
             "a preset of 1 px and 1 channel(s): this network takes 1 channel(s), and 2 px or more. "
             "Use the preset of its checkpoint.",
         ),
         (
-            "trunk.relu3", [0], {},
+            "trunk.relu3",
+            [0],
+            {},
             "this network has no layer 'trunk.relu3': did you mean 'trunk.relu2'? Allowed: 'trunk.conv1', "
             "'trunk.norm1', 'trunk.relu1', 'trunk.pool1', 'trunk.conv2', 'trunk.norm2', 'trunk.relu2', "
             "'trunk.average', 'heads.expression', 'heads.identity'.",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_is_refused(layer: str, units: list[int], changes: dict[str, Any], message: str) -> None:
     with pytest.raises(StudyError) as caught:
         found(made(), layer, units, **changes)

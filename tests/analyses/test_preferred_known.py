@@ -116,8 +116,9 @@ def test_an_edge_all_over_the_map_is_a_grating_across_it() -> None:
     half the most that any cell can get.
     """
     kernels = known_pictures()[:4]
-    got = found(hand_weighted(kernels), "trunk.relu2", range(4), preset=replace(GREY, size=32),
-                recipe=Recipe(batch_size=4))  # fmt: skip
+    got = found(
+        hand_weighted(kernels), "trunk.relu2", range(4), preset=replace(GREY, size=32), recipe=Recipe(batch_size=4)
+    )
     off = (orientation(got.images) - [0, 45, 90, 135] + 90) % 180 - 90
     assert (np.abs(off) < 10).all(), off.round(1)
     most = np.abs(kernels).sum(axis=(1, 2)) / 2

@@ -114,10 +114,15 @@ def test_the_template_is_symmetric_in_its_box() -> None:
 
 @cache
 def label_maps() -> np.ndarray:
-    block = Data(seed=3, size=48, channels=1, tolerated=0.0,
-                 expression=ExpressionFaces(source="embedded", train=7, test=7),
-                 identity=IdentityFaces(source="embedded", people=2, train=1, test=1),
-                 probe=ProbeFaces(source="embedded", people=9))  # fmt: skip
+    block = Data(
+        seed=3,
+        size=48,
+        channels=1,
+        tolerated=0.0,
+        expression=ExpressionFaces(source="embedded", train=7, test=7),
+        identity=IdentityFaces(source="embedded", people=2, train=1, test=1),
+        probe=ProbeFaces(source="embedded", people=9),
+    )
     stimuli = draw(Role.PROBE, block, generator(3, "faces"))
     chosen = stimuli.labels.query("view == 'straight' and session == 'A'").index.to_numpy()
     return render(stimuli, chosen, size=48, channels=1)[1]
@@ -205,7 +210,7 @@ def slow(share: np.ndarray, pair: int, region: int, expression: str) -> np.ndarr
             ]
             if own:
                 means[seed, place] = sum(own) / len(own)
-    return means  # fmt: skip
+    return means
 
 
 @pytest.mark.parametrize(("group", "place"), [("all", 0), ("happy", 1 + EXPRESSIONS.index("happy"))])
@@ -221,8 +226,15 @@ def test_intervals_are_over_seeds_and_people_with_draws_shared_by_all(group: str
                 continue
             stream = np.random.default_rng(4).spawn(8)[place]
             expected = hierarchical_interval(values, draws=150, generator=stream)
-            row = one(table, trained_on=trained_on, tested_on=tested_on, expression=group, region="mouth",
-                      measure="share", against=against)  # fmt: skip
+            row = one(
+                table,
+                trained_on=trained_on,
+                tested_on=tested_on,
+                expression=group,
+                region="mouth",
+                measure="share",
+                against=against,
+            )
             np.testing.assert_allclose(row[["number", "low", "high"]].astype(float), expected, rtol=1e-9)
             assert row["low"] < row["number"] < row["high"]
 
@@ -273,8 +285,9 @@ def test_what_is_missing_has_a_reason() -> None:
     table = region_table(found(share, area), draws=100, generator=np.random.default_rng(1))
     nothing = rows(table, expression="all", reason="no heatmap has any mass")
     assert set(zip(nothing["trained_on"], nothing["tested_on"], nothing["against"], strict=True)) == {
-        ("identity", "identity", ""), ("joint", "identity", "single")
-    }  # fmt: skip
+        ("identity", "identity", ""),
+        ("joint", "identity", "single"),
+    }
     assert len(nothing) == 2 * 3 * 2 and nothing[["number", "low", "high"]].isna().all(axis=None)
     assert nothing["blank"].tolist() == [12] * 12 and set(nothing["n"]) == set(nothing["people"]) == {0}
     absent = rows(table, expression="all", reason="no image shows this region")

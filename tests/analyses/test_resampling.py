@@ -76,8 +76,16 @@ def test_rows() -> None:
         table["accuracy"].iloc[1:], resampled_means(correct, resamples=5, generator=generator(1))
     )
     rest = table.drop(columns=["resample", "accuracy"]).drop_duplicates()
-    expected = {"figure": "1B", "trained_on": "expression", "tested_on": "identity", "role": "probe",
-                "source": "embedded faces", "seed": 2, "n": 3, "chance": 1 / 7}  # fmt: skip
+    expected = {
+        "figure": "1B",
+        "trained_on": "expression",
+        "tested_on": "identity",
+        "role": "probe",
+        "source": "embedded faces",
+        "seed": 2,
+        "n": 3,
+        "chance": 1 / 7,
+    }
     pd.testing.assert_frame_equal(rest, pd.DataFrame([expected]))
 
 

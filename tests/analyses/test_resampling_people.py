@@ -146,8 +146,10 @@ def test_coverage(seeds: int, low: float, high: float) -> None:
 
 def exhaustive(differences: np.ndarray) -> np.ndarray:
     """p of every place from all 2^n flips and scipy's t."""
-    flips = [np.abs(stats.ttest_1samp(differences * np.array(signs)[:, None], 0).statistic).max()
-             for signs in product((1, -1), repeat=len(differences))]  # fmt: skip
+    flips = [
+        np.abs(stats.ttest_1samp(differences * np.array(signs)[:, None], 0).statistic).max()
+        for signs in product((1, -1), repeat=len(differences))
+    ]
     found = np.abs(stats.ttest_1samp(differences, 0).statistic)
     return np.mean([flip >= found * (1 - 1e-9) for flip in flips], axis=0)
 

@@ -52,8 +52,9 @@ def dissociated(found: PeopleTested, *, resamples: int = 20, seed: int = 0, frac
 
 
 def segregated(found: PeopleTested, *, resamples: int = 100, seed: int = 0) -> pd.DataFrame:
-    rows = segregation_rows(found, PLACE, condition="ranked", fraction=0.2, resamples=resamples,
-                            generator=generator(seed))  # fmt: skip
+    rows = segregation_rows(
+        found, PLACE, condition="ranked", fraction=0.2, resamples=resamples, generator=generator(seed)
+    )
     return rows.set_index("quantity")
 
 
@@ -77,8 +78,10 @@ def test_without_an_accuracy_above_chance_there_is_no_drop(whole: float) -> None
 
 def test_no_drop_says_nothing_where_there_is_one() -> None:
     assert no_drop([0.3, 0.2, np.nan], 0.25, "age").tolist() == [
-        "", "the whole network is not above chance on age", "no test image is labelled for age"
-    ]  # fmt: skip
+        "",
+        "the whole network is not above chance on age",
+        "no test image is labelled for age",
+    ]
 
 
 def test_equal_accuracies_are_equal_whatever_order_they_were_summed_in() -> None:
@@ -190,9 +193,12 @@ def test_dissociation_reasons() -> None:
     table = dissociated(people_tested(whole, lesioned), resamples=60)
     drawn = drawn_weights(3, draws=60, generator=generator(0)) > 0
     reason = np.where(
-        drawn[:, 1], "", np.where(drawn[:, 0], "the whole network is not above chance on identity",
-                                  "no test image is labelled for identity"),
-    )  # fmt: skip
+        drawn[:, 1],
+        "",
+        np.where(
+            drawn[:, 0], "the whole network is not above chance on identity", "no test image is labelled for identity"
+        ),
+    )
     assert len(set(reason)) == 3
     for quantity in TASKS:
         rows = table[(table["quantity"] == quantity) & (table["resample"] >= 0)]
@@ -288,10 +294,12 @@ def test_intervals_against_a_slow_reference() -> None:
     people = drawn_weights(5, draws=resamples, generator=random).astype(int)
     picked = random.integers(2, size=(resamples, 2))
     draws = drawn_weights(3, draws=2 * resamples, generator=random).astype(int).reshape(resamples, 2, 3)
-    expected = np.array([
-        slow(found, np.repeat(np.arange(5), people[r]), picked[r], [np.repeat(np.arange(3), w) for w in draws[r]])
-        for r in range(resamples)
-    ])  # fmt: skip
+    expected = np.array(
+        [
+            slow(found, np.repeat(np.arange(5), people[r]), picked[r], [np.repeat(np.arange(3), w) for w in draws[r]])
+            for r in range(resamples)
+        ]
+    )
     table = segregated(found, resamples=resamples, seed=6)
     np.testing.assert_allclose(table["low"], np.nanpercentile(expected, 2.5, axis=0), atol=1e-8)
     np.testing.assert_allclose(table["high"], np.nanpercentile(expected, 97.5, axis=0), atol=1e-8)
@@ -423,12 +431,17 @@ def test_without_any_number() -> None:
 @pytest.mark.parametrize(
     ("whole", "lesioned", "chance", "seeds"),
     [
-        ((3, 2, 5), (3, 4, 2, 2, 6), (2,), 3), ((3, 2, 5), (3, 2, 2, 5), (2,), 3),
-        ((3, 1, 5), (3, 4, 2, 1, 5), (2,), 3), ((3, 2, 5), (3, 4, 2, 2, 5), (), 3),
-        ((3, 2, 5), (3, 4, 2, 2, 5), (2,), 2), ((3, 2, 0), (3, 4, 2, 2, 0), (2,), 3),
-        ((3, 2, 5), (3, 0, 2, 2, 5), (2,), 3), ((0, 2, 5), (0, 4, 2, 2, 5), (2,), 0), ((), (), (), 1),
+        ((3, 2, 5), (3, 4, 2, 2, 6), (2,), 3),
+        ((3, 2, 5), (3, 2, 2, 5), (2,), 3),
+        ((3, 1, 5), (3, 4, 2, 1, 5), (2,), 3),
+        ((3, 2, 5), (3, 4, 2, 2, 5), (), 3),
+        ((3, 2, 5), (3, 4, 2, 2, 5), (2,), 2),
+        ((3, 2, 0), (3, 4, 2, 2, 0), (2,), 3),
+        ((3, 2, 5), (3, 0, 2, 2, 5), (2,), 3),
+        ((0, 2, 5), (0, 4, 2, 2, 5), (2,), 0),
+        ((), (), (), 1),
     ],
-)  # fmt: skip
+)
 def test_shapes_that_do_not_fit_are_refused(whole: Any, lesioned: Any, chance: Any, seeds: int) -> None:
     with pytest.raises(StudyError) as caught:
         PeopleTested(np.ones(whole), np.ones(lesioned), np.ones(chance), TASKS, tuple(range(seeds)))
@@ -441,8 +454,11 @@ def test_shapes_that_do_not_fit_are_refused(whole: Any, lesioned: Any, chance: A
 def test_values_that_are_no_accuracies_are_refused() -> None:
     whole, lesioned = np.full((1, 2, 3), 0.5), np.full((1, 1, 2, 2, 3), 0.5)
     wide = np.array([[2.5], [0.5]])
-    wrong = {"whole": (whole * wide, lesioned, CHANCE), "lesioned": (whole, lesioned * wide, CHANCE),
-             "chance": (whole, lesioned, wide[:, 0] / [2, 2])}  # fmt: skip
+    wrong = {
+        "whole": (whole * wide, lesioned, CHANCE),
+        "lesioned": (whole, lesioned * wide, CHANCE),
+        "chance": (whole, lesioned, wide[:, 0] / [2, 2]),
+    }
     for name, values in wrong.items():
         with pytest.raises(StudyError) as caught:
             people_tested(values[0], values[1], chance=values[2])

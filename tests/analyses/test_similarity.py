@@ -137,11 +137,16 @@ def test_table() -> None:
     x, y = related(20, 4, seed=8)
     first, second = {"a": x, "b": np.zeros((20, 2)), "c": x}, {"b": x, "a": y}
     table = similarity(first, second, {"b": 2, "a": 1})
-    expected = pd.DataFrame({
-        "layer": ["b", "b", "a", "a"], "depth": [2, 2, 1, 1], "n": 20, "estimator": ["plain", "debiased"] * 2,
-        "cka": [np.nan, np.nan, plain(x, y), debiased(x, y)],
-        "reason": ["a network answers all images alike"] * 2 + ["", ""],
-    })  # fmt: skip
+    expected = pd.DataFrame(
+        {
+            "layer": ["b", "b", "a", "a"],
+            "depth": [2, 2, 1, 1],
+            "n": 20,
+            "estimator": ["plain", "debiased"] * 2,
+            "cka": [np.nan, np.nan, plain(x, y), debiased(x, y)],
+            "reason": ["a network answers all images alike"] * 2 + ["", ""],
+        }
+    )
     pd.testing.assert_frame_equal(table, expected)
     for pair in ((first, second), (second, first)):
         with pytest.raises(StudyError) as caught:

@@ -16,25 +16,39 @@ N, RESAMPLES, SEEDS = 150, 101, (4, 2)
 CHANCE = {"expression": 1 / 7, "identity": 1 / 70}
 # one success rate per cell, all differences of their own; every claim holds by far
 RATES: dict[Key, float] = {
-    ("1B", "expression", "expression"): 0.70, ("1B", "identity", "expression"): 0.26,
-    ("1B", "identity", "identity"): 0.90, ("1B", "expression", "identity"): 0.54,
-    ("1C", "expression", "expression"): 0.60, ("1C", "joint", "expression"): 0.72,
-    ("1C", "identity", "identity"): 0.80, ("1C", "joint", "identity"): 0.96,
-    ("S1B", "expression", "expression"): 0.40, ("S1B", "joint", "expression"): 0.58,
-    ("S1B", "identity", "identity"): 0.30, ("S1B", "joint", "identity"): 0.50,
-}  # fmt: skip
+    ("1B", "expression", "expression"): 0.70,
+    ("1B", "identity", "expression"): 0.26,
+    ("1B", "identity", "identity"): 0.90,
+    ("1B", "expression", "identity"): 0.54,
+    ("1C", "expression", "expression"): 0.60,
+    ("1C", "joint", "expression"): 0.72,
+    ("1C", "identity", "identity"): 0.80,
+    ("1C", "joint", "identity"): 0.96,
+    ("S1B", "expression", "expression"): 0.40,
+    ("S1B", "joint", "expression"): 0.58,
+    ("S1B", "identity", "identity"): 0.30,
+    ("S1B", "joint", "identity"): 0.50,
+}
 
 
 def _rows(key: Key, accuracy: np.ndarray, seeds: tuple[int, ...] = SEEDS) -> pd.DataFrame:
     """`accuracy` is (n_seeds, 1 + n_resamples), the first column on the test images themselves."""
     figure, trained_on, tested_on = key
     width = accuracy.shape[1]
-    return pd.DataFrame({
-        "figure": figure, "trained_on": trained_on, "tested_on": tested_on,
-        "role": tested_on if figure == "S1B" else "probe", "source": "FER2013", "seed": np.repeat(seeds, width),
-        "resample": np.tile(np.arange(-1, width - 1), len(seeds)), "n": N, "chance": CHANCE[tested_on],
-        "accuracy": accuracy.ravel(),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "figure": figure,
+            "trained_on": trained_on,
+            "tested_on": tested_on,
+            "role": tested_on if figure == "S1B" else "probe",
+            "source": "FER2013",
+            "seed": np.repeat(seeds, width),
+            "resample": np.tile(np.arange(-1, width - 1), len(seeds)),
+            "n": N,
+            "chance": CHANCE[tested_on],
+            "accuracy": accuracy.ravel(),
+        }
+    )
 
 
 def _bootstrapped(correct: np.ndarray, *, resamples: int = RESAMPLES, stream: str = "shared") -> np.ndarray:

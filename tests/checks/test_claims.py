@@ -107,7 +107,7 @@ BELOW, UNDECIDED = "the interval lies at or below 0", "undecided: the interval i
         (("C3", "identity"), {C3_JOINT: 0.02, C3_SINGLE: 0.80}, "not reproduced", BELOW.replace("0", "-0.02")),
         (("C3", "identity"), {C3_JOINT: 1.00, C3_SINGLE: 0.80}, "reproduced", ""),
     ],
-)  # fmt: skip
+)
 def test_verdicts_follow_the_interval(
     judge: ToTable, planted: ToTable, part: Key, rates: dict[Key, float], verdict: str, reason: str
 ) -> None:

@@ -23,9 +23,13 @@ UNITS = {1: 40, 2: 50, 3: 100}  # by depth
 Counts = Mapping[tuple[str, int], tuple[int, ...]]  # (task, depth) -> specific units, seed by seed
 # both tasks: hardly any unit of the first convolution, many of the deepest, all in between
 COUNTS: Counts = {
-    ("expression", 1): (0, 1), ("expression", 2): (50, 50), ("expression", 3): (30, 40),
-    ("identity", 1): (1, 0), ("identity", 2): (50, 50), ("identity", 3): (61, 80),
-}  # fmt: skip
+    ("expression", 1): (0, 1),
+    ("expression", 2): (50, 50),
+    ("expression", 3): (30, 40),
+    ("identity", 1): (1, 0),
+    ("identity", 2): (50, 50),
+    ("identity", 3): (61, 80),
+}
 
 
 def shares(
@@ -34,9 +38,21 @@ def shares(
     rows = []
     for (name, depth), specific in (dict(COUNTS) | dict(counts or {})).items():
         for seed, count in zip(seeds, specific, strict=False):
-            rows.append({"trained_on": trained_on, "source": "KDEF", "seed": seed, "layer": f"trunk.relu{depth}",
-                         "depth": depth, "kind": kind, "name": name, "units": UNITS[depth], "silent": 3,
-                         "count": count, "share": count / UNITS[depth]})  # fmt: skip
+            rows.append(
+                {
+                    "trained_on": trained_on,
+                    "source": "KDEF",
+                    "seed": seed,
+                    "layer": f"trunk.relu{depth}",
+                    "depth": depth,
+                    "kind": kind,
+                    "name": name,
+                    "units": UNITS[depth],
+                    "silent": 3,
+                    "count": count,
+                    "share": count / UNITS[depth],
+                }
+            )
     return UNIT_SHARES.check(pd.DataFrame(rows))
 
 
@@ -50,10 +66,15 @@ def judge(
 def test_every_part_is_a_mean_over_seeds() -> None:
     found = judge(shares())
     assert list(found.columns) == list(VERDICTS.columns) and set(found["claim"]) == {"C7"}
-    assert found["number"].to_dict() == pytest.approx({
-        "expression deeper": (0.30 + 0.40) / 2 - (0 + 1 / 40) / 2, "expression first": (0 + 1 / 40) / 2,
-        "identity deeper": (0.61 + 0.80) / 2 - (1 / 40 + 0) / 2, "identity first": (1 / 40 + 0) / 2,
-    }, abs=1e-12)  # fmt: skip
+    assert found["number"].to_dict() == pytest.approx(
+        {
+            "expression deeper": (0.30 + 0.40) / 2 - (0 + 1 / 40) / 2,
+            "expression first": (0 + 1 / 40) / 2,
+            "identity deeper": (0.61 + 0.80) / 2 - (1 / 40 + 0) / 2,
+            "identity first": (1 / 40 + 0) / 2,
+        },
+        abs=1e-12,
+    )
     assert (found["verdict"] == "reproduced").all() and (found["reason"] == "").all()
     assert found["published"].isna().all() and set(found["source"]) == {"KDEF"}
     assert (found["low"] <= found["number"]).all() and (found["number"] <= found["high"]).all()
@@ -82,20 +103,28 @@ def test_statements_and_rules() -> None:
         "reproduced if the upper bound of the 90 % interval of the share of units specific to identity in the first "
         f"convolution is at most 0.07; {tail}, or, if wider, the exact interval of the units of all seeds",
     ]
-    assert judge(shares(seeds=(3,)))["rule"].iloc[::2].str.endswith(
-        "draws of seeds, and of the units within each (one seed: the interval covers the units only, not the spread "
-        "between networks)"
-    ).all()  # fmt: skip
+    assert (
+        judge(shares(seeds=(3,)))["rule"]
+        .iloc[::2]
+        .str.endswith(
+            "draws of seeds, and of the units within each (one seed: the interval covers the units only, not the "
+            "spread between networks)"
+        )
+        .all()
+    )
 
 
-@pytest.mark.parametrize(("counts", "part", "reason"), [
-    ({("expression", 3): (0, 0)}, "expression deeper", "the interval lies at or below 0"),
-    ({("expression", 3): (0, 4)}, "expression deeper", "undecided: the interval includes 0"),
-    ({("identity", 3): (100, 0)}, "identity deeper", "undecided: the interval includes 0"),  # seeds disagree
-    ({("identity", 1): (30, 30), ("identity", 3): (75, 75)}, "identity first", "the interval lies above 0.1"),
-    ({("expression", 1): (4, 4)}, "expression first", "undecided: the interval includes 0.1"),
-    ({("expression", 1): (0, 16)}, "expression first", "undecided: the interval includes 0.1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("counts", "part", "reason"),
+    [
+        ({("expression", 3): (0, 0)}, "expression deeper", "the interval lies at or below 0"),
+        ({("expression", 3): (0, 4)}, "expression deeper", "undecided: the interval includes 0"),
+        ({("identity", 3): (100, 0)}, "identity deeper", "undecided: the interval includes 0"),  # seeds disagree
+        ({("identity", 1): (30, 30), ("identity", 3): (75, 75)}, "identity first", "the interval lies above 0.1"),
+        ({("expression", 1): (4, 4)}, "expression first", "undecided: the interval includes 0.1"),
+        ({("expression", 1): (0, 16)}, "expression first", "undecided: the interval includes 0.1"),
+    ],
+)
 def test_verdicts_follow_the_interval(counts: Counts, part: str, reason: str) -> None:
     found = judge(shares(counts))
     assert found["reason"][part] == reason and found["verdict"][part] == "not reproduced"
@@ -171,9 +200,7 @@ def test_what_cannot_be_tested() -> None:
     silent = table.assign(units=table["units"].where(table["depth"] > 1, 0), share=np.nan, count=0)
     assert refused(silent) == {"no unit of convolution 1 of seed 2 and 4 answers to anything"}
     mixed = table.assign(source=table["source"].where(table["depth"] > 1, "embedded faces"))
-    assert refused(mixed) == {
-        "the two sides were not tested on the same faces: source is embedded faces and KDEF"
-    }  # fmt: skip
+    assert refused(mixed) == {"the two sides were not tested on the same faces: source is embedded faces and KDEF"}
     assert set(judge(table.iloc[:0])["source"]) == {"no faces"}
 
 

@@ -23,10 +23,21 @@ SINGLE_E, SINGLE_I = ("median", "expression", "expression"), ("median", "identit
 JOINT_E, JOINT_I = ("median", "joint", "expression"), ("median", "joint", "identity")
 HALVES_E, HALVES_I, ACROSS = (("iou_halves", "joint", task) for task in ("expression", "identity", "both"))
 # all differences of their own; both claims hold by far
-MEANS: dict[Key, float] = {SINGLE_E: 0.30, JOINT_E: 0.17, SINGLE_I: 0.42, JOINT_I: 0.22,
-                           HALVES_E: 0.71, HALVES_I: 0.80, ACROSS: 0.10}  # fmt: skip
-BY_HAND = {("C5", "expression"): 0.30 - 0.17, ("C5", "identity"): 0.42 - 0.22,
-           ("C6", "expression"): 0.71 - 0.10, ("C6", "identity"): 0.80 - 0.10}  # fmt: skip
+MEANS: dict[Key, float] = {
+    SINGLE_E: 0.30,
+    JOINT_E: 0.17,
+    SINGLE_I: 0.42,
+    JOINT_I: 0.22,
+    HALVES_E: 0.71,
+    HALVES_I: 0.80,
+    ACROSS: 0.10,
+}
+BY_HAND = {
+    ("C5", "expression"): 0.30 - 0.17,
+    ("C5", "identity"): 0.42 - 0.22,
+    ("C6", "expression"): 0.71 - 0.10,
+    ("C6", "identity"): 0.80 - 0.10,
+}
 SEEDS, RESAMPLES = (4, 2), 101
 NOISE = {key: generator(3, "noise", *key).uniform(-0.02, 0.02, RESAMPLES) for key in MEANS}
 
@@ -36,12 +47,19 @@ def rows(key: Key, numbers: np.ndarray, seeds: tuple[int, ...] = SEEDS, rule: st
     quantity, trained_on, tested_on = key
     masks = quantity == "iou_halves"
     width = numbers.shape[1]
-    return pd.DataFrame({
-        "figure": "2C" if masks else "2B", "quantity": quantity, "trained_on": trained_on, "tested_on": tested_on,
-        "rule": rule if rule is not None else "top" if masks else "", "source": "KDEF",
-        "seed": np.repeat(seeds, width), "resample": np.tile(np.arange(-1, width - 1), len(seeds)),
-        "number": numbers.ravel(),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "figure": "2C" if masks else "2B",
+            "quantity": quantity,
+            "trained_on": trained_on,
+            "tested_on": tested_on,
+            "rule": rule if rule is not None else "top" if masks else "",
+            "source": "KDEF",
+            "seed": np.repeat(seeds, width),
+            "resample": np.tile(np.arange(-1, width - 1), len(seeds)),
+            "number": numbers.ravel(),
+        }
+    )
 
 
 def planted(means: dict[Key, float] | None = None, *, seeds: tuple[int, ...] = SEEDS) -> pd.DataFrame:
@@ -99,22 +117,29 @@ def test_rules_say_level_direction_and_what_was_resampled() -> None:
         "reproduced if the lower bound of the 90 % interval of the IoU of masks between two halves of the people, "
         f"joint network on expression minus joint network on both tasks, is above 0; interval: {tail}"
     )
-    assert judge(planted(seeds=(3,)))["rule"].str.endswith(
-        "shared by both sides (one seed: the interval covers the people only, not the spread between networks)"
-    ).all()  # fmt: skip
+    assert (
+        judge(planted(seeds=(3,)))["rule"]
+        .str.endswith(
+            "shared by both sides (one seed: the interval covers the people only, not the spread between networks)"
+        )
+        .all()
+    )
 
 
 BELOW, UNDECIDED = "the interval lies at or below 0", "undecided: the interval includes 0"
 
 
-@pytest.mark.parametrize("part, means, reason", [
-    (("C5", "expression"), {JOINT_E: 0.40}, BELOW),
-    (("C5", "expression"), {JOINT_E: 0.30}, UNDECIDED),
-    (("C5", "identity"), {SINGLE_I: 0.10}, BELOW),
-    (("C6", "expression"), {HALVES_E: 0.05}, BELOW),
-    (("C6", "identity"), {HALVES_I: 0.105}, UNDECIDED),
-    (("C6", "identity"), {HALVES_I: 0.145}, ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "part, means, reason",
+    [
+        (("C5", "expression"), {JOINT_E: 0.40}, BELOW),
+        (("C5", "expression"), {JOINT_E: 0.30}, UNDECIDED),
+        (("C5", "identity"), {SINGLE_I: 0.10}, BELOW),
+        (("C6", "expression"), {HALVES_E: 0.05}, BELOW),
+        (("C6", "identity"), {HALVES_I: 0.105}, UNDECIDED),
+        (("C6", "identity"), {HALVES_I: 0.145}, ""),
+    ],
+)
 def test_verdicts_follow_the_interval(part: tuple[str, str], means: dict[Key, float], reason: str) -> None:
     found = judge(planted(means))
     assert found["reason"][part] == reason
@@ -136,12 +161,18 @@ def test_intervals_against_all_draws_there_are(n_seeds: int, level: float) -> No
     draw, draws = generator(5, "planted", n_seeds), 20_000
     values = draw.random((2, n_seeds, 41))
     seeds = tuple(range(n_seeds))
-    found = judge(pd.concat([rows(key, one, seeds) for key, one in zip((SINGLE_E, JOINT_E), values, strict=True)]),
-                  level=level, draws=draws).loc[("C5", "expression")]  # fmt: skip
+    found = judge(
+        pd.concat([rows(key, one, seeds) for key, one in zip((SINGLE_E, JOINT_E), values, strict=True)]),
+        level=level,
+        draws=draws,
+    ).loc[("C5", "expression")]
     difference = values[0] - values[1]
     # a resample is shared by both sides and all seeds of a draw
-    everything = [np.mean([difference[seed, r] for seed in some])
-                  for some in itertools.product(seeds, repeat=n_seeds) for r in range(1, 41)]  # fmt: skip
+    everything = [
+        np.mean([difference[seed, r] for seed in some])
+        for some in itertools.product(seeds, repeat=n_seeds)
+        for r in range(1, 41)
+    ]
     for bound, share in ((found["low"], (1 - level) / 2), (found["high"], (1 + level) / 2)):
         slack = 4 * np.sqrt(share * (1 - share) / draws)  # of a sampled quantile: binomial standard errors
         under, above = np.quantile(everything, [share - slack, share + slack], method="inverted_cdf")
@@ -163,26 +194,60 @@ IOU = "the IoU of masks between two halves of the people"
 PAIRS = "resamples differ between the two sides or between seeds, so that they are no pairs"
 NEEDED = "resample -1 (all people) and at least one bootstrap resample are needed"
 UNTESTABLE = [
-    (lambda t: t[~t.eval(JOINT)], "C5", "identity",
-     "Figure 2B lacks the median pixel of the joint network on identity"),
+    (
+        lambda t: t[~t.eval(JOINT)],
+        "C5",
+        "identity",
+        "Figure 2B lacks the median pixel of the joint network on identity",
+    ),
     (lambda t: t[~t.eval(HALF)], "C6", "expression", f"Figure 2C lacks {IOU} of the joint network on expression"),
-    (change(JOINT, source="FER2013"), "C5", "identity",
-     "the two sides were not tested on the same faces: source is KDEF and FER2013"),
-    (change(f"{JOINT} and seed == 4", seed=5), "C5", "identity",
-     "seeds differ: 2 and 4 on one side, 2 and 5 on the other"),
-    (lambda t: t[~t.eval(f"{HALF} and seed == 2")], "C6", "expression",
-     "seeds differ: 4 on one side, 2 and 4 on the other"),
+    (
+        change(JOINT, source="FER2013"),
+        "C5",
+        "identity",
+        "the two sides were not tested on the same faces: source is KDEF and FER2013",
+    ),
+    (
+        change(f"{JOINT} and seed == 4", seed=5),
+        "C5",
+        "identity",
+        "seeds differ: 2 and 4 on one side, 2 and 5 on the other",
+    ),
+    (
+        lambda t: t[~t.eval(f"{HALF} and seed == 2")],
+        "C6",
+        "expression",
+        "seeds differ: 4 on one side, 2 and 4 on the other",
+    ),
     (lambda t: t[~t.eval(f"{HALF} and resample == 7")], "C6", "expression", PAIRS),
     (lambda t: t[~t.eval(f"{JOINT} and resample == 7 and seed == 4")], "C5", "identity", PAIRS),
-    (lambda t: t[~t.eval("quantity == 'median' and tested_on == 'identity' and resample == -1")], "C5", "identity",
-     NEEDED),
-    (lambda t: t[~t.eval("quantity == 'median' and tested_on == 'identity' and resample >= 0")], "C5", "identity",
-     NEEDED),
-    (change(f"{JOINT} and seed == 4", number=np.nan), "C5", "identity", "the median pixel of the joint network on "
-     "identity is not defined in 102 of 204 rows: no heatmap but blank ones"),
-    (change(f"{HALF} and resample == 3", number=np.nan), "C6", "expression", f"{IOU} of the joint network on "
-     "expression is not defined in 2 of 204 rows: too few people, or no heatmap but blank ones"),
-]  # fmt: skip
+    (
+        lambda t: t[~t.eval("quantity == 'median' and tested_on == 'identity' and resample == -1")],
+        "C5",
+        "identity",
+        NEEDED,
+    ),
+    (
+        lambda t: t[~t.eval("quantity == 'median' and tested_on == 'identity' and resample >= 0")],
+        "C5",
+        "identity",
+        NEEDED,
+    ),
+    (
+        change(f"{JOINT} and seed == 4", number=np.nan),
+        "C5",
+        "identity",
+        "the median pixel of the joint network on "
+        "identity is not defined in 102 of 204 rows: no heatmap but blank ones",
+    ),
+    (
+        change(f"{HALF} and resample == 3", number=np.nan),
+        "C6",
+        "expression",
+        f"{IOU} of the joint network on "
+        "expression is not defined in 2 of 204 rows: too few people, or no heatmap but blank ones",
+    ),
+]
 
 
 @pytest.mark.parametrize("damage, claim, part, reason", UNTESTABLE)

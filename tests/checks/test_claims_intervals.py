@@ -22,10 +22,13 @@ S1B_JOINT, S1B_SINGLE = ("S1B", "joint", "expression"), ("S1B", "expression", "e
 def exact(difference: np.ndarray) -> np.ndarray:
     """The bootstrap written out: every choice of seeds, every resample, all equally likely."""
     n_seeds, n_resamples = difference.shape
-    return np.array([
-        sum(difference[s, r] for s in chosen) / n_seeds
-        for chosen in itertools.product(range(n_seeds), repeat=n_seeds) for r in range(n_resamples)
-    ])  # fmt: skip
+    return np.array(
+        [
+            sum(difference[s, r] for s in chosen) / n_seeds
+            for chosen in itertools.product(range(n_seeds), repeat=n_seeds)
+            for r in range(n_resamples)
+        ]
+    )
 
 
 @pytest.mark.parametrize("n_seeds", [1, 2, 3])
@@ -69,8 +72,10 @@ def test_pairing_narrows_the_interval(judge: ToTable, rows: ToTable, bootstrappe
     strangers = pd.concat(
         [rows(S1B_JOINT, bootstrapped(better), (1,)), rows(S1B_SINGLE, bootstrapped(right, stream="own"), (1,))]
     )
-    width = {name: (f := judge(t).loc[("C4", "expression")])["high"] - f["low"]
-             for name, t in {"paired": paired, "strangers": strangers}.items()}  # fmt: skip
+    width = {
+        name: (f := judge(t).loc[("C4", "expression")])["high"] - f["low"]
+        for name, t in {"paired": paired, "strangers": strangers}.items()
+    }
     # binomial theory: sqrt(.03 * .97 / 400) against sqrt(.25 * 2 / 400)
     assert width["paired"] == pytest.approx(3.92 * np.sqrt(0.03 * 0.97 / 400), rel=0.25)
     assert width["strangers"] == pytest.approx(3.92 * np.sqrt(0.5 / 400), rel=0.25)
@@ -141,12 +146,15 @@ def test_figure_s1a_is_no_part_of_any_claim(judge: ToTable, table: pd.DataFrame)
     pd.testing.assert_frame_equal(judge(pd.concat([extra, table], ignore_index=True)), judge(table))
 
 
-@pytest.mark.parametrize("low, high, verdict, reason", [
-    (-0.3, 0.05, "reproduced", ""),
-    (-0.3, 0.125, "reproduced", ""),  # the margin itself is negligible
-    (-0.3, 0.13, "not reproduced", "undecided: the interval includes 0.125"),
-    (0.125, 0.13, "not reproduced", "undecided: the interval includes 0.125"),
-    (0.13, 0.2, "not reproduced", "the interval lies above 0.125"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "low, high, verdict, reason",
+    [
+        (-0.3, 0.05, "reproduced", ""),
+        (-0.3, 0.125, "reproduced", ""),  # the margin itself is negligible
+        (-0.3, 0.13, "not reproduced", "undecided: the interval includes 0.125"),
+        (0.125, 0.13, "not reproduced", "undecided: the interval includes 0.125"),
+        (0.13, 0.2, "not reproduced", "the interval lies above 0.125"),
+    ],
+)
 def test_what_is_negligible(low: float, high: float, verdict: str, reason: str) -> None:
     assert negligible(low, high, 0.125) == {"verdict": verdict, "reason": reason}

@@ -21,10 +21,16 @@ Key = tuple[str, int]  # quantity, depth
 SEEDS, RESAMPLES = (4, 2), 100
 # all of their own; both tasks part in the deepest convolution and in the one between, neither does in the first
 MEANS: dict[Key, float] = {
-    ("expression", 1): 0.05, ("expression", 2): 0.60, ("expression", 3): 0.30,
-    ("identity", 1): -0.20, ("identity", 2): 0.70, ("identity", 3): 0.45,
-    ("index", 1): 0.90, ("index", 2): 0.10, ("index", 3): -0.90,
-}  # fmt: skip
+    ("expression", 1): 0.05,
+    ("expression", 2): 0.60,
+    ("expression", 3): 0.30,
+    ("identity", 1): -0.20,
+    ("identity", 2): 0.70,
+    ("identity", 3): 0.45,
+    ("index", 1): 0.90,
+    ("index", 2): 0.10,
+    ("index", 3): -0.90,
+}
 NOISE = {key: generator(3, "noise", *key).uniform(-0.02, 0.02, RESAMPLES) for key in MEANS}
 PARTS = ["deepest", "first"]
 NO, NOBODY = "not reproduced", "not testable on this data"
@@ -34,11 +40,20 @@ def rows(key: Key, numbers: np.ndarray, seeds: tuple[int, ...] = SEEDS, fraction
     """`numbers` is (n_seeds, 1 + n_resamples), the first column about all people."""
     quantity, depth = key
     width = numbers.shape[1]
-    return pd.DataFrame({
-        "trained_on": "joint", "source": "KDEF", "seed": np.repeat(seeds, width), "layer": f"trunk.relu{depth}",
-        "depth": depth, "fraction": fraction, "quantity": quantity,
-        "resample": np.tile(np.arange(-1, width - 1), len(seeds)), "number": numbers.ravel(), "reason": "",
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "trained_on": "joint",
+            "source": "KDEF",
+            "seed": np.repeat(seeds, width),
+            "layer": f"trunk.relu{depth}",
+            "depth": depth,
+            "fraction": fraction,
+            "quantity": quantity,
+            "resample": np.tile(np.arange(-1, width - 1), len(seeds)),
+            "number": numbers.ravel(),
+            "reason": "",
+        }
+    )
 
 
 def planted(means: Mapping[Key, float] | None = None, *, seeds: tuple[int, ...] = SEEDS) -> pd.DataFrame:
@@ -99,8 +114,10 @@ def test_the_smaller_one_is_that_of_the_means_not_the_mean_of_smaller_ones() -> 
 
 def test_only_the_joint_network_and_the_share_asked_for_count() -> None:
     table = planted()
-    others = [table.assign(trained_on=name, number=-table["number"], source="VoxCeleb1", depth=table["depth"] + 1)
-              for name in ("untrained", "expression")]  # fmt: skip
+    others = [
+        table.assign(trained_on=name, number=-table["number"], source="VoxCeleb1", depth=table["depth"] + 1)
+        for name in ("untrained", "expression")
+    ]
     pd.testing.assert_frame_equal(judge(pd.concat([*others, table], ignore_index=True)), judge(table))
     pd.testing.assert_frame_equal(judge(table[table["fraction"] == 0.2]), judge(table))
     assert judge(table, fraction=0.1)["number"].tolist() == pytest.approx([-0.45, -0.05], abs=1e-12)
@@ -130,29 +147,36 @@ def test_statements_and_rules() -> None:
         f"reproduced if the upper bound of the 90 % interval of one {differences} first convolution silenced, is at "
         f"most 0.07; shown is the one whose upper bound is lower; {tail}",
     ]
-    assert judge(planted(seeds=(3,)))["rule"].str.endswith(
-        "draws of seeds, and of one resample of the people shared by seeds and tasks (one seed: the interval covers "
-        "the people only, not the spread between networks)"
-    ).all()  # fmt: skip
+    assert (
+        judge(planted(seeds=(3,)))["rule"]
+        .str.endswith(
+            "draws of seeds, and of one resample of the people shared by seeds and tasks (one seed: the interval "
+            "covers the people only, not the spread between networks)"
+        )
+        .all()
+    )
 
 
 BELOW, UNDECIDED = "the interval lies at or below 0", "undecided: the interval includes 0"
 ABOVE, AROUND = "the interval lies above 0.1", "undecided: the interval includes 0.1"
 
 
-@pytest.mark.parametrize("part, means, reason", [
-    ("deepest", {("expression", 3): -0.30}, BELOW),
-    ("deepest", {("expression", 3): 0.0, ("identity", 3): 0.90}, UNDECIDED),  # one of the two is not enough
-    ("deepest", {("expression", 3): 0.90, ("identity", 3): -0.026}, BELOW),
-    ("deepest", {("expression", 3): 0.90, ("identity", 3): 0.004}, UNDECIDED),
-    ("deepest", {("expression", 3): 0.026}, ""),
-    ("deepest", {("expression", 3): -0.30, ("identity", 3): -0.30}, BELOW),
-    ("first", {("expression", 1): 0.20, ("identity", 1): 0.30}, ABOVE),
-    ("first", {("expression", 1): 0.30, ("identity", 1): 0.20}, ABOVE),
-    ("first", {("expression", 1): 0.10, ("identity", 1): 0.30}, AROUND),
-    ("first", {("expression", 1): 0.90, ("identity", 1): 0.07}, ""),  # one of the two is enough
-    ("first", {("expression", 1): -0.90, ("identity", 1): 0.90}, ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "part, means, reason",
+    [
+        ("deepest", {("expression", 3): -0.30}, BELOW),
+        ("deepest", {("expression", 3): 0.0, ("identity", 3): 0.90}, UNDECIDED),  # one of the two is not enough
+        ("deepest", {("expression", 3): 0.90, ("identity", 3): -0.026}, BELOW),
+        ("deepest", {("expression", 3): 0.90, ("identity", 3): 0.004}, UNDECIDED),
+        ("deepest", {("expression", 3): 0.026}, ""),
+        ("deepest", {("expression", 3): -0.30, ("identity", 3): -0.30}, BELOW),
+        ("first", {("expression", 1): 0.20, ("identity", 1): 0.30}, ABOVE),
+        ("first", {("expression", 1): 0.30, ("identity", 1): 0.20}, ABOVE),
+        ("first", {("expression", 1): 0.10, ("identity", 1): 0.30}, AROUND),
+        ("first", {("expression", 1): 0.90, ("identity", 1): 0.07}, ""),  # one of the two is enough
+        ("first", {("expression", 1): -0.90, ("identity", 1): 0.90}, ""),
+    ],
+)
 def test_verdicts_follow_the_interval(part: str, means: dict[Key, float], reason: str) -> None:
     found = judge(planted(means))
     assert found["reason"][part] == reason
@@ -189,8 +213,16 @@ def test_intervals_against_all_draws_there_are(n_seeds: int, level: float) -> No
     values[0, 0] += 0.5  # no doubt which of the two is lower in the first convolution,
     values[1, 1] += 0.5  # and in the deepest
     found = judge(
-        pd.concat([rows((task, depth), values[t, e], seeds) for t, task in enumerate(("expression", "identity"))
-                   for e, depth in enumerate((2, 7))]), level=level, draws=draws)  # fmt: skip
+        pd.concat(
+            [
+                rows((task, depth), values[t, e], seeds)
+                for t, task in enumerate(("expression", "identity"))
+                for e, depth in enumerate((2, 7))
+            ]
+        ),
+        level=level,
+        draws=draws,
+    )
     some = [list(seeds) for seeds in itertools.product(seeds, repeat=n_seeds)]
     # (task, end, draws there are): seeds and resample are shared by both tasks, the resample by all seeds
     means = np.stack([values[:, :, few, r].mean(axis=-1) for few in some for r in range(1, 41)], axis=-1)
@@ -222,32 +254,65 @@ PAIRS = "resamples differ between the two sides or between seeds, so that they a
 NEEDED = "resample -1 (all people) and at least one bootstrap resample are needed"
 DIED = "the whole network is not above chance"
 UNTESTABLE = [
-    (without(DEEPEST), PARTS[:1], "the table has no lesions of 20 % of the units of the joint network's deepest "
-     "convolution: only of 10 %"),
-    (without(FIRST), PARTS[1:], "the table has no lesions of 20 % of the units of the joint network's first "
-     "convolution: only of 10 %"),
+    (
+        without(DEEPEST),
+        PARTS[:1],
+        "the table has no lesions of 20 % of the units of the joint network's deepest convolution: only of 10 %",
+    ),
+    (
+        without(FIRST),
+        PARTS[1:],
+        "the table has no lesions of 20 % of the units of the joint network's first convolution: only of 10 %",
+    ),
     (without(f"{FACES} and seed == 2"), PARTS[:1], "the difference of identity in convolution 3 of seed 2 is missing"),
     (without(FACES), PARTS[:1], "the difference of identity in convolution 3 of seed 2 and 4 is missing"),
-    (without("depth == 1 and seed == 4"), PARTS[1:],
-     "the difference of expression in convolution 1 of seed 4 is missing"),
-    (change("depth == 3 and quantity == 'identity'", layer="branches.identity.relu3"), PARTS[:1],
-     "convolution 3 exists once per task (branches.identity.relu3 and trunk.relu3): a lesion in one branch cannot harm "
-     "the other's task"),
-    (change("depth == 1 and seed == 4", layer="branches.face.relu1"), PARTS[1:],
-     "convolution 1 exists once per task (branches.face.relu1 and trunk.relu1): a lesion in one branch cannot harm "
-     "the other's task"),
-    (change(f"{FACES} and resample == -1 and seed == 4", number=np.nan, reason=DIED), PARTS[:1],
-     f"the difference of identity is not defined for seed 4: {DIED}"),
-    (change(f"{FACES} and resample == -1", number=np.nan, reason=DIED), PARTS[:1],
-     f"the difference of identity is not defined for seed 2 and 4: {DIED}"),
-    (change(f"{PEOPLE} and resample == -1 and seed == 2", number=np.nan, reason=np.nan), PARTS[1:],
-     "the difference of expression is not defined for seed 2: no reason given"),
-    (change(f"{FACES} and 20 <= resample < 26 and seed == 2", number=np.nan, reason=DIED), PARTS[:1],
-     "the difference of expression or identity is not defined in 6 of 100 resamples: more than 5 %"),
+    (
+        without("depth == 1 and seed == 4"),
+        PARTS[1:],
+        "the difference of expression in convolution 1 of seed 4 is missing",
+    ),
+    (
+        change("depth == 3 and quantity == 'identity'", layer="branches.identity.relu3"),
+        PARTS[:1],
+        "convolution 3 exists once per task (branches.identity.relu3 and trunk.relu3): a lesion in one branch cannot "
+        "harm the other's task",
+    ),
+    (
+        change("depth == 1 and seed == 4", layer="branches.face.relu1"),
+        PARTS[1:],
+        "convolution 1 exists once per task (branches.face.relu1 and trunk.relu1): a lesion in one branch cannot "
+        "harm the other's task",
+    ),
+    (
+        change(f"{FACES} and resample == -1 and seed == 4", number=np.nan, reason=DIED),
+        PARTS[:1],
+        f"the difference of identity is not defined for seed 4: {DIED}",
+    ),
+    (
+        change(f"{FACES} and resample == -1", number=np.nan, reason=DIED),
+        PARTS[:1],
+        f"the difference of identity is not defined for seed 2 and 4: {DIED}",
+    ),
+    (
+        change(f"{PEOPLE} and resample == -1 and seed == 2", number=np.nan, reason=np.nan),
+        PARTS[1:],
+        "the difference of expression is not defined for seed 2: no reason given",
+    ),
+    (
+        change(f"{FACES} and 20 <= resample < 26 and seed == 2", number=np.nan, reason=DIED),
+        PARTS[:1],
+        "the difference of expression or identity is not defined in 6 of 100 resamples: more than 5 %",
+    ),
     # three at each task, none of them shared
-    (change(f"{FIRST} and quantity == 'identity' and 20 <= resample < 23 or {PEOPLE} and 60 <= resample < 63",
-            number=np.nan, reason=DIED), PARTS[1:],
-     "the difference of expression or identity is not defined in 6 of 100 resamples: more than 5 %"),
+    (
+        change(
+            f"{FIRST} and quantity == 'identity' and 20 <= resample < 23 or {PEOPLE} and 60 <= resample < 63",
+            number=np.nan,
+            reason=DIED,
+        ),
+        PARTS[1:],
+        "the difference of expression or identity is not defined in 6 of 100 resamples: more than 5 %",
+    ),
     (without(f"{FACES} and resample == 7 and seed == 2"), PARTS[:1], PAIRS),
     (without(f"{PEOPLE} and resample == 7"), PARTS[1:], PAIRS),
     (without(f"{PEOPLE} and resample == -1 and seed == 2"), PARTS[1:], PAIRS),
@@ -255,9 +320,12 @@ UNTESTABLE = [
     (without(f"{FIRST} and resample >= 0"), PARTS[1:], NEEDED),
     (lambda t: t.assign(trained_on="untrained"), PARTS, "the table has no lesions of the joint network"),
     (without("depth != 3"), PARTS, "the networks have one convolution only"),
-    (change("seed == 2", source="FER2013"), PARTS,
-     "the two sides were not tested on the same faces: source is KDEF and FER2013"),
-]  # fmt: skip
+    (
+        change("seed == 2", source="FER2013"),
+        PARTS,
+        "the two sides were not tested on the same faces: source is KDEF and FER2013",
+    ),
+]
 
 
 @pytest.mark.parametrize("damage, parts, reason", UNTESTABLE)
@@ -325,8 +393,9 @@ def test_parts_draw_from_streams_of_their_own() -> None:
 @settings(max_examples=8, deadline=None)
 @given(st.floats(-0.5, 0.5), st.floats(-0.5, 0.5))
 def test_tasks_can_be_swapped(one: float, other: float) -> None:
-    table = planted({(task, depth): number for task, number in (("expression", one), ("identity", other))
-                     for depth in (1, 3)})  # fmt: skip
+    table = planted(
+        {(task, depth): number for task, number in (("expression", one), ("identity", other)) for depth in (1, 3)}
+    )
     names = {"expression": "identity", "identity": "expression", "index": "index"}
     there, back = judge(table), judge(table.assign(quantity=table["quantity"].map(names)))
     pd.testing.assert_frame_equal(there, back)

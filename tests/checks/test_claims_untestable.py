@@ -35,20 +35,30 @@ FLAT = "no accuracy varies over the resamples: all answers right or all wrong, o
         (change(JOINT, source="KDEF"), "the two sides were not tested on the same faces: source is KDEF and FER2013"),
         (change(JOINT, role="probe"), "the two sides were not tested on the same faces: role is probe and expression"),
         (change(BOTH, chance=1.0), "chance is 1.0 for the joint network on expression: one value below 1 is needed"),
-        (change(f"{JOINT} and seed == 4", chance=0.5),
-         f"chance is 0.5 and {1 / 7} for the joint network on expression: one value below 1 is needed"),
+        (
+            change(f"{JOINT} and seed == 4", chance=0.5),
+            f"chance is 0.5 and {1 / 7} for the joint network on expression: one value below 1 is needed",
+        ),
         (change(f"{JOINT} and seed == 4", seed=5), "seeds differ: 2 and 5 on one side, 2 and 4 on the other"),
         (lambda t: t[~t.eval(f"{JOINT} and seed == 4")], "seeds differ: 2 on one side, 2 and 4 on the other"),
-        (lambda t: t[~t.eval(f"{JOINT} and resample == 7")],
-         "resamples differ between the two sides or between seeds, so that they are no pairs"),
-        (lambda t: t[~t.eval(f"{BOTH} and seed == 4 and resample == 7")],
-         "resamples differ between the two sides or between seeds, so that they are no pairs"),
-        (lambda t: t[~t.eval(f"{BOTH} and resample == -1")],
-         "resample -1 (the test images themselves) and at least one bootstrap resample are needed"),
-        (lambda t: t[~t.eval(f"{BOTH} and resample >= 0")],
-         "resample -1 (the test images themselves) and at least one bootstrap resample are needed"),
+        (
+            lambda t: t[~t.eval(f"{JOINT} and resample == 7")],
+            "resamples differ between the two sides or between seeds, so that they are no pairs",
+        ),
+        (
+            lambda t: t[~t.eval(f"{BOTH} and seed == 4 and resample == 7")],
+            "resamples differ between the two sides or between seeds, so that they are no pairs",
+        ),
+        (
+            lambda t: t[~t.eval(f"{BOTH} and resample == -1")],
+            "resample -1 (the test images themselves) and at least one bootstrap resample are needed",
+        ),
+        (
+            lambda t: t[~t.eval(f"{BOTH} and resample >= 0")],
+            "resample -1 (the test images themselves) and at least one bootstrap resample are needed",
+        ),
     ],
-)  # fmt: skip
+)
 def test_unpaired_or_missing_cells(
     judge: ToTable, table: pd.DataFrame, damage: Callable[[pd.DataFrame], pd.DataFrame], reason: str
 ) -> None:

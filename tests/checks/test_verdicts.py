@@ -20,19 +20,33 @@ LONG = (
 
 def part(claim: str, name: str, verdict: str, *numbers: float, reason: str = "") -> dict[str, object]:
     number, low, high, published = numbers
-    return {"claim": claim, "part": name, "statement": LONG, "source": "embedded faces", "verdict": verdict,
-            "number": number, "low": low, "high": high, "published": published, "rule": "-",
-            "reason": reason}  # fmt: skip
+    return {
+        "claim": claim,
+        "part": name,
+        "statement": LONG,
+        "source": "embedded faces",
+        "verdict": verdict,
+        "number": number,
+        "low": low,
+        "high": high,
+        "published": published,
+        "rule": "-",
+        "reason": reason,
+    }
 
 
 NAN = np.nan
-TABLE = VERDICTS.check(pd.DataFrame([
-    part("C4", "expression", YES, 0.1234, 0.05, 0.2, 0.01344),
-    part("C4", "identity", NO, -0.0101, -0.03, 0.0104, 0.046357, reason="undecided: the interval includes 0"),
-    part("C1", "identity", OPEN, NAN, NAN, NAN, 0.626817, reason="Figure 1B lacks the joint network"),
-    part("C2", "information", OPEN, 0.0, NAN, NAN, 0.285786, reason="no accuracy varies"),
-    part("C3", "identity", YES, 0.02, 0.01, 0.03, 0.006612),
-]))  # fmt: skip
+TABLE = VERDICTS.check(
+    pd.DataFrame(
+        [
+            part("C4", "expression", YES, 0.1234, 0.05, 0.2, 0.01344),
+            part("C4", "identity", NO, -0.0101, -0.03, 0.0104, 0.046357, reason="undecided: the interval includes 0"),
+            part("C1", "identity", OPEN, NAN, NAN, NAN, 0.626817, reason="Figure 1B lacks the joint network"),
+            part("C2", "information", OPEN, 0.0, NAN, NAN, 0.285786, reason="no accuracy varies"),
+            part("C3", "identity", YES, 0.02, 0.01, 0.03, 0.006612),
+        ]
+    )
+)
 
 
 @pytest.mark.parametrize("parts", [p for n in (1, 2, 3) for p in itertools.product((YES, NO, OPEN), repeat=n)])
@@ -43,14 +57,20 @@ def test_the_weakest_part_decides(parts: tuple[str, ...]) -> None:
 
 def test_metric_leaves_absent_numbers_out() -> None:
     expected = {
-        "C4": {"verdict": NO, "parts": {
-            "expression": {"number": 0.1234, "low": 0.05, "high": 0.2, "published": 0.01344, "verdict": YES},
-            "identity": {"number": -0.0101, "low": -0.03, "high": 0.0104, "published": 0.046357, "verdict": NO}}},
+        "C4": {
+            "verdict": NO,
+            "parts": {
+                "expression": {"number": 0.1234, "low": 0.05, "high": 0.2, "published": 0.01344, "verdict": YES},
+                "identity": {"number": -0.0101, "low": -0.03, "high": 0.0104, "published": 0.046357, "verdict": NO},
+            },
+        },
         "C1": {"verdict": OPEN, "parts": {"identity": {"published": 0.626817, "verdict": OPEN}}},
         "C2": {"verdict": OPEN, "parts": {"information": {"number": 0.0, "published": 0.285786, "verdict": OPEN}}},
-        "C3": {"verdict": YES, "parts": {
-            "identity": {"number": 0.02, "low": 0.01, "high": 0.03, "published": 0.006612, "verdict": YES}}},
-    }  # fmt: skip
+        "C3": {
+            "verdict": YES,
+            "parts": {"identity": {"number": 0.02, "low": 0.01, "high": 0.03, "published": 0.006612, "verdict": YES}},
+        },
+    }
     metric = as_metric(TABLE)
     assert metric == expected and list(metric) == list(expected)
     assert json.loads(json.dumps(metric, allow_nan=False)) == expected  # plain floats, no NaN

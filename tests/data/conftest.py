@@ -31,8 +31,11 @@ from facespec.study.errors import StudyError
 
 WANTED = Wanted(48, 1, 0.0)
 COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
-    ".tar": bytes, ".tar.gz": gzip.compress, ".tar.bz2": bz2.compress, ".tar.xz": partial(lzma.compress, preset=0),
-}  # fmt: skip
+    ".tar": bytes,
+    ".tar.gz": gzip.compress,
+    ".tar.bz2": bz2.compress,
+    ".tar.xz": partial(lzma.compress, preset=0),
+}
 
 
 def _encoded(pixels: np.ndarray, form: str = "PNG") -> bytes:
@@ -124,8 +127,10 @@ class Fer2013(Adapter):
         """One face of every expression and usage, shuffled."""
         generator = np.random.Generator(np.random.PCG64(seed))
         every = [(code, usage) for code in range(7) for usage in usages]
-        return [Face(*every[i], generator.integers(0, 256, (48, 48), dtype=np.uint8))
-                for i in generator.permutation(len(every))]  # fmt: skip
+        return [
+            Face(*every[i], generator.integers(0, 256, (48, 48), dtype=np.uint8))
+            for i in generator.permutation(len(every))
+        ]
 
     def row(self, face: Face) -> list[str]:
         """The cells of a face."""
@@ -165,8 +170,12 @@ class VoxCeleb(Adapter):
     def videos(self, people: Mapping[str, Sequence[int]]) -> dict[str, bytes]:
         """Name -> frames of each video; every picture differs."""
         number = iter(range(256))
-        return {f"unzippedFaces/{person}/1.6/v{i}/{frame:07d}.png": self.picture(next(number))
-                for person, lengths in people.items() for i, n in enumerate(lengths) for frame in range(n)}  # fmt: skip
+        return {
+            f"unzippedFaces/{person}/1.6/v{i}/{frame:07d}.png": self.picture(next(number))
+            for person, lengths in people.items()
+            for i, n in enumerate(lengths)
+            for frame in range(n)
+        }
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,9 @@ from facespec.data.chunks import FaceChunk, check_chunk
 from facespec.study.errors import StudyError
 from facespec.study.tables import LABELS
 
-LABELLED = pd.DataFrame({"session": "B", "view": "", "expression": ["fear", ""], "identity": "", "split": "test",
-                         "stimulus": ["x", "y"]})  # fmt: skip
+LABELLED = pd.DataFrame(
+    {"session": "B", "view": "", "expression": ["fear", ""], "identity": "", "split": "test", "stimulus": ["x", "y"]}
+)
 
 
 @pytest.mark.parametrize("shape", [(17, 11), (17, 11, 3)])

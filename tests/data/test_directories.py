@@ -160,8 +160,10 @@ def test_an_interrupt_after_the_exchange_keeps_the_new_directory(
         with pytest.raises(KeyboardInterrupt):
             fill(place)
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
-        "faces", "faces/mark", "faces/more",
-    ]  # fmt: skip
+        "faces",
+        "faces/mark",
+        "faces/more",
+    ]
 
 
 def faces(directory: Path, k: int = 5, *, error: BaseException | None = None) -> None:
@@ -172,8 +174,9 @@ def faces(directory: Path, k: int = 5, *, error: BaseException | None = None) ->
             if error is not None and number == k - 1:
                 raise error
             names = [f"{number}-{i}" for i in range(3)]
-            labels = pd.DataFrame({"stimulus": names, "split": "train", "identity": "", "expression": "", "view": "",
-                                   "session": ""})  # fmt: skip
+            labels = pd.DataFrame(
+                {"stimulus": names, "split": "train", "identity": "", "expression": "", "view": "", "session": ""}
+            )
             yield FaceChunk(np.full((3, 17, 11), number, np.uint8), labels)
 
     write_faceset(directory, chunks(), Description("identity", 4, None, {"source": "embedded faces"}))
@@ -290,10 +293,18 @@ def content(tmp_path: Path) -> dict[str, str]:
     return {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("last, mark", [
-    ("half", "earlier"), ("before faces", "earlier"), ("after faces", "earlier"), ("before new", "earlier"),
-    ("after new", "later"), ("before old", "later"), ("while removing", "later"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "last, mark",
+    [
+        ("half", "earlier"),
+        ("before faces", "earlier"),
+        ("after faces", "earlier"),
+        ("before new", "earlier"),
+        ("after new", "later"),
+        ("before old", "later"),
+        ("while removing", "later"),
+    ],
+)
 @pytest.mark.parametrize("sweep", ["sweep_leftovers", "replacing_directory"])
 def test_a_kill_at_any_step_leaves_one_whole_directory(tmp_path: Path, last: str, mark: str, sweep: str) -> None:
     """The earlier one comes back where nothing has taken its place: at the next run, or the next time it is made."""

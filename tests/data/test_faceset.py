@@ -26,12 +26,16 @@ GREY, RGB = (17, 11), (17, 11, 3)
 
 
 def labelled(n: int = N) -> pd.DataFrame:
-    return pd.DataFrame({
-        "stimulus": [f"face {i}" for i in range(n)], "split": ["train", "test"] * (n // 2) + ["probe"] * (n % 2),
-        "identity": [f"NA{i % 3}" if i else "NA" for i in range(n)],
-        "expression": ["happy", "", "sad"] * (n // 3) + [""] * (n % 3),
-        "view": "straight", "session": "",
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "stimulus": [f"face {i}" for i in range(n)],
+            "split": ["train", "test"] * (n // 2) + ["probe"] * (n % 2),
+            "identity": [f"NA{i % 3}" if i else "NA" for i in range(n)],
+            "expression": ["happy", "", "sad"] * (n // 3) + [""] * (n % 3),
+            "view": "straight",
+            "session": "",
+        }
+    )
 
 
 def pictures(shape: tuple[int, ...], n: int = N) -> np.ndarray:
@@ -53,8 +57,12 @@ def cut(shape: tuple[int, ...], bounds: Iterable[int], *, regions: bool) -> Iter
 
 
 def described(*, regions: bool, size: int = 4, **changes: Any) -> Description:
-    given = {"role": "probe", "shard_size": size, "region_codes": CODES if regions else None,
-             "provenance": {"source": "embedded faces", "excluded": []}}  # fmt: skip
+    given = {
+        "role": "probe",
+        "shard_size": size,
+        "region_codes": CODES if regions else None,
+        "provenance": {"source": "embedded faces", "excluded": []},
+    }
     return Description(**(given | changes))
 
 
@@ -92,9 +100,17 @@ def test_the_files_are_what_numpy_would_write(tmp_path: Path) -> None:
                 tmp_path / "numpy.npy"
             ).read_bytes()
     assert sorted(content(tmp_path / "faces")) == [
-        "faceset.json", "images-00000.npy", "images-00001.npy", "images-00002.npy", "images-digests.npy",
-        "labels.csv", "regions-00000.npy", "regions-00001.npy", "regions-00002.npy", "regions-digests.npy",
-    ]  # fmt: skip
+        "faceset.json",
+        "images-00000.npy",
+        "images-00001.npy",
+        "images-00002.npy",
+        "images-digests.npy",
+        "labels.csv",
+        "regions-00000.npy",
+        "regions-00001.npy",
+        "regions-00002.npy",
+        "regions-digests.npy",
+    ]
 
 
 @pytest.mark.parametrize("shape", [GREY, RGB])
@@ -157,46 +173,103 @@ def named(column: str, value: Any) -> pd.DataFrame:
 
 REFUSED = {
     "no chunk at all": ([], {}, "no images: a set of faces holds at least one."),
-    "only empty chunks": ([chunk(images=pictures(GREY, 0), labels=labelled(0))], {},
-        "no images: a set of faces holds at least one."),
-    "two channels": ([chunk(images=pictures((17, 11, 2), 3))], {},
-        "images of shape (17, 11, 2), allowed: (height, width) grey or (height, width, 3) RGB."),
-    "no picture": ([chunk(images=pictures((17,), 3))], {},
-        "images of shape (17,), allowed: (height, width) grey or (height, width, 3) RGB."),
-    "floats": ([chunk(images=pictures(GREY, 3) / 255)], {},
-        "images are float64 (3, 17, 11), expected uint8 (3, 17, 11) for 3 labels."),
-    "more labels than images": ([chunk(images=pictures(GREY, 2))], {},
-        "images are uint8 (2, 17, 11), expected uint8 (3, 17, 11) for 3 labels."),
-    "another size later": ([chunk(), chunk(images=pictures((11, 17), 3))], {},
-        "images are uint8 (3, 11, 17), expected uint8 (3, 17, 11) for 3 labels."),
-    "another mode later": ([chunk(), chunk(images=pictures(RGB, 3))], {},
-        "images are uint8 (3, 17, 11, 3), expected uint8 (3, 17, 11) for 3 labels."),
-    "regions without codes": ([chunk(regions=maps(3))], {},
-        "region maps and region codes come together or not at all."),
-    "codes without regions": ([chunk()], {"region_codes": CODES},
-        "region maps and region codes come together or not at all."),
-    "regions of another size": ([chunk(regions=maps(3)[:, 1:])], {"region_codes": CODES},
-        "regions are uint8 (3, 16, 11), expected uint8 (3, 17, 11)."),
-    "regions of another type": ([chunk(regions=maps(3).astype(np.int64))], {"region_codes": CODES},
-        "regions are int64 (3, 17, 11), expected uint8 (3, 17, 11)."),
-    "a region without a name": ([chunk(regions=np.full((3, *GREY), 9, np.uint8))], {"region_codes": CODES},
-        "regions hold [9], which the region codes {'none': 0, 'eyes': 3, 'mouth': 7} do not name."),
-    "an unknown expression": ([chunk(labels=named("expression", "bored"))], {},
+    "only empty chunks": (
+        [chunk(images=pictures(GREY, 0), labels=labelled(0))],
+        {},
+        "no images: a set of faces holds at least one.",
+    ),
+    "two channels": (
+        [chunk(images=pictures((17, 11, 2), 3))],
+        {},
+        "images of shape (17, 11, 2), allowed: (height, width) grey or (height, width, 3) RGB.",
+    ),
+    "no picture": (
+        [chunk(images=pictures((17,), 3))],
+        {},
+        "images of shape (17,), allowed: (height, width) grey or (height, width, 3) RGB.",
+    ),
+    "floats": (
+        [chunk(images=pictures(GREY, 3) / 255)],
+        {},
+        "images are float64 (3, 17, 11), expected uint8 (3, 17, 11) for 3 labels.",
+    ),
+    "more labels than images": (
+        [chunk(images=pictures(GREY, 2))],
+        {},
+        "images are uint8 (2, 17, 11), expected uint8 (3, 17, 11) for 3 labels.",
+    ),
+    "another size later": (
+        [chunk(), chunk(images=pictures((11, 17), 3))],
+        {},
+        "images are uint8 (3, 11, 17), expected uint8 (3, 17, 11) for 3 labels.",
+    ),
+    "another mode later": (
+        [chunk(), chunk(images=pictures(RGB, 3))],
+        {},
+        "images are uint8 (3, 17, 11, 3), expected uint8 (3, 17, 11) for 3 labels.",
+    ),
+    "regions without codes": (
+        [chunk(regions=maps(3))],
+        {},
+        "region maps and region codes come together or not at all.",
+    ),
+    "codes without regions": (
+        [chunk()],
+        {"region_codes": CODES},
+        "region maps and region codes come together or not at all.",
+    ),
+    "regions of another size": (
+        [chunk(regions=maps(3)[:, 1:])],
+        {"region_codes": CODES},
+        "regions are uint8 (3, 16, 11), expected uint8 (3, 17, 11).",
+    ),
+    "regions of another type": (
+        [chunk(regions=maps(3).astype(np.int64))],
+        {"region_codes": CODES},
+        "regions are int64 (3, 17, 11), expected uint8 (3, 17, 11).",
+    ),
+    "a region without a name": (
+        [chunk(regions=np.full((3, *GREY), 9, np.uint8))],
+        {"region_codes": CODES},
+        "regions hold [9], which the region codes {'none': 0, 'eyes': 3, 'mouth': 7} do not name.",
+    ),
+    "an unknown expression": (
+        [chunk(labels=named("expression", "bored"))],
+        {},
         "table 'labels', column 'expression', row 1: got 'bored', allowed: one of ['angry', 'disgust', 'fear', "
-        "'happy', 'neutral', 'sad', 'surprise']."),
-    "a repeated name": ([chunk(labels=named("stimulus", "face 2"))], {},
-        "DIR/labels.csv: stimulus 'face 2' appears more than once."),
-    "a repeated name in the next chunk": ([chunk(), chunk()], {},
-        "DIR/labels.csv: stimulus 'face 0' appears more than once."),
-    "a name that would break the table": ([chunk(labels=named("stimulus", "a\rb"))], {},
-        "stimulus 'a\\rb' holds a control character or an undecodable byte. Rename it."),
-    "a name that is no text": ([chunk(labels=named("identity", "a\udcffb"))], {},
-        "identity 'a\\udcffb' holds a control character or an undecodable byte. Rename it."),
-    "an unknown role": ([chunk()], {"role": "probes"},
-        "DIR/faceset.json: role: got 'probes'. Input should be 'expression', 'identity' or 'probe'."),
-    "no source": ([chunk()], {"provenance": {}},
-        "DIR/faceset.json: provenance: expected a text 'source' in it, got {}."),
-}  # fmt: skip
+        "'happy', 'neutral', 'sad', 'surprise'].",
+    ),
+    "a repeated name": (
+        [chunk(labels=named("stimulus", "face 2"))],
+        {},
+        "DIR/labels.csv: stimulus 'face 2' appears more than once.",
+    ),
+    "a repeated name in the next chunk": (
+        [chunk(), chunk()],
+        {},
+        "DIR/labels.csv: stimulus 'face 0' appears more than once.",
+    ),
+    "a name that would break the table": (
+        [chunk(labels=named("stimulus", "a\rb"))],
+        {},
+        "stimulus 'a\\rb' holds a control character or an undecodable byte. Rename it.",
+    ),
+    "a name that is no text": (
+        [chunk(labels=named("identity", "a\udcffb"))],
+        {},
+        "identity 'a\\udcffb' holds a control character or an undecodable byte. Rename it.",
+    ),
+    "an unknown role": (
+        [chunk()],
+        {"role": "probes"},
+        "DIR/faceset.json: role: got 'probes'. Input should be 'expression', 'identity' or 'probe'.",
+    ),
+    "no source": (
+        [chunk()],
+        {"provenance": {}},
+        "DIR/faceset.json: provenance: expected a text 'source' in it, got {}.",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -223,8 +296,11 @@ def test_a_new_set_replaces_the_earlier_one_entirely(tmp_path: Path) -> None:
     write_faceset(tmp_path / "faces", [chunk()], described(regions=False))
     assert FaceSet.open(tmp_path / "faces").n == 3
     assert sorted(content(tmp_path / "faces")) == [
-        "faceset.json", "images-00000.npy", "images-digests.npy", "labels.csv",
-    ]  # fmt: skip
+        "faceset.json",
+        "images-00000.npy",
+        "images-digests.npy",
+        "labels.csv",
+    ]
 
 
 def test_labels_are_kept_in_the_schemas_order(tmp_path: Path) -> None:

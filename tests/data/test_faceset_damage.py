@@ -30,8 +30,16 @@ def directory(tmp_path: Path) -> Path:
 
 
 def make(directory: Path) -> None:
-    labels = pd.DataFrame({"stimulus": list("abcdefg"), "split": "train", "identity": "p", "expression": "happy",
-                           "view": "straight", "session": "A"})  # fmt: skip
+    labels = pd.DataFrame(
+        {
+            "stimulus": list("abcdefg"),
+            "split": "train",
+            "identity": "p",
+            "expression": "happy",
+            "view": "straight",
+            "session": "A",
+        }
+    )
     images = np.arange(7 * 17 * 11, dtype=np.int64).astype(np.uint8).reshape(7, 17, 11)
     chunk = FaceChunk(images, labels, images % 2)
     write_faceset(directory, [chunk], Description("probe", 3, {"none": 0, "face": 1}, {"source": "embedded faces"}))
@@ -102,83 +110,137 @@ CHANGED = "not the bytes that were written there: altered, cut or damaged. Make 
 # a shard of three images has 128 + 3 * 17 * 11 = 689 bytes
 AGAIN = "Make the faces again."
 DAMAGES: dict[str, tuple[Damage, str]] = {
-    "no description": (gone("faceset.json"),
-        "DIR: no faces here (no faceset.json in it). `facespec data build` makes them."),
-    "description cut short": (text("faceset.json", '{"n": 7'),
+    "no description": (
+        gone("faceset.json"),
+        "DIR: no faces here (no faceset.json in it). `facespec data build` makes them.",
+    ),
+    "description cut short": (
+        text("faceset.json", '{"n": 7'),
         "DIR/faceset.json: not a valid JSON file (Expecting ',' delimiter: line 1 column 8 (char 7)). It may be "
-        "truncated: make it again."),
-    "description of nothing": (text("faceset.json", "7"),
-        "DIR/faceset.json: expected a JSON object, got a number. Make it again."),
-    "a changed description": (replaced("faceset.json", '"source": "embedded faces"', '"source": "FER2013"'),
-        "DIR/faceset.json: not the content that was written there: altered or damaged. Make the faces again."),
+        "truncated: make it again.",
+    ),
+    "description of nothing": (
+        text("faceset.json", "7"),
+        "DIR/faceset.json: expected a JSON object, got a number. Make it again.",
+    ),
+    "a changed description": (
+        replaced("faceset.json", '"source": "embedded faces"', '"source": "FER2013"'),
+        "DIR/faceset.json: not the content that was written there: altered or damaged. Make the faces again.",
+    ),
     "another version": (head(version=1), "DIR/faceset.json: version: got 1. Input should be 2."),
     "lacks a key": (head(role=...), "DIR/faceset.json: role: missing. Make the faces again."),
-    "unknown key": (head(hieght=3),
+    "unknown key": (
+        head(hieght=3),
         "DIR/faceset.json: unknown key 'hieght': did you mean 'height'? Allowed: 'version', 'role', 'height', "
-        "'width', 'channels', 'n', 'shard_size', 'regions', 'provenance', 'digests'."),
+        "'width', 'channels', 'n', 'shard_size', 'regions', 'provenance', 'digests'.",
+    ),
     "n is no number": (head(n="7"), "DIR/faceset.json: n: got '7'. Input should be a valid integer."),
     "no images": (head(n=0), "DIR/faceset.json: n: got 0. Input should be greater than or equal to 1."),
     "two channels": (head(channels=2), "DIR/faceset.json: channels: got 2. Input should be 1 or 3."),
-    "two regions of one code": (head(regions={"a": 1, "b": 1}),
-        "DIR/faceset.json: regions: expected null or names with distinct codes, got {'a': 1, 'b': 1}."),
-    "regions without names": (head(regions={}),
-        "DIR/faceset.json: regions: expected null or names with distinct codes, got {}."),
-    "code beyond a byte": (head(regions={"a": 256}),
-        "DIR/faceset.json: regions.a: got 256. Input should be less than or equal to 255."),
-    "no source": (head(provenance={"source": 1}),
-        "DIR/faceset.json: provenance: expected a text 'source' in it, got {'source': 1}."),
+    "two regions of one code": (
+        head(regions={"a": 1, "b": 1}),
+        "DIR/faceset.json: regions: expected null or names with distinct codes, got {'a': 1, 'b': 1}.",
+    ),
+    "regions without names": (
+        head(regions={}),
+        "DIR/faceset.json: regions: expected null or names with distinct codes, got {}.",
+    ),
+    "code beyond a byte": (
+        head(regions={"a": 256}),
+        "DIR/faceset.json: regions.a: got 256. Input should be less than or equal to 255.",
+    ),
+    "no source": (
+        head(provenance={"source": 1}),
+        "DIR/faceset.json: provenance: expected a text 'source' in it, got {'source': 1}.",
+    ),
     "no labels": (gone("labels.csv"), "DIR/labels.csv: no such file. Make the faces again."),
     "labels of nobody": (head(digests={}), f"DIR/labels.csv: {CHANGED}"),
-    "labels cut at a line end": (replaced("labels.csv", "g,train,p,happy,straight,A\n", ""),
-        f"DIR/labels.csv: {CHANGED}"),
+    "labels cut at a line end": (
+        replaced("labels.csv", "g,train,p,happy,straight,A\n", ""),
+        f"DIR/labels.csv: {CHANGED}",
+    ),
     "another label": (replaced("labels.csv", "c,train,p,happy", "c,train,p,sad"), f"DIR/labels.csv: {CHANGED}"),
     "digests gone": (gone("regions-digests.npy"), "DIR/regions-digests.npy: no such file. Make the faces again."),
     "digests exchanged": (exchange("images-digests.npy", "regions-digests.npy"), f"DIR/images-digests.npy: {CHANGED}"),
     "digests cut": (resized("images-digests.npy", -16), f"DIR/images-digests.npy: {CHANGED}"),
-    "digests of fewer images": (honest(shard("images-digests.npy", np.zeros((6, 16), np.uint8))),
-        "DIR/images-digests.npy: holds uint8 (6, 16), expected uint8 (7, 16). Make the faces again."),
-    "a row too few": (honest(replaced("labels.csv", "g,train,p,happy,straight,A\n", "")),
-        "DIR/labels.csv: 6 rows for 7 images. Make the faces again."),
+    "digests of fewer images": (
+        honest(shard("images-digests.npy", np.zeros((6, 16), np.uint8))),
+        "DIR/images-digests.npy: holds uint8 (6, 16), expected uint8 (7, 16). Make the faces again.",
+    ),
+    "a row too few": (
+        honest(replaced("labels.csv", "g,train,p,happy,straight,A\n", "")),
+        "DIR/labels.csv: 6 rows for 7 images. Make the faces again.",
+    ),
     "more rows than images": (head(n=6), "DIR/labels.csv: 7 rows for 6 images. Make the faces again."),
-    "repeated stimulus": (honest(replaced("labels.csv", "\ng,", "\nb,")),
-        "DIR/labels.csv: stimulus 'b' appears more than once."),
-    "unknown column": (honest(replaced("labels.csv", "session", "sesion")),
+    "repeated stimulus": (
+        honest(replaced("labels.csv", "\ng,", "\nb,")),
+        "DIR/labels.csv: stimulus 'b' appears more than once.",
+    ),
+    "unknown column": (
+        honest(replaced("labels.csv", "session", "sesion")),
         "DIR/labels.csv: table 'labels' lacks column 'session'; it has ['stimulus', 'split', 'identity', "
-        "'expression', 'view', 'sesion']."),
-    "superfluous column": (honest(replaced("labels.csv", "session\n", "session,sex\n")),
+        "'expression', 'view', 'sesion'].",
+    ),
+    "superfluous column": (
+        honest(replaced("labels.csv", "session\n", "session,sex\n")),
         "DIR/labels.csv: table 'labels': unknown column 'sex'; Allowed: 'stimulus', 'split', 'identity', "
-        "'expression', 'view', 'session'."),
-    "unknown value": (honest(replaced("labels.csv", "c,train", "c,trian")),
+        "'expression', 'view', 'session'.",
+    ),
+    "unknown value": (
+        honest(replaced("labels.csv", "c,train", "c,trian")),
         "DIR/labels.csv: table 'labels', column 'split', row 2: got 'trian', allowed: one of ['train', 'test', "
-        "'probe']."),
+        "'probe'].",
+    ),
     "shard gone": (gone("images-00001.npy"), "DIR/images-00001.npy: no such file. Make the faces again."),
     "regions gone": (gone("regions-00002.npy"), "DIR/regions-00002.npy: no such file. Make the faces again."),
-    "shard cut short": (resized("images-00000.npy", -1),
-        "DIR/images-00000.npy: 688 bytes instead of 689. Make the faces again."),
-    "shard too long": (resized("images-00000.npy", 1),
-        "DIR/images-00000.npy: 690 bytes instead of 689. Make the faces again."),
-    "regions cut short": (resized("regions-00001.npy", -17),
-        "DIR/regions-00001.npy: 672 bytes instead of 689. Make the faces again."),
-    "no numpy file": (text("images-00002.npy", "hello, this is no numpy file"),
+    "shard cut short": (
+        resized("images-00000.npy", -1),
+        "DIR/images-00000.npy: 688 bytes instead of 689. Make the faces again.",
+    ),
+    "shard too long": (
+        resized("images-00000.npy", 1),
+        "DIR/images-00000.npy: 690 bytes instead of 689. Make the faces again.",
+    ),
+    "regions cut short": (
+        resized("regions-00001.npy", -17),
+        "DIR/regions-00001.npy: 672 bytes instead of 689. Make the faces again.",
+    ),
+    "no numpy file": (
+        text("images-00002.npy", "hello, this is no numpy file"),
         "DIR/images-00002.npy: not a numpy file (the magic string is not correct; expected b'\\x93NUMPY', got "
-        "b'hello,'). Make the faces again."),
-    "empty file": (text("images-00002.npy", ""),
+        "b'hello,'). Make the faces again.",
+    ),
+    "empty file": (
+        text("images-00002.npy", ""),
         "DIR/images-00002.npy: not a numpy file (EOF: reading magic string, expected 8 bytes got 0). Make the faces "
-        "again."),
-    "another type": (shard("images-00000.npy", np.zeros((3, 17, 11), np.int8)),
-        "DIR/images-00000.npy: holds int8 (3, 17, 11), expected uint8 (3, 17, 11). Make the faces again."),
-    "another size": (shard("images-00000.npy", np.zeros((3, 11, 17), np.uint8)),
-        "DIR/images-00000.npy: holds uint8 (3, 11, 17), expected uint8 (3, 17, 11). Make the faces again."),
-    "too many in the last": (shard("images-00002.npy", np.zeros((3, 17, 11), np.uint8)),
-        "DIR/images-00002.npy: holds uint8 (3, 17, 11), expected uint8 (1, 17, 11). Make the faces again."),
-    "columns first": (shard("images-00000.npy", np.zeros((3, 17, 11), np.uint8, order="F")),
+        "again.",
+    ),
+    "another type": (
+        shard("images-00000.npy", np.zeros((3, 17, 11), np.int8)),
+        "DIR/images-00000.npy: holds int8 (3, 17, 11), expected uint8 (3, 17, 11). Make the faces again.",
+    ),
+    "another size": (
+        shard("images-00000.npy", np.zeros((3, 11, 17), np.uint8)),
+        "DIR/images-00000.npy: holds uint8 (3, 11, 17), expected uint8 (3, 17, 11). Make the faces again.",
+    ),
+    "too many in the last": (
+        shard("images-00002.npy", np.zeros((3, 17, 11), np.uint8)),
+        "DIR/images-00002.npy: holds uint8 (3, 17, 11), expected uint8 (1, 17, 11). Make the faces again.",
+    ),
+    "columns first": (
+        shard("images-00000.npy", np.zeros((3, 17, 11), np.uint8, order="F")),
         "DIR/images-00000.npy: holds uint8 (3, 17, 11), columns first, expected uint8 (3, 17, 11). Make the faces "
-        "again."),
-    "a shard too many": (shard("images-00003.npy", np.zeros((1, 17, 11), np.uint8)),
-        "DIR/images-00003.npy: does not belong to this set of faces. Make the faces again."),
-    "regions that nobody names": (head(regions=None),
-        "DIR/regions-00000.npy: does not belong to this set of faces. Make the faces again."),
-}  # fmt: skip
+        "again.",
+    ),
+    "a shard too many": (
+        shard("images-00003.npy", np.zeros((1, 17, 11), np.uint8)),
+        "DIR/images-00003.npy: does not belong to this set of faces. Make the faces again.",
+    ),
+    "regions that nobody names": (
+        head(regions=None),
+        "DIR/regions-00000.npy: does not belong to this set of faces. Make the faces again.",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", DAMAGES)

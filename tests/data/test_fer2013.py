@@ -29,8 +29,9 @@ def test_all_forms_of_the_same_pictures_give_the_same_faces(
     }
     with tempfile.TemporaryDirectory() as directory:
         results = []
-        for number, (kind, files) in enumerate([("", dict(shuffled)), (".zip", deep), (".tar.xz", dict(shuffled)),
-                                                ("file", table), (".tar.xz", table)]):  # fmt: skip
+        for number, (kind, files) in enumerate(
+            [("", dict(shuffled)), (".zip", deep), (".tar.xz", dict(shuffled)), ("file", table), (".tar.xz", table)]
+        ):
             at = Path(directory) / str(number)
             at.mkdir()
             results.append(

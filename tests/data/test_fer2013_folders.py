@@ -14,8 +14,10 @@ from facespec.study.errors import StudyError
 
 
 def test_folders_and_endings_in_any_case(fer2013: Any, tmp_path: Path) -> None:
-    files = {name.replace("train/happy/", "Train/HAPPY/").replace(".png", ".PNG"): content
-             for name, content in fer2013.as_folders(fer2013.faces()).items()}  # fmt: skip
+    files = {
+        name.replace("train/happy/", "Train/HAPPY/").replace(".png", ".PNG"): content
+        for name, content in fer2013.as_folders(fer2013.faces()).items()
+    }
     labels = fer2013.imported(fer2013.packed(tmp_path, ".zip", files), tmp_path / "set").labels
     assert labels["stimulus"][labels["expression"] == "happy"].str.match(r"(train|test)/happy/P?[A-Za-z]+_\d{5}$").all()
 
@@ -47,8 +49,14 @@ def test_files_that_do_not_belong(fer2013: Any, tmp_path: Path) -> None:
     good = fer2013.as_folders(fer2013.faces())
     one = next(iter(good))
     other = fer2013.encoded(PIXELS)
-    files = {"a/README.txt": b"1", "banner.png": other, "../train/sad/out.png": other,
-             f"copy/{one}": good[one], **good, "labels.csv": b"a,b\n"}  # fmt: skip
+    files = {
+        "a/README.txt": b"1",
+        "banner.png": other,
+        "../train/sad/out.png": other,
+        f"copy/{one}": good[one],
+        **good,
+        "labels.csv": b"a,b\n",
+    }
     path = fer2013.packed(tmp_path, ".zip", files)
     assert fer2013.imported(path, tmp_path / "set", Wanted(48, 1, 0.2)).provenance["excluded"] == [
         {"file": "../train/sad/out.png", "reason": "a name that leads out of the archive"},

@@ -48,15 +48,18 @@ def test_two_tables(fer2013: Any, tmp_path: Path) -> None:
     ("content", "sentence"),
     [
         (b"emotion,pixels\n", "lacks the column 'Usage'; it has 'emotion', 'pixels'."),
-        (b" emotion,pixel,Usage\n", "lacks the column 'pixels'; it has 'emotion', 'pixel', 'Usage'. Column 'pixel': "
-         "did you mean 'pixels'? Allowed: 'emotion', 'pixels', 'Usage'."),
+        (
+            b" emotion,pixel,Usage\n",
+            "lacks the column 'pixels'; it has 'emotion', 'pixel', 'Usage'. Column 'pixel': "
+            "did you mean 'pixels'? Allowed: 'emotion', 'pixels', 'Usage'.",
+        ),
         (b"", "lacks the column 'emotion', 'pixels', 'Usage'; it has none."),
         (b"\x00\xff\xfe", "is no text in UTF-8. Save it as CSV in UTF-8."),
         ("emotion,pixels,Usage\n".encode("utf-16"), "is no text in UTF-8. Save it as CSV in UTF-8."),
         ("emotion\tpixels\tUsage\n".encode("utf-16-be"), "is no text in UTF-8. Save it as CSV in UTF-8."),
         (b"\xc9motion,pixels,Usage\n", "is no text in UTF-8. Save it as CSV in UTF-8."),
     ],
-)  # fmt: skip
+)
 def test_missing_column(fer2013: Any, content: bytes, sentence: str, tmp_path: Path) -> None:
     assert fer2013.refused(tmp_path, {"fer.csv": content}, kind="file") == f"PATH: fer.csv {sentence} {fer2013.forms}"
 
@@ -78,10 +81,12 @@ BAD_ROWS = {
     "a word": (with_pixel("nan"), "pixel 1 is 'nan', allowed: whole numbers from 0 to 255"),
     "unknown emotion": (lambda c: ["7", *c[1:]], "unknown emotion '7', allowed: '0' to '6'"),
     "named emotion": (lambda c: ["happy", *c[1:]], "unknown emotion 'happy', allowed: '0' to '6'"),
-    "unknown usage": (lambda c: [*c[:2], "Traning"], "unknown Usage 'Traning': did you mean 'Training'? Allowed: "
-                      "'Training', 'PublicTest', 'PrivateTest'."),
+    "unknown usage": (
+        lambda c: [*c[:2], "Traning"],
+        "unknown Usage 'Traning': did you mean 'Training'? Allowed: 'Training', 'PublicTest', 'PrivateTest'.",
+    ),
     "cut row": (lambda c: c[:1], "1 cells instead of at least 3"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD_ROWS)

@@ -121,9 +121,13 @@ def test_images_and_labels_stay_together_across_gaps() -> None:
     (chunk,) = intake.chunks(entries, failing, report=silent)
     assert chunk.images[:, 0, 0].tolist() == [7, 9]
     assert chunk.labels.to_dict("list") == {
-        "stimulus": ["face 007", "face 009"], "split": ["train", "test"], "identity": ["", ""],
-        "expression": ["happy", "sad"], "view": ["", ""], "session": ["", ""],
-    }  # fmt: skip
+        "stimulus": ["face 007", "face 009"],
+        "split": ["train", "test"],
+        "identity": ["", ""],
+        "expression": ["happy", "sad"],
+        "view": ["", ""],
+        "session": ["", ""],
+    }
 
 
 def test_counts_by_every_label() -> None:
@@ -152,8 +156,14 @@ def test_the_content_hash_knows_pictures_and_labels_only(order: list[int], size:
 
 def test_the_content_hash_changes_with_any_picture_or_label() -> None:
     entries = [entry(i) for i in range(3)]
-    others = [[*entries[:2], entry(9)], entries[:2], [*entries, entries[0]], [*entries[:2], entry(2, split="test")],
-              [*entries[:2], entry(2, expression="happy")], [*entries[:2], entry(2, identity="F01")]]  # fmt: skip
+    others = [
+        [*entries[:2], entry(9)],
+        entries[:2],
+        [*entries, entries[0]],
+        [*entries[:2], entry(2, split="test")],
+        [*entries[:2], entry(2, expression="happy")],
+        [*entries[:2], entry(2, identity="F01")],
+    ]
     hashes = [content(other) for other in [entries, *others]]
     assert len(set(hashes)) == len(hashes) and all(len(text) == 64 and int(text, 16) >= 0 for text in hashes)
 

@@ -59,10 +59,27 @@ def test_every_name_is_another_photograph() -> None:
         ("AM30SAS", Photograph("A", "M", 30, Expression.SAD, View.STRAIGHT)),
         ("AF31V", Photograph("A", "F", 31, Expression.SAD, View.HALF_LEFT)),  # misnamed in every copy
         ("AM31H", Photograph("A", "M", 31, Expression.SURPRISE, View.HALF_RIGHT)),
-        *dict.fromkeys(["AF00AFFL", "AF36AFFL", "AX01AFFL", "CF01AFFL", "AF01XXFL", "AF01AFXX", "AF01AFSS", "AF1AFFL",
-                        "AF01AFFL2", "xAF01AFFL", "AF01AF", "AF01ASFL", "BF31V", "AF\u0661\u0661AFS", ""]).items(),
+        *dict.fromkeys(
+            [
+                "AF00AFFL",
+                "AF36AFFL",
+                "AX01AFFL",
+                "CF01AFFL",
+                "AF01XXFL",
+                "AF01AFXX",
+                "AF01AFSS",
+                "AF1AFFL",
+                "AF01AFFL2",
+                "xAF01AFFL",
+                "AF01AF",
+                "AF01ASFL",
+                "BF31V",
+                "AF\u0661\u0661AFS",
+                "",
+            ]
+        ).items(),
     ],
-)  # fmt: skip
+)
 def test_names_by_hand(stem: str, photograph: Photograph | None) -> None:
     assert parsed(stem) == photograph
 
@@ -106,9 +123,23 @@ def test_labels_and_counts(kdef: Any, tmp_path: Path) -> None:
     assert faceset.images(np.arange(10))[:, 5, 5].tolist() == [20, 21, 22, 23, 24, 25, 26, 99, 28, 27]
     provenance = faceset.provenance
     assert provenance["counts"] == {
-        "images": 10, "probe": 10, "people": 3, "fear": 1, "angry": 1, "disgust": 1, "happy": 2, "neutral": 1, "sad": 2,
-        "surprise": 2, "straight": 7, "half_left": 1, "half_right": 1, "full_left": 1, "session A": 9, "session B": 1,
-    }  # fmt: skip
+        "images": 10,
+        "probe": 10,
+        "people": 3,
+        "fear": 1,
+        "angry": 1,
+        "disgust": 1,
+        "happy": 2,
+        "neutral": 1,
+        "sad": 2,
+        "surprise": 2,
+        "straight": 7,
+        "half_left": 1,
+        "half_right": 1,
+        "full_left": 1,
+        "session A": 9,
+        "session B": 1,
+    }
     assert (faceset.role, faceset.source, provenance["excluded"], provenance["notes"]) == ("probe", "KDEF", [], [])
 
 
@@ -125,8 +156,10 @@ def test_the_crop_is_the_central_square_of_full_width(kdef: Any, channels: int, 
 
 def test_directory_zip_and_tar_give_the_same_faces(kdef: Any, tmp_path: Path) -> None:
     files = good("BF02HAFL") | {"readme.txt": b"1", "KDEF/AF01/AF01SUFR.JPG": picture(0)}
-    paths = [kdef.packed(tmp_path, kind, dict(list(files.items())[::order]))
-             for kind, order in (("", 1), (".zip", -1), (".tar.xz", -1))]  # fmt: skip
+    paths = [
+        kdef.packed(tmp_path, kind, dict(list(files.items())[::order]))
+        for kind, order in (("", 1), (".zip", -1), (".tar.xz", -1))
+    ]
     one, two, three = (kdef.in_bytes(kdef.imported(path, tmp_path / f"set{n}")) for n, path in enumerate(paths))
     assert one == two == three
 
@@ -140,9 +173,11 @@ def test_irregular_files_of_every_copy_are_listed_and_tolerated(kdef: Any, tmp_p
     assert faceset.n == 7 and faceset.provenance["notes"] == []
     assert excluded(faceset) == {
         **{f"KDEF/{name}.JPG": "a black placeholder" for name in BLACK},
-        "KDEF/AM05ANFR.JPG": "970x633 px instead of 562x762", "KDEF/BM10ANFR.JPG": "970x633 px instead of 562x762",
-        "AKDEF/AF01AFS.JPG": "an averaged face (AKDEF)", "readme.txt": "not a name of KDEF's, such as AF01AFFL.JPG",
-    }  # fmt: skip
+        "KDEF/AM05ANFR.JPG": "970x633 px instead of 562x762",
+        "KDEF/BM10ANFR.JPG": "970x633 px instead of 562x762",
+        "AKDEF/AF01AFS.JPG": "an averaged face (AKDEF)",
+        "readme.txt": "not a name of KDEF's, such as AF01AFFL.JPG",
+    }
 
 
 def test_a_placeholder_is_told_by_its_content_and_the_list_is_a_cross_check(kdef: Any, tmp_path: Path) -> None:

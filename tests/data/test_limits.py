@@ -26,8 +26,11 @@ from facespec.study.errors import StudyError
 KEEP = (".jpg", ".csv")
 KINDS = ["", ".zip", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz"]
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
-    ".tar": bytes, ".tar.gz": gzip.compress, ".tar.bz2": bz2.compress, ".tar.xz": lzma.compress,
-}  # fmt: skip
+    ".tar": bytes,
+    ".tar.gz": gzip.compress,
+    ".tar.bz2": bz2.compress,
+    ".tar.xz": lzma.compress,
+}
 MIB = 2**20
 
 

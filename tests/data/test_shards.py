@@ -224,9 +224,18 @@ def sparse(directory: Path, shape: tuple[int, ...], shard_size: int) -> None:
     lines = "".join(f"{i},train,{i % 1251},,,\n" for i in range(n))
     (directory / "labels.csv").write_text("stimulus,split,identity,expression,view,session\n" + lines)
     np.save(directory / "images-digests.npy", np.tile(digests(np.zeros((1, *shape[1:]), np.uint8)), (n, 1)))
-    head = {"version": 2, "role": "identity", "height": shape[1], "width": shape[2], "channels": 3, "n": n,
-            "shard_size": shard_size, "regions": None, "provenance": {"source": "holes"},
-            "digests": digest_files(directory)}  # fmt: skip
+    head = {
+        "version": 2,
+        "role": "identity",
+        "height": shape[1],
+        "width": shape[2],
+        "channels": 3,
+        "n": n,
+        "shard_size": shard_size,
+        "regions": None,
+        "provenance": {"source": "holes"},
+        "digests": digest_files(directory),
+    }
     write_document(directory / "faceset.json", head)
     for number, start in enumerate(range(0, n, shard_size)):
         k = min(shard_size, n - start)

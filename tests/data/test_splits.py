@@ -28,22 +28,41 @@ def rule(how: str, *, session: str = "B", people: float = 0.25) -> Split:
 def probe(people: int = 4, views: int = 3, expressions: int = 7) -> pd.DataFrame:
     """Like KDEF: every person with every expression, in some views, in two sessions."""
     rows = [
-        {"stimulus": f"{session}{person}{expression}{view}", "split": "probe", "identity": f"P{person}",
-         "expression": expression.value, "view": "", "session": session}
-        for session in "AB" for person in range(people)
-        for expression in EXPRESSIONS[:expressions] for view in range(views)
-    ]  # fmt: skip
+        {
+            "stimulus": f"{session}{person}{expression}{view}",
+            "split": "probe",
+            "identity": f"P{person}",
+            "expression": expression.value,
+            "view": "",
+            "session": session,
+        }
+        for session in "AB"
+        for person in range(people)
+        for expression in EXPRESSIONS[:expressions]
+        for view in range(views)
+    ]
     return pd.DataFrame(rows)
 
 
 labelled = st.lists(
     st.tuples(st.sampled_from("PQRS"), st.sampled_from([e.value for e in EXPRESSIONS[:3]]), st.sampled_from("AB")),
-    min_size=1, max_size=30,
-).map(lambda rows: pd.DataFrame([
-    {"stimulus": f"{i * 7 % 31:02d}", "split": "probe", "identity": person, "expression": expression, "view": "",
-     "session": session}
-    for i, (person, expression, session) in enumerate(rows)
-]))  # fmt: skip
+    min_size=1,
+    max_size=30,
+).map(
+    lambda rows: pd.DataFrame(
+        [
+            {
+                "stimulus": f"{i * 7 % 31:02d}",
+                "split": "probe",
+                "identity": person,
+                "expression": expression,
+                "view": "",
+                "session": session,
+            }
+            for i, (person, expression, session) in enumerate(rows)
+        ]
+    )
+)
 
 
 def names(labels: pd.DataFrame, rows: np.ndarray) -> list[str]:
@@ -199,34 +218,56 @@ REFUSED = {
     "no images to draw": (lambda: draw_images(NONE, 3, stream()), "no images to choose from."),
     "no people": (lambda: draw_people(NONE, 3, stream()), "no images to choose from."),
     "no classes": (lambda: class_codes(NONE, "identity"), "no images to choose from."),
-    "cell, no identity": (lambda: hold_out(without("identity", 2, 9), rule("cell"), stream()),
-        "2 of 168 images have no identity (first: 'A0angry2'); this choice needs it."),
-    "cell, no expression": (lambda: hold_out(without("expression", 2, 9), rule("cell"), stream()),
-        "2 of 168 images have no expression (first: 'A0angry2'); this choice needs it."),
-    "no session": (lambda: hold_out(without("session", 2, 9), rule("session"), stream()),
-        "2 of 168 images have no session (first: 'A0angry2'); this choice needs it."),
-    "people, no identity": (lambda: hold_out(without("identity", 2, 9), rule("people"), stream()),
-        "2 of 168 images have no identity (first: 'A0angry2'); this choice needs it."),
-    "an absent value": (lambda: class_codes(without("identity", 2, 9, value=None), "identity"),
-        "2 of 168 images have no identity (first: 'A0angry2'); this choice needs it."),
-    "no view": (lambda: balanced_subset(probe(), "view", 1, stream()),
-        "168 of 168 images have no view (first: 'A0angry0'); this choice needs it."),
-    "another session": (lambda: hold_out(probe()[:84], rule("session"), stream()),
+    "cell, no identity": (
+        lambda: hold_out(without("identity", 2, 9), rule("cell"), stream()),
+        "2 of 168 images have no identity (first: 'A0angry2'); this choice needs it.",
+    ),
+    "cell, no expression": (
+        lambda: hold_out(without("expression", 2, 9), rule("cell"), stream()),
+        "2 of 168 images have no expression (first: 'A0angry2'); this choice needs it.",
+    ),
+    "no session": (
+        lambda: hold_out(without("session", 2, 9), rule("session"), stream()),
+        "2 of 168 images have no session (first: 'A0angry2'); this choice needs it.",
+    ),
+    "people, no identity": (
+        lambda: hold_out(without("identity", 2, 9), rule("people"), stream()),
+        "2 of 168 images have no identity (first: 'A0angry2'); this choice needs it.",
+    ),
+    "an absent value": (
+        lambda: class_codes(without("identity", 2, 9, value=None), "identity"),
+        "2 of 168 images have no identity (first: 'A0angry2'); this choice needs it.",
+    ),
+    "no view": (
+        lambda: balanced_subset(probe(), "view", 1, stream()),
+        "168 of 168 images have no view (first: 'A0angry0'); this choice needs it.",
+    ),
+    "another session": (
+        lambda: hold_out(probe()[:84], rule("session"), stream()),
         "split.hold_out 'session' leaves 84 images to fit and 0 to test: choose another rule in params.yaml, or "
-        "faces that differ in what it holds out."),
-    "only that session": (lambda: hold_out(probe()[84:], rule("session"), stream()),
+        "faces that differ in what it holds out.",
+    ),
+    "only that session": (
+        lambda: hold_out(probe()[84:], rule("session"), stream()),
         "split.hold_out 'session' leaves 0 images to fit and 84 to test: choose another rule in params.yaml, or "
-        "faces that differ in what it holds out."),
-    "one person": (lambda: hold_out(probe(people=1), rule("people"), stream()),
+        "faces that differ in what it holds out.",
+    ),
+    "one person": (
+        lambda: hold_out(probe(people=1), rule("people"), stream()),
         "split.hold_out 'people' leaves 0 images to fit and 42 to test: choose another rule in params.yaml, or faces "
-        "that differ in what it holds out."),
-    "one image per cell": (lambda: hold_out(probe(views=1)[:28], rule("cell"), stream()),
+        "that differ in what it holds out.",
+    ),
+    "one image per cell": (
+        lambda: hold_out(probe(views=1)[:28], rule("cell"), stream()),
         "split.hold_out 'cell' leaves 28 images to fit and 0 to test: choose another rule in params.yaml, or faces "
-        "that differ in what it holds out."),
+        "that differ in what it holds out.",
+    ),
     "too few people": (lambda: draw_people(probe(), 5, stream()), "5 people are needed, the labels know 4."),
-    "a missing expression": (lambda: class_codes(probe(expressions=5), "expression"),
-        "no image shows 'sad', 'surprise': the study needs all seven expressions."),
-}  # fmt: skip
+    "a missing expression": (
+        lambda: class_codes(probe(expressions=5), "expression"),
+        "no image shows 'sad', 'surprise': the study needs all seven expressions.",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -27,14 +27,20 @@ SAVE = "Save it as CSV in UTF-8"
         (b"name,class\n".decode().encode("utf-16-le"), f"no text in UTF-8 (byte 1 is 0x00). {SAVE}"),
         (b"name,class\nA\0nn,1\n", f"no text in UTF-8 (byte 12 is 0x00). {SAVE}"),
         (b"name,class\nAnn\n", "line 2: cells: 1, in the header: 2. Give every row as many cells as the header has"),
-        (b"name,class\n\nAnn,1,\n",
-         "line 3: cells: 3, in the header: 2. Give every row as many cells as the header has"),
-        (b"name,class\n" + b"x" * 200_000 + b",1\n",
-         "line 2: field larger than field limit (131072). Write one row to a line, with short cells"),
-        (b'name,class\n"' + b"x,1\n" * 100_000,
-         "line 43692: field larger than field limit (131072). Write one row to a line, with short cells"),
+        (
+            b"name,class\n\nAnn,1,\n",
+            "line 3: cells: 3, in the header: 2. Give every row as many cells as the header has",
+        ),
+        (
+            b"name,class\n" + b"x" * 200_000 + b",1\n",
+            "line 2: field larger than field limit (131072). Write one row to a line, with short cells",
+        ),
+        (
+            b'name,class\n"' + b"x,1\n" * 100_000,
+            "line 43692: field larger than field limit (131072). Write one row to a line, with short cells",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_no_table_may_be(content: bytes, reason: str) -> None:
     with pytest.raises(Unusable) as caught:
         parse_table(content, delimiter=",")

@@ -64,8 +64,10 @@ def test_directory_zip_and_tar_give_the_same_faces(voxceleb: Any, tmp_path: Path
         "vox1_meta.csv": (HEADER + "id1\tAnn_A\t\t\t\nid2\tBob_B.\t\t\t\n").encode(),
         "read.me": b"1",
     }
-    paths = [voxceleb.packed(tmp_path, kind, dict(list(files.items())[::order]))
-             for kind, order in (("", 1), (".zip", -1), (".tar.xz", -1))]  # fmt: skip
+    paths = [
+        voxceleb.packed(tmp_path, kind, dict(list(files.items())[::order]))
+        for kind, order in (("", 1), (".zip", -1), (".tar.xz", -1))
+    ]
     one, two, three = (voxceleb.in_bytes(voxceleb.imported(path, tmp_path / f"set{n}")) for n, path in enumerate(paths))
     assert one == two == three
 
@@ -118,14 +120,18 @@ def test_another_table(voxceleb: Any, table: bytes, has: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("table", "reason"),
     [
-        (HEADER.encode() + b"id1\t" + b"x" * 200_000, "line 2: field larger than field limit (131072). Write one row "
-         "to a line, with short cells."),
-        (HEADER.encode() + b"id1\tAnn_A\tf\tUK\tdev\nid2\n", "line 3: cells: 1, in the header: 5. Give every row as "
-         "many cells as the header has."),
+        (
+            HEADER.encode() + b"id1\t" + b"x" * 200_000,
+            "line 2: field larger than field limit (131072). Write one row to a line, with short cells.",
+        ),
+        (
+            HEADER.encode() + b"id1\tAnn_A\tf\tUK\tdev\nid2\n",
+            "line 3: cells: 1, in the header: 5. Give every row as many cells as the header has.",
+        ),
         (HEADER.encode("utf-16"), "no text in UTF-8 (byte 0 is 0xff). Save it as CSV in UTF-8."),
         (HEADER.encode() + b"id1\tAnn\0\tf\tUK\tdev\n", "no text in UTF-8 (byte 55 is 0x00). Save it as CSV in UTF-8."),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("inside", [True, False])
 def test_a_table_that_cannot_be_read(voxceleb: Any, inside: bool, table: bytes, reason: str, tmp_path: Path) -> None:
     if not inside:

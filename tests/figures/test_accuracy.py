@@ -17,18 +17,26 @@ from facespec.figures.style import LOOKS
 from facespec.published.reference import reference_accuracy
 
 # in another order than they are drawn in
-DECODING = Panel("1B", "sound", (
-    Bar("identity", "identity", "embedded faces", 1234, 0.05, 0.93, 0.90, 0.95, (0.92, 0.94)),
-    Bar("identity", "expression", "embedded faces", 35, 1 / 7, 0.21, 0.12, 0.31, (0.20, 0.22)),
-    Bar("expression", "identity", "embedded faces", 1234, 0.05, 0.34, 0.30, 0.36, (0.33, 0.35)),
-    Bar("expression", "expression", "embedded faces", 35, 1 / 7, 0.45, 0.39, 0.58, (0.41, 0.49)),
-))  # fmt: skip
-HEADS = Panel("1C", "sound", (
-    Bar("joint", "identity", "KDEF", 70, 1 / 70, 1.0, 0.96, 1.0),
-    Bar("joint", "expression", "FER2013", 17, 1 / 7, 0.547, 0.49, 0.58),
-    Bar("identity", "identity", "KDEF", 70, 1 / 70, 0.978, 0.967, 0.99),
-    Bar("expression", "expression", "FER2013", 17, 1 / 7, 0.546, 0.50, 0.585),
-))  # fmt: skip
+DECODING = Panel(
+    "1B",
+    "sound",
+    (
+        Bar("identity", "identity", "embedded faces", 1234, 0.05, 0.93, 0.90, 0.95, (0.92, 0.94)),
+        Bar("identity", "expression", "embedded faces", 35, 1 / 7, 0.21, 0.12, 0.31, (0.20, 0.22)),
+        Bar("expression", "identity", "embedded faces", 1234, 0.05, 0.34, 0.30, 0.36, (0.33, 0.35)),
+        Bar("expression", "expression", "embedded faces", 35, 1 / 7, 0.45, 0.39, 0.58, (0.41, 0.49)),
+    ),
+)
+HEADS = Panel(
+    "1C",
+    "sound",
+    (
+        Bar("joint", "identity", "KDEF", 70, 1 / 70, 1.0, 0.96, 1.0),
+        Bar("joint", "expression", "FER2013", 17, 1 / 7, 0.547, 0.49, 0.58),
+        Bar("identity", "identity", "KDEF", 70, 1 / 70, 0.978, 0.967, 0.99),
+        Bar("expression", "expression", "FER2013", 17, 1 / 7, 0.546, 0.50, 0.585),
+    ),
+)
 LEFT_TO_RIGHT = [
     ("expression", "expression"),
     ("identity", "expression"),
@@ -113,8 +121,9 @@ def test_chance_is_a_line_across_its_task() -> None:
 def test_ticks_name_task_n_and_chance() -> None:
     axes = axes_of(DECODING)
     assert [label.get_text() for label in axes.get_xticklabels()] == [
-        "expression\nn = 35\nchance .143", "identity\nn = 1,234\nchance .050"
-    ]  # fmt: skip
+        "expression\nn = 35\nchance .143",
+        "identity\nn = 1,234\nchance .050",
+    ]
     assert list(axes.get_xticks()) == [0, 1]
     assert axes.get_ylabel() == "decoding accuracy"
     assert axes.get_title() == "embedded faces"
@@ -158,8 +167,12 @@ def test_side_by_side_shares_the_axis_and_names_what_is_what() -> None:
     assert [patch.get_height() for patch in right.patches] == [0.45, 0.21, 0.34, 0.93]
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        "expression network", "identity network", "chance", "95 % of resampled test sets", "one seed"
-    ]  # fmt: skip
+        "expression network",
+        "identity network",
+        "chance",
+        "95 % of resampled test sets",
+        "one seed",
+    ]
 
 
 def test_figures_of_two_kinds_do_not_stand_side_by_side() -> None:

@@ -18,10 +18,20 @@ def table(figure: str = "1B", seeds: tuple[int, ...] = (7, 3), resamples: int = 
     for trained_on, tested_on in CELLS:
         for seed in seeds:
             for resample in range(-1, resamples):
-                rows.append({"figure": figure, "trained_on": trained_on, "tested_on": tested_on, "role": "probe",
-                             "source": "embedded faces", "seed": seed, "resample": resample, "n": 35,
-                             "chance": 1 / 7 if tested_on == "expression" else 0.05,
-                             "accuracy": values.uniform(0.2, 0.9)})  # fmt: skip
+                rows.append(
+                    {
+                        "figure": figure,
+                        "trained_on": trained_on,
+                        "tested_on": tested_on,
+                        "role": "probe",
+                        "source": "embedded faces",
+                        "seed": seed,
+                        "resample": resample,
+                        "n": 35,
+                        "chance": 1 / 7 if tested_on == "expression" else 0.05,
+                        "accuracy": values.uniform(0.2, 0.9),
+                    }
+                )
     return pd.DataFrame(rows)
 
 

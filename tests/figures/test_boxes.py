@@ -36,9 +36,19 @@ def boxes_table() -> pd.DataFrame:
         for seed in SEEDS:
             for resample, shift in ((-1, 0.0), (0, -0.02), (1, 0.01), (2, 0.02)):
                 for quantity, number in zip(FIVE, five(pair, seed), strict=True):
-                    rows.append({"figure": "2B", "quantity": quantity, "trained_on": pair[0], "tested_on": pair[1],
-                                 "rule": "", "source": "painted faces", "seed": seed, "resample": resample,
-                                 "number": number + shift})  # fmt: skip
+                    rows.append(
+                        {
+                            "figure": "2B",
+                            "quantity": quantity,
+                            "trained_on": pair[0],
+                            "tested_on": pair[1],
+                            "rule": "",
+                            "source": "painted faces",
+                            "seed": seed,
+                            "resample": resample,
+                            "number": number + shift,
+                        }
+                    )
     return pd.DataFrame(rows)
 
 
@@ -64,10 +74,13 @@ def intervals(axes: Axes, *, along: int = 1) -> list[tuple[float, float]]:
 
 
 def test_an_estimate_is_the_mean_over_seeds_with_its_resamples() -> None:
-    table = pd.DataFrame({
-        "seed": [3, 3, 3, 3, 5, 5, 5], "resample": [-1, 0, 1, 2, -1, 0, 1],
-        "number": [0.2, 0.1, 0.3, np.nan, 0.6, 0.5, 0.7],
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "seed": [3, 3, 3, 3, 5, 5, 5],
+            "resample": [-1, 0, 1, 2, -1, 0, 1],
+            "number": [0.2, 0.1, 0.3, np.nan, 0.6, 0.5, 0.7],
+        }
+    )
     own = estimate(table)
     assert own.number == pytest.approx(0.4) and own.dots == (0.2, 0.6)
     # means over seeds of the two resamples that there are, .3 and .5; by hand: 0.025 of the gap between them
@@ -106,8 +119,9 @@ def test_published_boxes_are_the_published_numbers_on_the_same_axis() -> None:
     left, right = figure_2B(boxes_table(), reference_heatmaps()).axes
     reference = reference_heatmaps("2B").set_index(["trained_on", "tested_on", "quantity"])["number"]
     found = drawn_boxes(left)
-    np.testing.assert_allclose([numbers for _, numbers in found],
-                               [[reference[(*pair, name)] for name in FIVE] for pair in PAIRS])  # fmt: skip
+    np.testing.assert_allclose(
+        [numbers for _, numbers in found], [[reference[(*pair, name)] for name in FIVE] for pair in PAIRS]
+    )
     assert found[0][1][2] == 0.0485 and found[3][1][2] == 0.1368  # by hand, from the paper
     assert left.get_ylim() == right.get_ylim() and left.get_ylim()[0] == 0 and left.get_ylim()[1] > 1
     assert left.get_title() == "published\nKDEF" and intervals(left) == []
@@ -128,8 +142,9 @@ def test_medians_carry_the_interval_of_their_own_resamples() -> None:
     _, right = figure_2B(boxes_table(), reference_heatmaps()).axes
     expected = [
         np.percentile(five(pair, seed)[2] + np.array([-0.02, 0.01, 0.02]), [2.5, 97.5])
-        for pair in PAIRS for seed in sorted(SEEDS)
-    ]  # fmt: skip
+        for pair in PAIRS
+        for seed in sorted(SEEDS)
+    ]
     np.testing.assert_allclose(intervals(right), expected)
 
 
@@ -147,8 +162,15 @@ def test_a_table_of_another_kind_is_refused() -> None:
         figure_2B(boxes_table().drop(columns="rule"), reference_heatmaps())
 
 
-QUANTITIES = [("area", "expression"), ("area", "identity"), ("intersection", "both"), ("iou", "both"),
-              ("iou_halves", "both"), ("iou_halves", "expression"), ("iou_halves", "identity")]  # fmt: skip
+QUANTITIES = [
+    ("area", "expression"),
+    ("area", "identity"),
+    ("intersection", "both"),
+    ("iou", "both"),
+    ("iou_halves", "both"),
+    ("iou_halves", "expression"),
+    ("iou_halves", "identity"),
+]
 
 
 def masks_table() -> pd.DataFrame:
@@ -157,9 +179,19 @@ def masks_table() -> pd.DataFrame:
         for seed, shift in ((1, -0.004), (2, 0.004)):
             for resample in (-1, 0, 1):
                 number = 0.1 * (place + 1) + shift + 0.02 * resample * (resample >= 0)
-                rows.append({"figure": "2C", "quantity": quantity, "trained_on": "joint", "tested_on": tested_on,
-                             "rule": "published", "source": "painted faces", "seed": seed, "resample": resample,
-                             "number": number})  # fmt: skip
+                rows.append(
+                    {
+                        "figure": "2C",
+                        "quantity": quantity,
+                        "trained_on": "joint",
+                        "tested_on": tested_on,
+                        "rule": "published",
+                        "source": "painted faces",
+                        "seed": seed,
+                        "resample": resample,
+                        "number": number,
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -195,10 +227,17 @@ def test_bars_of_areas_and_overlaps_stand_beside_the_published_ones() -> None:
 def test_bars_carry_intervals_reading_errors_and_seeds() -> None:
     upper, lower = masks_axes(masks_table())
     low, high = 0.0005, 0.0195  # by hand: of the means over seeds of two resamples, 0 and .02 away, 0.025 of the gap
-    np.testing.assert_allclose(intervals(upper, along=0), [
-        (0.039, 0.047), (0.1 + low, 0.1 + high), (0.1327, 0.1407), (0.2 + low, 0.2 + high), (0.0064, 0.0144),
-        (0.3 + low, 0.3 + high),
-    ])  # fmt: skip
+    np.testing.assert_allclose(
+        intervals(upper, along=0),
+        [
+            (0.039, 0.047),
+            (0.1 + low, 0.1 + high),
+            (0.1327, 0.1407),
+            (0.2 + low, 0.2 + high),
+            (0.0064, 0.0144),
+            (0.3 + low, 0.3 + high),
+        ],
+    )
     assert intervals(lower, along=0)[0] == pytest.approx((0.042, 0.082))
     dots = [line.get_xdata() for line in lower.lines if line.get_marker() == "o"]
     np.testing.assert_allclose(dots, [[0.1 * n - 0.004, 0.1 * n + 0.004] for n in (4, 5, 6, 7)])

@@ -15,8 +15,11 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from facespec.figures.contrasts import borders, figure_contrasts
 
 FACE = np.linspace(0, 255, 17 * 11).reshape(17, 11)
-SIDES = [("joint", "expression", "expression", "expression"), ("joint", "identity", "identity", "identity"),
-         ("joint", "expression", "joint", "identity")]  # fmt: skip
+SIDES = [
+    ("joint", "expression", "expression", "expression"),
+    ("joint", "identity", "identity", "identity"),
+    ("joint", "expression", "joint", "identity"),
+]
 NAMES = ["first_trained_on", "first_tested_on", "second_trained_on", "second_tested_on"]
 P = np.array([[0.001, 0.049], [0.05, 0.2], [0.9, 0.04]])
 
@@ -24,16 +27,43 @@ P = np.array([[0.001, 0.049], [0.05, 0.2], [0.9, 0.04]])
 def contrasts_table() -> pd.DataFrame:
     rows = []
     for place, names in enumerate(SIDES):
-        about = dict(zip(("first_trained_on", "first_tested_on", "second_trained_on", "second_tested_on"), names,
-                         strict=True)) | {"source": "painted faces", "reason": ""}  # fmt: skip
+        about = dict(
+            zip(("first_trained_on", "first_tested_on", "second_trained_on", "second_tested_on"), names, strict=True)
+        ) | {"source": "painted faces", "reason": ""}
         for (row, column), p in np.ndenumerate(P):
-            rows.append(about | {"style": "sound", "seed": np.nan, "row": row, "column": column, "n": 70 + place,
-                                 "difference": (place + 1) * (0.1 * row - 0.15 * column), "low": -1, "high": 1,
-                                 "statistic": 2.0, "p": p, "effect": 0.2})  # fmt: skip
+            rows.append(
+                about
+                | {
+                    "style": "sound",
+                    "seed": np.nan,
+                    "row": row,
+                    "column": column,
+                    "n": 70 + place,
+                    "difference": (place + 1) * (0.1 * row - 0.15 * column),
+                    "low": -1,
+                    "high": 1,
+                    "statistic": 2.0,
+                    "p": p,
+                    "effect": 0.2,
+                }
+            )
         for seed in (9, 4):
-            rows.append(about | {"style": "published", "seed": seed, "row": np.nan, "column": np.nan, "n": 187,
-                                 "difference": 0.01 * seed - 0.05 - place, "low": np.nan, "high": np.nan,
-                                 "statistic": 5.0, "p": 0.0, "effect": 0.1})  # fmt: skip
+            rows.append(
+                about
+                | {
+                    "style": "published",
+                    "seed": seed,
+                    "row": np.nan,
+                    "column": np.nan,
+                    "n": 187,
+                    "difference": 0.01 * seed - 0.05 - place,
+                    "low": np.nan,
+                    "high": np.nan,
+                    "statistic": 5.0,
+                    "p": 0.0,
+                    "effect": 0.1,
+                }
+            )
     return pd.DataFrame(rows)
 
 

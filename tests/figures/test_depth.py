@@ -38,21 +38,45 @@ def tables(seeds: tuple[int, ...] = SEEDS) -> dict[str, pd.DataFrame]:
         chance = 0.14 if task == "expression" else 0.02
         decoding.append(about | {"tested_on": task, "n": 7, "chance": chance, "accuracy": own})
         count = round(200 * own)
-        shares += [about | {"kind": kind, "name": task, "units": 200, "silent": 1, "count": of, "share": of / 200}
-                   for kind, of in (("specific", count), ("class", 200 - count))]  # fmt: skip
+        shares += [
+            about | {"kind": kind, "name": task, "units": 200, "silent": 1, "count": of, "share": of / 200}
+            for kind, of in (("specific", count), ("class", 200 - count))
+        ]
         # an even number of units, of which half are far above: the median is not the mean
         etas = [own - 0.1, own - 0.01, own + 0.01, 1.0]
-        units += [about | {"unit": unit, "factor": task, "people": 3, "eta": eta, "partial_eta": 0.5, "epsilon": 0.5,
-                           "f": 1.0, "p_parametric": 0.5, "p": 0.5, "p_fdr": 0.5, "reason": ""}
-                  for unit, eta in enumerate([*etas, np.nan])]  # fmt: skip
+        units += [
+            about
+            | {
+                "unit": unit,
+                "factor": task,
+                "people": 3,
+                "eta": eta,
+                "partial_eta": 0.5,
+                "epsilon": 0.5,
+                "f": 1.0,
+                "p_parametric": 0.5,
+                "p": 0.5,
+                "p_fdr": 0.5,
+                "reason": "",
+            }
+            for unit, eta in enumerate([*etas, np.nan])
+        ]
     compared = [(a, s, b, s) for s in seeds for a, b in PAIRS]
     compared += [(name, seeds[0], name, other) for name in EVERYONE[:3] for other in seeds[1:]]
     for first, seed, second, other in compared:
         for depth in DEPTHS:
             cka = alike(first, second, depth, seed)
-            about = {"first_trained_on": first, "first_seed": seed, "second_trained_on": second, "second_seed": other,
-                     "source": "painted faces", "layer": f"trunk.relu{depth}", "depth": depth, "n": 7,
-                     "reason": ""}  # fmt: skip
+            about = {
+                "first_trained_on": first,
+                "first_seed": seed,
+                "second_trained_on": second,
+                "second_seed": other,
+                "source": "painted faces",
+                "layer": f"trunk.relu{depth}",
+                "depth": depth,
+                "n": 7,
+                "reason": "",
+            }
             similarity += [about | {"estimator": "debiased", "cka": cka}, about | {"estimator": "plain", "cka": 1.0}]
     made = zip((LAYER_DECODING, UNIT_SHARES, UNITS, SIMILARITY), (decoding, shares, units, similarity), strict=True)
     names = ("decoding", "shares", "units", "similarity")
@@ -122,18 +146,32 @@ def test_chance_titles_and_legend() -> None:
     for each, chance in zip(axes[0], (0.14, 0.02), strict=True):
         assert [line.get_ydata()[0] for line in each.lines if not line.get_gid()] == [chance]
     assert [each.get_title() for each in axes[:3].flat] == [
-        "expression read out", "identity read out", "units specific to expression", "units specific to identity",
-        "effect of expression", "effect of identity",
-    ]  # fmt: skip
+        "expression read out",
+        "identity read out",
+        "units specific to expression",
+        "units specific to identity",
+        "effect of expression",
+        "effect of identity",
+    ]
     assert [each.get_ylabel() for each in axes[:, 0]] == [
-        "accuracy on held-out images", "share of units", "median eta squared", "similarity (debiased CKA)",
-    ]  # fmt: skip
+        "accuracy on held-out images",
+        "share of units",
+        "median eta squared",
+        "similarity (debiased CKA)",
+    ]
     assert all(each.get_xticks().tolist() == [1, 2, 3] for each in axes.flat)
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        "expression network", "identity network", "joint network", "before any training", "expression and identity",
-        "expression and joint", "identity and joint", "chance", "lowest to highest seed",
-    ]  # fmt: skip
+        "expression network",
+        "identity network",
+        "joint network",
+        "before any training",
+        "expression and identity",
+        "expression and joint",
+        "identity and joint",
+        "chance",
+        "lowest to highest seed",
+    ]
     assert figure.get_suptitle() == "What the layers tell apart (painted faces)"
 
 

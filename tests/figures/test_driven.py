@@ -27,12 +27,25 @@ def response(network: str, depth: int, kind: str, unit: int) -> float:
 
 def table() -> pd.DataFrame:
     rows = [
-        {"trained_on": network, "source": "painted faces", "seed": 3, "layer": layer, "depth": depth, "unit": unit,
-         "kind": kind, "response": response(network, depth, kind, unit), "stimulus": "", "row": np.nan,
-         "column": np.nan, "reason": ""}
-        for network in NETWORKS for depth, (layer, units) in enumerate(LAYERS.items(), start=1)
-        for unit in range(units) for kind in KINDS
-    ]  # fmt: skip
+        {
+            "trained_on": network,
+            "source": "painted faces",
+            "seed": 3,
+            "layer": layer,
+            "depth": depth,
+            "unit": unit,
+            "kind": kind,
+            "response": response(network, depth, kind, unit),
+            "stimulus": "",
+            "row": np.nan,
+            "column": np.nan,
+            "reason": "",
+        }
+        for network in NETWORKS
+        for depth, (layer, units) in enumerate(LAYERS.items(), start=1)
+        for unit in range(units)
+        for kind in KINDS
+    ]
     return PREFERRED.check(pd.DataFrame(rows).sample(frac=1, random_state=4, ignore_index=True))
 
 
@@ -48,8 +61,9 @@ def test_boxes_show_the_units_of_every_layer() -> None:
     assert [axes.get_title() for axes in figure.axes] == [f"{network} network" for network in NETWORKS]
     for axes, network in zip(figure.axes, NETWORKS, strict=True):
         # of 5 units the third, of 7 the fourth; random pictures on average are not drawn
-        expected = [response(network, depth, kind, 1 + depth) for depth in (1, 2)
-                    for kind in ("optimised", "image", "start")]  # fmt: skip
+        expected = [
+            response(network, depth, kind, 1 + depth) for depth in (1, 2) for kind in ("optimised", "image", "start")
+        ]
         np.testing.assert_allclose(medians(axes), expected)
         assert [tick.get_text() for tick in axes.get_xticklabels()] == ["trunk.relu1\n5 units", "trunk.relu2\n7 units"]
         faces = [patch.get_facecolor()[:3] for patch in axes.patches]
@@ -62,8 +76,10 @@ def test_boxes_show_the_units_of_every_layer() -> None:
     assert figure.get_suptitle() == "Figure S2B. How strongly units are driven, and by what (painted faces; seed 3)"
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        "picture made for the unit", "the image that drives it most", "the random picture that it was made from",
-    ]  # fmt: skip
+        "picture made for the unit",
+        "the image that drives it most",
+        "the random picture that it was made from",
+    ]
 
 
 def test_small_responses_keep_a_place_though_they_are_zero() -> None:

@@ -91,15 +91,26 @@ LONG = ["Anna-Katharina Alexandra von und zu Musterhausen", "Anna-Katharina Alex
 
 @pytest.mark.parametrize(
     "names",
-    [LONG, [f"subject_0001_session_{letter}_frontal_neutral.png" for letter in "ab"], ["$$", "\\frac{1}{"],
-     ["x" * 300, "x" * 300 + "y"], ["表情" * 30, "😀\n"], ["p0000", "W" * 20]],
-)  # fmt: skip
+    [
+        LONG,
+        [f"subject_0001_session_{letter}_frontal_neutral.png" for letter in "ab"],
+        ["$$", "\\frac{1}{"],
+        ["x" * 300, "x" * 300 + "y"],
+        ["表情" * 30, "😀\n"],
+        ["p0000", "W" * 20],
+    ],
+)
 def test_long_and_odd_names_stay_in_their_places_and_apart(names: list[str], legible: Callable[[Figure], None]) -> None:
     grids = [
-        Grid("{} role ({}): five views and two sessions of {}", faces(2, 5), (*names, "c", *names), names,
-             names=("probe", "KDEF", names[0])),
+        Grid(
+            "{} role ({}): five views and two sessions of {}",
+            faces(2, 5),
+            (*names, "c", *names),
+            names,
+            names=("probe", "KDEF", names[0]),
+        ),
         Grid("in the wild, one person per row", faces(2, 7), (), names),
-    ]  # fmt: skip
+    ]
     sheet = contact_sheet([grids, grids], regions=CODES)
     with study_style():
         legible(sheet)

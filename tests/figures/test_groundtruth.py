@@ -14,8 +14,14 @@ from facespec.figures.style import LOOKS
 from facespec.study.errors import StudyError
 
 # as they stand from left to right
-LOOKING = [("joint", "expression"), ("expression", "expression"), ("joint", "identity"), ("identity", "identity"),
-           ("random", ""), ("centre", "")]  # fmt: skip
+LOOKING = [
+    ("joint", "expression"),
+    ("expression", "expression"),
+    ("joint", "identity"),
+    ("identity", "identity"),
+    ("random", ""),
+    ("centre", ""),
+]
 TRUTHS, MEASURES = ("expression", "identity"), ("pointing", "mass", "auc")
 AREA = {"expression": 0.08, "identity": 0.31}
 # the only ones that surpass both baselines
@@ -32,15 +38,26 @@ def scores_table() -> pd.DataFrame:
     for truth in TRUTHS[::-1]:
         for measure in MEASURES[::-1]:
             for place, (looks, tested_on) in enumerate(LOOKING):
-                about = {"looks": looks, "tested_on": tested_on, "truth": truth, "measure": measure,
-                         "source": "painted faces", "seeds": 2, "people": 3, "n": 21, "blank": 0, "area": AREA[truth],
-                         "reason": ""}  # fmt: skip
+                about = {
+                    "looks": looks,
+                    "tested_on": tested_on,
+                    "truth": truth,
+                    "measure": measure,
+                    "source": "painted faces",
+                    "seeds": 2,
+                    "people": 3,
+                    "n": 21,
+                    "blank": 0,
+                    "area": AREA[truth],
+                    "reason": "",
+                }
                 own = score(place, truth, measure)
                 rows.append(about | {"against": "", "number": own, "low": own - 0.03, "high": own + 0.05})
                 if tested_on:
                     lows = {"random": 0.01, "centre": 0.01 if (looks, tested_on, truth) in BETTER else 0.0}
-                    rows += [about | {"against": name, "number": 0.1, "low": low, "high": 0.2}
-                             for name, low in lows.items()]  # fmt: skip
+                    rows += [
+                        about | {"against": name, "number": 0.1, "low": low, "high": 0.2} for name, low in lows.items()
+                    ]
     return pd.DataFrame(rows)
 
 
@@ -101,10 +118,16 @@ def test_chance_is_the_true_pixels_share_and_one_half_for_the_auc() -> None:
 def test_the_legend_explains_everything() -> None:
     (legend,) = figure_groundtruth(scores_table()).legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        "joint network, expression task", "expression network, expression task", "joint network, identity task",
-        "identity network, identity task", "random map", "centre of the image", "hollow: not above both baselines",
-        "95 % over seeds and people", "share of true pixels; for AUC, one half",
-    ]  # fmt: skip
+        "joint network, expression task",
+        "expression network, expression task",
+        "joint network, identity task",
+        "identity network, identity task",
+        "random map",
+        "centre of the image",
+        "hollow: not above both baselines",
+        "95 % over seeds and people",
+        "share of true pixels; for AUC, one half",
+    ]
 
 
 def test_a_network_without_maps_is_left_out() -> None:

@@ -46,10 +46,23 @@ def heatmaps_table() -> pd.DataFrame:
         for seed in SEEDS:
             for scale, expression, shift in (("scaled", "all", 0), ("raw", "all", 3), ("scaled", "fear", 0.5)):
                 for (row, column), mean in np.ndenumerate(cells(pair, seed)):
-                    rows.append({"trained_on": pair[0], "tested_on": pair[1], "source": "painted faces", "seed": seed,
-                                 "layer": "trunk.relu2", "expression": expression, "scale": scale, "row": row,
-                                 "column": column, "n": 1000 + place - seed, "blank": seed, "mean": mean + shift,
-                                 "sd": 0.1})  # fmt: skip
+                    rows.append(
+                        {
+                            "trained_on": pair[0],
+                            "tested_on": pair[1],
+                            "source": "painted faces",
+                            "seed": seed,
+                            "layer": "trunk.relu2",
+                            "expression": expression,
+                            "scale": scale,
+                            "row": row,
+                            "column": column,
+                            "n": 1000 + place - seed,
+                            "blank": seed,
+                            "mean": mean + shift,
+                            "sd": 0.1,
+                        }
+                    )
     return pd.DataFrame(rows).sample(frac=1, random_state=2)
 
 
@@ -168,17 +181,44 @@ def test_a_pixel_whose_last_bits_differ_still_reaches_the_threshold() -> None:
 def overlap_table(thresholds: dict[int, float]) -> pd.DataFrame:
     rows = []
     for seed, threshold in thresholds.items():
-        numbers = {("threshold", "both"): threshold, ("area", "expression"): 0.01 * seed, ("iou", "both"): 0.03 * seed,
-                   ("area", "identity"): 0.02 * seed, ("intersection", "both"): 0.005 * seed}  # fmt: skip
+        numbers = {
+            ("threshold", "both"): threshold,
+            ("area", "expression"): 0.01 * seed,
+            ("iou", "both"): 0.03 * seed,
+            ("area", "identity"): 0.02 * seed,
+            ("intersection", "both"): 0.005 * seed,
+        }
         for (quantity, tested_on), number in numbers.items():
             for rule, resample, shift in (("published", -1, 0), ("published", 0, 0.2), ("top", -1, 0.3)):
-                rows.append({"figure": "2C", "quantity": quantity, "trained_on": "joint", "tested_on": tested_on,
-                             "rule": rule, "source": "painted faces", "seed": seed, "resample": resample,
-                             "number": number + shift})  # fmt: skip
-    boxes = [{"figure": "2B", "quantity": name, "trained_on": pair[0], "tested_on": pair[1], "rule": "",
-              "source": "painted faces", "seed": seed, "resample": -1, "number": 0.1 * (place + 1)}
-             for seed in thresholds for pair in PAIRS
-             for place, name in enumerate(("whisker_low", "q1", "median", "q3", "whisker_high"))]  # fmt: skip
+                rows.append(
+                    {
+                        "figure": "2C",
+                        "quantity": quantity,
+                        "trained_on": "joint",
+                        "tested_on": tested_on,
+                        "rule": rule,
+                        "source": "painted faces",
+                        "seed": seed,
+                        "resample": resample,
+                        "number": number + shift,
+                    }
+                )
+    boxes = [
+        {
+            "figure": "2B",
+            "quantity": name,
+            "trained_on": pair[0],
+            "tested_on": pair[1],
+            "rule": "",
+            "source": "painted faces",
+            "seed": seed,
+            "resample": -1,
+            "number": 0.1 * (place + 1),
+        }
+        for seed in thresholds
+        for pair in PAIRS
+        for place, name in enumerate(("whisker_low", "q1", "median", "q3", "whisker_high"))
+    ]
     return pd.DataFrame(rows + boxes)
 
 
@@ -198,10 +238,12 @@ def test_2C_cuts_every_seeds_maps_at_its_own_published_threshold() -> None:
         assert 0 < (one & other).sum() < one.sum() < one.size  # all kinds are there
         assert axes.get_title() == f"seed {seed}"
         assert axes.get_xlabel().split("\n") == [
-            "share of the image:", f"expression {0.01 * seed:.3f}".replace("0.", "."),
-            f"identity {0.02 * seed:.3f}".replace("0.", "."), f"both {0.005 * seed:.3f}".replace("0.", "."),
+            "share of the image:",
+            f"expression {0.01 * seed:.3f}".replace("0.", "."),
+            f"identity {0.02 * seed:.3f}".replace("0.", "."),
+            f"both {0.005 * seed:.3f}".replace("0.", "."),
             f"IoU {0.03 * seed:.3f}".replace("0.", "."),
-        ]  # fmt: skip
+        ]
     assert figure.get_suptitle() == "Figure 2C. Where the joint network looks most for each task (painted faces)"
     lengths = [patch.get_width() for patch in figure.axes[2].patches]
     np.testing.assert_allclose(sorted(lengths), sorted([0.043, 0.065, 0.1367, 0.13, 0.0104, 0.0325]))
@@ -227,7 +269,7 @@ BLINDNESS = {
     "deuteranopia": np.array(
         [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
     ),
-}  # fmt: skip
+}
 
 
 def lab(rgb: np.ndarray) -> np.ndarray:
@@ -239,8 +281,9 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("eyes", BLINDNESS)
 def test_masks_differ_for_every_reader(eyes: str) -> None:
-    linear = [np.where((c := np.array(to_rgb(m))) <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
-              for m in MASKS.values()]  # fmt: skip
+    linear = [
+        np.where((c := np.array(to_rgb(m))) <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) for m in MASKS.values()
+    ]
     for one, other in combinations([lab(BLINDNESS[eyes] @ colour) for colour in linear], 2):
         assert np.linalg.norm(one - other) > 25  # a difference of 2 is just noticeable
 
@@ -274,9 +317,10 @@ def test_the_overview_holds_all_four() -> None:
     titles = [part.get_suptitle() for part in figure.subfigs]
     assert [title[:2] for title in titles] == ["2A", "2B", "2C", "2D"]
     alone = [
-        figure_2A(table, FACE), figure_2C(table, overlap, reference=reference_heatmaps(), face=FACE),
+        figure_2A(table, FACE),
+        figure_2C(table, overlap, reference=reference_heatmaps(), face=FACE),
         figure_2D(examples(), "painted faces", seed=9),
-    ]  # fmt: skip
+    ]
     images = [image for one in alone for axes in one.axes for image in layers(axes)]
     shown = [image for axes in figure.axes for image in layers(axes)]
     assert len(shown) == len(images) and all(np.array_equal(a, b) for a, b in zip(shown, images, strict=True))

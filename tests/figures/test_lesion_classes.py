@@ -47,9 +47,22 @@ def classes(tasks: Sequence[str] = TASKS, *, seeds: Sequence[int] = SEEDS, depth
     for depth, seed, fraction, by, on in product(range(1, depths + 1), seeds, FRACTIONS, range(2), range(2)):
         lesioned = np.array(RECALLS[f"{TASKS[by]} {TASKS[on]}"][SEEDS.index(seed)]) / (2 if depth == 2 else 1)
         recalls = {0.0: WHOLE[TASKS[on]][SEEDS.index(seed)], 0.1: np.ones(len(lesioned)), 0.25: lesioned}[fraction]
-        rows += [{"trained_on": "joint", "source": "painted faces", "seed": seed, "layer": f"trunk.relu{depth}",
-                  "depth": depth, "ranked_by": tasks[by], "fraction": fraction, "tested_on": tasks[on],
-                  "class": name, "n": 4, "recall": recall} for name, recall in enumerate(recalls)]  # fmt: skip
+        rows += [
+            {
+                "trained_on": "joint",
+                "source": "painted faces",
+                "seed": seed,
+                "layer": f"trunk.relu{depth}",
+                "depth": depth,
+                "ranked_by": tasks[by],
+                "fraction": fraction,
+                "tested_on": tasks[on],
+                "class": name,
+                "n": 4,
+                "recall": recall,
+            }
+            for name, recall in enumerate(recalls)
+        ]
     return LESION_CLASSES.check(pd.DataFrame(rows).sample(frac=1, random_state=3, ignore_index=True))
 
 
@@ -63,9 +76,21 @@ def lesions(tasks: Sequence[str] = TASKS, *, seeds: Sequence[int] = SEEDS, depth
     """Drops are those shares and a tenth; of random units, 0.01 for every draw and 0.5 more if they are kept."""
     rows = []
     for depth, seed, fraction, on in product(range(1, depths + 1), seeds, FRACTIONS, range(2)):
-        place = {"trained_on": "joint", "source": "painted faces", "seed": seed, "layer": f"trunk.relu{depth}",
-                 "depth": depth, "fraction": fraction, "units": 16 * depth, "silenced": 1, "tested_on": tasks[on],
-                 "n": 12, "chance": 0.1, "accuracy": 0.5, "reason": ""}  # fmt: skip
+        place = {
+            "trained_on": "joint",
+            "source": "painted faces",
+            "seed": seed,
+            "layer": f"trunk.relu{depth}",
+            "depth": depth,
+            "fraction": fraction,
+            "units": 16 * depth,
+            "silenced": 1,
+            "tested_on": tasks[on],
+            "n": 12,
+            "chance": 0.1,
+            "accuracy": 0.5,
+            "reason": "",
+        }
         for condition, by in product(("ranked", "keep", "shuffled"), range(2)):
             value = between(condition, by, on, depth=depth, seed=seed, fraction=fraction)
             own = {"draw": 0, "ranked_by": tasks[by], "between_classes": value, "drop": value + 0.1}
@@ -74,8 +99,9 @@ def lesions(tasks: Sequence[str] = TASKS, *, seeds: Sequence[int] = SEEDS, depth
             own = {"draw": draw, "ranked_by": "", "between_classes": draw / 100 + on / 1000, "drop": draw / 100 + more}
             rows.append(place | own | {"condition": condition})
     table = pd.DataFrame(rows).sample(frac=1, random_state=3, ignore_index=True)
-    return LESIONS.check(table.sort_values("tested_on", key=lambda names: names.map(list(tasks).index), kind="stable",
-                                           ignore_index=True))  # fmt: skip
+    return LESIONS.check(
+        table.sort_values("tested_on", key=lambda names: names.map(list(tasks).index), kind="stable", ignore_index=True)
+    )
 
 
 def shown(recalls: pd.DataFrame, shares: pd.DataFrame) -> Figure:
@@ -188,12 +214,16 @@ def test_headings_labels_and_legend_explain_the_figure() -> None:
     assert rows[0][0].get_ylabel() == rows[1][0].get_ylabel() == "recall, %"
     for axes in (rows[2][0], rows[3][0]):
         assert [(text.get_position()[1], text.get_text()) for text in axes.get_yticklabels()] == [
-            (0, "0: all alike"), (1, "1: classes kept\nor lost whole")
-        ]  # fmt: skip
+            (0, "0: all alike"),
+            (1, "1: classes kept\nor lost whole"),
+        ]
     assert legend_texts(figure) == [
-        "units this task needs most", "units the other task needs most", "whole network", "one seed",
+        "units this task needs most",
+        "units the other task needs most",
+        "whole network",
+        "one seed",
         "random units, or all but random units",
-    ]  # fmt: skip
+    ]
 
 
 def test_numbers_that_are_missing_are_left_out() -> None:

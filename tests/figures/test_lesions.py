@@ -23,10 +23,21 @@ TASKS = ("identity", "expression")  # as they come in the table, not in the stud
 SEEDS, FRACTIONS = (4, 9), (0.0, 0.1, 0.25)
 DRAWS = 41
 INDEX_ROW = {
-    "trained_on": "joint", "source": "painted faces", "layer": "trunk.relu1", "depth": 1, "condition": "ranked",
-    "fraction": 0.1, "quantity": "index", "seeds": 2, "people": 7, "number": 0.5, "low": 0.25, "high": 0.75,
-    "defined": 1.0, "reason": "",
-}  # fmt: skip
+    "trained_on": "joint",
+    "source": "painted faces",
+    "layer": "trunk.relu1",
+    "depth": 1,
+    "condition": "ranked",
+    "fraction": 0.1,
+    "quantity": "index",
+    "seeds": 2,
+    "people": 7,
+    "number": 0.5,
+    "low": 0.25,
+    "high": 0.75,
+    "defined": 1.0,
+    "reason": "",
+}
 SEGREGATION_TABLE = SEGREGATION.check(pd.DataFrame([INDEX_ROW]))
 
 
@@ -43,19 +54,45 @@ def lesions(tasks: Sequence[str] = TASKS, *, seeds: Sequence[int] = SEEDS, depth
     """
     rows = []
     for depth, seed, fraction, on in product(range(1, depths + 1), seeds, FRACTIONS, range(2)):
-        place = {"trained_on": "joint", "source": "painted faces", "seed": seed, "layer": f"trunk.relu{depth}",
-                 "depth": depth, "fraction": fraction, "units": 16 * depth, "silenced": 1, "tested_on": tasks[on],
-                 "n": 7, "chance": 0.1, "accuracy": 0.5, "reason": "", "between_classes": 0.4}  # fmt: skip
+        place = {
+            "trained_on": "joint",
+            "source": "painted faces",
+            "seed": seed,
+            "layer": f"trunk.relu{depth}",
+            "depth": depth,
+            "fraction": fraction,
+            "units": 16 * depth,
+            "silenced": 1,
+            "tested_on": tasks[on],
+            "n": 7,
+            "chance": 0.1,
+            "accuracy": 0.5,
+            "reason": "",
+            "between_classes": 0.4,
+        }
         conditions = ("ranked", "keep", "shuffled") if fraction else ("ranked",)
-        rows += [place | {"condition": condition, "draw": 0, "ranked_by": tasks[by],
-                          "drop": drop(condition, by, on, depth=depth, seed=seed, fraction=fraction)}
-                 for condition in conditions for by in range(2)]  # fmt: skip
+        rows += [
+            place
+            | {
+                "condition": condition,
+                "draw": 0,
+                "ranked_by": tasks[by],
+                "drop": drop(condition, by, on, depth=depth, seed=seed, fraction=fraction),
+            }
+            for condition in conditions
+            for by in range(2)
+        ]
         for draw in range(DRAWS if fraction else 0):
             value = (draw * len(seeds) + seeds.index(seed)) / 100 - 0.1 * on
-            rows += [place | {"condition": condition, "draw": draw, "ranked_by": "", "drop": value + more}
-                     for condition, more in (("random", 0.0), ("keep", 0.02))]  # fmt: skip
-    return LESIONS.check(pd.DataFrame(rows).sample(frac=1, random_state=3, ignore_index=True).sort_values(
-        "tested_on", key=lambda names: names.map(list(tasks).index), kind="stable", ignore_index=True))  # fmt: skip
+            rows += [
+                place | {"condition": condition, "draw": draw, "ranked_by": "", "drop": value + more}
+                for condition, more in (("random", 0.0), ("keep", 0.02))
+            ]
+    return LESIONS.check(
+        pd.DataFrame(rows)
+        .sample(frac=1, random_state=3, ignore_index=True)
+        .sort_values("tested_on", key=lambda names: names.map(list(tasks).index), kind="stable", ignore_index=True)
+    )
 
 
 def drawn(table: pd.DataFrame) -> Figure:
@@ -92,8 +129,12 @@ def test_curves_are_means_over_seeds_of_the_loss_in_percent(on: int) -> None:
         ):
             name, of = f"{condition} {TASKS[by]} {TASKS[on]}", curves(axes)
             fractions = FRACTIONS if condition == "ranked" else FRACTIONS[1:]
-            each = np.array([[100 * drop(condition, by, on, depth=depth, seed=seed, fraction=fraction)
-                              for fraction in fractions] for seed in SEEDS])  # fmt: skip
+            each = np.array(
+                [
+                    [100 * drop(condition, by, on, depth=depth, seed=seed, fraction=fraction) for fraction in fractions]
+                    for seed in SEEDS
+                ]
+            )
             np.testing.assert_allclose(of[name].get_xdata(), 100 * np.array(fractions))
             np.testing.assert_allclose(of[name].get_ydata(), each.mean(axis=0))
             for seed, own in zip(SEEDS, each, strict=True):
@@ -160,9 +201,13 @@ def test_headings_labels_and_legend_explain_the_figure() -> None:
     assert {row[0].get_ylabel() for row in (first, second, third)} == {"lost, % of what\nis above chance"}
     assert {tuple(t.get_text() for t in axes.get_xticklabels()) for axes in (*first, *third)} == {("0", "10", "25")}
     assert legend_texts(figure) == [
-        "loss in the expression task", "loss in the identity task", "one seed", "units chosen for this very task",
-        "units chosen for the other task", "random units, 95 % of draws",
-    ]  # fmt: skip
+        "loss in the expression task",
+        "loss in the identity task",
+        "one seed",
+        "units chosen for this very task",
+        "units chosen for the other task",
+        "random units, 95 % of draws",
+    ]
 
 
 def test_all_panels_share_axes_that_hold_0_to_100_percent_and_every_curve() -> None:
@@ -198,8 +243,9 @@ def test_seeds_not_above_chance_are_left_out_and_counted() -> None:
     assert "ranked identity identity seed 9" not in found and "ranked identity expression seed 9" in found
     np.testing.assert_allclose(found["random identity"].get_ydata(), 40)  # 0, 2, ..., 80
     assert legend_texts(figure)[:2] == [
-        "loss in the expression task", "loss in the identity task\n(above chance: 1 of 2 seeds)"
-    ]  # fmt: skip
+        "loss in the expression task",
+        "loss in the identity task\n(above chance: 1 of 2 seeds)",
+    ]
 
 
 def test_a_task_without_any_drop_has_no_curve() -> None:

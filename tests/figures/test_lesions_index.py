@@ -27,12 +27,32 @@ def lesions(
     layers: int = 3, *, trained_on: str = "joint", fractions: tuple[float, ...] = (0.0, 0.1, 0.3)
 ) -> pd.DataFrame:
     ways = [*((condition, task) for condition in ("ranked", "keep") for task in TASKS), ("random", ""), ("keep", "")]
-    rows = [{"trained_on": trained_on, "source": "painted faces", "seed": 4, "layer": f"trunk.relu{depth}",
-             "depth": depth, "condition": condition, "draw": 0, "ranked_by": by, "fraction": fraction, "units": 512,
-             "silenced": 1, "tested_on": on, "n": 7, "chance": 0.1, "accuracy": 0.5, "drop": fraction, "reason": "",
-             "between_classes": 0.4}
-            for depth in range(1, layers + 1) for fraction in fractions for on in TASKS
-            for condition, by in ways]  # fmt: skip
+    rows = [
+        {
+            "trained_on": trained_on,
+            "source": "painted faces",
+            "seed": 4,
+            "layer": f"trunk.relu{depth}",
+            "depth": depth,
+            "condition": condition,
+            "draw": 0,
+            "ranked_by": by,
+            "fraction": fraction,
+            "units": 512,
+            "silenced": 1,
+            "tested_on": on,
+            "n": 7,
+            "chance": 0.1,
+            "accuracy": 0.5,
+            "drop": fraction,
+            "reason": "",
+            "between_classes": 0.4,
+        }
+        for depth in range(1, layers + 1)
+        for fraction in fractions
+        for on in TASKS
+        for condition, by in ways
+    ]
     return LESIONS.check(pd.DataFrame(rows))
 
 
@@ -42,13 +62,29 @@ def level(condition: str, depth: int, fraction: float) -> float:
 
 def segregation(layers: int = 3, fractions: tuple[float, ...] = FRACTIONS) -> pd.DataFrame:
     """Deep layers first; the tasks' own quantities and fraction 0 are there as well, and not to be drawn."""
-    rows = [{"trained_on": "joint", "source": "painted faces", "layer": f"trunk.relu{depth}", "depth": depth,
-             "condition": condition, "fraction": fraction, "quantity": quantity, "people": 24, "defined": 1.0,
-             "seeds": 1 if condition == "random" else 3, "number": number, "low": number - 0.1, "high": number + 0.05,
-             "reason": ""}
-            for depth in range(layers, 0, -1) for condition in reversed(RANKINGS) for fraction in (*fractions, 0.0)
-            for quantity in ("identity", "index")
-            for number in [level(condition, depth, fraction) if quantity == "index" else 0.9]]  # fmt: skip
+    rows = [
+        {
+            "trained_on": "joint",
+            "source": "painted faces",
+            "layer": f"trunk.relu{depth}",
+            "depth": depth,
+            "condition": condition,
+            "fraction": fraction,
+            "quantity": quantity,
+            "people": 24,
+            "defined": 1.0,
+            "seeds": 1 if condition == "random" else 3,
+            "number": number,
+            "low": number - 0.1,
+            "high": number + 0.05,
+            "reason": "",
+        }
+        for depth in range(layers, 0, -1)
+        for condition in reversed(RANKINGS)
+        for fraction in (*fractions, 0.0)
+        for quantity in ("identity", "index")
+        for number in [level(condition, depth, fraction) if quantity == "index" else 0.9]
+    ]
     return SEGREGATION.check(pd.DataFrame(rows))
 
 
@@ -96,15 +132,19 @@ def test_scale_and_words() -> None:
         assert [line.get_ydata() for line in axes.lines if not line.get_gid()] == [[0, 0]]
         assert not axes.texts
     assert [(text.get_position()[1], text.get_text()) for text in panels(figure)[0].get_yticklabels()] == [
-        (-1, "only the other\ntask suffers  −1"), (0, "both alike   0"), (1, "only its own\ntask suffers    1")
-    ]  # fmt: skip
+        (-1, "only the other\ntask suffers  −1"),
+        (0, "both alike   0"),
+        (1, "only its own\ntask suffers    1"),
+    ]
     assert figure.subfigs[-1].get_suptitle() == (
         "Segregation index: does silencing harm the intended task only? (seeds: 3, n = 24)"
     )
     assert [text.get_text() for text in figure.subfigs[-1].legends[0].get_texts()] == [
-        "units each task needs most", "control: classes of both tasks mixed", "control: random units",
+        "units each task needs most",
+        "control: classes of both tasks mixed",
+        "control: random units",
         "95 % interval",
-    ]  # fmt: skip
+    ]
 
 
 def test_an_undefined_index_leaves_a_gap_and_is_said_to_be_undefined() -> None:
@@ -143,8 +183,10 @@ def test_controls_that_were_not_run_are_not_named() -> None:
     (axes,) = panels(figure)
     assert list(lines(axes)) == ["ranked", "random"]
     assert [text.get_text() for text in figure.subfigs[-1].legends[0].get_texts()] == [
-        "units each task needs most", "control: random units", "95 % interval"
-    ]  # fmt: skip
+        "units each task needs most",
+        "control: random units",
+        "95 % interval",
+    ]
 
 
 def test_of_many_layers_some_have_curves_and_all_an_index() -> None:
@@ -188,9 +230,14 @@ def test_an_index_of_another_network_or_of_whole_networks_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("layers", "fractions", "known"),
-    [(1, (0.1,), True), (4, (0.05, 0.1, 0.2, 0.3, 0.5), False), (13, (0.1, 0.2, 0.3), True),
-     (100, (1 / 3,), True), (5, tuple(place / 11 for place in range(1, 11)), True)],
-)  # fmt: skip
+    [
+        (1, (0.1,), True),
+        (4, (0.05, 0.1, 0.2, 0.3, 0.5), False),
+        (13, (0.1, 0.2, 0.3), True),
+        (100, (1 / 3,), True),
+        (5, tuple(place / 11 for place in range(1, 11)), True),
+    ],
+)
 def test_no_text_overlaps_another_or_leaves_the_page(
     layers: int, fractions: tuple[float, ...], known: bool, legible: Callable[[Figure], None]
 ) -> None:

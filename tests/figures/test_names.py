@@ -56,9 +56,12 @@ def heatmaps(tables: Tables, name: str) -> list[Figure]:
     overlap = toys.overlap_table({9: 0.5, 4: 0.5}).assign(source=name)
     both: dict[str, Any] = {"reference": reference_heatmaps(), "face": np.zeros((16, 16))}
     return [
-        figure_2A(table, both["face"]), figure_2B(overlap, both["reference"]), figure_2C(table, overlap, **both),
-        figure_2D(toys.examples(), name, seed=9), figure_2(table, overlap, **both, examples=toys.examples()),
-    ]  # fmt: skip
+        figure_2A(table, both["face"]),
+        figure_2B(overlap, both["reference"]),
+        figure_2C(table, overlap, **both),
+        figure_2D(toys.examples(), name, seed=9),
+        figure_2(table, overlap, **both, examples=toys.examples()),
+    ]
 
 
 def beyond(tables: Tables, name: str) -> list[Figure]:
@@ -90,9 +93,11 @@ def preferred(tables: Tables, name: str) -> list[Figure]:
     one, other = (replace(toys.layer(seed=seed, name=f"{name}{seed}"), source=name) for seed in range(2))
     one, other = (toys.specific(layer, "expression", {1: 0.5}) for layer in (one, other))
     return [
-        unit_page(one), figure_3([one]), figure_3([one, other]),
+        unit_page(one),
+        figure_3([one]),
+        figure_3([one, other]),
         figure_S2B(tables("driven").table().replace({"layer": {"trunk.relu1": name}}).assign(source=name)),
-    ]  # fmt: skip
+    ]
 
 
 FAMILIES = [accuracies, heatmaps, beyond, lesions, preferred]

@@ -31,12 +31,17 @@ UNIT_COUNT = {"trunk.relu1": 5, "trunk.relu2": 7, "trunk.relu3": 3}
 def layer(units: int = 5, depth: int = 1, name: str = "", seed: int = 0) -> UnitLayer:
     """Every unit with its own pictures; specific to nothing."""
     rng = np.random.default_rng(seed)
-    about = pd.DataFrame({"specific": "", "lead": 0.0, "task": "both", "eta": 0.25, "driven": True},
-                         index=range(units))  # fmt: skip
+    about = pd.DataFrame({"specific": "", "lead": 0.0, "task": "both", "eta": 0.25, "driven": True}, index=range(units))
     return UnitLayer(
-        Network.JOINT, 3, "painted faces", name or f"trunk.relu{depth}", depth,
-        rng.random((units, SIDE, SIDE), dtype=np.float32), rng.integers(0, 256, (units, SIDE, SIDE), np.uint8), about,
-    )  # fmt: skip
+        Network.JOINT,
+        3,
+        "painted faces",
+        name or f"trunk.relu{depth}",
+        depth,
+        rng.random((units, SIDE, SIDE), dtype=np.float32),
+        rng.integers(0, 256, (units, SIDE, SIDE), np.uint8),
+        about,
+    )
 
 
 def specific(of: UnitLayer, task: str, lead: dict[int, float]) -> UnitLayer:
@@ -77,9 +82,7 @@ def test_every_unit_has_its_picture_beside_its_best_image_below_its_label() -> N
     assert len({top for top, _ in corners}) == 5 and len({left for _, left in corners}) == 8
 
 
-@pytest.mark.parametrize(
-    ("units", "columns"), [(1, 4), (32, 4), (33, 8), (128, 8), (129, 16), (512, 16), (513, 32)]
-)  # fmt: skip
+@pytest.mark.parametrize(("units", "columns"), [(1, 4), (32, 4), (33, 8), (128, 8), (129, 16), (512, 16), (513, 32)])
 def test_wider_layers_have_smaller_cells(units: int, columns: int) -> None:
     (axes,) = unit_page(layer(units)).axes
     lefts = {text.get_position()[0] for text in labels(axes)}
@@ -142,8 +145,13 @@ def test_figure_3_shows_the_most_specific_units_of_three_depths() -> None:
     figure = figure_3([first, passed, middle, last])
     grid = np.array(figure.axes).reshape(3, 2)
     assert [[text.get_text() for text in axes.texts if text.get_text() in ("none",)] for axes in grid.flat] == [
-        ["none"], [], ["none"], ["none"], [], ["none"]
-    ]  # fmt: skip
+        ["none"],
+        [],
+        ["none"],
+        ["none"],
+        [],
+        ["none"],
+    ]
     assert [text.get_text() for text in labels(grid[0, 1])] == ["3 I 0.25", "1 I 0.25"]
     assert [text.get_text() for text in labels(grid[2, 0])] == ["5 E 0.25", "1 E 0.25", "4 E 0.25", "7 E 0.25"]
     for axes, own, units in ((grid[0, 1], first, [3, 1]), (grid[2, 0], last, [5, 1, 4, 7])):
@@ -172,8 +180,11 @@ def test_branches_of_equal_depth_compete() -> None:
     first = specific(layer(depth=2, name="branches.expression.relu2"), "expression", {1: 0.6, 2: 0.9})
     second = specific(layer(depth=2, name="branches.identity.relu2", seed=8), "expression", {3: 0.8})
     axes = figure_3([layer(), first, second]).axes[2]
-    assert [text.get_text() for text in labels(axes)] == ["expression 2 E 0.25", "identity 3 E 0.25",
-                                                          "expression 1 E 0.25"]  # fmt: skip
+    assert [text.get_text() for text in labels(axes)] == [
+        "expression 2 E 0.25",
+        "identity 3 E 0.25",
+        "expression 1 E 0.25",
+    ]
     assert len(found_at(axes, grey(second.optimised[3]))) == 1
 
 
@@ -183,22 +194,54 @@ def tables() -> dict[str, pd.DataFrame]:
     for network in Network:
         for depth, (name, units) in enumerate(UNIT_COUNT.items(), start=1):
             for seed, unit in ((seed, unit) for seed in (3, 8) for unit in range(units)):
-                place = {"trained_on": network.value, "source": "painted faces", "seed": seed, "layer": name,
-                         "depth": depth, "unit": unit}  # fmt: skip
+                place = {
+                    "trained_on": network.value,
+                    "source": "painted faces",
+                    "seed": seed,
+                    "layer": name,
+                    "depth": depth,
+                    "unit": unit,
+                }
                 called = "expression" if unit == 1 else "identity" if unit == 2 else "both"
                 known = called if unit in (1, 2) else ""
-                classes.append(place | {"class": "both", "selectivity": 0.0, "specific": known if seed == 3 else "",
-                                        "reason": ""})  # fmt: skip
+                classes.append(
+                    place | {"class": "both", "selectivity": 0.0, "specific": known if seed == 3 else "", "reason": ""}
+                )
                 epsilons = (0.5 - 0.1 * unit, -0.1 if seed == 3 else 0.2)
-                effects += [place | {"factor": factor, "people": 3, "eta": eta, "partial_eta": 0.5, "epsilon": epsilon,
-                                     "f": 1.0, "p_parametric": 0.5, "p": 0.5, "p_fdr": 0.5, "reason": ""}
-                            for factor, eta, epsilon in zip(TASKS, (0.3, 0.4 + 0.01 * seed), epsilons,
-                                                            strict=True)]  # fmt: skip
+                effects += [
+                    place
+                    | {
+                        "factor": factor,
+                        "people": 3,
+                        "eta": eta,
+                        "partial_eta": 0.5,
+                        "epsilon": epsilon,
+                        "f": 1.0,
+                        "p_parametric": 0.5,
+                        "p": 0.5,
+                        "p_fdr": 0.5,
+                        "reason": "",
+                    }
+                    for factor, eta, epsilon in zip(TASKS, (0.3, 0.4 + 0.01 * seed), epsilons, strict=True)
+                ]
                 if seed == 3:
-                    pictures += [place | {"kind": kind, "response": response, "stimulus": "", "row": np.nan,
-                                          "column": np.nan, "reason": ""}
-                                 for kind, response in (("optimised", 2.0), ("image", float(unit != 0)),
-                                                        ("start", 0.5), ("random", 0.0))]  # fmt: skip
+                    pictures += [
+                        place
+                        | {
+                            "kind": kind,
+                            "response": response,
+                            "stimulus": "",
+                            "row": np.nan,
+                            "column": np.nan,
+                            "reason": "",
+                        }
+                        for kind, response in (
+                            ("optimised", 2.0),
+                            ("image", float(unit != 0)),
+                            ("start", 0.5),
+                            ("random", 0.0),
+                        )
+                    ]
     made = {"table": (PREFERRED, pictures), "classes": (UNIT_CLASSES, classes), "units": (UNITS, effects)}
     return {
         name: schema.check(pd.DataFrame(rows).sample(frac=1, random_state=5, ignore_index=True))
@@ -214,11 +257,22 @@ def pictures(tmp_path: Path) -> PreferredSet:
             made = rng.random((units, SIDE, SIDE), dtype=np.float32)
             np.save(tmp_path / f"{network.value}-{name}-optimised.npy", made)
             np.save(tmp_path / f"{network.value}-{name}-best.npy", grey(made[:, :7, :5]))
-    layers = [{"name": name, "depth": depth, "units": units} for depth, (name, units) in
-              enumerate(UNIT_COUNT.items(), start=1)]  # fmt: skip
-    head = {"version": 2, "source": "painted faces", "seed": 3, "height": 7, "width": 5, "channels": 1, "size": SIDE,
-            "input_channels": 1, "layers": {network.value: layers for network in Network},
-            "digests": digest_files(tmp_path)}  # fmt: skip
+    layers = [
+        {"name": name, "depth": depth, "units": units}
+        for depth, (name, units) in enumerate(UNIT_COUNT.items(), start=1)
+    ]
+    head = {
+        "version": 2,
+        "source": "painted faces",
+        "seed": 3,
+        "height": 7,
+        "width": 5,
+        "channels": 1,
+        "size": SIDE,
+        "input_channels": 1,
+        "layers": {network.value: layers for network in Network},
+        "digests": digest_files(tmp_path),
+    }
     write_document(tmp_path / HEAD, head)
     return PreferredSet.open(tmp_path)
 
@@ -226,8 +280,10 @@ def pictures(tmp_path: Path) -> PreferredSet:
 def test_layers_join_pictures_with_what_is_known_of_their_units(pictures: PreferredSet) -> None:
     found = unit_layers(pictures, Network.IDENTITY, **tables())
     assert [(own.layer, own.depth, len(own.about)) for own in found] == [
-        ("trunk.relu1", 1, 5), ("trunk.relu2", 2, 7), ("trunk.relu3", 3, 3)
-    ]  # fmt: skip
+        ("trunk.relu1", 1, 5),
+        ("trunk.relu2", 2, 7),
+        ("trunk.relu3", 3, 3),
+    ]
     own = found[1]
     assert (own.network, own.seed, own.source) == (Network.IDENTITY, 3, "painted faces")
     np.testing.assert_array_equal(own.best, grey(own.optimised[:, :7, :5]))
@@ -245,10 +301,14 @@ def test_units_of_equal_selectivity_are_told_apart_by_their_unclipped_lead(pictu
     given = tables()
     # unit -> epsilon of expression, epsilon of identity, selectivity, specific
     told = {
-        0: (-0.05, 0.3, -1.0, "identity"), 1: (0.45, 0.0, 1.0, "expression"), 2: (0.4, -0.1, 1.0, "expression"),
-        3: (0.1, -0.2, 1.0, "expression"), 4: (0.8, 0.2, 0.6, "expression"), 5: (0.99, 0.0, 1.0, ""),
+        0: (-0.05, 0.3, -1.0, "identity"),
+        1: (0.45, 0.0, 1.0, "expression"),
+        2: (0.4, -0.1, 1.0, "expression"),
+        3: (0.1, -0.2, 1.0, "expression"),
+        4: (0.8, 0.2, 0.6, "expression"),
+        5: (0.99, 0.0, 1.0, ""),
         6: (-0.4, 0.1, -1.0, "identity"),
-    }  # fmt: skip
+    }
     here = "trained_on == 'joint' and layer == 'trunk.relu2' and seed == 3 and unit == @unit"
     for unit, (expression, identity, selectivity, task) in told.items():
         own = given["classes"].eval(here, local_dict={"unit": unit})
@@ -258,14 +318,13 @@ def test_units_of_equal_selectivity_are_told_apart_by_their_unclipped_lead(pictu
             given["units"].loc[own, "epsilon"] = epsilon
     axes = figure_3(unit_layers(pictures, Network.JOINT, **given)[1:2]).axes
     assert [[text.get_text().split()[0] for text in labels(each)] for each in axes] == [
-        ["4", "2", "1", "3"], ["6", "0"]  # leads 0.6, 0.5, 0.45, 0.3; 0.5, 0.35
-    ]  # fmt: skip
+        ["4", "2", "1", "3"],
+        ["6", "0"],  # leads 0.6, 0.5, 0.45, 0.3; 0.5, 0.35
+    ]
 
 
 @pytest.mark.parametrize(("name", "got", "wanted"), [("table", 6, 7), ("classes", 6, 7), ("units", 12, 14)])
-def test_units_of_which_nothing_is_known_are_refused(
-    pictures: PreferredSet, name: str, got: int, wanted: int
-) -> None:  # fmt: skip
+def test_units_of_which_nothing_is_known_are_refused(pictures: PreferredSet, name: str, got: int, wanted: int) -> None:
     given = tables()
     given[name] = given[name].query("not (trained_on == 'joint' and layer == 'trunk.relu2' and unit == 4)")
     with pytest.raises(StudyError) as caught:

@@ -45,17 +45,37 @@ def regions_table() -> pd.DataFrame:
     for place, (task, expression) in enumerate(ROWS):
         for region in REGIONS:
             for measure in ("density", "share"):
-                about = {"tested_on": task, "expression": expression, "region": region, "measure": measure,
-                         "source": "painted faces", "regions": "label maps", "seeds": 2, "people": 3, "n": 21,
-                         "blank": 0, "reason": ""}  # fmt: skip
+                about = {
+                    "tested_on": task,
+                    "expression": expression,
+                    "region": region,
+                    "measure": measure,
+                    "source": "painted faces",
+                    "regions": "label maps",
+                    "seeds": 2,
+                    "people": 3,
+                    "n": 21,
+                    "blank": 0,
+                    "reason": "",
+                }
                 for network in (task, "joint"):
                     own = number(network, place, region, measure)
-                    rows.append(about | {"trained_on": network, "against": "", "number": own, "low": own * 0.9,
-                                         "high": own * 1.2})  # fmt: skip
+                    rows.append(
+                        about
+                        | {"trained_on": network, "against": "", "number": own, "low": own * 0.9, "high": own * 1.2}
+                    )
                 own, low, high = difference(place, region)
                 factor = 1 if measure == "share" else 7
-                rows.append(about | {"trained_on": "joint", "against": "single", "number": own * factor,
-                                     "low": low * factor, "high": high * factor})  # fmt: skip
+                rows.append(
+                    about
+                    | {
+                        "trained_on": "joint",
+                        "against": "single",
+                        "number": own * factor,
+                        "low": low * factor,
+                        "high": high * factor,
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -91,9 +111,12 @@ def test_every_row_shows_both_networks_for_every_region() -> None:
     (legend,) = figure.legends
     assert legend.get_title().get_text() == "regions: label maps; left out, under 1 % everywhere: occluder"
     assert [text.get_text() for text in legend.get_texts()] == [
-        "joint network", "expression network", "identity network", "95 % over seeds and people",
+        "joint network",
+        "expression network",
+        "identity network",
+        "95 % over seeds and people",
         "difference whose interval excludes 0",
-    ]  # fmt: skip
+    ]
 
 
 def test_points_wear_their_networks_colours_and_intervals() -> None:

@@ -30,7 +30,7 @@ BLINDNESS = {
     "deuteranopia": np.array(
         [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
     ),
-}  # fmt: skip
+}
 
 
 def linear(colour: str) -> np.ndarray:
@@ -48,8 +48,10 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 def test_every_network_has_a_look_with_the_originals_pale_colour() -> None:
     assert list(LOOKS) == list(NETWORKS)
     assert {name: [round(c * 255) for c in look.published] for name, look in LOOKS.items()} == {
-        "expression": [217, 234, 211], "identity": [207, 226, 243], "joint": [234, 209, 220]
-    }  # fmt: skip
+        "expression": [217, 234, 211],
+        "identity": [207, 226, 243],
+        "joint": [234, 209, 220],
+    }
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -81,68 +81,100 @@ ALTERED = "FILE: not the content that was written there: altered or damaged. Tra
 ABSENT = "FILE: not a file of arrays with a description: its 'facespec' entry is absent. Train it again."
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "gone": (lambda path: path.unlink(), "FILE: no such checkpoint. `facespec repro` trains what is missing."),
-    "empty": (cut(0),
+    "empty": (
+        cut(0),
         "FILE: not a file of arrays (Error while deserializing header: header too small). It may be cut or damaged. "
-        "Train it again."),
-    "cut in its header": (cut(100),
+        "Train it again.",
+    ),
+    "cut in its header": (
+        cut(100),
         "FILE: not a file of arrays (Error while deserializing header: invalid header length). It may be cut or "
-        "damaged. Train it again."),
-    "cut in its weights": (cut(-1),
+        "damaged. Train it again.",
+    ),
+    "cut in its weights": (
+        cut(-1),
         "FILE: not a file of arrays (Error while deserializing header: incomplete metadata, file not fully covered). "
-        "It may be cut or damaged. Train it again."),
+        "It may be cut or damaged. Train it again.",
+    ),
     "foreign": (lambda path: save_file({"x": torch.zeros(2)}, path), ABSENT),
-    "foreign description": (lambda path: save_file({"x": torch.zeros(2)}, path, {"facespec": "hello"}),
+    "foreign description": (
+        lambda path: save_file({"x": torch.zeros(2)}, path, {"facespec": "hello"}),
         "FILE: not a file of arrays (Expecting value: line 1 column 1 (char 0)). It may be cut or damaged. "
-        "Train it again."),
+        "Train it again.",
+    ),
     "description of nothing": (lambda path: save_file({"x": torch.zeros(2)}, path, {"facespec": "[1]"}), ABSENT),
     "another version": (describe(version=1), "FILE: checkpoint format 1; this facespec reads 2. Train it again."),
     "no version": (describe(version=...), "FILE: checkpoint format None; this facespec reads 2. Train it again."),
-    "altered": (weights(lambda t: t[HEAD][0].add_(1), honest=False),
-        ALTERED),
-    "altered by one bit": (weights(lambda t: t[HEAD].view(torch.int32)[0, 0].bitwise_xor_(1), honest=False),
-        ALTERED),
-    "renamed": (weights(lambda t: t.update({"x": t.pop(HEAD)}), honest=False),
-        ALTERED),
-    "transposed": (weights(lambda t: t.update({HEAD: t[HEAD].reshape(5, 2)}), honest=False),
-        ALTERED),
-    "a weight missing": (weights(lambda t: t.pop(HEAD)),
-        "FILE: the weights do not fit the network it describes: missing heads.identity.weight."),
-    "a weight too many": (weights(lambda t: t.update(extra=torch.zeros(3))),
-        "FILE: the weights do not fit the network it describes: unexpected extra."),
-    "reshaped": (weights(lambda t: t.update({HEAD: torch.zeros(2, 6)})),
+    "altered": (weights(lambda t: t[HEAD][0].add_(1), honest=False), ALTERED),
+    "altered by one bit": (weights(lambda t: t[HEAD].view(torch.int32)[0, 0].bitwise_xor_(1), honest=False), ALTERED),
+    "renamed": (weights(lambda t: t.update({"x": t.pop(HEAD)}), honest=False), ALTERED),
+    "transposed": (weights(lambda t: t.update({HEAD: t[HEAD].reshape(5, 2)}), honest=False), ALTERED),
+    "a weight missing": (
+        weights(lambda t: t.pop(HEAD)),
+        "FILE: the weights do not fit the network it describes: missing heads.identity.weight.",
+    ),
+    "a weight too many": (
+        weights(lambda t: t.update(extra=torch.zeros(3))),
+        "FILE: the weights do not fit the network it describes: unexpected extra.",
+    ),
+    "reshaped": (
+        weights(lambda t: t.update({HEAD: torch.zeros(2, 6)})),
         "FILE: the weights do not fit the network it describes: heads.identity.weight is float32 (2, 6), needs "
-        "float32 (2, 5)."),
-    "another type": (weights(lambda t: t.update({HEAD: t[HEAD].double()})),
+        "float32 (2, 5).",
+    ),
+    "another type": (
+        weights(lambda t: t.update({HEAD: t[HEAD].double()})),
         "FILE: the weights do not fit the network it describes: heads.identity.weight is float64 (2, 5), needs "
-        "float32 (2, 5)."),
-    "a type that numpy lacks": (weights(lambda t: t.update({HEAD: t[HEAD].bfloat16()}), honest=False),
-        "FILE: not a file of arrays (data type 'bfloat16' not understood). It may be cut or damaged. Train it again."),
-    "several": (weights(lambda t: t.update(b=t.pop(HEAD), a=t.pop("trunk.conv1.weight"))),
+        "float32 (2, 5).",
+    ),
+    "a type that numpy lacks": (
+        weights(lambda t: t.update({HEAD: t[HEAD].bfloat16()}), honest=False),
+        "FILE: not a file of arrays (data type 'bfloat16' not understood). It may be cut or damaged. Train it again.",
+    ),
+    "several": (
+        weights(lambda t: t.update(b=t.pop(HEAD), a=t.pop("trunk.conv1.weight"))),
         "FILE: the weights do not fit the network it describes: missing heads.identity.weight; missing "
-        "trunk.conv1.weight; unexpected a; unexpected b."),
-    "more classes than weights": (describe(classes={"expression": ["a", "b", "c"], "identity": ["x", "y", "z"]}),
+        "trunk.conv1.weight; unexpected a; unexpected b.",
+    ),
+    "more classes than weights": (
+        describe(classes={"expression": ["a", "b", "c"], "identity": ["x", "y", "z"]}),
         "FILE: the weights do not fit the network it describes: heads.identity.bias is float32 (2,), needs float32 "
-        "(3,); heads.identity.weight is float32 (2, 5), needs float32 (3, 5)."),
-    "other classes, as many": (describe(classes={"expression": ["angry", "sad", "happy"], "identity": ["ann", "bob"]},
-        honest=False), ALTERED),
+        "(3,); heads.identity.weight is float32 (2, 5), needs float32 (3, 5).",
+    ),
+    "other classes, as many": (
+        describe(classes={"expression": ["angry", "sad", "happy"], "identity": ["ann", "bob"]}, honest=False),
+        ALTERED,
+    ),
     "another preset": (describe(preset={"name": "large"}, honest=False), ALTERED),
     "another origin": (describe(origin=describe_origin(seed=3), honest=False), ALTERED),
-    "no origin": (describe(origin=...),
-        "FILE: its description is not one of a facespec checkpoint (KeyError('origin')). Train it again."),
-    "unknown network": (describe(origin=describe_origin(network="jiont")),
-        'FILE: its description is not one of a facespec checkpoint (ValueError("\'jiont\' is not a valid Network")). '
-        "Train it again."),
-    "no preset": (describe(preset=...),
-        "FILE: its description is not one of a facespec checkpoint (KeyError('preset')). Train it again."),
-    "classes of nothing": (describe(classes=None),
-        'FILE: its description is not one of a facespec checkpoint (AttributeError("\'NoneType\' object has no '
-        'attribute \'items\'")). Train it again.'),
-    "an unknown task": (describe(classes={"mood": ["x", "y"]}),
-        "FILE: unknown task 'mood': Allowed: 'expression', 'identity'."),
-    "a single-task network of two tasks": (describe(origin=describe_origin(network="identity")),
+    "no origin": (
+        describe(origin=...),
+        "FILE: its description is not one of a facespec checkpoint (KeyError('origin')). Train it again.",
+    ),
+    "unknown network": (
+        describe(origin=describe_origin(network="jiont")),
+        "FILE: its description is not one of a facespec checkpoint (ValueError(\"'jiont' is not a valid Network\")). "
+        "Train it again.",
+    ),
+    "no preset": (
+        describe(preset=...),
+        "FILE: its description is not one of a facespec checkpoint (KeyError('preset')). Train it again.",
+    ),
+    "classes of nothing": (
+        describe(classes=None),
+        "FILE: its description is not one of a facespec checkpoint (AttributeError(\"'NoneType' object has no "
+        "attribute 'items'\")). Train it again.",
+    ),
+    "an unknown task": (
+        describe(classes={"mood": ["x", "y"]}),
+        "FILE: unknown task 'mood': Allowed: 'expression', 'identity'.",
+    ),
+    "a single-task network of two tasks": (
+        describe(origin=describe_origin(network="identity")),
         "FILE: the identity network has heads of {'expression': 3, 'identity': 2} classes, but the classes named are "
-        "of {'expression': 3, 'identity': 2}."),
-}  # fmt: skip
+        "of {'expression': 3, 'identity': 2}.",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", DAMAGES)

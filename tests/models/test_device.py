@@ -30,8 +30,10 @@ def images(n: int = 16) -> torch.Tensor:
     return torch.rand((n, 1, 33, 27), generator=torch.Generator().manual_seed(5))
 
 
-@pytest.mark.parametrize(("there", "wanted"), [(True, {"auto": "cuda", "cpu": "cpu", "cuda": "cuda"}),
-                                               (False, {"auto": "cpu", "cpu": "cpu"})])  # fmt: skip
+@pytest.mark.parametrize(
+    ("there", "wanted"),
+    [(True, {"auto": "cuda", "cpu": "cpu", "cuda": "cuda"}), (False, {"auto": "cpu", "cpu": "cpu"})],
+)
 def test_a_device_by_name(monkeypatch: pytest.MonkeyPatch, there: bool, wanted: dict[str, str]) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
     assert {name: pick(name).type for name in wanted} == wanted
@@ -63,13 +65,18 @@ def switches() -> dict[str, Any]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "only warn": torch.is_deterministic_algorithms_warn_only_enabled(),
         "fill": torch.utils.deterministic.fill_uninitialized_memory,
-        "benchmark": cudnn.benchmark, "cudnn": cudnn.deterministic,
-        "precision": [torch.backends.cuda.matmul.fp32_precision, cudnn.conv.fp32_precision,
-                      mkldnn.matmul.fp32_precision, mkldnn.conv.fp32_precision],
+        "benchmark": cudnn.benchmark,
+        "cudnn": cudnn.deterministic,
+        "precision": [
+            torch.backends.cuda.matmul.fp32_precision,
+            cudnn.conv.fp32_precision,
+            mkldnn.matmul.fp32_precision,
+            mkldnn.conv.fp32_precision,
+        ],
         "threads": torch.get_num_threads(),
         "blas": sorted(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"),
         "workspace": os.environ.get(WORKSPACE),
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture
@@ -89,9 +96,16 @@ def test_everything_is_switched_on_and_back(relaxed: dict[str, Any]) -> None:
     with deterministic(threads=2):
         inside = switches()
     assert inside | {"blas": None} == {
-        "deterministic": True, "only warn": False, "fill": False, "benchmark": False, "cudnn": True,
-        "precision": ["ieee"] * 4, "threads": 2, "blas": None, "workspace": ":4096:8",
-    }  # fmt: skip
+        "deterministic": True,
+        "only warn": False,
+        "fill": False,
+        "benchmark": False,
+        "cudnn": True,
+        "precision": ["ieee"] * 4,
+        "threads": 2,
+        "blas": None,
+        "workspace": ":4096:8",
+    }
     assert set(inside["blas"]) <= {1, 2}
     assert switches() == relaxed
 

@@ -68,9 +68,12 @@ def drawn(*shape: int, seed: int = 1) -> torch.Tensor:
 
 @settings(max_examples=25)
 @given(
-    n=st.integers(2, 4), height=st.integers(4, 17), width=st.integers(4, 11), seed=st.integers(0, 999),
+    n=st.integers(2, 4),
+    height=st.integers(4, 17),
+    width=st.integers(4, 11),
+    seed=st.integers(0, 999),
     last=st.booleans(),
-)  # fmt: skip
+)
 def test_values_gradients_and_statistics_are_those_of_the_modules(
     n: int, height: int, width: int, seed: int, last: bool
 ) -> None:
@@ -127,8 +130,17 @@ def test_a_map_too_small_for_the_pool_is_left_to_it(calls: list[str]) -> None:
         run_fused(section((1, 3)), drawn(3, 1, 1, 6))
 
 
-@pytest.mark.parametrize("change", [{"stride": 2}, {"padding": 0}, {"dilation": 2}, {"padding_mode": "reflect"},
-                                    {"kernel_size": 5}, {"in_channels": 2}])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stride": 2},
+        {"padding": 0},
+        {"dilation": 2},
+        {"padding_mode": "reflect"},
+        {"kernel_size": 5},
+        {"in_channels": 2},
+    ],
+)
 def test_other_convolutions_are_left_to_themselves(change: dict, calls: list[str]) -> None:
     given = {"in_channels": 1, "out_channels": 3, "kernel_size": 3, "padding": 1} | change
     built = nn.Sequential(nn.Conv2d(**given).double())

@@ -51,8 +51,13 @@ class Foreign(nn.Module):
         self.steps = forward
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(4)
-            common = {"conv": lambda: nn.Conv2d(1, 4, 3), "norm": lambda: nn.BatchNorm2d(4), "relu": nn.ReLU,
-                      "next": lambda: nn.Conv2d(4, 4, 3, padding=1), "head": lambda: nn.Linear(4, 3)}  # fmt: skip
+            common = {
+                "conv": lambda: nn.Conv2d(1, 4, 3),
+                "norm": lambda: nn.BatchNorm2d(4),
+                "relu": nn.ReLU,
+                "next": lambda: nn.Conv2d(4, 4, 3, padding=1),
+                "head": lambda: nn.Linear(4, 3),
+            }
             for name, part in (common | parts).items():
                 self.add_module(name, part())
         self.gate = nn.Parameter(torch.tensor([0.5, -1, 2, 0.1])[:, None, None])
@@ -104,20 +109,32 @@ def test_units_are_taken_behind_norm_and_rectifier(layer: str, place: str) -> No
 
 PARTS = [
     # layer, alike, frontier, mixing, beyond, kept
-    ("trunk.conv1", ["trunk.pool1"], ["trunk.pool1"], ["trunk.conv2"],
-     ["trunk.relu2", "trunk.average", "heads.expression", "heads.identity"], []),
-    ("trunk.norm1", ["trunk.pool1"], ["trunk.pool1"], ["trunk.conv2"],
-     ["trunk.relu2", "trunk.average", "heads.expression", "heads.identity"], []),
+    (
+        "trunk.conv1",
+        ["trunk.pool1"],
+        ["trunk.pool1"],
+        ["trunk.conv2"],
+        ["trunk.relu2", "trunk.average", "heads.expression", "heads.identity"],
+        [],
+    ),
+    (
+        "trunk.norm1",
+        ["trunk.pool1"],
+        ["trunk.pool1"],
+        ["trunk.conv2"],
+        ["trunk.relu2", "trunk.average", "heads.expression", "heads.identity"],
+        [],
+    ),
     ("trunk.conv2", ["trunk.average"], ["trunk.average"], ["heads.expression", "heads.identity"], [], []),
     ("trunk.average", [], ["trunk.average"], ["heads.expression", "heads.identity"], [], []),
     ("heads.identity", [], ["heads.identity"], [], [], ["heads.expression"]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("layer", "alike", "frontier", "mixing", "beyond", "kept"), PARTS)
 def test_parts_of_a_trunk(
     layer: str, alike: list[str], frontier: list[str], mixing: list[str], beyond: list[str], kept: list[str]
-) -> None:  # fmt: skip
+) -> None:
     network = made()
     at = cut(network, layer)
     got = [names(part) for part in (at.alike, at.frontier, at.mixing, at.beyond, at.kept)]
@@ -171,10 +188,13 @@ MIXED = {  # what first mixes units, where their shares cannot be taken out of a
 def test_other_steps_mix_units_too(name: str) -> None:
     """Then all that lies above is taken anew for every lesion."""
     network = Foreign(
-        MIXED[name], groups=lambda: nn.Conv2d(4, 4, 3, groups=2), same=lambda: nn.Conv2d(4, 4, 3, padding="same"),
-        reflected=lambda: nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), kept=nn.Identity,
+        MIXED[name],
+        groups=lambda: nn.Conv2d(4, 4, 3, groups=2),
+        same=lambda: nn.Conv2d(4, 4, 3, padding="same"),
+        reflected=lambda: nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+        kept=nn.Identity,
         swish=lambda: nn.Hardswish(inplace=True),
-    )  # fmt: skip
+    )
     at = cut(network, "conv")
     assert (names([at.place]), at.frontier, at.alike, at.mixing) == (["conv"], (at.place,), (), ())
     assert all(node in at.beyond or node.op == "output" for node in at.place.users)
@@ -219,13 +239,19 @@ def test_tracing_changes_nothing(name: str, of: Callable[[nn.Module, str], Any])
 
     def state() -> Any:
         return [
-            (id(module), module.training, {name: id(own) for name, own in module.named_children()},
-             {name: (id(own), own.requires_grad, own.detach().numpy().tobytes())
-              for name, own in module.named_parameters()},
-             {name: own.numpy().tobytes() for name, own in module.named_buffers()},
-             {name: len(own) for name, own in vars(module).items() if "hooks" in name and own is not None})
+            (
+                id(module),
+                module.training,
+                {name: id(own) for name, own in module.named_children()},
+                {
+                    name: (id(own), own.requires_grad, own.detach().numpy().tobytes())
+                    for name, own in module.named_parameters()
+                },
+                {name: own.numpy().tobytes() for name, own in module.named_buffers()},
+                {name: len(own) for name, own in vars(module).items() if "hooks" in name and own is not None},
+            )
             for module in network.modules()
-        ]  # fmt: skip
+        ]
 
     before = state()
     of(network, layer)
@@ -237,8 +263,11 @@ def test_tracing_changes_nothing(name: str, of: Callable[[nn.Module, str], Any])
 
 def test_the_cut_evaluates_whatever_the_network_does() -> None:
     """Dropout and norms have modes: those of the cut are its own."""
-    network = Foreign(lambda n, x: ended(n, n.drop(n.next(n.pool(n.norm(n.pool(n.relu(n.conv(x)))))))),
-                      drop=nn.Dropout, pool=lambda: nn.AvgPool2d(2))  # fmt: skip
+    network = Foreign(
+        lambda n, x: ended(n, n.drop(n.next(n.pool(n.norm(n.pool(n.relu(n.conv(x)))))))),
+        drop=nn.Dropout,
+        pool=lambda: nn.AvgPool2d(2),
+    )
     at = cut(network.train(), "next")
     first = whole(at, faces_like())
     assert network.drop.training and network.norm.training
@@ -381,8 +410,9 @@ def test_networks_that_need_more_than_images_are_refused() -> None:
 @BOTH
 def test_norms_of_the_batch_are_refused(of: Callable[..., Any]) -> None:
     """Lesions share a batch: they would hear of each other."""
-    network = Foreign(lambda n, x: ended(n, n.norm(n.next(n.conv(x)))),
-                      norm=lambda: nn.BatchNorm2d(4, track_running_stats=False))  # fmt: skip
+    network = Foreign(
+        lambda n, x: ended(n, n.norm(n.next(n.conv(x)))), norm=lambda: nn.BatchNorm2d(4, track_running_stats=False)
+    )
     assert refusal(of, network) == (
         "batch norm 'norm' has no running statistics: its answer to an image depends on the batch. Only networks that "
         "see each image alone can be cut."

@@ -26,9 +26,13 @@ def test_convolutions_come_in_depth_order() -> None:
 
 def test_tasks_of_equal_depth_come_side_by_side() -> None:
     assert convolutions(made(2, 2, branch_after="conv2")) == [
-        "trunk.conv1", "trunk.conv2", "branches.expression.conv3", "branches.identity.conv3",
-        "branches.expression.conv4", "branches.identity.conv4",
-    ]  # fmt: skip
+        "trunk.conv1",
+        "trunk.conv2",
+        "branches.expression.conv3",
+        "branches.identity.conv3",
+        "branches.expression.conv4",
+        "branches.identity.conv4",
+    ]
 
 
 def test_vgg16_has_thirteen(monkeypatch: pytest.MonkeyPatch) -> None:

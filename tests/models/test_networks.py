@@ -38,10 +38,28 @@ def images(n: int = 3, channels: int = 1, height: int = 17, width: int = 11) -> 
 def test_the_trunk_has_one_name_per_layer_in_order() -> None:
     network = made(BOTH, convolutions=2)
     assert list(dict(network.trunk.named_children())) == [
-        "conv1", "norm1", "relu1", "conv2", "norm2", "relu2", "pool1",
-        "conv3", "norm3", "relu3", "conv4", "norm4", "relu4", "pool2",
-        "conv5", "norm5", "relu5", "conv6", "norm6", "relu6", "average",
-    ]  # fmt: skip
+        "conv1",
+        "norm1",
+        "relu1",
+        "conv2",
+        "norm2",
+        "relu2",
+        "pool1",
+        "conv3",
+        "norm3",
+        "relu3",
+        "conv4",
+        "norm4",
+        "relu4",
+        "pool2",
+        "conv5",
+        "norm5",
+        "relu5",
+        "conv6",
+        "norm6",
+        "relu6",
+        "average",
+    ]
     assert list(network.heads) == ["expression", "identity"] and not network.branches
     shapes = [tuple(m.weight.shape) for m in network.trunk if isinstance(m, nn.Conv2d)]
     assert shapes == [(4, 1, 3, 3), (4, 4, 3, 3), (6, 4, 3, 3), (6, 6, 3, 3), (10, 6, 3, 3), (10, 10, 3, 3)]
@@ -184,35 +202,59 @@ def test_new_heads_on_an_old_trunk() -> None:
 
 REFUSED: dict[str, tuple[Any, str]] = {
     "no task": (lambda: made({}), "a network needs at least one task. Allowed: 'expression', 'identity'."),
-    "unknown task": (lambda: made({"identities": 5}),
-        "unknown task 'identities': did you mean 'identity'? Allowed: 'expression', 'identity'."),
-    "one class": (lambda: made({Task.IDENTITY: 1}),
-        "task 'identity' has 1 class(es); there is something to learn from 2 on."),
-    "unknown layer": (lambda: made(BOTH, branch_after="conv4"),
+    "unknown task": (
+        lambda: made({"identities": 5}),
+        "unknown task 'identities': did you mean 'identity'? Allowed: 'expression', 'identity'.",
+    ),
+    "one class": (
+        lambda: made({Task.IDENTITY: 1}),
+        "task 'identity' has 1 class(es); there is something to learn from 2 on.",
+    ),
+    "unknown layer": (
+        lambda: made(BOTH, branch_after="conv4"),
         "network.branch_after: small_vgg has no convolution 'conv4': did you mean 'conv3'? Allowed: 'conv1', "
-        "'conv2', 'conv3'."),
-    "no convolution": (lambda: made(BOTH, branch_after="relu1"),
-        "network.branch_after: small_vgg has no convolution 'relu1': Allowed: 'conv1', 'conv2', 'conv3'."),
-    "colours": (lambda: made(BOTH)(images(channels=3)),
+        "'conv2', 'conv3'.",
+    ),
+    "no convolution": (
+        lambda: made(BOTH, branch_after="relu1"),
+        "network.branch_after: small_vgg has no convolution 'relu1': Allowed: 'conv1', 'conv2', 'conv3'.",
+    ),
+    "colours": (
+        lambda: made(BOTH)(images(channels=3)),
         "images of shape (3, 3, 17, 11): this network takes (n, 1, height, width) with height and width of 4 px or "
-        "more."),
-    "too small": (lambda: made(BOTH)(images(height=3)),
+        "more.",
+    ),
+    "too small": (
+        lambda: made(BOTH)(images(height=3)),
         "images of shape (3, 1, 3, 11): this network takes (n, 1, height, width) with height and width of 4 px or "
-        "more."),
-    "too narrow": (lambda: made(BOTH).penultimate(images(width=3), "identity"),
+        "more.",
+    ),
+    "too narrow": (
+        lambda: made(BOTH).penultimate(images(width=3), "identity"),
         "images of shape (3, 1, 17, 3): this network takes (n, 1, height, width) with height and width of 4 px or "
-        "more."),
-    "no batch": (lambda: made(BOTH)(images()[0]),
-        "images of shape (1, 17, 11): this network takes (n, 1, height, width) with height and width of 4 px or more."),
-    "unasked task": (lambda: made({"identity": 5}).penultimate(images(), "expression"),
-        "this network does not know task 'expression': Allowed: 'identity'."),
-    "unasked logits": (lambda: made({"identity": 5})(images(), [Task.EXPRESSION]),
-        "this network does not know task 'expression': Allowed: 'identity'."),
-    "unasked answers": (lambda: made({"identity": 5}).answers({"expression": images()}),
-        "this network does not know task 'expression': Allowed: 'identity'."),
-    "other heads": (lambda: with_new_heads(made(BOTH), {"identity": 3}, generator=seeded()),
-        "new heads must be for the network's tasks ['expression', 'identity'], got ['identity']."),
-}  # fmt: skip
+        "more.",
+    ),
+    "no batch": (
+        lambda: made(BOTH)(images()[0]),
+        "images of shape (1, 17, 11): this network takes (n, 1, height, width) with height and width of 4 px or more.",
+    ),
+    "unasked task": (
+        lambda: made({"identity": 5}).penultimate(images(), "expression"),
+        "this network does not know task 'expression': Allowed: 'identity'.",
+    ),
+    "unasked logits": (
+        lambda: made({"identity": 5})(images(), [Task.EXPRESSION]),
+        "this network does not know task 'expression': Allowed: 'identity'.",
+    ),
+    "unasked answers": (
+        lambda: made({"identity": 5}).answers({"expression": images()}),
+        "this network does not know task 'expression': Allowed: 'identity'.",
+    ),
+    "other heads": (
+        lambda: with_new_heads(made(BOTH), {"identity": 3}, generator=seeded()),
+        "new heads must be for the network's tasks ['expression', 'identity'], got ['identity'].",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -50,12 +50,18 @@ def box(seen: np.ndarray) -> Window:
 @pytest.mark.parametrize(
     ("name", "branch_after", "convolutions"),
     [
-        ("trunk.conv1", None, 1), ("trunk.norm1", None, 1), ("trunk.pool1", None, 1), ("trunk.relu2", None, 1),
-        ("trunk.relu3", None, 1), ("trunk.conv6", None, 2), ("trunk.relu2", "conv2", 1),
-        ("branches.expression.pool2", "conv2", 1), ("branches.identity.relu3", "conv1", 1),
+        ("trunk.conv1", None, 1),
+        ("trunk.norm1", None, 1),
+        ("trunk.pool1", None, 1),
+        ("trunk.relu2", None, 1),
+        ("trunk.relu3", None, 1),
+        ("trunk.conv6", None, 2),
+        ("trunk.relu2", "conv2", 1),
+        ("branches.expression.pool2", "conv2", 1),
+        ("branches.identity.relu3", "conv1", 1),
         ("branches.identity.conv4", "conv3", 2),
     ],
-)  # fmt: skip
+)
 def test_a_cell_changes_with_every_pixel_of_its_window_and_no_other(
     name: str, branch_after: str | None, convolutions: int
 ) -> None:
@@ -168,9 +174,13 @@ def test_a_cell_outside_the_map_is_refused(cell: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "branch_after", "kind"),
-    [("trunk.average", None, "GlobalAverage"), ("heads.identity", None, "GlobalAverage"),
-     ("branches.identity.average", "conv3", "GlobalAverage"), ("heads.identity", "conv3", "Linear")],
-)  # fmt: skip
+    [
+        ("trunk.average", None, "GlobalAverage"),
+        ("heads.identity", None, "GlobalAverage"),
+        ("branches.identity.average", "conv3", "GlobalAverage"),
+        ("heads.identity", "conv3", "Linear"),
+    ],
+)
 def test_what_has_no_map_has_no_window(name: str, branch_after: str | None, kind: str) -> None:
     with pytest.raises(StudyError) as caught:
         receptive_field(made(branch_after=branch_after), name)

@@ -59,8 +59,10 @@ def agrees(network: nn.Module, layer: str, context: str | None = None) -> Lesion
     batch = own.batch(pictures)
     masks = torch.tensor([[True, False, False, True], [False, True, True, True], [False] * 4])
     nobody, everyone = torch.zeros(UNITS, dtype=torch.bool), torch.arange(UNITS)
-    for found, lesions in ((own.answers(batch, masks), masks),
-                           (own.singles(batch, nobody, everyone), torch.eye(UNITS).bool())):  # fmt: skip
+    for found, lesions in (
+        (own.answers(batch, masks), masks),
+        (own.singles(batch, nobody, everyone), torch.eye(UNITS).bool()),
+    ):
         for part, logits in found:
             for k, lesion in enumerate(lesions[part]):
                 with torch.no_grad(), lesioning(network, {context or layer: lesion}):
@@ -94,8 +96,9 @@ def test_norms_that_would_wake_silent_units_are_refused(
 
 
 def test_a_pool_before_the_norm_is_no_way_out() -> None:
-    network = Foreign(lambda n, x: n.norm(n.pool(n.conv(x))), norm=lambda: nn.BatchNorm2d(UNITS),
-                      pool=lambda: nn.MaxPool2d(2))  # fmt: skip
+    network = Foreign(
+        lambda n, x: n.norm(n.pool(n.conv(x))), norm=lambda: nn.BatchNorm2d(UNITS), pool=lambda: nn.MaxPool2d(2)
+    )
     with pytest.raises(StudyError, match="would answer behind 'norm'"):
         cut(network, "conv")
     agrees(network, "norm")
@@ -149,14 +152,18 @@ def test_what_is_read_above_stays_though_steps_below_read_it_last() -> None:
 def test_a_linear_layer_over_the_columns_of_a_map_does_not_read_units() -> None:
     network = Foreign(lambda n, x: n.columns(n.relu(n.conv(x))), relu=nn.ReLU, columns=lambda: nn.Linear(7, 5))
     assert not agrees(network, "conv").cut.mixing
-    flat = Foreign(lambda n, x: n.row(torch.flatten(n.relu(n.conv(x)), 1))[:, :, None, None], relu=nn.ReLU,
-                   row=lambda: nn.Linear(UNITS * 63, UNITS))  # fmt: skip
+    flat = Foreign(
+        lambda n, x: n.row(torch.flatten(n.relu(n.conv(x)), 1))[:, :, None, None],
+        relu=nn.ReLU,
+        row=lambda: nn.Linear(UNITS * 63, UNITS),
+    )
     assert agrees(flat, "conv").cut.mixing
 
 
 def test_units_of_a_linear_layer_are_its_last_dimension() -> None:
-    network = Foreign(lambda n, x: n.line(n.conv(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
-                      line=lambda: nn.Linear(UNITS, UNITS))  # fmt: skip
+    network = Foreign(
+        lambda n, x: n.line(n.conv(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2), line=lambda: nn.Linear(UNITS, UNITS)
+    )
     with pytest.raises(StudyError) as caught:
         LesionedNetwork(network, "line").batch(images())
     assert str(caught.value).startswith("layer 'line' has responses of shape (3, 9, 7, 4): ")
@@ -178,8 +185,9 @@ def test_what_has_no_row_per_image_cannot_be_handed_on() -> None:
 
 
 def test_parametrized_modules_are_refused_by_name() -> None:
-    network = Foreign(lambda n, x: n.own(n.conv(x)),
-                      own=lambda: parametrizations.spectral_norm(nn.Conv2d(UNITS, UNITS, 1)))  # fmt: skip
+    network = Foreign(
+        lambda n, x: n.own(n.conv(x)), own=lambda: parametrizations.spectral_norm(nn.Conv2d(UNITS, UNITS, 1))
+    )
     with pytest.raises(Untraceable) as caught:
         cut(network, "conv")
     assert str(caught.value) == (
@@ -190,6 +198,9 @@ def test_parametrized_modules_are_refused_by_name() -> None:
 
 def test_weights_that_hooks_compute_are_not_folded() -> None:
     with pytest.warns(FutureWarning, match="weight_norm"):
-        network = Foreign(lambda n, x: n.norm(n.own(n.conv(x))), norm=lambda: nn.BatchNorm2d(UNITS),
-                          own=lambda: nn.utils.weight_norm(nn.Conv2d(UNITS, UNITS, 1)))  # fmt: skip
+        network = Foreign(
+            lambda n, x: n.norm(n.own(n.conv(x))),
+            norm=lambda: nn.BatchNorm2d(UNITS),
+            own=lambda: nn.utils.weight_norm(nn.Conv2d(UNITS, UNITS, 1)),
+        )
     agrees(network, "conv")

@@ -32,7 +32,7 @@ CONTRACT = {
     "SFig1B_with_2_Other_Datasets_SPLIT_Accuracy_Results.pickle": [
         f"avg_valid_prec_1_{joint}face_{t}" for t in ("expression", "identity") for joint in ("", "SPLIT_")
     ],
-}  # fmt: skip
+}
 
 
 def meaning(key: str) -> tuple[str, str]:
@@ -49,9 +49,20 @@ def table(seeds: tuple[int, ...] = (3, 1), resamples: int = 103) -> pd.DataFrame
     for bar, row in enumerate(reference_accuracy().itertuples()):
         for seed in seeds:
             for resample in range(-1, resamples):
-                rows.append({"figure": row.figure, "trained_on": row.trained_on, "tested_on": row.tested_on,
-                             "role": "probe", "source": "embedded faces", "seed": seed, "resample": resample, "n": 17,
-                             "chance": 0.1, "accuracy": (bar * 997 + seed * 331 + resample + 1) / 20000})  # fmt: skip
+                rows.append(
+                    {
+                        "figure": row.figure,
+                        "trained_on": row.trained_on,
+                        "tested_on": row.tested_on,
+                        "role": "probe",
+                        "source": "embedded faces",
+                        "seed": seed,
+                        "resample": resample,
+                        "n": 17,
+                        "chance": 0.1,
+                        "accuracy": (bar * 997 + seed * 331 + resample + 1) / 20000,
+                    }
+                )
     return ACCURACY.check(pd.DataFrame(rows))
 
 
@@ -156,11 +167,17 @@ def spoilt(what: str) -> Any:
 KEYS = "'avg_valid_prec_1_face_expression', 'avg_valid_prec_1_SPLIT_face_expression', 'avg_valid_prec_1_face_identity', 'avg_valid_prec_1_SPLIT_face_identity'"  # noqa: E501
 SPOILT = [
     ("type", "expected a dict of lists, got list."),
-    ("missing", "lacks key 'avg_valid_prec_1_face_identity'; it has ['avg_valid_prec_1_SPLIT_face_expression', "
-                "'avg_valid_prec_1_SPLIT_face_identity', 'avg_valid_prec_1_face_expression']."),
-    ("extra", f"unknown key 'avg_valid_prec_1_face_identiti'; did you mean 'avg_valid_prec_1_face_identity'? "
-              f"Allowed: {KEYS}."),
-]  # fmt: skip
+    (
+        "missing",
+        "lacks key 'avg_valid_prec_1_face_identity'; it has ['avg_valid_prec_1_SPLIT_face_expression', "
+        "'avg_valid_prec_1_SPLIT_face_identity', 'avg_valid_prec_1_face_expression'].",
+    ),
+    (
+        "extra",
+        f"unknown key 'avg_valid_prec_1_face_identiti'; did you mean 'avg_valid_prec_1_face_identity'? "
+        f"Allowed: {KEYS}.",
+    ),
+]
 SPOILT_LISTS = [
     ("array", ": expected a list of 100 numbers, got ndarray."),
     ("short", ": expected 100 numbers, got 99."),

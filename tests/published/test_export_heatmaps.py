@@ -29,8 +29,12 @@ KEYS = {
     "Fig2C_dict.pickle": ["avg_img", "SPLIT expression", "SPLIT id"],
 }
 A, B, C, D = *KEYS, "Fig2D_dict.pickle"
-PAIRS = {"split expression": ("joint", "expression"), "exp": ("expression", "expression"),
-         "split id": ("joint", "identity"), "id": ("identity", "identity")}  # fmt: skip
+PAIRS = {
+    "split expression": ("joint", "expression"),
+    "exp": ("expression", "expression"),
+    "split id": ("joint", "identity"),
+    "id": ("identity", "identity"),
+}
 SIZE, CELLS = (7, 5), (3, 2)
 RANDOM = np.random.Generator(np.random.PCG64(4))
 MAPS = {(*pair, seed): RANDOM.random(CELLS) for pair in PAIRS.values() for seed in (7, 3)}
@@ -45,20 +49,35 @@ EXAMPLES = {
 
 def heatmap_rows(network: str, task: str, seed: int, values: np.ndarray, **other: Any) -> pd.DataFrame:
     row, column = np.indices(values.shape)
-    return pd.DataFrame({
-        "trained_on": network, "tested_on": task, "source": "embedded faces", "seed": seed, "layer": "trunk.relu4",
-        "expression": "all", "scale": "scaled", "row": row.ravel(), "column": column.ravel(), "n": 9, "blank": 0,
-        "mean": values.ravel(), "sd": 0.1,
-    } | other)  # fmt: skip
+    return pd.DataFrame(
+        {
+            "trained_on": network,
+            "tested_on": task,
+            "source": "embedded faces",
+            "seed": seed,
+            "layer": "trunk.relu4",
+            "expression": "all",
+            "scale": "scaled",
+            "row": row.ravel(),
+            "column": column.ravel(),
+            "n": 9,
+            "blank": 0,
+            "mean": values.ravel(),
+            "sd": 0.1,
+        }
+        | other
+    )
 
 
 def table(maps: dict[tuple[str, str, int], np.ndarray] = MAPS) -> pd.DataFrame:
     """The maps, among others of which nothing may be taken."""
     parts = []
     for (network, task, seed), values in maps.items():
-        parts += [heatmap_rows(network, task, seed, 9 + values, scale="raw"),
-                  heatmap_rows(network, task, seed, values),
-                  heatmap_rows(network, task, seed, 1 - values, expression="happy")]  # fmt: skip
+        parts += [
+            heatmap_rows(network, task, seed, 9 + values, scale="raw"),
+            heatmap_rows(network, task, seed, values),
+            heatmap_rows(network, task, seed, 1 - values, expression="happy"),
+        ]
     return HEATMAPS.check(pd.concat(parts, ignore_index=True))
 
 
@@ -127,9 +146,21 @@ def test_a_mean_of_blank_maps_is_zero_everywhere() -> None:
 
 
 # OpenCV 5.0, applyColorMap(level, COLORMAP_JET), blue, green, red
-OPENCV = {0: (128, 0, 0), 1: (132, 0, 0), 32: (255, 0, 0), 33: (255, 4, 0), 95: (255, 252, 0), 96: (254, 255, 2),
-          97: (250, 255, 6), 128: (126, 255, 130), 159: (1, 255, 254), 160: (0, 252, 255), 223: (0, 0, 255),
-          224: (0, 0, 252), 255: (0, 0, 128)}  # fmt: skip
+OPENCV = {
+    0: (128, 0, 0),
+    1: (132, 0, 0),
+    32: (255, 0, 0),
+    33: (255, 4, 0),
+    95: (255, 252, 0),
+    96: (254, 255, 2),
+    97: (250, 255, 6),
+    128: (126, 255, 130),
+    159: (1, 255, 254),
+    160: (0, 252, 255),
+    223: (0, 0, 255),
+    224: (0, 0, 252),
+    255: (0, 0, 128),
+}
 
 
 def test_colours_are_those_of_the_original_times_four_tenths() -> None:
@@ -149,9 +180,11 @@ def test_order_of_rows_decides_the_seed_and_nothing_else() -> None:
     whole = table()
     first = whole["seed"] == 7
     shuffled = pd.concat([whole[first].sample(frac=1, random_state=1), whole[~first]])
-    for there, back in zip(exported_heatmaps(whole, FACE, {"x": EXAMPLES["BF01-happy-straight"]}).values(),
-                           exported_heatmaps(shuffled, FACE, {"x": EXAMPLES["BF01-happy-straight"]}).values(),
-                           strict=True):  # fmt: skip
+    for there, back in zip(
+        exported_heatmaps(whole, FACE, {"x": EXAMPLES["BF01-happy-straight"]}).values(),
+        exported_heatmaps(shuffled, FACE, {"x": EXAMPLES["BF01-happy-straight"]}).values(),
+        strict=True,
+    ):
         np.testing.assert_equal(there, back)
     other = exported_heatmaps(pd.concat([whole[~first], whole[first]]), FACE, EXAMPLES)
     assert not np.allclose(other[B]["exp"], good(B)["exp"])
@@ -166,11 +199,17 @@ SCALED = "trained_on == 'joint' and tested_on == 'identity' and seed == 7 and sc
         (lambda t: t[~t.eval(SCALED)], "0 x 0, each once; the table has 0"),
         (lambda t: t[~t.eval(f"{SCALED} and row == 1 and column == 1")], "3 x 2, each once; the table has 5"),
         (lambda t: pd.concat([t, t[t.eval(f"{SCALED} and row == 1")]]), "3 x 2, each once; the table has 8"),
-        (lambda t: pd.concat([t[~t.eval(f"{SCALED} and row == 0 and column == 1")],
-                              t[t.eval(f"{SCALED} and row == 1 and column == 1")]]),
-         "3 x 2, each once; the table has 6"),
+        (
+            lambda t: pd.concat(
+                [
+                    t[~t.eval(f"{SCALED} and row == 0 and column == 1")],
+                    t[t.eval(f"{SCALED} and row == 1 and column == 1")],
+                ]
+            ),
+            "3 x 2, each once; the table has 6",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_incomplete_map_is_refused(damage: Any, found: str) -> None:
     with pytest.raises(StudyError) as error:
         exported_heatmaps(damage(table()), FACE, EXAMPLES)

@@ -36,10 +36,14 @@ def replaced(content: Any, path: tuple[str, ...], value: Any) -> Any:
 
 
 SPOILT = [
-    (A, ("SPLIT Expression",), None,
-     ": lacks key 'SPLIT Expression'; it has ['SPLIT id', 'avg_img', 'exp', 'id']."),
-    (A, ("SPLIT expresion",), FACE, ": unknown key 'SPLIT expresion'; did you mean 'SPLIT Expression'? Allowed: "
-     "'avg_img', 'SPLIT Expression', 'exp', 'SPLIT id', 'id'."),
+    (A, ("SPLIT Expression",), None, ": lacks key 'SPLIT Expression'; it has ['SPLIT id', 'avg_img', 'exp', 'id']."),
+    (
+        A,
+        ("SPLIT expresion",),
+        FACE,
+        ": unknown key 'SPLIT expresion'; did you mean 'SPLIT Expression'? Allowed: "
+        "'avg_img', 'SPLIT Expression', 'exp', 'SPLIT id', 'id'.",
+    ),
     (A, ("id",), MAP, ", key 'id': expected an array (H, W, 3) of numbers, got float64 of shape (7, 5)."),
     (A, ("id",), FACE[..., :2], ", key 'id': expected an array (H, W, 3) of numbers, got float64 of shape (7, 5, 2)."),
     (A, ("exp",), FACE[:6], ", key 'exp': its size is (6, 5), that of 'avg_img' is (7, 5)."),
@@ -61,11 +65,19 @@ SPOILT = [
     (D, (NAME,), 3, f", image '{NAME}': expected a dict of networks, got int."),
     (D, (NAME, "SPLIT"), None, f", image '{NAME}': lacks key 'SPLIT'; it has ['exp']."),
     (D, (NAME, "exp", "heatmap"), None, f", image '{NAME}', key 'exp': lacks key 'heatmap'; it has ['img']."),
-    (D, (NAME, "exp", "heatmap"), MAP * 0 + 1.5,
-     f", image '{NAME}', key 'exp', 'heatmap': got 1.5, allowed: numbers in [0, 1]."),
-    (D, (NAME, "SPLIT", "img"), MAP,
-     f", image '{NAME}', key 'SPLIT', 'img': expected an array (H, W, 3) of numbers, got float64 of shape (7, 5)."),
-]  # fmt: skip
+    (
+        D,
+        (NAME, "exp", "heatmap"),
+        MAP * 0 + 1.5,
+        f", image '{NAME}', key 'exp', 'heatmap': got 1.5, allowed: numbers in [0, 1].",
+    ),
+    (
+        D,
+        (NAME, "SPLIT", "img"),
+        MAP,
+        f", image '{NAME}', key 'SPLIT', 'img': expected an array (H, W, 3) of numbers, got float64 of shape (7, 5).",
+    ),
+]
 
 
 @pytest.mark.parametrize("file, path, value, message", SPOILT)

@@ -15,11 +15,21 @@ from facespec.study.vocabulary import EXPRESSIONS, VIEWS
 
 
 def labels(people: list[str], *, views: tuple[str, ...] = tuple(VIEWS), sessions: str = "AB") -> pd.DataFrame:
-    return LABELS.check(pd.DataFrame([
-        {"stimulus": f"{session}{person}-{expression}-{view}", "split": "probe", "identity": person,
-         "expression": str(expression), "view": str(view), "session": session}
-        for person, session, expression, view in itertools.product(people, sessions, EXPRESSIONS, views)
-    ]))  # fmt: skip
+    return LABELS.check(
+        pd.DataFrame(
+            [
+                {
+                    "stimulus": f"{session}{person}-{expression}-{view}",
+                    "split": "probe",
+                    "identity": person,
+                    "expression": str(expression),
+                    "view": str(view),
+                    "session": session,
+                }
+                for person, session, expression, view in itertools.product(people, sessions, EXPRESSIONS, views)
+            ]
+        )
+    )
 
 
 PEOPLE = [f"{sex}{number:02d}" for sex in "FM" for number in range(1, 36)]

@@ -20,11 +20,15 @@ from facespec.study.pickles import write_pickle
 from facespec.study.tables import PREFERRED
 
 # spelled out: the contract is with whoever reads the files
-FILES = {network: f"SFig2B_{name}_Layer_Names_and_Activations.pickle"
-         for network, name in {"joint": "SPLIT", "expression": "exp", "identity": "id"}.items()}  # fmt: skip
-LAYERS = {"joint": {"trunk.relu1": (1, 2), "branches.expression.relu2": (2, 3), "branches.identity.relu2": (2, 3)},
-          "expression": {"trunk.relu1": (1, 2), "trunk.relu2": (2, 11)},
-          "identity": {"trunk.relu2": (2, 3), "trunk.relu1": (1, 2), "trunk.relu10": (10, 1)}}  # fmt: skip
+FILES = {
+    network: f"SFig2B_{name}_Layer_Names_and_Activations.pickle"
+    for network, name in {"joint": "SPLIT", "expression": "exp", "identity": "id"}.items()
+}
+LAYERS = {
+    "joint": {"trunk.relu1": (1, 2), "branches.expression.relu2": (2, 3), "branches.identity.relu2": (2, 3)},
+    "expression": {"trunk.relu1": (1, 2), "trunk.relu2": (2, 11)},
+    "identity": {"trunk.relu2": (2, 3), "trunk.relu1": (1, 2), "trunk.relu10": (10, 1)},
+}
 
 
 def number(network: str, layer: str, unit: int) -> float:
@@ -37,12 +41,26 @@ def number(network: str, layer: str, unit: int) -> float:
 def table() -> pd.DataFrame:
     """Rows in no particular order, among others of which nothing may be taken."""
     rows = [
-        {"trained_on": network, "source": "embedded faces", "seed": seed, "layer": layer, "depth": depth, "unit": unit,
-         "kind": kind, "response": number(network, layer, unit) + 50 * (kind != "optimised") + 99 * (seed != 4),
-         "stimulus": "", "row": np.nan, "column": np.nan, "reason": ""}
-        for network, layers in LAYERS.items() for layer, (depth, units) in layers.items()
-        for unit in reversed(range(units)) for seed in (4, 2) for kind in ("optimised", "image", "start", "random")
-    ]  # fmt: skip
+        {
+            "trained_on": network,
+            "source": "embedded faces",
+            "seed": seed,
+            "layer": layer,
+            "depth": depth,
+            "unit": unit,
+            "kind": kind,
+            "response": number(network, layer, unit) + 50 * (kind != "optimised") + 99 * (seed != 4),
+            "stimulus": "",
+            "row": np.nan,
+            "column": np.nan,
+            "reason": "",
+        }
+        for network, layers in LAYERS.items()
+        for layer, (depth, units) in layers.items()
+        for unit in reversed(range(units))
+        for seed in (4, 2)
+        for kind in ("optimised", "image", "start", "random")
+    ]
     return PREFERRED.check(pd.DataFrame(rows))
 
 
@@ -65,13 +83,17 @@ def test_every_unit_is_in_its_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("gone", "message"),
     [
-        ("trained_on == 'identity' and kind == 'optimised'",
-         "table 'preferred' has no optimised picture of the identity network. Make the preferred stimuli again."),
-        ("trained_on == 'expression' and layer == 'trunk.relu2' and unit == 4",
-         "table 'preferred', expression network, layer 'trunk.relu2': needs units 0, 1, ... without a gap, each once; "
-         "the table has 10 rows of them. Make the preferred stimuli again."),
+        (
+            "trained_on == 'identity' and kind == 'optimised'",
+            "table 'preferred' has no optimised picture of the identity network. Make the preferred stimuli again.",
+        ),
+        (
+            "trained_on == 'expression' and layer == 'trunk.relu2' and unit == 4",
+            "table 'preferred', expression network, layer 'trunk.relu2': needs units 0, 1, ... without a gap, each "
+            "once; the table has 10 rows of them. Make the preferred stimuli again.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_missing_is_named(gone: str, message: str) -> None:
     with pytest.raises(StudyError) as caught:
         exported_preferred(table().query(f"not ({gone})"))
@@ -97,26 +119,38 @@ def spoilt(**values: Any) -> dict[str, Any]:
     [
         ([], ": expected a dict of lists, got list."),
         (spoilt(activations=None), ": lacks key 'activations'; it has ['layer_names']."),
-        (spoilt(layers=[]), ": unknown key 'layers'; did you mean 'layer_names'? Allowed: 'layer_names', "
-         "'activations'."),
+        (
+            spoilt(layers=[]),
+            ": unknown key 'layers'; did you mean 'layer_names'? Allowed: 'layer_names', 'activations'.",
+        ),
         (spoilt(layer_names=("a", "b")), ", key 'layer_names': expected a list with one entry per layer, got tuple."),
         (spoilt(activations=[]), ", key 'activations': expected a list with one entry per layer, got an empty list."),
         (spoilt(layer_names=["a", "a"]), ", key 'layer_names', position 1: got 'a', allowed: a name of its own."),
         (spoilt(layer_names=[1, "a"]), ", key 'layer_names', position 0: got 1, allowed: a name of its own."),
         (spoilt(layer_names=["a"]), ", key 'activations': 2 arrays for 1 layers."),
         (spoilt(activations=[np.ones(2), [1.0]]), ", layer 'b': expected an array (units,) of numbers, got list."),
-        (spoilt(activations=[np.ones((2, 1)), np.ones(1)]),
-         ", layer 'a': expected an array (units,) of numbers, got float64 of shape (2, 1)."),
-        (spoilt(activations=[np.ones(2), np.ones(0)]),
-         ", layer 'b': expected an array (units,) of numbers, got float64 of shape (0,)."),
-        (spoilt(activations=[np.array([1j]), np.ones(1)]),
-         ", layer 'a': expected an array (units,) of numbers, got complex128 of shape (1,)."),
-        (spoilt(activations=[np.array([1, -0.5]), np.ones(1)]),
-         ", layer 'a': got -0.5, allowed: finite numbers, 0 or more, and NaN."),
-        (spoilt(activations=[np.ones(1), np.array([1, np.inf])]),
-         ", layer 'b': got inf, allowed: finite numbers, 0 or more, and NaN."),
+        (
+            spoilt(activations=[np.ones((2, 1)), np.ones(1)]),
+            ", layer 'a': expected an array (units,) of numbers, got float64 of shape (2, 1).",
+        ),
+        (
+            spoilt(activations=[np.ones(2), np.ones(0)]),
+            ", layer 'b': expected an array (units,) of numbers, got float64 of shape (0,).",
+        ),
+        (
+            spoilt(activations=[np.array([1j]), np.ones(1)]),
+            ", layer 'a': expected an array (units,) of numbers, got complex128 of shape (1,).",
+        ),
+        (
+            spoilt(activations=[np.array([1, -0.5]), np.ones(1)]),
+            ", layer 'a': got -0.5, allowed: finite numbers, 0 or more, and NaN.",
+        ),
+        (
+            spoilt(activations=[np.ones(1), np.array([1, np.inf])]),
+            ", layer 'b': got inf, allowed: finite numbers, 0 or more, and NaN.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_damaged_content_is_refused(content: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(StudyError) as caught:
         checked_preferred_results(FILE, content)

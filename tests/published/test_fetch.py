@@ -74,8 +74,9 @@ def test_absent_and_altered_are_told_apart_and_altered_is_not_written(tmp_path: 
         "empty.txt": "absent",
     }
     assert {p.name: p.read_bytes() for p in (tmp_path / "to").iterdir()} == {
-        "README.md": b"what was here before", "Fig.pickle": FILES["Fig.pickle"]
-    }  # fmt: skip
+        "README.md": b"what was here before",
+        "Fig.pickle": FILES["Fig.pickle"],
+    }
     with pytest.raises(StudyError) as error:
         refuse_altered(report)
     assert str(error.value) == (
@@ -190,10 +191,24 @@ FORMS = "Name a directory, or a git URL: https://, http://, ssh://, git://, file
 
 @pytest.mark.parametrize(
     "source",
-    ["none", "/none/here", "here.txt", "fd::17", "ext::touch it_ran", "--upload-pack=touch it_ran", "ftp://x/y",
-     "a@b::c", "ssh://-oProxyCommand=touch/x", "ssh://a@-oProxyCommand=touch/x", "-oProxyCommand=touch@b:x",
-     "host:path", "C:\\faces", "x" * 300, "a\0b"],
-)  # fmt: skip
+    [
+        "none",
+        "/none/here",
+        "here.txt",
+        "fd::17",
+        "ext::touch it_ran",
+        "--upload-pack=touch it_ran",
+        "ftp://x/y",
+        "a@b::c",
+        "ssh://-oProxyCommand=touch/x",
+        "ssh://a@-oProxyCommand=touch/x",
+        "-oProxyCommand=touch@b:x",
+        "host:path",
+        "C:\\faces",
+        "x" * 300,
+        "a\0b",
+    ],
+)
 def test_what_is_no_source(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("here.txt").touch()

@@ -156,9 +156,21 @@ def test_a_list_of_files_without_end(tmp_path: Path) -> None:
 def test_what_the_surroundings_say_does_not_lead_git_elsewhere(
     repository: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("DIR", "WORK_TREE", "INDEX_FILE", "OBJECT_DIRECTORY", "COMMON_DIR", "NAMESPACE", "TEMPLATE_DIR",
-                 "ALTERNATE_OBJECT_DIRECTORIES", "CEILING_DIRECTORIES", "CONFIG", "CONFIG_GLOBAL", "SHALLOW_FILE",
-                 "TRACE"):  # fmt: skip
+    for name in (
+        "DIR",
+        "WORK_TREE",
+        "INDEX_FILE",
+        "OBJECT_DIRECTORY",
+        "COMMON_DIR",
+        "NAMESPACE",
+        "TEMPLATE_DIR",
+        "ALTERNATE_OBJECT_DIRECTORIES",
+        "CEILING_DIRECTORIES",
+        "CONFIG",
+        "CONFIG_GLOBAL",
+        "SHALLOW_FILE",
+        "TRACE",
+    ):
         monkeypatch.setenv(f"GIT_{name}", str(tmp_path / "elsewhere"))
     for name, value in {"COUNT": "1", "KEY_0": "core.hooksPath", "VALUE_0": str(tmp_path)}.items():
         monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
@@ -170,12 +182,25 @@ def test_what_the_surroundings_say_does_not_lead_git_elsewhere(
 
 
 def test_connections_stay_as_the_user_has_them() -> None:
-    given = {"HOME": "/home/me", "https_proxy": "http://proxy", "GIT_SSH_COMMAND": "ssh -F x", "GIT_SSL_CAINFO": "/ca",
-             "GIT_DIR": "/x", "GIT_CONFIG_COUNT": "1", "GIT_ALLOW_PROTOCOL": "ext", "GIT_TRACE": "1"}  # fmt: skip
+    given = {
+        "HOME": "/home/me",
+        "https_proxy": "http://proxy",
+        "GIT_SSH_COMMAND": "ssh -F x",
+        "GIT_SSL_CAINFO": "/ca",
+        "GIT_DIR": "/x",
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_ALLOW_PROTOCOL": "ext",
+        "GIT_TRACE": "1",
+    }
     assert clean_environment(given) == {
-        "HOME": "/home/me", "https_proxy": "http://proxy", "GIT_SSH_COMMAND": "ssh -F x", "GIT_SSL_CAINFO": "/ca",
-        "GIT_ALLOW_PROTOCOL": "https:http:ssh:git:file", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C",
-    }  # fmt: skip
+        "HOME": "/home/me",
+        "https_proxy": "http://proxy",
+        "GIT_SSH_COMMAND": "ssh -F x",
+        "GIT_SSL_CAINFO": "/ca",
+        "GIT_ALLOW_PROTOCOL": "https:http:ssh:git:file",
+        "GIT_TERMINAL_PROMPT": "0",
+        "LC_ALL": "C",
+    }
 
 
 def test_hooks_and_templates_of_the_users_configuration_do_not_run(
@@ -222,10 +247,13 @@ def test_allowed_sources(url: str) -> None:
     [
         ("", "no message"),
         ("remote: Counting objects: 3\rremote: Counting objects: 4\nfatal: early EOF\n", "fatal: early EOF"),
-        ("ssh: Could not resolve hostname x\nfatal: Could not read from remote repository.\n\nPlease make sure you "
-         "have the correct access rights\nand the repository exists.\n", "ssh: Could not resolve hostname x"),
+        (
+            "ssh: Could not resolve hostname x\nfatal: Could not read from remote repository.\n\nPlease make sure you "
+            "have the correct access rights\nand the repository exists.\n",
+            "ssh: Could not resolve hostname x",
+        ),
         ("a riddle\nits end\n", "its end"),
     ],
-)  # fmt: skip
+)
 def test_the_line_that_tells_why(said: str, reason: str) -> None:
     assert find_reason(said) == reason

@@ -45,8 +45,10 @@ def test_bars_as_the_paper_prints_them(
 ) -> None:
     row = reference_accuracy(figure).query("trained_on == @trained_on and tested_on == @tested_on").iloc[0]
     assert (round(row["mean"], 4 if figure == "1C" and tested_on == "expression" else 3), row["n"], row["source"]) == (
-        mean, n, source
-    )  # fmt: skip
+        mean,
+        n,
+        source,
+    )
 
 
 def test_the_numbers_follow_from_the_pickles(published: Path) -> None:
@@ -89,9 +91,13 @@ def test_unknown_figure() -> None:
 def test_published_heatmap_numbers_are_those_read_off_the_picture(published: Path) -> None:
     """Row by row against the transcription, which has words of its own."""
     quantities = {"mask_area_fraction": "area", "mask_iou": "iou"}
-    networks = {"expression": ("expression", "expression"), "identity": ("identity", "identity"),
-                "joint, expression head": ("joint", "expression"), "joint, identity head": ("joint", "identity"),
-                "both": ("joint", "both")}  # fmt: skip
+    networks = {
+        "expression": ("expression", "expression"),
+        "identity": ("identity", "identity"),
+        "joint, expression head": ("joint", "expression"),
+        "joint, identity head": ("joint", "identity"),
+        "both": ("joint", "both"),
+    }
     read = pd.read_csv(published / "reference_heatmaps.csv")
     expected = {}
     for row in read.to_dict("records"):
@@ -104,10 +110,15 @@ def test_published_heatmap_numbers_are_those_read_off_the_picture(published: Pat
     assert found == expected and len(table) == len(read) == 24
 
 
-@pytest.mark.parametrize("trained_on, tested_on, median", [
-    ("joint", "expression", 0.048), ("expression", "expression", 0.100),
-    ("joint", "identity", 0.078), ("identity", "identity", 0.137),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "trained_on, tested_on, median",
+    [
+        ("joint", "expression", 0.048),
+        ("expression", "expression", 0.100),
+        ("joint", "identity", 0.078),
+        ("identity", "identity", 0.137),
+    ],
+)
 def test_medians_as_the_claim_cites_them(trained_on: str, tested_on: str, median: float) -> None:
     boxes = reference_heatmaps("2B").query("trained_on == @trained_on and tested_on == @tested_on")
     box = boxes.set_index("quantity")["number"]

@@ -55,9 +55,13 @@ def test_sums_of_squares_f_and_p_are_those_of_nested_models(shape: tuple[int, in
             f = own / freedom / (full / df)
             total = ((one - one.mean()) ** 2).sum()
             error = expected["interaction"][0] / expected["interaction"][1]
-            wanted = {"eta": own / total, "partial_eta": own / (own + full), "f": f,
-                      "epsilon": (own - freedom * error) / total,
-                      "p_parametric": stats.f.sf(f, freedom, df)}  # fmt: skip
+            wanted = {
+                "eta": own / total,
+                "partial_eta": own / (own + full),
+                "f": f,
+                "epsilon": (own - freedom * error) / total,
+                "p_parametric": stats.f.sf(f, freedom, df),
+            }
             for name, value in wanted.items():
                 np.testing.assert_allclose(row[name], value, rtol=1e-8, err_msg=name)
 

@@ -26,8 +26,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE = {"one": (17, 11), "branches": (15, 12), "vgg16": (33, 35)}
 UNITS = {"one": (9, 5, 7), "branches": (6, 5)}  # of convolutions 1, 2, ...
 CASES = [("one", f"trunk.conv{i}") for i in (1, 2, 3)]
-CASES += [("branches", name) for name in ("trunk.conv1", "trunk.conv2", "branches.expression.conv3",
-                                          "branches.identity.conv4")]  # fmt: skip
+CASES += [
+    ("branches", name)
+    for name in ("trunk.conv1", "trunk.conv2", "branches.expression.conv3", "branches.identity.conv4")
+]
 CASES += [("vgg16", "trunk.conv7"), ("vgg16", "trunk.conv13")]
 
 
@@ -37,8 +39,12 @@ def stirred(network: nn.Module) -> nn.Module:
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
-                for tensor, low, high in ((module.running_mean, -0.5, 0.5), (module.running_var, 0.5, 2),
-                                          (module.weight, 0.5, 1.5), (module.bias, -0.1, 0.6)):  # fmt: skip
+                for tensor, low, high in (
+                    (module.running_mean, -0.5, 0.5),
+                    (module.running_var, 0.5, 2),
+                    (module.weight, 0.5, 1.5),
+                    (module.bias, -0.1, 0.6),
+                ):
                     tensor.copy_(torch.rand(tensor.shape, generator=draw) * (high - low) + low)
             elif isinstance(module, nn.Conv2d | nn.Linear):
                 scale = (2 / module.weight[0].numel()) ** 0.5
@@ -55,9 +61,11 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], nn.Module]:
 
     def make(name: str) -> nn.Module:
         block = NetworkBlock(
-            trunk="vgg16" if name == "vgg16" else "small_vgg", channels=list(UNITS.get(name, (1,))),
-            convolutions=2 if name == "branches" else 1, branch_after="conv2" if name == "branches" else None,
-        )  # fmt: skip
+            trunk="vgg16" if name == "vgg16" else "small_vgg",
+            channels=list(UNITS.get(name, (1,))),
+            convolutions=2 if name == "branches" else 1,
+            branch_after="conv2" if name == "branches" else None,
+        )
         draws = torch.Generator().manual_seed(1)
         return stirred(build(block, {"expression": 4, "identity": 5}, channels=1, generator=draws))
 
@@ -70,8 +78,15 @@ def faces_like(name: str, *, n: int) -> tuple[torch.Tensor, dict[str, np.ndarray
     return torch.from_numpy(draw.normal(size=(n, 1, *SIZE[name]))), classes
 
 
-def loss_of(network: nn.Module, images: torch.Tensor, classes: dict[str, np.ndarray], weights: Objective,
-            *, place: str, silent: list[int]) -> float:  # fmt: skip
+def loss_of(
+    network: nn.Module,
+    images: torch.Tensor,
+    classes: dict[str, np.ndarray],
+    weights: Objective,
+    *,
+    place: str,
+    silent: list[int],
+) -> float:
     """The mean over tasks of weighted mean cross-entropies, from one forward pass with silent units."""
 
     def hook(module: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
@@ -121,8 +136,10 @@ def test_the_ranking_is_that_of_two_loops(made: Callable[[str], nn.Module], name
         shown = pictures[rows], {task: own[rows] for task, own in classes.items()}
         own_weights = {task: own[rows] for task, own in weights.items()}
         whole = loss_of(network, *shown, own_weights, place=f"{head}relu{number}", silent=silent)
-        increase = {unit: loss_of(network, *shown, own_weights, place=f"{head}relu{number}", silent=[*silent, unit])
-                    - whole for unit in left}  # fmt: skip
+        increase = {
+            unit: loss_of(network, *shown, own_weights, place=f"{head}relu{number}", silent=[*silent, unit]) - whole
+            for unit in left
+        }
         order = sorted(left, key=lambda unit: -increase[unit])
         gaps += [increase[one] - increase[other] for one, other in pairwise(order)]
         wanted += [(unit, i, increase[unit]) for unit in order[:size]]

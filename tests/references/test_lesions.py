@@ -37,8 +37,12 @@ def stirred(network: nn.Module) -> nn.Module:
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
-                for tensor, low, high in ((module.running_mean, -0.5, 0.5), (module.running_var, 0.5, 2),
-                                          (module.weight, 0.5, 1.5), (module.bias, -0.5, 0.5)):  # fmt: skip
+                for tensor, low, high in (
+                    (module.running_mean, -0.5, 0.5),
+                    (module.running_var, 0.5, 2),
+                    (module.weight, 0.5, 1.5),
+                    (module.bias, -0.5, 0.5),
+                ):
                     tensor.copy_(torch.rand(tensor.shape, generator=draw) * (high - low) + low)
             elif isinstance(module, nn.Conv2d | nn.Linear):
                 scale = (2 / module.weight[0].numel()) ** 0.5
@@ -122,8 +126,11 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], dict[st
         lambda: face_network("small_vgg", convolutions=2, branch_after="conv3"),
         (1, 15, 12),
         {f"trunk.conv{i}": f"trunk.relu{i}" for i in (1, 2, 3)}
-        | {f"branches.{task}.conv{i}": f"branches.{task}.relu{i}" for task in ("expression", "identity")
-           for i in (4, 5, 6)},
+        | {
+            f"branches.{task}.conv{i}": f"branches.{task}.relu{i}"
+            for task in ("expression", "identity")
+            for i in (4, 5, 6)
+        },
     ),
     "vgg16": (
         lambda: face_network("vgg16"),
@@ -139,14 +146,25 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], dict[st
     "uneven": (
         uneven,
         (1, 19, 14),
-        {"pool": "norm", "norm": "norm", "conv2": "elu", "smooth": "smooth", "wide": "wide",
-         "high": "high", "head": "head"},
+        {
+            "pool": "norm",
+            "norm": "norm",
+            "conv2": "elu",
+            "smooth": "smooth",
+            "wide": "wide",
+            "high": "high",
+            "head": "head",
+        },
     ),
     "resnet18": (  # one ReLU is called twice in a block: 0 before it is 0 behind it
         lambda: foreign(torchvision.models.resnet18),
         (3, 19, 23),
-        {"own.conv1": "own.relu", "own.layer2.0.conv1": "own.layer2.0.bn1", "own.layer2.0.conv2": "own.layer2.0.bn2",
-         "own.layer4.1.conv2": "own.layer4.1.bn2"},
+        {
+            "own.conv1": "own.relu",
+            "own.layer2.0.conv1": "own.layer2.0.bn1",
+            "own.layer2.0.conv2": "own.layer2.0.bn2",
+            "own.layer4.1.conv2": "own.layer4.1.bn2",
+        },
     ),
     "vgg11_bn": (
         lambda: foreign(torchvision.models.vgg11_bn),
@@ -156,11 +174,14 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], dict[st
     "mobilenet_v3_small": (  # followed by a convolution that keeps units apart, squeezing, a sum, and a linear layer
         lambda: foreign(torchvision.models.mobilenet_v3_small),
         (3, 21, 19),
-        {"own.features.5.block.0.0": "own.features.5.block.0.2", "own.features.5.block.2.fc1":
-         "own.features.5.block.2.activation", "own.features.5.block.3.0": "own.features.5.block.3.1",
-         "own.features.12.0": "own.features.12.2"},
+        {
+            "own.features.5.block.0.0": "own.features.5.block.0.2",
+            "own.features.5.block.2.fc1": "own.features.5.block.2.activation",
+            "own.features.5.block.3.0": "own.features.5.block.3.1",
+            "own.features.12.0": "own.features.12.2",
+        },
     ),
-}  # fmt: skip
+}
 
 
 CASES = [(name, layer) for name, (_, _, layers) in NETWORKS.items() for layer in layers]

@@ -36,8 +36,9 @@ class Slow:
         distance = np.maximum(np.sqrt(k[:, None] ** 2 + k**2), 1)
         decay = 1 / distance / np.sqrt(2 * (1 / distance**2).mean())
         half = size // 2 + 1
-        basis = [np.fft.irfft2(decay[:, :half] * plane, s=(size, size), norm="ortho")
-                 for plane in self._each((size, half))]  # fmt: skip
+        basis = [
+            np.fft.irfft2(decay[:, :half] * plane, s=(size, size), norm="ortho") for plane in self._each((size, half))
+        ]
         self.basis = np.array(basis).reshape(size * half * 2, size * size)
         colours = np.array(COLOURS) if self.channels == 3 else np.ones((1, 1))
         self.colours = colours / np.sqrt((colours**2).sum() / self.channels)
@@ -105,9 +106,13 @@ def test_pictures_are_those_of_the_slow_loop(channels: int, layer: str, size: in
     slow = [Slow(network, layer, unit, size).optimised(generator(3, layer, unit), RECIPE) for unit in units]
     preset = Preset("toy", size, channels, resize=None, shift=0, flip=False, grey_probability=0.0)
     got = preferred_stimuli(
-        network.float(), layer, {unit: generator(3, layer, unit) for unit in units}, preset=preset, recipe=RECIPE,
+        network.float(),
+        layer,
+        {unit: generator(3, layer, unit) for unit in units},
+        preset=preset,
+        recipe=RECIPE,
         device=torch.device("cpu"),
-    )  # fmt: skip
+    )
     for row, (picture, response, baseline, course) in enumerate(slow):
         image = picture.reshape(channels, size, size).transpose(1, 2, 0).squeeze()
         # float32 against float64: coefficients that hardly matter may take steps of another size

@@ -82,8 +82,9 @@ def test_behind_another_layer_the_graph_goes_on() -> None:
 def test_responses_stay_what_the_layer_gave(name: str) -> None:
     """A ReLU behind the layer, or the layer itself, may write in place."""
     network, images = made(), faces_like(2)
-    wanted = network.get_submodule(name)(network.trunk[:1](images) if name.endswith("norm1") else
-                                         network.trunk[:2](images))  # fmt: skip
+    wanted = network.get_submodule(name)(
+        network.trunk[:1](images) if name.endswith("norm1") else network.trunk[:2](images)
+    )
     network.trunk.relu1.inplace = network.trunk.relu2.inplace = True
     with attached(network, [name]) as responses:
         network(images)["identity"].sum().backward()

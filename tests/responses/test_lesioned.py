@@ -132,8 +132,10 @@ def test_no_lesion_no_change(name: str) -> None:
     own = LesionedNetwork(network, layer)
     batch = own.batch(faces_like())
     with torch.no_grad():
-        close({task: logits[0] for task, logits in joined(own.answers(batch, some(batch.units)[:1])).items()},
-              network(faces_like()))  # fmt: skip
+        close(
+            {task: logits[0] for task, logits in joined(own.answers(batch, some(batch.units)[:1])).items()},
+            network(faces_like()),
+        )
 
 
 @EACH
@@ -192,8 +194,9 @@ def test_parts_are_as_large_as_allowed(at_once: int, ends: list[int], monkeypatc
         assert [part for part, _ in found] == wanted
         for part, logits in found:
             assert {task: tuple(own.shape) for task, own in logits.items()} == {
-                "expression": (part.stop - part.start, N, 7), "identity": (part.stop - part.start, N, 5)
-            }  # fmt: skip
+                "expression": (part.stop - part.start, N, 7),
+                "identity": (part.stop - part.start, N, 5),
+            }
             assert not any(own.requires_grad for own in logits.values())
 
 
@@ -212,9 +215,17 @@ def test_responses_are_those_behind_the_rectifier(layer: str, place: str) -> Non
 
 @pytest.mark.parametrize(
     ("name", "wanted"),
-    [("conv1", False), ("conv2", True), ("branches", False), ("branch", True), ("average", True), ("head", False),
-     ("residual", False), ("in place", False)],
-)  # fmt: skip
+    [
+        ("conv1", False),
+        ("conv2", True),
+        ("branches", False),
+        ("branch", True),
+        ("average", True),
+        ("head", False),
+        ("residual", False),
+        ("in place", False),
+    ],
+)
 def test_the_closed_form_is_that_of_the_layer_below_the_heads(name: str, wanted: bool) -> None:
     make, layer = NETWORKS[name]
     assert LesionedNetwork(make(), layer).closed is wanted
@@ -273,7 +284,7 @@ def test_layers_called_twice_are_refused() -> None:
     assert refusal(lambda: LesionedNetwork(network, "conv")) == (
         "layer 'conv' is called 2 times in a forward pass: its units must be in one place. Name a layer that is called "
         "once, such as the convolution or the norm before it."
-    )  # fmt: skip
+    )
 
 
 def test_untraceable_networks_are_refused() -> None:

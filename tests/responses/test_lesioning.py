@@ -319,9 +319,11 @@ def state(network: nn.Module) -> dict[str, Any]:
         "identities": [id(module) for module in network.modules()] + [id(own) for own in network.parameters()],
         "modes": [module.training for module in network.modules()],
         "asked": [parameter.requires_grad for parameter in network.parameters()],
-        "hooks": [{name: len(own) for name, own in vars(module).items() if "hooks" in name and own is not None}
-                  for module in network.modules()],
-    }  # fmt: skip
+        "hooks": [
+            {name: len(own) for name, own in vars(module).items() if "hooks" in name and own is not None}
+            for module in network.modules()
+        ],
+    }
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -190,8 +190,9 @@ def test_no_image_no_answer(faces: FaceSet) -> None:
         responses, answers = ask(made(), faces, none)
         assert responses.shape == (0, 6) and responses.dtype == np.float32
         assert {task: (own.shape, own.dtype) for task, own in answers.items()} == {
-            "expression": ((0,), np.int64), "identity": ((0,), np.int64)
-        }  # fmt: skip
+            "expression": ((0,), np.int64),
+            "identity": ((0,), np.int64),
+        }
 
 
 @pytest.mark.parametrize("function", [penultimate_responses, predictions])

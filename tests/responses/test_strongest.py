@@ -81,9 +81,13 @@ def cut(order: np.ndarray, sizes: list[int]) -> Iterator[np.ndarray]:
 
 
 @given(
-    seed=st.integers(0, 999), shape=st.tuples(*(st.integers(1, most) for most in (13, 3, 3, 4))), k=st.integers(1, 6),
-    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=3), levels=st.integers(1, 40), last=st.booleans(),
-)  # fmt: skip
+    seed=st.integers(0, 999),
+    shape=st.tuples(*(st.integers(1, most) for most in (13, 3, 3, 4))),
+    k=st.integers(1, 6),
+    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    levels=st.integers(1, 40),
+    last=st.booleans(),
+)
 @settings(max_examples=150)
 def test_a_ranking_is_what_sorting_everything_gives(
     seed: int, shape: tuple[int, ...], k: int, sizes: list[int], levels: int, last: bool

@@ -30,21 +30,35 @@ def accuracies(seeds: tuple[int, ...] = (2, 5)) -> pd.DataFrame:
         for seed in seeds:
             right = np.arange(200) < round(200 * bar.mean) - seed
             values = [right.mean(), *right[images].mean(axis=1)]
-            tables.append(pd.DataFrame({
-                "figure": bar.figure, "trained_on": bar.trained_on, "tested_on": bar.tested_on,
-                "role": role_of(bar.figure, bar.tested_on), "source": "embedded faces", "seed": seed,
-                "resample": range(-1, 100), "n": 200, "chance": 0.1, "accuracy": values,
-            }))  # fmt: skip
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "figure": bar.figure,
+                        "trained_on": bar.trained_on,
+                        "tested_on": bar.tested_on,
+                        "role": role_of(bar.figure, bar.tested_on),
+                        "source": "embedded faces",
+                        "seed": seed,
+                        "resample": range(-1, 100),
+                        "n": 200,
+                        "chance": 0.1,
+                        "accuracy": values,
+                    }
+                )
+            )
     return ACCURACY.check(pd.concat(tables, ignore_index=True))
 
 
 # (quantity, trained_on, tested_on) -> the number for all people
 NUMBERS = {
-    ("median", "expression", "expression"): 0.31, ("median", "joint", "expression"): 0.20,
-    ("median", "identity", "identity"): 0.25, ("median", "joint", "identity"): 0.26,
-    ("iou_halves", "joint", "expression"): 0.70, ("iou_halves", "joint", "identity"): 0.80,
+    ("median", "expression", "expression"): 0.31,
+    ("median", "joint", "expression"): 0.20,
+    ("median", "identity", "identity"): 0.25,
+    ("median", "joint", "identity"): 0.26,
+    ("iou_halves", "joint", "expression"): 0.70,
+    ("iou_halves", "joint", "identity"): 0.80,
     ("iou_halves", "joint", "both"): 0.10,
-}  # fmt: skip
+}
 
 
 def overlaps(seeds: tuple[int, ...] = (2, 5)) -> pd.DataFrame:
@@ -54,11 +68,22 @@ def overlaps(seeds: tuple[int, ...] = (2, 5)) -> pd.DataFrame:
     for (quantity, trained_on, tested_on), number in NUMBERS.items():
         masks = quantity == "iou_halves"
         noise = np.concatenate([[0.0], draw.uniform(-0.02, 0.02, 100)])
-        tables += [pd.DataFrame({
-            "figure": "2C" if masks else "2B", "quantity": quantity, "trained_on": trained_on, "tested_on": tested_on,
-            "rule": "top" if masks else "", "source": "embedded faces", "seed": seed,
-            "resample": range(-1, 100), "number": number + noise,
-        }) for seed in seeds]  # fmt: skip
+        tables += [
+            pd.DataFrame(
+                {
+                    "figure": "2C" if masks else "2B",
+                    "quantity": quantity,
+                    "trained_on": trained_on,
+                    "tested_on": tested_on,
+                    "rule": "top" if masks else "",
+                    "source": "embedded faces",
+                    "seed": seed,
+                    "resample": range(-1, 100),
+                    "number": number + noise,
+                }
+            )
+            for seed in seeds
+        ]
     return OVERLAP.check(pd.concat(tables, ignore_index=True))
 
 
@@ -68,11 +93,27 @@ SPECIFIC = {("expression", 1): 1, ("expression", 2): 20, ("identity", 1): 30, ("
 
 def specific_units(seeds: tuple[int, ...] = (2, 5)) -> pd.DataFrame:
     """`SPECIFIC`, alike in all seeds."""
-    return UNIT_SHARES.check(pd.DataFrame([
-        {"trained_on": "joint", "source": "embedded faces", "seed": seed, "layer": f"trunk.relu{depth}", "depth": depth,
-         "kind": "specific", "name": name, "units": 40, "silent": 0, "count": count, "share": count / 40}
-        for (name, depth), count in SPECIFIC.items() for seed in seeds
-    ]))  # fmt: skip
+    return UNIT_SHARES.check(
+        pd.DataFrame(
+            [
+                {
+                    "trained_on": "joint",
+                    "source": "embedded faces",
+                    "seed": seed,
+                    "layer": f"trunk.relu{depth}",
+                    "depth": depth,
+                    "kind": "specific",
+                    "name": name,
+                    "units": 40,
+                    "silent": 0,
+                    "count": count,
+                    "share": count / 40,
+                }
+                for (name, depth), count in SPECIFIC.items()
+                for seed in seeds
+            ]
+        )
+    )
 
 
 # (quantity, depth) -> the difference of drops
@@ -85,11 +126,23 @@ def dissociations(seeds: tuple[int, ...] = (2, 5)) -> pd.DataFrame:
     tables = []
     for (quantity, depth), number in DIFFERENCES.items():
         noise = np.concatenate([[0.0], draw.uniform(-0.02, 0.02, 100)])
-        tables += [pd.DataFrame({
-            "trained_on": "joint", "source": "embedded faces", "seed": seed, "layer": f"trunk.conv{depth}",
-            "depth": depth, "fraction": 0.2, "quantity": quantity, "resample": range(-1, 100),
-            "number": number + noise, "reason": "",
-        }) for seed in seeds]  # fmt: skip
+        tables += [
+            pd.DataFrame(
+                {
+                    "trained_on": "joint",
+                    "source": "embedded faces",
+                    "seed": seed,
+                    "layer": f"trunk.conv{depth}",
+                    "depth": depth,
+                    "fraction": 0.2,
+                    "quantity": quantity,
+                    "resample": range(-1, 100),
+                    "number": number + noise,
+                    "reason": "",
+                }
+            )
+            for seed in seeds
+        ]
     return DISSOCIATION.check(pd.concat(tables, ignore_index=True))
 
 
@@ -117,13 +170,44 @@ def test_verdicts_of_all_tables_as_table_and_metric(study: Paths, params: Params
     checks.run(study, params)
     assert files(study).keys() == {"verdicts.csv", "verdicts.csv.sha256", "verdicts.json"}
     table = VERDICTS.read(study.verdicts.with_suffix(".csv"))
-    assert list(table["claim"]) == ["C1", "C1", "C2", "C3", "C3", "C4", "C4", "C5", "C5", "C6", "C6", *4 * ["C7"],
-                                    "C8", "C8"]  # fmt: skip
+    assert list(table["claim"]) == [
+        "C1",
+        "C1",
+        "C2",
+        "C3",
+        "C3",
+        "C4",
+        "C4",
+        "C5",
+        "C5",
+        "C6",
+        "C6",
+        *4 * ["C7"],
+        "C8",
+        "C8",
+    ]
     # whole images of 200 behind the published means: 90 - 36 of 200, and so on
     assert table["number"].tolist() == pytest.approx(
-        [54 / 200, 125 / 200, (68 - 36) / 180, 0, 1 / 200, 3 / 200, 9 / 200, 0.11, -0.01, 0.60, 0.70, 19 / 40, 1 / 40,
-         -20 / 40, 30 / 40, 0.40, 0.05]
-    )  # fmt: skip
+        [
+            54 / 200,
+            125 / 200,
+            (68 - 36) / 180,
+            0,
+            1 / 200,
+            3 / 200,
+            9 / 200,
+            0.11,
+            -0.01,
+            0.60,
+            0.70,
+            19 / 40,
+            1 / 40,
+            -20 / 40,
+            30 / 40,
+            0.40,
+            0.05,
+        ]
+    )
     metric = json.loads(study.verdicts.read_text())
     assert list(metric) == ["C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8"]
     for row in table.to_dict("records"):
@@ -140,17 +224,30 @@ def test_each_kind_of_claims_has_a_stream_of_its_own(study: Paths, params: Param
     checks.run(study, params)
     before = VERDICTS.read(study.verdicts.with_suffix(".csv"))
     block, table = params.checks, pd.concat([ACCURACY.read(study.table(name)) for name in ("decoding", "accuracy")])
-    kept = judged(table, level=block.level, margin=block.margin, draws=block.draws,
-                  generator=generator(block.seed, "claims"))  # fmt: skip
+    kept = judged(
+        table, level=block.level, margin=block.margin, draws=block.draws, generator=generator(block.seed, "claims")
+    )
     np.testing.assert_array_equal(before[["low", "high"]][:7], kept[["low", "high"]])
-    own = judged_heatmaps(overlaps(), level=block.level, draws=block.draws,
-                          generator=generator(block.seed, "claims", "heatmaps"))  # fmt: skip
+    own = judged_heatmaps(
+        overlaps(), level=block.level, draws=block.draws, generator=generator(block.seed, "claims", "heatmaps")
+    )
     np.testing.assert_array_equal(before[["low", "high"]][7:11], own[["low", "high"]])
-    units = judged_depth(specific_units(), level=block.level, margin=block.early, draws=block.draws,
-                         generator=generator(block.seed, "claims", "depth"))  # fmt: skip
+    units = judged_depth(
+        specific_units(),
+        level=block.level,
+        margin=block.early,
+        draws=block.draws,
+        generator=generator(block.seed, "claims", "depth"),
+    )
     np.testing.assert_array_equal(before[["low", "high"]][11:15], units[["low", "high"]])
-    lesions = judged_lesions(dissociations(), level=block.level, margin=block.dissociation, fraction=block.lesioned,
-                             draws=block.draws, generator=generator(block.seed, "claims", "lesions"))  # fmt: skip
+    lesions = judged_lesions(
+        dissociations(),
+        level=block.level,
+        margin=block.dissociation,
+        fraction=block.lesioned,
+        draws=block.draws,
+        generator=generator(block.seed, "claims", "lesions"),
+    )
     np.testing.assert_array_equal(before[["low", "high"]][15:], lesions[["low", "high"]])
 
 
@@ -186,8 +283,10 @@ def test_claim_c7_has_a_margin_of_its_own(study: Paths, params: Params) -> None:
     for early in (0.02, 0.9):
         checks.run(study, params.model_copy(update={"checks": params.checks.model_copy(update={"early": early})}))
         verdicts.append(VERDICTS.read(study.verdicts.with_suffix(".csv"))["verdict"].tolist()[11:15])
-    assert verdicts == [["reproduced", "not reproduced", "not reproduced", "not reproduced"],
-                        ["reproduced", "reproduced", "not reproduced", "reproduced"]]  # fmt: skip
+    assert verdicts == [
+        ["reproduced", "not reproduced", "not reproduced", "not reproduced"],
+        ["reproduced", "reproduced", "not reproduced", "reproduced"],
+    ]
 
 
 def test_claim_c8_has_a_margin_and_a_share_of_its_own(study: Paths, params: Params) -> None:

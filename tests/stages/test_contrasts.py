@@ -13,8 +13,11 @@ def test_differences_are_those_of_the_peoples_mean_maps(explained: Paths) -> Non
     """From the raw maps of the study: people count alike, and seeds do."""
     contrasts.run(explained, read_params(explained.params))
     table, made = CONTRASTS.read(explained.table("contrasts")), MapSet.open(explained.heatmaps)
-    sound = table[(table["style"] == "sound") & (table["first_tested_on"] == "identity")
-                  & (table["second_trained_on"] == "identity")].sort_values(["row", "column"])  # fmt: skip
+    sound = table[
+        (table["style"] == "sound")
+        & (table["first_tested_on"] == "identity")
+        & (table["second_trained_on"] == "identity")
+    ].sort_values(["row", "column"])
     people = sorted(set(made.labels["identity"]))
     shown = made.labels["identity"].to_numpy()
     each = {}

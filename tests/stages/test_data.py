@@ -130,8 +130,10 @@ def test_every_difference_is_said(study: tuple[Paths, Params]) -> None:
     (paths.faces("identity") / "notes.txt").touch()
     (paths.faces("expression") / "labels.csv").unlink()
     assert data.differences(paths) == [
-        "expression/labels.csv: absent", "identity/notes.txt: not pinned", "probe/images-00000.npy: other bytes",
-    ]  # fmt: skip
+        "expression/labels.csv: absent",
+        "identity/notes.txt: not pinned",
+        "probe/images-00000.npy: other bytes",
+    ]
 
 
 def test_a_forged_pin_is_noticed(study: tuple[Paths, Params]) -> None:
@@ -259,8 +261,11 @@ def test_real_faces_without_record_are_not_replaced(
     change(paths.faces_record)
     before = times(paths)
     for build in (data.build_missing, partial(data.build, sources={"probe": "embedded"})):
-        with pytest.raises(StudyError, match=r"expression: nothing records where these faces \(FER2013\) came from.*"
-                           r"`facespec data build --expression PATH` reads them again"):  # fmt: skip
+        with pytest.raises(
+            StudyError,
+            match=r"expression: nothing records where these faces \(FER2013\) came from.*"
+            r"`facespec data build --expression PATH` reads them again",
+        ):
             build(paths, params.data, workers=1)
     assert times(paths) == before
     data.build(paths, params.data, sources={"expression": str(fer2013)}, workers=1)

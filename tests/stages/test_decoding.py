@@ -34,8 +34,12 @@ def test_every_cell_seed_and_resample_has_its_row(made: Paths) -> None:
     assert len(table.groupby(keys)) == 2 * 2 * 2 * 2
     sizes = table.groupby(["figure", "tested_on"])[["n", "chance"]].first()
     # by hand: 3 people x 7 expressions; 7 x 1 and 4 people x 2
-    assert sizes["n"].to_dict() == {("1B", "expression"): 21, ("1B", "identity"): 21, ("S1A", "expression"): 7,
-                                    ("S1A", "identity"): 8}  # fmt: skip
+    assert sizes["n"].to_dict() == {
+        ("1B", "expression"): 21,
+        ("1B", "identity"): 21,
+        ("S1A", "expression"): 7,
+        ("S1A", "identity"): 8,
+    }
     assert sizes["chance"].tolist() == pytest.approx([1 / 7, 1 / 3, 1 / 7, 1 / 4])
     assert set(table["source"]) == {"embedded faces"}
     role = table.groupby(["figure", "tested_on"])["role"].unique().map(list).to_dict()
@@ -63,8 +67,11 @@ def test_fit_and_test_images_are_apart(made: Paths) -> None:
     params = read_params(made.params)
     readings = [*decoding._probe_readings(made, params), *decoding._role_readings(made, params)]
     assert [(r.figure, r.task.value) for r in readings] == [
-        ("1B", "expression"), ("1B", "identity"), ("S1A", "expression"), ("S1A", "identity"),
-    ]  # fmt: skip
+        ("1B", "expression"),
+        ("1B", "identity"),
+        ("S1A", "expression"),
+        ("S1A", "identity"),
+    ]
     for reading in readings:
         assert not set(reading.fit) & set(reading.test)
     own = FaceSet.open(made.faces("identity")).labels

@@ -23,8 +23,13 @@ from facespec.study.paths import Paths
 from facespec.study.seeds import generator, integer_seed
 from facespec.study.tables import LAYER_DECODING, SIMILARITY, UNIT_CLASSES, UNIT_SHARES, UNITS
 
-SCHEMAS = {"depth_units": UNITS, "depth_classes": UNIT_CLASSES, "depth_shares": UNIT_SHARES,
-           "depth_decoding": LAYER_DECODING, "similarity": SIMILARITY}  # fmt: skip
+SCHEMAS = {
+    "depth_units": UNITS,
+    "depth_classes": UNIT_CLASSES,
+    "depth_shares": UNIT_SHARES,
+    "depth_decoding": LAYER_DECODING,
+    "similarity": SIMILARITY,
+}
 EVERYONE = ("expression", "identity", "joint", "untrained")
 
 
@@ -125,8 +130,12 @@ def test_decoders_see_frontal_images_of_both_sides_of_the_split(finished: Paths,
             decoder = LogisticRegression(C=params.decoding.penalty, max_iter=params.decoding.iterations)
             decoder.fit(scaler.transform(responses[fitted].astype(float)), names[fitted])
             right = decoder.score(scaler.transform(responses[tested].astype(float)), names[tested])
-            (row,) = decoding[(decoding["trained_on"] == name) & (decoding["seed"] == 6) & (decoding["layer"] == layer)
-                              & (decoding["tested_on"] == task)].to_dict("records")  # fmt: skip
+            (row,) = decoding[
+                (decoding["trained_on"] == name)
+                & (decoding["seed"] == 6)
+                & (decoding["layer"] == layer)
+                & (decoding["tested_on"] == task)
+            ].to_dict("records")
             assert row["chance"] == pytest.approx(chance)
             # by another road the last bits differ, and with them a close call, of an image at most
             assert abs(row["accuracy"] - right) <= 1 / tested.sum() + 1e-9
@@ -142,8 +151,10 @@ def test_networks_are_compared_within_seeds_and_seeds_within_networks(finished: 
     assert len(table) == 9 * 2 * 2 and set(table["n"]) == {42}
     one, other = responses_of(finished, "expression", 6), responses_of(finished, "joint", 6)
     for layer in one:
-        row = table.query("first_trained_on == 'expression' and second_trained_on == 'joint' and first_seed == 6 and "
-                          "layer == @layer and estimator == 'debiased'")  # fmt: skip
+        row = table.query(
+            "first_trained_on == 'expression' and second_trained_on == 'joint' and first_seed == 6 and "
+            "layer == @layer and estimator == 'debiased'"
+        )
         assert row["cka"].item() == pytest.approx(debiased(one[layer], other[layer]), abs=1e-3)
 
 
@@ -152,8 +163,13 @@ def test_shares_count_the_classes(finished: Paths) -> None:
     classes, shares = found["depth_classes"], found["depth_shares"]
     own = classes[(classes["trained_on"] == "joint") & (classes["seed"] == 5) & (classes["depth"] == 2)]
     for name in ("expression", "identity"):
-        (row,) = shares[(shares["trained_on"] == "joint") & (shares["seed"] == 5) & (shares["depth"] == 2)
-                        & (shares["kind"] == "specific") & (shares["name"] == name)].to_dict("records")  # fmt: skip
+        (row,) = shares[
+            (shares["trained_on"] == "joint")
+            & (shares["seed"] == 5)
+            & (shares["depth"] == 2)
+            & (shares["kind"] == "specific")
+            & (shares["name"] == name)
+        ].to_dict("records")
         assert row["count"] == (own["specific"] == name).sum() and row["units"] == (own["class"] != "").sum()
 
 
@@ -165,11 +181,13 @@ def test_the_same_bytes_twice(finished: Paths, explained: Paths) -> None:
 def test_every_parameter_counts(finished: Paths, explained: Paths) -> None:
     params, before = read_params(explained.params), written(finished)
     for name, values, touched in (
-        ("depth", {"seed": 9}, {"depth_units"}), ("depth", {"permutations": 150}, {"depth_units"}),
+        ("depth", {"seed": 9}, {"depth_units"}),
+        ("depth", {"permutations": 150}, {"depth_units"}),
         ("depth", {"rate": 0.9}, {"depth_classes", "depth_shares"}),
         ("depth", {"selectivity": 1.0}, {"depth_classes", "depth_shares"}),
-        ("decoding", {"penalty": 1e-4}, {"depth_decoding"}), ("split", {"seed": 3}, {"depth_decoding"}),
-    ):  # fmt: skip
+        ("decoding", {"penalty": 1e-4}, {"depth_decoding"}),
+        ("split", {"seed": 3}, {"depth_decoding"}),
+    ):
         depth.run(explained, changed(params, name, **values), device="cpu")
         after = written(explained)
         assert touched <= {table for table in before if after[table] != before[table]}, (name, values)
@@ -177,10 +195,18 @@ def test_every_parameter_counts(finished: Paths, explained: Paths) -> None:
 
 def test_layers_of_a_branch_are_compared_with_those_of_the_other_branch() -> None:
     arrays = [np.full((4, 1), number) for number in range(6)]
-    single = depth.Seen("expression", 1, {"trunk.relu1": arrays[0], "branches.expression.relu2": arrays[1]},
-                        {"trunk.relu1": 1, "branches.expression.relu2": 2})  # fmt: skip
-    other = depth.Seen("identity", 1, {"trunk.relu1": arrays[2], "branches.identity.relu2": arrays[3]},
-                       {"trunk.relu1": 1, "branches.identity.relu2": 2})  # fmt: skip
+    single = depth.Seen(
+        "expression",
+        1,
+        {"trunk.relu1": arrays[0], "branches.expression.relu2": arrays[1]},
+        {"trunk.relu1": 1, "branches.expression.relu2": 2},
+    )
+    other = depth.Seen(
+        "identity",
+        1,
+        {"trunk.relu1": arrays[2], "branches.identity.relu2": arrays[3]},
+        {"trunk.relu1": 1, "branches.identity.relu2": 2},
+    )
     joint = depth.Seen("joint", 1, single.responses | other.responses, single.depths | other.depths)
     paired = depth._paired(single, other)
     assert list(paired) == list(single.responses)

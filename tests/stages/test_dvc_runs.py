@@ -74,9 +74,13 @@ class Study:
 
     def start(self, *runs: str, grace: float = 60) -> subprocess.Popen[str]:
         self.run = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(grace), *(runs or RUNS)], cwd=self.root.parent, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, "-c", DRIVER, str(grace), *(runs or RUNS)],
+            cwd=self.root.parent,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
         self.assignment = f"{RUN}={dvc_runs.describe_process(self.run.pid)}"
         return self.run
 
@@ -118,9 +122,14 @@ def completed(study: Study) -> dict[str, object]:
 
 
 @pytest.mark.pipeline
-@pytest.mark.parametrize("number, runs", [
-    (signal.SIGTERM, ("first second", "third")), (signal.SIGINT, ("first second",)), (signal.SIGHUP, ("first second",)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "number, runs",
+    [
+        (signal.SIGTERM, ("first second", "third")),
+        (signal.SIGINT, ("first second",)),
+        (signal.SIGHUP, ("first second",)),
+    ],
+)
 def test_a_signal_ends_everything_in_order(study: Study, number: signal.Signals, runs: tuple[str, ...]) -> None:
     """Runs of DVC, their stages, and what DVC would have begun next, `--keep-going`."""
     run = study.start(*runs)
@@ -219,11 +228,18 @@ def test_a_pause_pauses_everything(study: Study) -> None:
     assert run.returncode == 128 + signal.SIGTERM and study.files() == []
 
 
-@pytest.mark.parametrize("received, impatient", [
-    ([], False), ([("SIGINT", 0)], False), ([("SIGINT", 0), ("SIGINT", 0.01)], False),
-    ([("SIGINT", 0), ("SIGINT", 1)], True), ([("SIGTERM", 0), ("SIGINT", 1)], True),
-    ([("SIGHUP", 0), ("SIGHUP", 1)], False), ([("SIGTERM", 0), ("SIGTERM", 1)], False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "received, impatient",
+    [
+        ([], False),
+        ([("SIGINT", 0)], False),
+        ([("SIGINT", 0), ("SIGINT", 0.01)], False),
+        ([("SIGINT", 0), ("SIGINT", 1)], True),
+        ([("SIGTERM", 0), ("SIGINT", 1)], True),
+        ([("SIGHUP", 0), ("SIGHUP", 1)], False),
+        ([("SIGTERM", 0), ("SIGTERM", 1)], False),
+    ],
+)
 def test_only_a_later_interrupt_is_impatience(received: list[tuple[str, float]], impatient: bool) -> None:
     """`timeout` sends its signal twice, a closed terminal too, and some programs pass on the Ctrl-C that all hear."""
     numbered = [(getattr(signal, name), at) for name, at in received]

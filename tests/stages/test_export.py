@@ -20,8 +20,10 @@ from facespec.study.tables import ACCURACY, HEATMAPS, PREFERRED
 
 FIRST, SECOND = 6, 5  # the study's first seed need not be the smallest
 FIG2 = {f"Fig2{panel}_dict.pickle" for panel in "ABCD"}
-FIGS2B = {network: f"SFig2B_{name}_Layer_Names_and_Activations.pickle"
-          for network, name in {"joint": "SPLIT", "expression": "exp", "identity": "id"}.items()}  # fmt: skip
+FIGS2B = {
+    network: f"SFig2B_{name}_Layer_Names_and_Activations.pickle"
+    for network, name in {"joint": "SPLIT", "expression": "exp", "identity": "id"}.items()
+}
 
 
 @pytest.fixture
@@ -34,13 +36,24 @@ def study(explained: Paths) -> Paths:
     write_document(paths.heatmaps / HEAD, head | {"seeds": head["seeds"][::-1]})
     for name, figures in {"decoding": ("1B", "S1A"), "accuracy": ("1C", "S1B")}.items():
         cells = [
-            pd.DataFrame({
-                "figure": bar.figure, "trained_on": bar.trained_on, "tested_on": bar.tested_on, "role": "probe",
-                "source": "embedded faces", "seed": seed, "resample": range(-1, 103), "n": 9, "chance": 0.1,
-                "accuracy": [(1000 * i + 200 * (seed == SECOND) + r) / 20000 for r in range(104)],
-            })
-            for seed in (FIRST, SECOND) for i, bar in enumerate(published_bars()) if bar.figure in figures
-        ]  # fmt: skip
+            pd.DataFrame(
+                {
+                    "figure": bar.figure,
+                    "trained_on": bar.trained_on,
+                    "tested_on": bar.tested_on,
+                    "role": "probe",
+                    "source": "embedded faces",
+                    "seed": seed,
+                    "resample": range(-1, 103),
+                    "n": 9,
+                    "chance": 0.1,
+                    "accuracy": [(1000 * i + 200 * (seed == SECOND) + r) / 20000 for r in range(104)],
+                }
+            )
+            for seed in (FIRST, SECOND)
+            for i, bar in enumerate(published_bars())
+            if bar.figure in figures
+        ]
         write_table(paths.table(name), ACCURACY.check(pd.concat(cells, ignore_index=True)))
     write_table(paths.table("preferred"), preferred_table())
     return paths
@@ -48,12 +61,30 @@ def study(explained: Paths) -> Paths:
 
 def preferred_table() -> pd.DataFrame:
     """Two layers of three units per network; the last unit is dead, and has no response."""
-    return PREFERRED.check(pd.DataFrame([
-        {"trained_on": network, "source": "embedded faces", "seed": FIRST, "layer": f"trunk.relu{depth}",
-         "depth": depth, "unit": unit, "kind": kind, "stimulus": "", "row": np.nan, "column": np.nan, "reason": "",
-         "response": np.nan if unit == 2 else i + depth / 8 + unit / 64 + 9 * (kind == "image")}
-        for i, network in enumerate(FIGS2B) for depth in (1, 2) for unit in range(3) for kind in ("image", "optimised")
-    ]))  # fmt: skip
+    return PREFERRED.check(
+        pd.DataFrame(
+            [
+                {
+                    "trained_on": network,
+                    "source": "embedded faces",
+                    "seed": FIRST,
+                    "layer": f"trunk.relu{depth}",
+                    "depth": depth,
+                    "unit": unit,
+                    "kind": kind,
+                    "stimulus": "",
+                    "row": np.nan,
+                    "column": np.nan,
+                    "reason": "",
+                    "response": np.nan if unit == 2 else i + depth / 8 + unit / 64 + 9 * (kind == "image"),
+                }
+                for i, network in enumerate(FIGS2B)
+                for depth in (1, 2)
+                for unit in range(3)
+                for kind in ("image", "optimised")
+            ]
+        )
+    )
 
 
 def files(paths: Paths) -> dict[str, bytes]:
@@ -144,8 +175,12 @@ def test_heatmaps_are_those_of_the_first_seed(study: Paths) -> None:
     export.run(study)
     made = MapSet.open(study.heatmaps)
     found = pickle.loads((study.results / "Fig2B_dict.pickle").read_bytes())
-    for key, pair in {"SPLIT expression": ("joint", "expression"), "exp": ("expression", "expression"),
-                      "SPLIT id": ("joint", "identity"), "id": ("identity", "identity")}.items():  # fmt: skip
+    for key, pair in {
+        "SPLIT expression": ("joint", "expression"),
+        "exp": ("expression", "expression"),
+        "SPLIT id": ("joint", "identity"),
+        "id": ("identity", "identity"),
+    }.items():
         np.testing.assert_allclose(found[key], by_hand(made.maps(*pair, FIRST)).ravel(), rtol=1e-5)
         assert not np.allclose(found[key], by_hand(made.maps(*pair, SECOND)).ravel(), rtol=1e-2)
     face = pickle.loads((study.results / "Fig2C_dict.pickle").read_bytes())["avg_img"]

@@ -42,11 +42,21 @@ def lines(faces: FaceSet) -> list[str]:
 
 def test_everything_about_a_set_of_faces(tmp_path: Path) -> None:
     assert lines(faceset(tmp_path / "faces", notes=["one file twice"])) == [
-        "expression role", "source FER2013", "images 5", "people 2, 2 images of each", "size 33 x 33 px, grey",
-        "region maps no", "content c0ffee", "note one file twice",
-        "expression train test", "happy 2 1", "sad 1 0", "unknown 0 1", "all 3 2",
+        "expression role",
+        "source FER2013",
+        "images 5",
+        "people 2, 2 images of each",
+        "size 33 x 33 px, grey",
+        "region maps no",
+        "content c0ffee",
+        "note one file twice",
+        "expression train test",
+        "happy 2 1",
+        "sad 1 0",
+        "unknown 0 1",
+        "all 3 2",
         "No file was excluded.",
-    ]  # fmt: skip
+    ]
 
 
 def test_splits_come_in_one_order_however_the_faces_came(tmp_path: Path) -> None:

@@ -24,11 +24,14 @@ from facespec.study.seeds import generator
 from facespec.study.vocabulary import EXPRESSIONS, ROLES, VIEWS, Role
 
 SMALL = {
-    "seed": 11, "size": 32, "channels": 1, "tolerated": 0.01,
+    "seed": 11,
+    "size": 32,
+    "channels": 1,
+    "tolerated": 0.01,
     "expression": {"source": "embedded", "train": 14, "test": 7},
     "identity": {"source": "embedded", "people": 3, "train": 7, "test": 1},
     "probe": {"source": "embedded", "people": 3},
-}  # fmt: skip
+}
 
 
 def embedded(block: Data, root: Path) -> dict[Role, FaceSet]:
@@ -84,8 +87,14 @@ def test_every_person_shows_every_expression_under_its_name(drawn: Figure, faces
 def test_one_thing_changes_and_the_rest_stays(drawn: Figure, faces: dict[Role, FaceSet]) -> None:
     row = drawn.axes[21:28]
     assert [axes.get_title() for axes in row] == [
-        "neutral", "only happy", "difference", "only surprise", "difference", "only identity", "difference"
-    ]  # fmt: skip
+        "neutral",
+        "only happy",
+        "difference",
+        "only surprise",
+        "difference",
+        "only identity",
+        "difference",
+    ]
     neutral = shown(row[0])
     np.testing.assert_array_equal(
         neutral, stored(faces[Role.PROBE], identity="F01", expression="neutral", view="straight")
@@ -154,16 +163,32 @@ def real(directory: Path, role: Role, labels: list[dict[str, str]], *, channels:
 def test_real_faces_with_gaps_are_shown_without_maps(tmp_path: Path, channels: int) -> None:
     people = [{"stimulus": f"{who}{i}", "split": "train", "identity": who} for who in ("id1", "id2") for i in range(4)]
     made = {
-        Role.EXPRESSION: real(tmp_path / "e", Role.EXPRESSION, [
-            {"stimulus": f"s{i}", "split": "train", "expression": name}
-            for i, name in enumerate(["sad", "sad", "happy"])
-        ], channels=channels),
+        Role.EXPRESSION: real(
+            tmp_path / "e",
+            Role.EXPRESSION,
+            [
+                {"stimulus": f"s{i}", "split": "train", "expression": name}
+                for i, name in enumerate(["sad", "sad", "happy"])
+            ],
+            channels=channels,
+        ),
         Role.IDENTITY: real(tmp_path / "i", Role.IDENTITY, people, channels=channels),
-        Role.PROBE: real(tmp_path / "p", Role.PROBE, [
-            {"stimulus": "AF01NES", "split": "probe", "identity": "F01", "expression": "neutral", "view": "straight",
-             "session": "A"}
-        ], channels=channels),
-    }  # fmt: skip
+        Role.PROBE: real(
+            tmp_path / "p",
+            Role.PROBE,
+            [
+                {
+                    "stimulus": "AF01NES",
+                    "split": "probe",
+                    "identity": "F01",
+                    "expression": "neutral",
+                    "view": "straight",
+                    "session": "A",
+                }
+            ],
+            channels=channels,
+        ),
+    }
     figure = sheet(made, Data(**SMALL))
     assert [text.get_text() for text in figure.texts] == [
         "probe role (KDEF): people and expressions",

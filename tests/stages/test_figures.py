@@ -92,9 +92,20 @@ def results(root: Path) -> dict[tuple[str, str, str], float]:
                     accuracy = (
                         0.2 + 0.03 * (4 * place + slot) + shift + (0.0005 * (resample % 7) if resample >= 0 else 0)
                     )
-                    rows.append({"figure": figure, "trained_on": trained_on, "tested_on": tested_on, "role": "probe",
-                                 "source": "embedded faces", "seed": seed, "resample": resample, "n": 35, "chance": 0.1,
-                                 "accuracy": accuracy})  # fmt: skip
+                    rows.append(
+                        {
+                            "figure": figure,
+                            "trained_on": trained_on,
+                            "tested_on": tested_on,
+                            "role": "probe",
+                            "source": "embedded faces",
+                            "seed": seed,
+                            "resample": resample,
+                            "n": 35,
+                            "chance": 0.1,
+                            "accuracy": accuracy,
+                        }
+                    )
     table = pd.DataFrame(rows)
     decoding = table["figure"].isin(["1B", "S1A"])
     write_table(root / "Results" / "decoding.csv", table[decoding])

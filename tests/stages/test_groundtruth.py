@@ -122,10 +122,20 @@ def write_maps(paths: Paths, rows: np.ndarray, maps: dict[tuple[str, str, int], 
     faces.labels.iloc[rows].to_csv(paths.heatmaps / "labels.csv", index=False)
     for key, value in maps.items():
         np.save(paths.heatmaps / map_file(*key), value.astype(np.float32))
-    write_document(paths.heatmaps / HEAD, {
-        "version": 2, "source": faces.source, "height": faces.height, "width": faces.width, "n": len(rows),
-        "seeds": list(SEEDS), "layers": {}, "target": "labelled", "digests": digest_files(paths.heatmaps),
-    })  # fmt: skip
+    write_document(
+        paths.heatmaps / HEAD,
+        {
+            "version": 2,
+            "source": faces.source,
+            "height": faces.height,
+            "width": faces.width,
+            "n": len(rows),
+            "seeds": list(SEEDS),
+            "layers": {},
+            "target": "labelled",
+            "digests": digest_files(paths.heatmaps),
+        },
+    )
 
 
 @pytest.fixture

@@ -69,8 +69,13 @@ def test_the_table_holds_means_and_spreads_of_raw_and_scaled_maps(explained_stud
     blank = (raw.max(axis=(1, 2)) == raw.min(axis=(1, 2))).sum()
     for scale, maps in (("raw", raw), ("scaled", scaled(raw))):
         for name, chosen in (("all", np.ones(42, bool)), ("sad", sad.to_numpy())):
-            rows = table[(table["trained_on"] == "joint") & (table["tested_on"] == "identity") & (table["seed"] == 5)
-                         & (table["scale"] == scale) & (table["expression"] == name)]  # fmt: skip
+            rows = table[
+                (table["trained_on"] == "joint")
+                & (table["tested_on"] == "identity")
+                & (table["seed"] == 5)
+                & (table["scale"] == scale)
+                & (table["expression"] == name)
+            ]
             ordered = rows.sort_values(["row", "column"])
             seen = maps[chosen][~np.isnan(maps[chosen]).any(axis=(1, 2))]
             assert set(ordered["n"]) == {len(seen)}

@@ -140,27 +140,35 @@ def test_texts_and_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["train.weight_decay=fast"],
-         "params.yaml: train.weight_decay: got 'fast'. Input should be a valid number."),
+        (["train.weight_decay=fast"], "params.yaml: train.weight_decay: got 'fast'. Input should be a valid number."),
         (["train.weight_decay="], "params.yaml: train.weight_decay: got None. Input should be a valid number."),
-        (["train.weight_decay=.nan"],
-         "params.yaml: train.weight_decay: got nan. Input should be less than or equal to 1."),
+        (
+            ["train.weight_decay=.nan"],
+            "params.yaml: train.weight_decay: got nan. Input should be less than or equal to 1.",
+        ),
         (["train=5"], "params.yaml: train: got 5. Input should be a valid dictionary or instance of Train."),
         (["train.epochs.x=5"], "params.yaml: train.epochs: got {'x': 5}. Input should be a valid integer."),
-        (["train.epochs=[1"],
-         "setting 'train.epochs=[1': not valid YAML: expected ',' or ']', but got '<stream end>' in line 1."),
-        (["train={epochs: 1, epochs: 2}"],
-         "setting 'train={epochs: 1, epochs: 2}', line 1: the key 'epochs' is given twice: keep one of them."),
-        (["train.epochs=2", "train.epochs = 3"],
-         "setting 'train.epochs = 3': train.epochs is set twice. Keep one of the settings."),
+        (
+            ["train.epochs=[1"],
+            "setting 'train.epochs=[1': not valid YAML: expected ',' or ']', but got '<stream end>' in line 1.",
+        ),
+        (
+            ["train={epochs: 1, epochs: 2}"],
+            "setting 'train={epochs: 1, epochs: 2}', line 1: the key 'epochs' is given twice: keep one of them.",
+        ),
+        (
+            ["train.epochs=2", "train.epochs = 3"],
+            "setting 'train.epochs = 3': train.epochs is set twice. Keep one of the settings.",
+        ),
         (["profile=paper"], "setting 'profile=paper': a profile is chosen with --profile paper."),
-        (["data.probe.source="],
-         "setting 'data.probe.source=': expected embedded, or the path to real faces."),
-        (["data.probe.source=caf\udce9"],
-         "setting 'data.probe.source=caf\\udce9': params.yaml cannot hold the character '\\udce9'. Rename what "
-         "has it."),
+        (["data.probe.source="], "setting 'data.probe.source=': expected embedded, or the path to real faces."),
+        (
+            ["data.probe.source=caf\udce9"],
+            "setting 'data.probe.source=caf\\udce9': params.yaml cannot hold the character '\\udce9'. Rename what "
+            "has it.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_refused_setting_is_named(tmp_path: Path, settings: list[str], message: str) -> None:
     with pytest.raises(StudyError) as caught:
         init.run(tmp_path / "mine", settings=settings)
@@ -228,9 +236,19 @@ def test_somebody_elses_directory_is_left_alone(tmp_path: Path, fill: Callable[[
 
 
 @pytest.mark.parametrize(
-    "inner", [".", "facespec", "facespec/study/new", "Analysis_Reproduction", "data/new", "checkpoints", "Results/new",
-              "params.yaml/new", "Results"],
-)  # fmt: skip
+    "inner",
+    [
+        ".",
+        "facespec",
+        "facespec/study/new",
+        "Analysis_Reproduction",
+        "data/new",
+        "checkpoints",
+        "Results/new",
+        "params.yaml/new",
+        "Results",
+    ],
+)
 def test_the_project_itself_is_not_overwritten(tmp_path: Path, project: Path, inner: str) -> None:
     """As a zip download has it: without .git, and with a marker that somebody copied there."""
     download = tmp_path / "facespec-main"

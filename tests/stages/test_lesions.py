@@ -16,9 +16,13 @@ from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.tables_lesions import DISSOCIATION, LESION_CLASSES, LESION_RANKING, LESIONS, SEGREGATION
 
-SCHEMAS = {"lesion_ranking": LESION_RANKING, "lesions": LESIONS, "lesion_classes": LESION_CLASSES,
-           "dissociation": DISSOCIATION,
-           "segregation": SEGREGATION}  # fmt: skip
+SCHEMAS = {
+    "lesion_ranking": LESION_RANKING,
+    "lesions": LESIONS,
+    "lesion_classes": LESION_CLASSES,
+    "dissociation": DISSOCIATION,
+    "segregation": SEGREGATION,
+}
 UNITS = {"trunk.conv1": 3, "trunk.conv2": 5}  # of the tiny networks
 TASKS = {"expression", "identity"}
 FRACTIONS = [0.1, 0.2, 0.3]
@@ -142,10 +146,11 @@ def test_parameters_count(finished: Paths, explained: Paths) -> None:
     params, before = read_params(explained.params), written(finished)
     for block, values, touched in (
         ("lesions", {"images": 9, "draws": 120}, {"lesion_ranking", "dissociation"}),
-        ("lesions", {"seed": 9}, {"lesion_ranking"}), ("lesions", {"greedy_p": 0.0}, {"lesion_ranking"}),
+        ("lesions", {"seed": 9}, {"lesion_ranking"}),
+        ("lesions", {"greedy_p": 0.0}, {"lesion_ranking"}),
         ("lesions", {"fractions": [0.5], "random": 4}, {"lesions", "dissociation", "segregation"}),
         ("split", {"seed": 3}, {"lesion_ranking", "lesions"}),
-    ):  # fmt: skip
+    ):
         lesions.run(explained, changed(params, block, **values), device="cpu", workers=1)
         after = written(explained)
         assert touched <= {name for name in before if after[name] != before[name]}, values

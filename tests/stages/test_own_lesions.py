@@ -69,10 +69,13 @@ def trials(*, own: bool, people: int = PEOPLE) -> Trials:
 
 def planted(*, own: bool, network: nn.Module | None = None) -> dict[str, pd.DataFrame]:
     return lesion_study(
-        network or Planted(own=own), ["conv"], train=trials(own=own, people=3), test=trials(own=own),
+        network or Planted(own=own),
+        ["conv"],
+        train=trials(own=own, people=3),
+        test=trials(own=own),
         people=[f"person {person}" for person in range(PEOPLE) for _ in CASES],
         options=Options(default_plan(**QUICK | {"images": 18}), name="planted", source="toy", seed=3),
-    )  # fmt: skip
+    )
 
 
 def index(tables: dict[str, pd.DataFrame], condition: str, fraction: float) -> tuple[float, ...]:
@@ -91,10 +94,15 @@ def test_halves_of_their_own_are_found_and_dissociate_doubly() -> None:
     drops = tables["lesions"].query("condition in ('ranked', 'keep') and ranked_by != '' and fraction == 0.5")
     found = drops.set_index(["condition", "ranked_by", "tested_on"])["drop"].to_dict()
     assert found == {
-        ("ranked", "shape", "shape"): 1, ("ranked", "shape", "tint"): 0, ("ranked", "tint", "tint"): 1,
-        ("ranked", "tint", "shape"): 0, ("keep", "shape", "shape"): 0, ("keep", "shape", "tint"): 1,
-        ("keep", "tint", "tint"): 0, ("keep", "tint", "shape"): 1,
-    }  # fmt: skip
+        ("ranked", "shape", "shape"): 1,
+        ("ranked", "shape", "tint"): 0,
+        ("ranked", "tint", "tint"): 1,
+        ("ranked", "tint", "shape"): 0,
+        ("keep", "shape", "shape"): 0,
+        ("keep", "shape", "tint"): 1,
+        ("keep", "tint", "tint"): 0,
+        ("keep", "tint", "shape"): 1,
+    }
     alone = tables["dissociation"].query("fraction == 0.5")
     assert (alone["number"] == 1).all() and set(alone["quantity"]) == {"shape", "tint", "index"}
     place = tables["lesions"][["trained_on", "source", "seed", "layer", "depth", "units"]].drop_duplicates()
@@ -170,9 +178,12 @@ def test_the_network_comes_back_as_it_was() -> None:
 
 def test_without_people_every_image_stands_for_itself_and_the_order_of_layers_is_their_depth() -> None:
     tables = lesion_study(
-        Planted(own=True), ["relu", "conv"], train=trials(own=True), test=trials(own=True),
+        Planted(own=True),
+        ["relu", "conv"],
+        train=trials(own=True),
+        test=trials(own=True),
         options=Options(default_plan(**QUICK), workers=2),
-    )  # fmt: skip
+    )
     segregation = tables["segregation"]
     assert set(segregation["people"]) == {PEOPLE * len(CASES)}
     assert set(zip(segregation["layer"], segregation["depth"], strict=True)) == {("relu", 1), ("conv", 2)}

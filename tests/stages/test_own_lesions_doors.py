@@ -85,68 +85,125 @@ def changed(old: str, new: str) -> Callable[[], None]:
 @pytest.mark.parametrize(
     "change,message",
     [
-        (Path("labels.csv").unlink,
-         "labels.csv: no such file. It has a row per image: image, split, and a column per task."),
+        (
+            Path("labels.csv").unlink,
+            "labels.csv: no such file. It has a row per image: image, split, and a column per task.",
+        ),
         (changed(TABLE, ""), "labels.csv: lacks column 'image'; it has []."),
-        (changed("image,", "file,"),
-         "labels.csv: lacks column 'image'; it has ['file', 'split', 'group', 'shape', 'tint']."),
-        (changed(",split,", ",Split,"),
-         "labels.csv: lacks column 'split'; it has ['image', 'Split', 'group', 'shape', 'tint']."),
-        (changed(",group,", ",person,"), "labels.csv: besides image, split and group it has the columns ['person', "
-         "'shape', 'tint']; needed are two, one per task."),
-        (lambda: Path("labels.csv").write_text("image,split,tint\n"),
-         "labels.csv: besides image, split and group it has the columns ['tint']; needed are two, one per task."),
-        (changed(TABLE, "image,split,group,shape,tint\n"),
-         "labels.csv: no row is of split 'train'; units are ranked on train, tested on test images."),
-        (changed("1.png,train", "1.png,tran"),
-         "labels.csv, line 3: split is 'tran': did you mean 'train'? Allowed: 'train', 'test'."),
-        (changed(",test,", ",train,"),
-         "labels.csv: no row is of split 'test'; units are ranked on train, tested on test images."),
-        (changed("a,2,0", "a,round,0"), "labels.csv, line 4: shape is 'round': a class is the index of its logit, an "
-         "integer from 0; empty: not known."),
-        (changed("b,1,1", "b,1,-1"), "labels.csv, line 3: tint is '-1': a class is the index of its logit, an integer "
-         "from 0; empty: not known."),
-        (changed("b,1,1", "b,1,0.5"), "labels.csv, line 3: tint is '0.5': a class is the index of its logit, an "
-         "integer from 0; empty: not known."),
-        (changed("2.png", "7.png"), "labels.csv, line 4: image is '7.png': no such file; paths are relative to the "
-         "table."),
+        (
+            changed("image,", "file,"),
+            "labels.csv: lacks column 'image'; it has ['file', 'split', 'group', 'shape', 'tint'].",
+        ),
+        (
+            changed(",split,", ",Split,"),
+            "labels.csv: lacks column 'split'; it has ['image', 'Split', 'group', 'shape', 'tint'].",
+        ),
+        (
+            changed(",group,", ",person,"),
+            "labels.csv: besides image, split and group it has the columns ['person', "
+            "'shape', 'tint']; needed are two, one per task.",
+        ),
+        (
+            lambda: Path("labels.csv").write_text("image,split,tint\n"),
+            "labels.csv: besides image, split and group it has the columns ['tint']; needed are two, one per task.",
+        ),
+        (
+            changed(TABLE, "image,split,group,shape,tint\n"),
+            "labels.csv: no row is of split 'train'; units are ranked on train, tested on test images.",
+        ),
+        (
+            changed("1.png,train", "1.png,tran"),
+            "labels.csv, line 3: split is 'tran': did you mean 'train'? Allowed: 'train', 'test'.",
+        ),
+        (
+            changed(",test,", ",train,"),
+            "labels.csv: no row is of split 'test'; units are ranked on train, tested on test images.",
+        ),
+        (
+            changed("a,2,0", "a,round,0"),
+            "labels.csv, line 4: shape is 'round': a class is the index of its logit, an "
+            "integer from 0; empty: not known.",
+        ),
+        (
+            changed("b,1,1", "b,1,-1"),
+            "labels.csv, line 3: tint is '-1': a class is the index of its logit, an integer from 0; empty: not known.",
+        ),
+        (
+            changed("b,1,1", "b,1,0.5"),
+            "labels.csv, line 3: tint is '0.5': a class is the index of its logit, an "
+            "integer from 0; empty: not known.",
+        ),
+        (
+            changed("2.png", "7.png"),
+            "labels.csv, line 4: image is '7.png': no such file; paths are relative to the table.",
+        ),
         (changed("3.png", ""), "labels.csv, line 5: image is '': no such file; paths are relative to the table."),
-        (changed("3.png", "./1.png"), "labels.csv, line 5: image is './1.png': it is among the train images too; test "
-         "on images held out."),
-        (changed("3.png", "sub/../1.png"), "labels.csv, line 5: image is 'sub/../1.png': it is among the train images "
-         "too; test on images held out."),
-        (changed("3.png", "link.png"), "labels.csv, line 5: image is 'link.png': it is among the train images too; "
-         "test on images held out."),
+        (
+            changed("3.png", "./1.png"),
+            "labels.csv, line 5: image is './1.png': it is among the train images too; test on images held out.",
+        ),
+        (
+            changed("3.png", "sub/../1.png"),
+            "labels.csv, line 5: image is 'sub/../1.png': it is among the train images too; test on images held out.",
+        ),
+        (
+            changed("3.png", "link.png"),
+            "labels.csv, line 5: image is 'link.png': it is among the train images too; test on images held out.",
+        ),
         (changed(",tint", ", shape "), "labels.csv: several columns are called 'shape'. Give each a name of its own."),
         (changed(",group,", ",image,"), "labels.csv: several columns are called 'image'. Give each a name of its own."),
-        (changed("1.png,train,b,1,1", "1.png,train,b,1,1,"), "labels.csv: line 3: cells: 6, in the header: 5. Give "
-         "every row as many cells as the header has."),
-        (changed("1.png,train,b,1,1", "1.png,train"), "labels.csv: line 3: cells: 2, in the header: 5. Give every row "
-         "as many cells as the header has."),
-        (changed("b,1,1", "b,1,inf"), "labels.csv, line 3: tint is 'inf': a class is the index of its logit, an "
-         "integer from 0; empty: not known."),
-        (changed("1.png", "1.png" + "x" * 200_000), "labels.csv: line 3: field larger than field limit (131072). Write "
-         "one row to a line, with short cells."),
-        (changed("1.png", "1.png" + "x" * 300), f"labels.csv, line 3: image is '1.png{'x' * 300}': cannot be looked "
-         "for (File name too long); mend its path or permissions."),
+        (
+            changed("1.png,train,b,1,1", "1.png,train,b,1,1,"),
+            "labels.csv: line 3: cells: 6, in the header: 5. Give every row as many cells as the header has.",
+        ),
+        (
+            changed("1.png,train,b,1,1", "1.png,train"),
+            "labels.csv: line 3: cells: 2, in the header: 5. Give every row as many cells as the header has.",
+        ),
+        (
+            changed("b,1,1", "b,1,inf"),
+            "labels.csv, line 3: tint is 'inf': a class is the index of its logit, an "
+            "integer from 0; empty: not known.",
+        ),
+        (
+            changed("1.png", "1.png" + "x" * 200_000),
+            "labels.csv: line 3: field larger than field limit (131072). Write one row to a line, with short cells.",
+        ),
+        (
+            changed("1.png", "1.png" + "x" * 300),
+            f"labels.csv, line 3: image is '1.png{'x' * 300}': cannot be looked "
+            "for (File name too long); mend its path or permissions.",
+        ),
         (changed("1.png", "1\0.png"), "labels.csv: no text in UTF-8 (byte 48 is 0x00). Save it as CSV in UTF-8."),
-        (lambda: Path("labels.csv").write_text(TABLE, encoding="utf-16"),
-         "labels.csv: no text in UTF-8 (byte 0 is 0xff). Save it as CSV in UTF-8."),
-        (lambda: Path("labels.csv").write_text(TABLE + "Zo\u00eb", encoding="latin-1"),
-         "labels.csv: no text in UTF-8 (byte 101 is 0xeb). Save it as CSV in UTF-8."),
-        (lambda: Path("labels.csv").unlink() or Path("labels.csv").mkdir(),
-         "labels.csv: no such file. It has a row per image: image, split, and a column per task."),
-        (changed("3.png,test,b", "3.png,test,"), "labels.csv, line 5: group is '': name whom or what each test image "
-         "shows, or leave the column out."),
+        (
+            lambda: Path("labels.csv").write_text(TABLE, encoding="utf-16"),
+            "labels.csv: no text in UTF-8 (byte 0 is 0xff). Save it as CSV in UTF-8.",
+        ),
+        (
+            lambda: Path("labels.csv").write_text(TABLE + "Zo\u00eb", encoding="latin-1"),
+            "labels.csv: no text in UTF-8 (byte 101 is 0xeb). Save it as CSV in UTF-8.",
+        ),
+        (
+            lambda: Path("labels.csv").unlink() or Path("labels.csv").mkdir(),
+            "labels.csv: no such file. It has a row per image: image, split, and a column per task.",
+        ),
+        (
+            changed("3.png,test,b", "3.png,test,"),
+            "labels.csv, line 5: group is '': name whom or what each test image shows, or leave the column out.",
+        ),
         (changed("b,0,1", "b,2,"), "the test images show 1 class of task 'shape'; at least 2 are needed."),
         (changed("b,1,1", "b,1,0"), "the train images show 1 class of task 'tint'; at least 2 are needed."),
         (changed("tint", "index"), "a task is called 'index'; allowed is any text but 'index', a column's word."),
-        (changed("a,2,0", "a,3,0"),
-         "class 3 of task 'shape' has no logit; the network gives 3, for the classes 0 to 2."),
-        (changed("tint", "taint"),
-         "the network does not answer task 'taint': did you mean 'tint'? Allowed: 'shape', 'tint'."),
+        (
+            changed("a,2,0", "a,3,0"),
+            "class 3 of task 'shape' has no logit; the network gives 3, for the classes 0 to 2.",
+        ),
+        (
+            changed("tint", "taint"),
+            "the network does not answer task 'taint': did you mean 'tint'? Allowed: 'shape', 'tint'.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_table_that_cannot_be_used(
     own: Own, monkeypatch: pytest.MonkeyPatch, change: Callable[[], None], message: str
 ) -> None:
@@ -228,22 +285,33 @@ def test_files_that_may_not_be_read(own: Own, monkeypatch: pytest.MonkeyPatch) -
         ("toy.py:", MODULE, "--module toy.py:: expected FILE.py:FUNCTION, for example networks.py:resnet."),
         ("toy:network", MODULE, "--module toy:network: expected FILE.py:FUNCTION, for example networks.py:resnet."),
         ("tay.py:network", MODULE, "--module tay.py:network: no file tay.py."),
-        ("toy.py:netwerk", MODULE,
-         "toy.py: no function 'netwerk': did you mean 'network'? Allowed: 'Toy', 'network'."),
+        ("toy.py:netwerk", MODULE, "toy.py: no function 'netwerk': did you mean 'network'? Allowed: 'Toy', 'network'."),
         ("toy.py:network", "network = 3\n", "toy.py: no function 'network': it has none."),
-        ("toy.py:network", "def network(:\n",
-         "toy.py raises SyntaxError: invalid syntax (toy.py, line 1)"),
+        ("toy.py:network", "def network(:\n", "toy.py raises SyntaxError: invalid syntax (toy.py, line 1)"),
         ("toy.py:network", "import notthere\n", "toy.py raises ModuleNotFoundError: No module named 'notthere'"),
-        ("toy.py:network", "def network():\n    raise OSError('no weights')\n",
-         "toy.py: network() raises OSError: no weights"),
-        ("toy.py:network", "def network():\n    return 3\n",
-         "toy.py: network() returns int, not a torch.nn.Module with weights."),
-        ("toy.py:network", "from torch import nn\n\ndef network():\n    return nn.ReLU()\n",
-         "toy.py: network() returns ReLU, not a torch.nn.Module with weights."),
-        ("toy.py:network", MODULE.replace("Linear(5, 3)", "Linear(4, 3)"), "Toy fails on torch.float32 images of shape "
-         "(2, 3, 4, 4): RuntimeError: mat1 and mat2 shapes cannot be multiplied (2x5 and 4x3)"),
+        (
+            "toy.py:network",
+            "def network():\n    raise OSError('no weights')\n",
+            "toy.py: network() raises OSError: no weights",
+        ),
+        (
+            "toy.py:network",
+            "def network():\n    return 3\n",
+            "toy.py: network() returns int, not a torch.nn.Module with weights.",
+        ),
+        (
+            "toy.py:network",
+            "from torch import nn\n\ndef network():\n    return nn.ReLU()\n",
+            "toy.py: network() returns ReLU, not a torch.nn.Module with weights.",
+        ),
+        (
+            "toy.py:network",
+            MODULE.replace("Linear(5, 3)", "Linear(4, 3)"),
+            "Toy fails on torch.float32 images of shape "
+            "(2, 3, 4, 4): RuntimeError: mat1 and mat2 shapes cannot be multiplied (2x5 and 4x3)",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_module_that_cannot_be_used(
     own: Own, monkeypatch: pytest.MonkeyPatch, module: str, source: str, message: str
 ) -> None:
@@ -377,12 +445,13 @@ def both(logits: torch.Tensor) -> dict[str, torch.Tensor]:
         (lambda x: {"a": x, "b": 3}, "the network's answer of task 'b' to 2 images is int; needed: (2, classes)."),
         (lambda x: both(x[:, 0]), "the network's answer of task 'a' to 2 images is (2,); needed: (2, classes)."),
         (lambda x: both(x[:1]), "the network's answer of task 'a' to 2 images is (1, 3); needed: (2, classes)."),
-        (lambda x: {"a": x, "b": x / 0},
-         "the network's logits of task 'b' are not finite. Check its weights."),
-        (lambda x: {"a": x, "b": x[:, :1]},
-         "class 1 of task 'b' has no logit; the network gives 1, for the classes 0 to 0."),
+        (lambda x: {"a": x, "b": x / 0}, "the network's logits of task 'b' are not finite. Check its weights."),
+        (
+            lambda x: {"a": x, "b": x[:, :1]},
+            "class 1 of task 'b' has no logit; the network gives 1, for the classes 0 to 0.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_answers_that_do_not_fit(answer: Callable[[torch.Tensor], Any], message: str) -> None:
     assert study(Said(answer)) == message
 
@@ -480,9 +549,13 @@ def test_networks_that_are_hard_to_cut_are_cut_right_or_refused() -> None:
         silent = Hard("wide")
         with torch.no_grad():
             silent.layer.weight[unit], silent.layer.bias[unit] = 0, 0  # a rectified 0 is silent
-            losses |= {(task, unit): (nn.functional.cross_entropy(silent(pictures)[task], own)
-                                      - nn.functional.cross_entropy(whole[task], own)).item()
-                       for task, own in classes.items()}  # fmt: skip
+            losses |= {
+                (task, unit): (
+                    nn.functional.cross_entropy(silent(pictures)[task], own)
+                    - nn.functional.cross_entropy(whole[task], own)
+                ).item()
+                for task, own in classes.items()
+            }
     assert ranking.to_dict() == pytest.approx(losses, abs=1e-5) and min(map(abs, losses.values())) > 0.1
 
 
@@ -530,18 +603,26 @@ def test_a_task_that_no_text_file_can_hold() -> None:
     "settings,message",
     [
         (["mode=quick"], "plan of lesions: mode: Input should be 'exact' or 'screening'"),
-        (["image=7"], "plan of lesions: unknown key 'image': did you mean 'images'? Allowed: 'group_p', 'greedy_p', "
-         "'images', 'mode', 'fractions', 'random', 'shuffled', 'draws', 'seed'."),
-        (["random=3", "images=0"], "plan of lesions: images: Input should be greater than or equal to 1\n"
-         "plan of lesions: random: Input should be a multiple of 2"),
+        (
+            ["image=7"],
+            "plan of lesions: unknown key 'image': did you mean 'images'? Allowed: 'group_p', 'greedy_p', "
+            "'images', 'mode', 'fractions', 'random', 'shuffled', 'draws', 'seed'.",
+        ),
+        (
+            ["random=3", "images=0"],
+            "plan of lesions: images: Input should be greater than or equal to 1\n"
+            "plan of lesions: random: Input should be a multiple of 2",
+        ),
         (["images"], "setting 'images': expected NAME=VALUE, for example images=64 or fractions=[0.1, 0.2]."),
         (["=3"], "setting '=3': expected NAME=VALUE, for example images=64 or fractions=[0.1, 0.2]."),
-        (["fractions=[0.1"], "setting 'fractions=[0.1': not valid YAML: expected ',' or ']', but got '<stream end>' in "
-         "line 1."),
+        (
+            ["fractions=[0.1"],
+            "setting 'fractions=[0.1': not valid YAML: expected ',' or ']', but got '<stream end>' in line 1.",
+        ),
         (["images=3", "images=4"], "setting 'images=4': images is set twice. Keep one of the settings."),
         (["images=010", "random=1e-1"], "plan of lesions: random: Input should be a valid integer"),
     ],
-)  # fmt: skip
+)
 def test_plans_that_are_not_allowed(settings: list[str], message: str) -> None:
     with pytest.raises(StudyError) as error:
         plan_with(settings)

@@ -70,8 +70,13 @@ def rows(table: pd.DataFrame, network: str, layer: str, kind: str) -> pd.DataFra
 
 def test_every_unit_has_a_row_of_every_kind(finished: tuple[Paths, pd.DataFrame]) -> None:
     paths, table = finished
-    expected = [(network, layer, depth, unit, kind) for network in NETWORKS
-                for layer, (depth, units) in LAYERS.items() for unit in range(units) for kind in KINDS]  # fmt: skip
+    expected = [
+        (network, layer, depth, unit, kind)
+        for network in NETWORKS
+        for layer, (depth, units) in LAYERS.items()
+        for unit in range(units)
+        for kind in KINDS
+    ]
     columns = ["trained_on", "layer", "depth", "unit", "kind"]
     assert list(table[columns].itertuples(index=False, name=None)) == expected
     assert set(table["seed"]) == {5} and set(table["source"]) == {"embedded faces"}
@@ -79,11 +84,19 @@ def test_every_unit_has_a_row_of_every_kind(finished: tuple[Paths, pd.DataFrame]
     files = [path for path in paths.preferred.iterdir() if path.name != HEAD]
     assert content.pop("digests") == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     assert content == {
-        "version": 2, "source": "embedded faces", "seed": 5, "height": 32, "width": 32, "channels": 1, "size": 32,
-        "input_channels": 1, "layers": {network: [
-            {"name": name, "depth": depth, "units": units} for name, (depth, units) in LAYERS.items()
-        ] for network in NETWORKS},
-    }  # fmt: skip
+        "version": 2,
+        "source": "embedded faces",
+        "seed": 5,
+        "height": 32,
+        "width": 32,
+        "channels": 1,
+        "size": 32,
+        "input_channels": 1,
+        "layers": {
+            network: [{"name": name, "depth": depth, "units": units} for name, (depth, units) in LAYERS.items()]
+            for network in NETWORKS
+        },
+    }
     assert len(list(paths.preferred.iterdir())) == 1 + 3 * 2 * 2
 
 
@@ -135,9 +148,13 @@ def test_a_units_picture_is_that_of_its_own_stream(finished: tuple[Paths, pd.Dat
     stream = generator(147, "preferred", "identity", "trunk.relu2", 3)
     with deterministic():
         alone = preferred_stimuli(
-            checkpoint.network, "trunk.relu2", {3: stream}, preset=Preset(**checkpoint.preset),
-            recipe=Recipe(steps=24, starts=3), device=torch.device("cpu"),
-        )  # fmt: skip
+            checkpoint.network,
+            "trunk.relu2",
+            {3: stream},
+            preset=Preset(**checkpoint.preset),
+            recipe=Recipe(steps=24, starts=3),
+            device=torch.device("cpu"),
+        )
     found = PreferredSet.open(paths.preferred).optimised("identity", "trunk.relu2")[3]
     np.testing.assert_array_equal(found, alone.images[0])
 
@@ -157,8 +174,9 @@ def test_units_may_come_in_parts(
 
 def test_the_same_bytes_twice(finished: tuple[Paths, pd.DataFrame], explained: Paths) -> None:
     made(explained)
-    one, other = ({path.name: path.read_bytes() for path in paths.preferred.iterdir()}
-                  for paths in (finished[0], explained))  # fmt: skip
+    one, other = (
+        {path.name: path.read_bytes() for path in paths.preferred.iterdir()} for paths in (finished[0], explained)
+    )
     assert one == other
     assert explained.table("preferred").read_bytes() == finished[0].table("preferred").read_bytes()
 
@@ -188,9 +206,15 @@ def test_units_that_nothing_drives_are_told_and_named(explained: Paths) -> None:
     told = table[(table["trained_on"] == "joint") & (table["layer"] == "trunk.relu2") & table["unit"].isin([1, 2])]
     answered = told.set_index(["unit", "kind"])[["response", "reason"]]
     assert answered["reason"].to_dict() == {
-        (1, "optimised"): "dead: no picture woke it", (1, "start"): "", (1, "random"): "", (1, "image"): stage.SILENT,
-        (2, "optimised"): "dead: it answers all pictures alike", (2, "start"): "", (2, "random"): "", (2, "image"): "",
-    }  # fmt: skip
+        (1, "optimised"): "dead: no picture woke it",
+        (1, "start"): "",
+        (1, "random"): "",
+        (1, "image"): stage.SILENT,
+        (2, "optimised"): "dead: it answers all pictures alike",
+        (2, "start"): "",
+        (2, "random"): "",
+        (2, "image"): "",
+    }
     expected = [np.nan, 0, 0, 0, np.nan, 0.5, 0.5, 0.5]
     np.testing.assert_array_equal(answered["response"], expected)
     assert np.isnan(found.optimised("joint", "trunk.relu2")[1:3]).all()

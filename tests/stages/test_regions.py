@@ -30,10 +30,20 @@ def write_maps(paths: Paths, rows: np.ndarray, maps: dict[tuple[str, str, int], 
     faces.labels.iloc[rows].to_csv(paths.heatmaps / "labels.csv", index=False)
     for key, value in maps.items():
         np.save(paths.heatmaps / map_file(*key), value.astype(np.float32))
-    write_document(paths.heatmaps / HEAD, {
-        "version": 2, "source": faces.source, "height": faces.height, "width": faces.width, "n": len(rows),
-        "seeds": list(SEEDS), "layers": {}, "target": "labelled", "digests": digest_files(paths.heatmaps),
-    })  # fmt: skip
+    write_document(
+        paths.heatmaps / HEAD,
+        {
+            "version": 2,
+            "source": faces.source,
+            "height": faces.height,
+            "width": faces.width,
+            "n": len(rows),
+            "seeds": list(SEEDS),
+            "layers": {},
+            "target": "labelled",
+            "digests": digest_files(paths.heatmaps),
+        },
+    )
 
 
 def random_maps(n: int) -> dict[tuple[str, str, int], np.ndarray]:
@@ -91,11 +101,21 @@ def test_batches_do_not_show_and_the_same_comes_out_twice(explained: Paths, monk
 
 def photographs(paths: Paths, *, views: tuple[str, ...]) -> FaceSet:
     """Faces as KDEF leaves them: no label maps."""
-    labels = pd.DataFrame([
-        {"stimulus": f"A{who}{name}{view}", "split": "probe", "identity": who, "expression": name, "view": view,
-         "session": "A"}
-        for who in ("F01", "M02") for name in ("happy", "sad") for view in views
-    ])  # fmt: skip
+    labels = pd.DataFrame(
+        [
+            {
+                "stimulus": f"A{who}{name}{view}",
+                "split": "probe",
+                "identity": who,
+                "expression": name,
+                "view": view,
+                "session": "A",
+            }
+            for who in ("F01", "M02")
+            for name in ("happy", "sad")
+            for view in views
+        ]
+    )
     images = np.random.default_rng(3).integers(0, 256, (len(labels), 37, 37), dtype=np.uint8)
     shutil.rmtree(paths.faces("probe"))
     description = Description("probe", 5, None, {"source": "KDEF"})

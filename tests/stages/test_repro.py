@@ -80,8 +80,9 @@ def test_an_earlier_run_that_was_interrupted_is_no_other_study() -> None:
     complete["lock"]["stages"]["train"] = {"outs": [{"path": "weights", "md5": "w"}], "params": {"epochs": 3}}
     assert compared(run("a"), complete) == (
         "The earlier run here had ended after 2 of 3 stages; this one kept their 2 outputs and made the others: there "
-        "is nothing to compare with.", 0,
-    )  # fmt: skip
+        "is nothing to compare with.",
+        0,
+    )
     assert compared(run("b"), complete)[0].startswith("Not comparable")
     changed = run("a")
     changed["lock"]["stages"]["decoding"]["params"] = {"seed": 3}
@@ -187,8 +188,12 @@ def test_analyses_run_at_once_only_where_none_needs_the_other() -> None:
     for line in ANALYSES:
         for place, name in enumerate(line):
             files = [Path(dep) for dep in stages[name]["deps"]]
-            needs = {maker for out, maker in made.items() for file in files
-                     if file.is_relative_to(out) or out.is_relative_to(file)}  # fmt: skip
+            needs = {
+                maker
+                for out, maker in made.items()
+                for file in files
+                if file.is_relative_to(out) or out.is_relative_to(file)
+            }
             assert needs <= set(line[:place]), f"{name} needs what is not made before it in its line"
     assert len([name for line in ANALYSES for name in line]) == len({name for line in ANALYSES for name in line})
 

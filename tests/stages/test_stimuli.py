@@ -53,9 +53,12 @@ def made(paths: Paths, choice: Choice, to: Path) -> pd.DataFrame:
 
 @pytest.mark.parametrize(
     "wanted",
-    [{}, {"layer": "trunk.conv1", "network": "identity", "seed": 5, "n": 1},
-     {"role": "expression", "network": "expression", "n": 100}],
-)  # fmt: skip
+    [
+        {},
+        {"layer": "trunk.conv1", "network": "identity", "seed": 5, "n": 1},
+        {"role": "expression", "network": "expression", "n": 100},
+    ],
+)
 def test_faces_crops_and_table_agree(explained_study: Path, tmp_path: Path, wanted: dict[str, object]) -> None:
     """Responses by recording all faces at once; close, as float32 sums may run in another order."""
     paths = Paths(explained_study)
@@ -74,8 +77,11 @@ def test_faces_crops_and_table_agree(explained_study: Path, tmp_path: Path, want
         (index,) = np.flatnonzero(faces.labels["stimulus"] == row.stimulus)
         np.testing.assert_allclose([peaks[index], maps[index, row.row, row.column]], row.response, rtol=1e-5)
         assert faces.labels.loc[index, ["identity", "expression", "view", "session"]].tolist() == [
-            row.identity, row.expression, row.view, row.session
-        ]  # fmt: skip
+            row.identity,
+            row.expression,
+            row.view,
+            row.session,
+        ]
         (image,) = faces.images(np.array([index]))
         np.testing.assert_array_equal(np.asarray(Image.open(to / row.file)), image)
         window = field.window(row.row, row.column, (32, 32))
@@ -111,10 +117,16 @@ def test_what_was_asked_is_kept_and_the_same_bytes_come_twice(explained_study: P
     assert first == second
     network = checkpoints.load(paths.checkpoint("finetune", "joint", 6)).network
     assert json.loads(first["facespec-stimuli.json"]) == {
-        "network": "joint", "seed": 6, "layer": "trunk.conv2", "unit": choice.unit, "n": 11, "role": "probe",
-        "source": "embedded faces", "content": FaceSet.open(paths.faces("probe")).provenance["content"],
+        "network": "joint",
+        "seed": 6,
+        "layer": "trunk.conv2",
+        "unit": choice.unit,
+        "n": 11,
+        "role": "probe",
+        "source": "embedded faces",
+        "content": FaceSet.open(paths.faces("probe")).provenance["content"],
         "weights": checkpoints.digest(network.state_dict()),
-    }  # fmt: skip
+    }
 
 
 def test_an_earlier_set_is_replaced_and_nothing_else(explained_study: Path, tmp_path: Path) -> None:
@@ -154,14 +166,17 @@ def test_an_earlier_set_is_replaced_and_nothing_else(explained_study: Path, tmp_
         ({"network": "SPLIT"}, "unknown network 'SPLIT': Allowed: 'expression', 'identity', 'joint'."),
         ({"role": "prob"}, "unknown role 'prob': did you mean 'probe'? Allowed: 'expression', 'identity', 'probe'."),
         ({"seed": 1}, "this study has no networks of seed 1; its seeds are [5, 6]."),
-        ({"layer": "conv2"}, "this network has no convolution 'conv2': did you mean 'trunk.conv2'? "
-                             "Allowed: 'trunk.conv1', 'trunk.conv2'."),
+        (
+            {"layer": "conv2"},
+            "this network has no convolution 'conv2': did you mean 'trunk.conv2'? "
+            "Allowed: 'trunk.conv1', 'trunk.conv2'.",
+        ),
         ({"unit": 5}, "trunk.conv2 has no unit 5; its 5 units are 0 to 4."),
         ({"unit": -1}, "trunk.conv2 has no unit -1; its 5 units are 0 to 4."),
         ({"n": 0}, "n is 0; the probe role has 210 faces, so take 1 to 210."),
         ({"n": 211}, "n is 211; the probe role has 210 faces, so take 1 to 210."),
     ],
-)  # fmt: skip
+)
 def test_refusals_at_the_door(explained_study: Path, tmp_path: Path, wrong: dict[str, object], message: str) -> None:
     choice = replace(Choice("joint", 6, "trunk.conv2", 0, 3, "probe"), **wrong)
     with pytest.raises(StudyError) as caught:

@@ -21,8 +21,9 @@ from facespec.study.params import Lesions
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 UNITS = {"low": 6, "high": 5}
-PLAN = Lesions(group_p=0.2, greedy_p=0.4, images=20, mode="exact", fractions=[0.2, 0.5], random=4, shuffled=2,
-               draws=100, seed=3)  # fmt: skip
+PLAN = Lesions(
+    group_p=0.2, greedy_p=0.4, images=20, mode="exact", fractions=[0.2, 0.5], random=4, shuffled=2, draws=100, seed=3
+)
 JOBS = 2 * 2 * (2 + 2 + 1)
 
 
@@ -64,8 +65,10 @@ def little() -> Sweep:
     off = Small(0)
     with torch.no_grad():
         off.high.bias += 0.3
-    subjects = [Subject(network, seed, {"low": 1, "high": 2}, train, test, f"digest {seed}")
-                for network, seed in ((Small(0), 5), (off, 8))]  # fmt: skip
+    subjects = [
+        Subject(network, seed, {"low": 1, "high": 2}, train, test, f"digest {seed}")
+        for network, seed in ((Small(0), 5), (off, 8))
+    ]
     return Sweep("joint", "noise", subjects, pd.Series(np.repeat(list("gbadcfe"), 6)), PLAN)
 
 
@@ -82,21 +85,34 @@ def same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
 
 
 def test_jobs_and_what_their_lesions_are(little: Sweep) -> None:
-    own = [Job(layer, *rest) for layer in ("low", "high") for rest in (
-        ("ranked", 0, "shape"), ("ranked", 0, "colour"), ("shuffled", 0, ""), ("shuffled", 1, ""), ("random", 0, "")
-    )]  # fmt: skip
+    own = [
+        Job(layer, *rest)
+        for layer in ("low", "high")
+        for rest in (
+            ("ranked", 0, "shape"),
+            ("ranked", 0, "colour"),
+            ("shuffled", 0, ""),
+            ("shuffled", 1, ""),
+            ("random", 0, ""),
+        )
+    ]
     assert [(subject.seed, job) for subject, job in little.jobs()] == [(seed, job) for seed in (5, 8) for job in own]
     assert labels(little, Job("low", "ranked", 0, "colour")) == [
-        Lesion("ranked", 0, "colour", 0.0), Lesion("ranked", 0, "colour", 0.2), Lesion("ranked", 0, "colour", 0.5),
-        Lesion("keep", 0, "colour", 0.2), Lesion("keep", 0, "colour", 0.5),
-    ]  # fmt: skip
+        Lesion("ranked", 0, "colour", 0.0),
+        Lesion("ranked", 0, "colour", 0.2),
+        Lesion("ranked", 0, "colour", 0.5),
+        Lesion("keep", 0, "colour", 0.2),
+        Lesion("keep", 0, "colour", 0.5),
+    ]
     assert labels(little, Job("low", "shuffled", 1)) == [
         Lesion("shuffled", 1, task, fraction) for task in ("shape", "colour") for fraction in (0.2, 0.5)
     ]
     assert labels(little, Job("high", "random")) == [
         Lesion(condition, draw, "", fraction)
-        for condition in ("random", "keep") for draw in (0, 1, 2, 3) for fraction in (0.2, 0.5)
-    ]  # fmt: skip
+        for condition in ("random", "keep")
+        for draw in (0, 1, 2, 3)
+        for fraction in (0.2, 0.5)
+    ]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -166,8 +182,10 @@ def test_accuracies_and_drops_are_those_of_forward_passes(
         assert sorted(order) == list(range(UNITS[layer]))
         number = {0.0: 0, 0.2: 1, 0.5: 3}[row["fraction"]]  # of 5 units, and of 6
         silent = order[number:] if condition == "keep" else order[:number]
-        whole, lesioned = (right(subject.network, layer, subject.test, units)[row["tested_on"]].mean()
-                           for units in ([], silent.tolist()))  # fmt: skip
+        whole, lesioned = (
+            right(subject.network, layer, subject.test, units)[row["tested_on"]].mean()
+            for units in ([], silent.tolist())
+        )
         classes = subject.test.classes[row["tested_on"]]
         assert (row["units"], row["silenced"], row["n"]) == (len(order), len(silent), (classes >= 0).sum())
         assert row["chance"] == pytest.approx(chance(classes), abs=1e-12) and row["accuracy"] == lesioned
@@ -220,16 +238,20 @@ def test_random_units_are_ranked_by_nothing_and_drawn_independently(found: dict[
     rows = found["lesions"].query("condition == 'random'")
     assert set(rows["ranked_by"]) == {""} and sorted(set(rows["draw"])) == [0, 1, 2, 3]
     assert sorted(set(zip(rows["units"], rows["fraction"], rows["silenced"], strict=True))) == [
-        (5, 0.2, 1), (5, 0.5, 3), (6, 0.2, 1), (6, 0.5, 3)
-    ]  # fmt: skip
+        (5, 0.2, 1),
+        (5, 0.5, 3),
+        (6, 0.2, 1),
+        (6, 0.5, 3),
+    ]
     assert "random" not in set(found["lesion_ranking"]["condition"])
     kept = found["lesions"].query("condition == 'keep' and ranked_by == ''")
     place = ["seed", "layer", "draw", "fraction", "tested_on"]
     both = rows.merge(kept, on=place, suffixes=("", "_kept"))
     assert len(both) == len(rows) == len(kept) and (both["silenced"] + both["silenced_kept"] == both["units"]).all()
     assert (both["accuracy"] != both["accuracy_kept"]).mean() > 0.4
-    per_draw = rows.query("fraction == 0.5 and tested_on == 'shape'").pivot(index=["seed", "layer"], columns="draw",
-                                                                            values="accuracy")  # fmt: skip
+    per_draw = rows.query("fraction == 0.5 and tested_on == 'shape'").pivot(
+        index=["seed", "layer"], columns="draw", values="accuracy"
+    )
     assert (per_draw.nunique(axis=1) > 1).any()
     index = found["segregation"].query("condition == 'random' and quantity == 'index'")
     assert len(index) == 4 and (index["number"].abs() > 1e-6).any()
@@ -298,9 +320,13 @@ def test_refusals(little: Sweep) -> None:
     share = "networks of one sweep share tasks and layers; got tasks {} and layers {}."
     for subjects, tasks, layers in (
         ([first, fewer], "[('shape', 'colour')]", "[(('low', 1),), (('low', 1), ('high', 2))]"),
-        ([first, replace(second, train=turned)], "[('colour', 'shape'), ('shape', 'colour')]",
-         "[(('low', 1), ('high', 2))]"), ([], "[]", "[]"),
-    ):  # fmt: skip
+        (
+            [first, replace(second, train=turned)],
+            "[('colour', 'shape'), ('shape', 'colour')]",
+            "[(('low', 1), ('high', 2))]",
+        ),
+        ([], "[]", "[]"),
+    ):
         with pytest.raises(StudyError) as caught:
             replace(little, subjects=subjects)
         assert str(caught.value) == share.format(tasks, layers)
@@ -314,4 +340,4 @@ def test_refusals(little: Sweep) -> None:
             replace(little, **change)
         assert str(caught.value) == (
             "networks of one sweep are tested on the same images of known people, got [41, 42]."
-        )  # fmt: skip
+        )

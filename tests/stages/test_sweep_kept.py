@@ -26,8 +26,9 @@ from facespec.study.pickles import write_pickle
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-PLAN = Lesions(group_p=0.2, greedy_p=0.4, images=20, mode="exact", fractions=[0.2, 0.5], random=4, shuffled=2,
-               draws=100, seed=3)  # fmt: skip
+PLAN = Lesions(
+    group_p=0.2, greedy_p=0.4, images=20, mode="exact", fractions=[0.2, 0.5], random=4, shuffled=2, draws=100, seed=3
+)
 RANKINGS = 2 * 2 * (2 + 2 * 2)  # in 2 networks, 2 layers: by 2 tasks, and 2 draws of 2 mixtures
 JOBS = 2 * 2 * (2 + 2 + 1)
 
@@ -149,9 +150,12 @@ def make_unreadable(file: Path) -> None:
     "harm", [damage, flip_a_bit, replace_by_a_pickle, replace_by_another, rewrite, make_unreadable, Path.unlink]
 )
 def test_what_is_not_ones_own_is_done_again(
-    little: Sweep, found: dict[str, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    little: Sweep,
+    found: dict[str, pd.DataFrame],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     harm: Callable[[Path], None],
-) -> None:  # fmt: skip
+) -> None:
     kept = replace(little, kept=tmp_path)
     swept(kept, workers=1, report=lambda: None)
     ranked = [file for file in sorted(tmp_path.iterdir()) if read_arrays(file, remedy="")[0]["rankings"] == 1]
@@ -191,9 +195,13 @@ def test_only_kept_jobs_are_removed_and_their_directory_if_nothing_else_is_in_it
     (job, *_) = sorted(directory.iterdir())
     (directory / f".{job.name}.x1_y2z3w.partial").write_bytes(b"of a run that was killed while it wrote")
     foreign = {
-        "notes.txt", "0123456789abcdef", "0123456789ABCDEF" + job.suffix, "12" + job.name, f".{job.name}.partial",
+        "notes.txt",
+        "0123456789abcdef",
+        "0123456789ABCDEF" + job.suffix,
+        "12" + job.name,
+        f".{job.name}.partial",
         "photos" + job.suffix,
-    }  # fmt: skip
+    }
     for name in foreign:
         (directory / name).write_text("mine")
     (directory / ("f" * 16 + job.suffix)).mkdir()

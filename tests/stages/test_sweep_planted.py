@@ -26,8 +26,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES, EACH = 8, 2  # units of a voice for each class
 VOICE = CLASSES * EACH
 PEOPLE, SEEDS = 9, 4
-PLAN = Lesions(group_p=0.06, greedy_p=0.2, images=64, mode="exact", fractions=[0.2], random=2, shuffled=5, draws=300,
-               seed=3)  # fmt: skip
+PLAN = Lesions(
+    group_p=0.06, greedy_p=0.2, images=64, mode="exact", fractions=[0.2], random=2, shuffled=5, draws=300, seed=3
+)
 
 
 class Planted(nn.Module):

@@ -46,8 +46,9 @@ def test_weights_travel_with_all_it_takes_to_use_them(study_copy: Paths) -> None
         [e, t] for e in range(1, 5) for t in ("expression", "identity")
     ]
     assert {path.name for path in study_copy.checkpoint("train", "joint", 5).parent.iterdir()} == {
-        "joint-5.safetensors", "joint-5.csv",
-    }  # fmt: skip
+        "joint-5.safetensors",
+        "joint-5.csv",
+    }
     assert not study_copy.progress("train", "joint", 5).exists()
 
 
@@ -82,9 +83,10 @@ def test_all_networks_of_a_study_are_trained_for_the_same_number_of_steps(
     for network in Network:
         train.run(study_copy, read_params(study_copy.params), network=network, seed=5, device="cpu")
     assert jobs == {
-        "expression": (5, {"expression": 70}), "identity": (5, {"identity": 36}),
+        "expression": (5, {"expression": 70}),
+        "identity": (5, {"identity": 36}),
         "joint": (5, {"expression": 70, "identity": 36}),
-    }  # fmt: skip
+    }
 
 
 def test_training_twice_gives_the_same_bytes(study_copy: Paths) -> None:

@@ -168,11 +168,17 @@ def test_nothing_is_recorded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "lock",
-    ["- 1\n", "stages: 3\n", "stages:\n  a: 1\n", "stages:\n  a:\n    outs:\n    - path: x\n", "schema: '2.0'\n",
-     "stages:\n  a:\n    outs:\n    - path: 3\n      md5: 4\n",
-     "stages:\n  a:\n    outs:\n    - path: /etc/passwd\n      md5: a\n",
-     "stages:\n  a:\n    outs:\n    - path: ../x\n      md5: a\n"],
-)  # fmt: skip
+    [
+        "- 1\n",
+        "stages: 3\n",
+        "stages:\n  a: 1\n",
+        "stages:\n  a:\n    outs:\n    - path: x\n",
+        "schema: '2.0'\n",
+        "stages:\n  a:\n    outs:\n    - path: 3\n      md5: 4\n",
+        "stages:\n  a:\n    outs:\n    - path: /etc/passwd\n      md5: a\n",
+        "stages:\n  a:\n    outs:\n    - path: ../x\n      md5: a\n",
+    ],
+)
 def test_what_is_no_lock_is_refused(root: Path, lock: str) -> None:
     (root / "dvc.lock").write_text(lock)
     with pytest.raises(StudyError, match=r"dvc\.lock"):
@@ -180,10 +186,18 @@ def test_what_is_no_lock_is_refused(root: Path, lock: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "pipeline", ["x: 1\n", "stages:\n", "stages: [a]\n", "stages: {a: b}\n", "stages: {}\n",
-                 "stages: {a: {matrix: 3}}\n",
-                 'stages: {a: {matrix: {x: "${foo}"}}}\n', "stages: {a: {matrix: {x: 5}}}\n"],
-)  # fmt: skip
+    "pipeline",
+    [
+        "x: 1\n",
+        "stages:\n",
+        "stages: [a]\n",
+        "stages: {a: b}\n",
+        "stages: {}\n",
+        "stages: {a: {matrix: 3}}\n",
+        'stages: {a: {matrix: {x: "${foo}"}}}\n',
+        "stages: {a: {matrix: {x: 5}}}\n",
+    ],
+)
 def test_what_is_no_pipeline_is_refused(root: Path, pipeline: str) -> None:
     (root / "dvc.yaml").write_text(pipeline)
     with pytest.raises(StudyError, match=r"dvc\.yaml"):
@@ -194,9 +208,12 @@ def test_outputs_of_stages_that_the_pipeline_has_lost_are_named(root: Path) -> N
     """As where dvc.yaml was cut at the end of a line."""
     (root / "dvc.yaml").write_text(PIPELINE[: PIPELINE.index("  maps:")])
     assert verify.run(Paths(root)) == (
-        [f"{name}: made by the stage {stage}, which dvc.yaml lacks. Restore dvc.yaml, or remove the file."
-         for name, stage in (("maps", "maps"), ("verdicts.json", "verdicts"))], 1,
-    )  # fmt: skip
+        [
+            f"{name}: made by the stage {stage}, which dvc.yaml lacks. Restore dvc.yaml, or remove the file."
+            for name, stage in (("maps", "maps"), ("verdicts.json", "verdicts"))
+        ],
+        1,
+    )
 
 
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(root: Path) -> None:
@@ -233,8 +250,9 @@ def test_the_command(root: Path) -> None:
     change(root / "table.csv", b"1,3\n")
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout.splitlines()[-1]) == (
-        3, "3 outputs compared with dvc.lock, 1 differences found.",
-    )  # fmt: skip
+        3,
+        "3 outputs compared with dvc.lock, 1 differences found.",
+    )
 
 
 def test_a_listing_has_dvcs_digest() -> None:

@@ -69,10 +69,18 @@ def test_what_is_no_file_of_arrays_is_refused(tmp_path, content):
 @pytest.mark.parametrize(
     "entry",
     [
-        None, "hello", "[1]", "7", '{"digest": "0"}', '{"description": 7, "digest": "0"}', '{"description": {}}',
-        '{"description": {"a": NaN}}', '{"description": {"a": NaN}, "digest": ""}', "[" * 100_000,
+        None,
+        "hello",
+        "[1]",
+        "7",
+        '{"digest": "0"}',
+        '{"description": 7, "digest": "0"}',
+        '{"description": {}}',
+        '{"description": {"a": NaN}}',
+        '{"description": {"a": NaN}, "digest": ""}',
+        "[" * 100_000,
     ],
-)  # fmt: skip
+)
 def test_a_foreign_description_is_refused(tmp_path, entry):
     save_file({"x": np.zeros(2)}, tmp_path / "a", entry if entry is None else {"facespec": entry})
 

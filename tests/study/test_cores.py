@@ -34,10 +34,19 @@ def test_a_system_without_control_groups(groups: Path) -> None:
     assert count_cores() == 64
 
 
-@pytest.mark.parametrize("quota, expected", [
-    ("max 100000", 64), ("200000 100000", 2), ("250000 100000", 3), ("1000 100000", 1), ("9900000 100000", 64),
-    ("", 64), ("nonsense", 64), ("100000 0", 64),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "quota, expected",
+    [
+        ("max 100000", 64),
+        ("200000 100000", 2),
+        ("250000 100000", 3),
+        ("1000 100000", 1),
+        ("9900000 100000", 64),
+        ("", 64),
+        ("nonsense", 64),
+        ("100000 0", 64),
+    ],
+)
 def test_a_container(groups: Path, quota: str, expected: int) -> None:
     """Its own limits are those of the root; a part of a core counts as one."""
     write(groups, cgroup=V2.format("/"))

@@ -18,7 +18,7 @@ from facespec.study.documents import (
     read_mapping,
     read_text,
     read_yaml,
-)  # fmt: skip
+)
 from facespec.study.errors import StudyError
 
 with warnings.catch_warnings():
@@ -38,14 +38,41 @@ def refused(read: Any, tmp_path: Path, content: bytes | str) -> str:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("1e-5", 0.00001), ("1e-2", 0.01), ("1e5", 100000.0), ("1E+3", 1000.0), ("1.e1", 10.0), (".5", 0.5),
-        ("-1e-300", -1e-300), (".inf", float("inf")), ("010", 10), ("0o10", 8), ("0x10", 16), ("0b11", 3),
-        ("1_000", 1000), ("yes", "yes"), ("no", "no"), ("on", "on"), ("off", "off"), ("y", "y"), ("true", True),
-        ("False", False), ("~", None), ("null", None), ("", None), ("# nothing", None), ("12:30:45", "12:30:45"),
-        ("1:2", "1:2"), ("2001-02-03", datetime.date(2001, 2, 3)), ("'010'", "010"), ('"1e-5"', "1e-5"),
-        ("\ufeffa: 1", {"a": 1}), ("a #b", "a"), ("a#b", "a#b"), ("%YAML 1.1\n---\nyes", True),
+        ("1e-5", 0.00001),
+        ("1e-2", 0.01),
+        ("1e5", 100000.0),
+        ("1E+3", 1000.0),
+        ("1.e1", 10.0),
+        (".5", 0.5),
+        ("-1e-300", -1e-300),
+        (".inf", float("inf")),
+        ("010", 10),
+        ("0o10", 8),
+        ("0x10", 16),
+        ("0b11", 3),
+        ("1_000", 1000),
+        ("yes", "yes"),
+        ("no", "no"),
+        ("on", "on"),
+        ("off", "off"),
+        ("y", "y"),
+        ("true", True),
+        ("False", False),
+        ("~", None),
+        ("null", None),
+        ("", None),
+        ("# nothing", None),
+        ("12:30:45", "12:30:45"),
+        ("1:2", "1:2"),
+        ("2001-02-03", datetime.date(2001, 2, 3)),
+        ("'010'", "010"),
+        ('"1e-5"', "1e-5"),
+        ("\ufeffa: 1", {"a": 1}),
+        ("a #b", "a"),
+        ("a#b", "a#b"),
+        ("%YAML 1.1\n---\nyes", True),
     ],
-)  # fmt: skip
+)
 def test_the_dialect_is_that_of_dvc(text: str, value: Any) -> None:
     ours, theirs = parse_yaml(text, name="x"), loads_yaml(text)
     assert (ours, type(ours)) == (value, type(value)) == (theirs, type(theirs))
@@ -85,13 +112,19 @@ def test_every_way_to_write_a_number_is_what_dvc_reads(number: float, style: str
         ("1: a\n0x1: b", "x, line 2: the key '1' is given twice: keep one of them."),
         ("a: &b [1]\nc: *b", "x, line 2: *b stands for another part of the document: write that out."),
         ("a: &b [*b]", "x, line 1: *b stands for another part of the document: write that out."),
-        ("a: !!python/object/apply:os.system [ls]", "x, line 1: the tag tag:yaml.org,2002:python/object/apply:"
-         "os.system is not read: write a plain value."),
+        (
+            "a: !!python/object/apply:os.system [ls]",
+            "x, line 1: the tag tag:yaml.org,2002:python/object/apply:os.system is not read: write a plain value.",
+        ),
         ("a: !!set {b, c}", "x, line 1: the tag tag:yaml.org,2002:set is not read: write a plain value."),
-        ("a: 1\n<<<<<<< HEAD\nb: 1\n=======\nb: 2\n>>>>>>> other\n", "x, line 2: holds conflict markers of an "
-         "unfinished merge (<<<<<<<): resolve it."),
-        ("a: 1\r\n=======\r\nb: 2\r\n", "x, line 2: holds conflict markers of an unfinished merge (=======): "
-         "resolve it."),
+        (
+            "a: 1\n<<<<<<< HEAD\nb: 1\n=======\nb: 2\n>>>>>>> other\n",
+            "x, line 2: holds conflict markers of an unfinished merge (<<<<<<<): resolve it.",
+        ),
+        (
+            "a: 1\r\n=======\r\nb: 2\r\n",
+            "x, line 2: holds conflict markers of an unfinished merge (=======): resolve it.",
+        ),
         ("a:\n  - [1, 2\n", "x: not valid YAML: expected ',' or ']', but got '<stream end>' in line 3."),
         ("a: 1\n b: 2", "x: not valid YAML: mapping values are not allowed here in line 2."),
         ("a\n---\nb", "x: not valid YAML: but found another document in line 2."),
@@ -99,7 +132,7 @@ def test_every_way_to_write_a_number_is_what_dvc_reads(number: float, style: str
         ("2001-13-45", "x: not valid YAML: month must be in 1..12."),
         ("-_", "x: not valid YAML: invalid literal for int() with base 10: ''."),
     ],
-)  # fmt: skip
+)
 def test_yaml_that_is_refused(text: str, problem: str) -> None:
     with pytest.raises(StudyError) as caught:
         parse_yaml(text, name="x")
@@ -186,27 +219,40 @@ def test_what_is_no_readable_file(read: Any, tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ('{"a": 1, "a": 2}', "FILE: not a valid JSON file (the key 'a' is given twice). It may be truncated: make it "
-         "again."),
-        ('{"b": [{"a": 1, "a": 1}]}', "FILE: not a valid JSON file (the key 'a' is given twice). It may be truncated: "
-         "make it again."),
+        (
+            '{"a": 1, "a": 2}',
+            "FILE: not a valid JSON file (the key 'a' is given twice). It may be truncated: make it again.",
+        ),
+        (
+            '{"b": [{"a": 1, "a": 1}]}',
+            "FILE: not a valid JSON file (the key 'a' is given twice). It may be truncated: make it again.",
+        ),
         ('{"a": NaN}', "FILE: not a valid JSON file (NaN is not a finite number). It may be truncated: make it again."),
-        ('{"a": -Infinity}', "FILE: not a valid JSON file (-Infinity is not a finite number). It may be truncated: "
-         "make it again."),
-        ('{"a": 1e999}', "FILE: not a valid JSON file (1e999 is not a finite number). It may be truncated: make it "
-         "again."),
-        ('{"a": ', "FILE: not a valid JSON file (Expecting value: line 1 column 7 (char 6)). It may be truncated: make "
-         "it again."),
+        (
+            '{"a": -Infinity}',
+            "FILE: not a valid JSON file (-Infinity is not a finite number). It may be truncated: make it again.",
+        ),
+        (
+            '{"a": 1e999}',
+            "FILE: not a valid JSON file (1e999 is not a finite number). It may be truncated: make it again.",
+        ),
+        (
+            '{"a": ',
+            "FILE: not a valid JSON file (Expecting value: line 1 column 7 (char 6)). It may be truncated: make "
+            "it again.",
+        ),
         ('{"a":' * 100_000, "FILE: lists and objects are nested too deeply in it. Make it again."),
         ("[" * 100_000 + "]" * 100_000, "FILE: lists and objects are nested too deeply in it. Make it again."),
         ("[]", "FILE: expected a JSON object, got a list. Make it again."),
         ("null", "FILE: expected a JSON object, got null. Make it again."),
         ("", "FILE: empty, where a JSON object was expected. Restore it, or make it again."),
         (" \n", "FILE: empty, where a JSON object was expected. Restore it, or make it again."),
-        ('{\n<<<<<<< HEAD\n"a": 1\n', "FILE, line 2: holds conflict markers of an unfinished merge (<<<<<<<): resolve "
-         "it."),
+        (
+            '{\n<<<<<<< HEAD\n"a": 1\n',
+            "FILE, line 2: holds conflict markers of an unfinished merge (<<<<<<<): resolve it.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_json_that_is_refused(tmp_path: Path, content: str, problem: str) -> None:
     assert refused(read_json, tmp_path, content) == problem
 

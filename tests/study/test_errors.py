@@ -78,9 +78,11 @@ def test_what_the_system_says_becomes_what_to_do(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [*errors.REMEDIES, errno.ENOSPC, errno.EDQUOT, errno.EPROTO, errno.ENODEV])
 def test_every_sentence_names_the_file_and_a_remedy(number: int, tmp_path: Path) -> None:
-    for error in (OSError(number, os.strerror(number), str(tmp_path / "a.csv")),
-                  OSError(number, os.strerror(number), "other", None, str(tmp_path / "a.csv")),
-                  OSError(number, os.strerror(number), os.fsencode(tmp_path / "a.csv"))):  # fmt: skip
+    for error in (
+        OSError(number, os.strerror(number), str(tmp_path / "a.csv")),
+        OSError(number, os.strerror(number), "other", None, str(tmp_path / "a.csv")),
+        OSError(number, os.strerror(number), os.fsencode(tmp_path / "a.csv")),
+    ):
         sentence = explain_os_error(error)
         assert sentence.startswith(f"{tmp_path / 'a.csv'}: ") and sentence.endswith(".") and "\n" not in sentence
         assert sentence.count(". ") >= 1 or ";" in sentence or ", so" in sentence
@@ -116,16 +118,27 @@ WRITTEN = Path("Results", "t.csv")
 @pytest.mark.parametrize(
     ("full", "sentence"),
     [
-        ("Results", "Results/t.csv: the disk is full, so it was not written. Earlier files are untouched; free some "
-         "space and run the same command again."),
-        ("TMP", "TMP: the disk is full; temporary files lie there. Free some space, or set TMPDIR to a directory "
-         "with more."),
-        ("/dev/shm", "/dev/shm: the shared memory is full. Remove what ended programs left there, or have it "
-         "enlarged."),
-        ("", "Results/t.csv: the disk is full, so it was not written. Earlier files are untouched; free some space and "
-         "run the same command again."),
+        (
+            "Results",
+            "Results/t.csv: the disk is full, so it was not written. Earlier files are untouched; free some "
+            "space and run the same command again.",
+        ),
+        (
+            "TMP",
+            "TMP: the disk is full; temporary files lie there. Free some space, or set TMPDIR to a directory "
+            "with more.",
+        ),
+        (
+            "/dev/shm",
+            "/dev/shm: the shared memory is full. Remove what ended programs left there, or have it enlarged.",
+        ),
+        (
+            "",
+            "Results/t.csv: the disk is full, so it was not written. Earlier files are untouched; free some space and "
+            "run the same command again.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_full_disk_is_named(full: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "TMP")
     monkeypatch.setattr(errors, "lacks_room", lambda path: "bytes" if full and str(path).startswith(full) else None)
@@ -134,10 +147,14 @@ def test_the_full_disk_is_named(full: str, sentence: str, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("name", "start"),
-    [("TMP/tmpa1b2", "TMP: the disk is full; temporary"), ("TMP/tmpa1/x", "TMP: the disk is full; temporary"),
-     ("TMP/mine/x", "TMP/mine/x: the disk is full, so"), ("x", "x: the disk is full, so"),
-     ("/dev/shm/sem.1", "/dev/shm/sem.1: the shared memory is full.")],
-)  # fmt: skip
+    [
+        ("TMP/tmpa1b2", "TMP: the disk is full; temporary"),
+        ("TMP/tmpa1/x", "TMP: the disk is full; temporary"),
+        ("TMP/mine/x", "TMP/mine/x: the disk is full, so"),
+        ("x", "x: the disk is full, so"),
+        ("/dev/shm/sem.1", "/dev/shm/sem.1: the shared memory is full."),
+    ],
+)
 def test_a_name_in_the_error_counts_more_than_what_was_written(
     name: str, start: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,8 +201,9 @@ def run_beside_disk(options: str, program: str, folder: Path, before: str = "") 
     folder.mkdir()
     before = before.replace("{}", str(folder))
     mount = f"mount -t tmpfs -o {options} none {folder} && {before} exec {sys.executable} -c '{program}' {folder}"
-    done = subprocess.run(["unshare", "--map-root-user", "--mount", "sh", "-c", mount],
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", mount], capture_output=True, text=True, check=False
+    )
     if done.returncode == 0:
         return done.stdout.replace(str(folder), "DISK")
     if "Traceback" in done.stderr:

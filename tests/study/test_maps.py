@@ -144,8 +144,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for position, (network, task) in enumerate(PAIRS):
         np.save(directory / f"{network}-{task}-8.npy", noise(2, 3, 5, seed=position).astype(np.float32))
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir()}
-    head = {"version": 2, "source": "toy faces", "height": 9, "width": 7, "n": 2, "seeds": [8], "target": "labelled",
-            "layers": {"joint-identity": "trunk.relu2"}, "digests": digests}  # fmt: skip
+    head = {
+        "version": 2,
+        "source": "toy faces",
+        "height": 9,
+        "width": 7,
+        "n": 2,
+        "seeds": [8],
+        "target": "labelled",
+        "layers": {"joint-identity": "trunk.relu2"},
+        "digests": digests,
+    }
     write_document(directory / "heatmaps.json", head)
     return directory
 
@@ -214,40 +223,61 @@ IDENTITY = "DIR/joint-identity-8.npy"
 AGAIN = "Remove the directory: `facespec repro` makes it again."
 CHANGED = f"not the bytes that were written there: altered, cut or damaged. {AGAIN}"
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no head": (lambda d: (d / "heatmaps.json").unlink(),
-        "DIR: no heatmaps here (no heatmaps.json in it). `dvc repro heatmaps` makes them."),
-    "half a head": (lambda d: (d / "heatmaps.json").write_text("{"),
+    "no head": (
+        lambda d: (d / "heatmaps.json").unlink(),
+        "DIR: no heatmaps here (no heatmaps.json in it). `dvc repro heatmaps` makes them.",
+    ),
+    "half a head": (
+        lambda d: (d / "heatmaps.json").write_text("{"),
         "DIR/heatmaps.json: not a valid JSON file (Expecting property name enclosed in double quotes: line 1 column 2 "
-        "(char 1)). It may be truncated: make it again."),
-    "another version": (edit(version=1),
-        "DIR/heatmaps.json: version: Input should be 2. Make the heatmaps again."),
-    "another target": (edit(target="guessed"),
-        "DIR/heatmaps.json: target: Input should be 'labelled' or 'predicted'. Make the heatmaps again."),
-    "no list": (lambda d: (d / "heatmaps.json").write_text("[]"),
-        "DIR/heatmaps.json: expected a JSON object, got a list. Make it again."),
-    "no digest": (lambda d: (d / "heatmaps.json").write_text('{"version": 2}'),
-        f"DIR/heatmaps.json: a JSON object with a digest of its content is expected here. {AGAIN}"),
-    "a changed head": (replaced("heatmaps.json", '"n": 2', '"n": 3'),
-        f"DIR/heatmaps.json: not the content that was written there: altered or damaged. {AGAIN}"),
+        "(char 1)). It may be truncated: make it again.",
+    ),
+    "another version": (edit(version=1), "DIR/heatmaps.json: version: Input should be 2. Make the heatmaps again."),
+    "another target": (
+        edit(target="guessed"),
+        "DIR/heatmaps.json: target: Input should be 'labelled' or 'predicted'. Make the heatmaps again.",
+    ),
+    "no list": (
+        lambda d: (d / "heatmaps.json").write_text("[]"),
+        "DIR/heatmaps.json: expected a JSON object, got a list. Make it again.",
+    ),
+    "no digest": (
+        lambda d: (d / "heatmaps.json").write_text('{"version": 2}'),
+        f"DIR/heatmaps.json: a JSON object with a digest of its content is expected here. {AGAIN}",
+    ),
+    "a changed head": (
+        replaced("heatmaps.json", '"n": 2', '"n": 3'),
+        f"DIR/heatmaps.json: not the content that was written there: altered or damaged. {AGAIN}",
+    ),
     "images missing": (edit(n=3), "DIR/labels.csv: 2 rows for 3 images. Make them again."),
     "no labels": (lambda d: (d / "labels.csv").unlink(), f"DIR/labels.csv: no such file. {AGAIN}"),
     "other labels": (replaced("labels.csv", "sad", "happy"), f"DIR/labels.csv: {CHANGED}"),
-    "labels cut at a line end": (replaced("labels.csv", "b,probe,y,sad,straight,A\n", ""),
-        f"DIR/labels.csv: {CHANGED}"),
-    "a label too few": (honest(replaced("labels.csv", "b,probe,y,sad,straight,A\n", "")),
-        "DIR/labels.csv: 1 rows for 2 images. Make them again."),
+    "labels cut at a line end": (
+        replaced("labels.csv", "b,probe,y,sad,straight,A\n", ""),
+        f"DIR/labels.csv: {CHANGED}",
+    ),
+    "a label too few": (
+        honest(replaced("labels.csv", "b,probe,y,sad,straight,A\n", "")),
+        "DIR/labels.csv: 1 rows for 2 images. Make them again.",
+    ),
     "no maps": (lambda d: (d / "joint-identity-8.npy").unlink(), f"{IDENTITY}: no such file. {AGAIN}"),
     "maps nobody recorded": (edit(digests={}), f"DIR/labels.csv: {CHANGED}"),
     "maps of another network": (exchange("joint-identity-8.npy", "identity-identity-8.npy"), f"{IDENTITY}: {CHANGED}"),
     "maps of another task": (exchange("joint-identity-8.npy", "joint-expression-8.npy"), f"{IDENTITY}: {CHANGED}"),
     "other maps": (saved("joint-identity-8.npy", noise(2, 3, 5, seed=9).astype(np.float32)), f"{IDENTITY}: {CHANGED}"),
-    "too few maps": (honest(saved("joint-identity-8.npy", np.zeros((1, 3, 5), np.float32))),
-        f"{IDENTITY}: float32 of shape (1, 3, 5), expected float32 (2, h, w). Make it again."),
-    "flat maps": (honest(saved("joint-identity-8.npy", np.zeros((2, 15), np.float32))),
-        f"{IDENTITY}: float32 of shape (2, 15), expected float32 (2, h, w). Make it again."),
-    "other numbers": (honest(saved("joint-identity-8.npy", np.zeros((2, 3, 5)))),
-        f"{IDENTITY}: float64 of shape (2, 3, 5), expected float32 (2, h, w). Make it again."),
-}  # fmt: skip
+    "too few maps": (
+        honest(saved("joint-identity-8.npy", np.zeros((1, 3, 5), np.float32))),
+        f"{IDENTITY}: float32 of shape (1, 3, 5), expected float32 (2, h, w). Make it again.",
+    ),
+    "flat maps": (
+        honest(saved("joint-identity-8.npy", np.zeros((2, 15), np.float32))),
+        f"{IDENTITY}: float32 of shape (2, 15), expected float32 (2, h, w). Make it again.",
+    ),
+    "other numbers": (
+        honest(saved("joint-identity-8.npy", np.zeros((2, 3, 5)))),
+        f"{IDENTITY}: float64 of shape (2, 3, 5), expected float32 (2, h, w). Make it again.",
+    ),
+}
 
 
 def refusal(directory: Path) -> str:
@@ -264,8 +294,15 @@ def test_damage_is_refused_by_name(made: Path, tmp_path: Path, case: str) -> Non
     assert refusal(tmp_path / "heatmaps") == wanted
 
 
-@pytest.mark.parametrize("do", [cut, lambda d: (d / "joint-identity-8.npy").write_bytes(b""), saved(
-    "joint-identity-8.npy", np.array([{}], dtype=object))], ids=["cut", "empty", "objects"])  # fmt: skip
+@pytest.mark.parametrize(
+    "do",
+    [
+        cut,
+        lambda d: (d / "joint-identity-8.npy").write_bytes(b""),
+        saved("joint-identity-8.npy", np.array([{}], dtype=object)),
+    ],
+    ids=["cut", "empty", "objects"],
+)
 def test_an_array_that_cannot_be_read_is_refused_by_name(made: Path, tmp_path: Path, do: Callable[..., None]) -> None:
     """Numpy's own words stand in brackets; objects, which would run code, are never read."""
     shutil.copytree(made, tmp_path / "heatmaps")

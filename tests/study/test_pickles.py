@@ -69,10 +69,13 @@ shapes = arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
 numeric = st.sampled_from(CODES).flatmap(lambda code: arrays.arrays(code, shapes)).flatmap(laid_out)
 values = st.recursive(
     numbers | scalars | texts | numeric,
-    lambda inner: st.lists(inner, max_size=4) | st.lists(inner, max_size=4).map(tuple)
-    | st.dictionaries(texts | st.integers() | st.booleans() | st.none(), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(texts | st.integers() | st.booleans() | st.none(), inner, max_size=4)
+    ),
     max_leaves=8,
-)  # fmt: skip
+)
 
 
 @given(values, st.sampled_from(PROTOCOLS))
@@ -271,7 +274,7 @@ def test_too_little_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         pickle.dumps(np.arange(200_000.0).astype(">f8"), protocol=2),
         pickle.dumps(np.arange(200_000.0), protocol=5),
     ],
-)  # fmt: skip
+)
 def test_memory_is_bounded_as_stated(content: bytes) -> None:
     """400 bytes for each operation, 10 for each byte of the file (`facespec.study.pickles`)."""
     operations = min(len(content), 80_000) if content[:1] in b"(" else 50

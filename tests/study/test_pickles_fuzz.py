@@ -118,8 +118,8 @@ ATTACKS = {
     "30,000 huge dimensions": (array(b"", F8, b"(" + HUGE + b"p0\n" + b"g0\n" * 30_000 + b"t") + b".", "64 sizes"),
     "booleans of 255": (array(b"\xff", BOOL, b"K\x01\x85") + b".", "other bytes than 0 and 1"),
     "bytes used 1,000 times": (
-        b"(" + SCALAR + b"p0\n" + dtype("c16") + b"C\x10" + b"\1" * 16 + b"\x86p1\n"
-        + b"g0\ng1\nR" * 1000 + b"t.", "arrays of more bytes",
+        b"(" + SCALAR + b"p0\n" + dtype("c16") + b"C\x10" + b"\1" * 16 + b"\x86p1\n" + b"g0\ng1\nR" * 1000 + b"t.",
+        "arrays of more bytes",
     ),
     "array compared": (b"(" + array(b"ab", U1, b"K\x02\x85") + b")R.", "refused a call"),
     "array as argument": (RECONSTRUCT + array(b"ab", U1, b"K\x02\x85") + b"\x85R.", "refused arguments"),
@@ -167,7 +167,7 @@ ATTACKS = {
     "two values": (b"NN.", "not complete"),
     "more after the end": (b"N.N.", "ends before the file"),
     "value below a mark": (b"]N(a.", "takes a value that is not there"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -204,9 +204,35 @@ VALUES: list[Any] = [
     ],
 ]
 CORPUS = [pickle.dumps(value, protocol=protocol) for value in VALUES for protocol in range(6)]
-WORDS = ["numpy", "dtype", "ndarray", "numpy._core.multiarray", "_reconstruct", "scalar", "numpy._core.numeric",
-         "_frombuffer", "_codecs", "encode", "builtins", "bytes", "complex", "os", "system", "latin1", "punycode",
-         "f8", "O8", "V8", "U1", "M8", "<", "|", "C", "K", "b"]  # fmt: skip
+WORDS = [
+    "numpy",
+    "dtype",
+    "ndarray",
+    "numpy._core.multiarray",
+    "_reconstruct",
+    "scalar",
+    "numpy._core.numeric",
+    "_frombuffer",
+    "_codecs",
+    "encode",
+    "builtins",
+    "bytes",
+    "complex",
+    "os",
+    "system",
+    "latin1",
+    "punycode",
+    "f8",
+    "O8",
+    "V8",
+    "U1",
+    "M8",
+    "<",
+    "|",
+    "C",
+    "K",
+    "b",
+]
 
 integers = st.sampled_from([0, 1, 2, 3, -1, 255, 2**31 - 1, -(2**31), 2**63]) | st.integers(-9, 99)
 words = (st.sampled_from(WORDS) | st.text(max_size=3)).map(str.encode)
@@ -263,10 +289,16 @@ def edited(draw: st.DrawFn) -> bytes:
     """A good pickle, of which some operations are left out, repeated, exchanged, or others."""
     program = split(draw(st.sampled_from(CORPUS)))
     for position in draw(st.lists(st.integers(0, len(program) - 1), min_size=1, max_size=4)):
-        program[position] = draw(st.one_of(
-            st.just(b""), operations, known, st.just(program[position] * 2), st.sampled_from(program),
-            operations.map(program[position].__add__),
-        ))  # fmt: skip
+        program[position] = draw(
+            st.one_of(
+                st.just(b""),
+                operations,
+                known,
+                st.just(program[position] * 2),
+                st.sampled_from(program),
+                operations.map(program[position].__add__),
+            )
+        )
     return b"".join(program)
 
 

@@ -15,8 +15,10 @@ from facespec.study.errors import StudyError
 from facespec.study.preferred import HEAD, PreferredSet, preferred_file
 
 Layers = dict[str, list[tuple[str, int, int]]]
-LAYERS: Layers = {"expression": [("trunk.relu1", 1, 3), ("trunk.relu2", 2, 4)],
-          "joint": [("trunk.relu1", 1, 2), ("branches.identity.relu2", 2, 5)]}  # fmt: skip
+LAYERS: Layers = {
+    "expression": [("trunk.relu1", 1, 3), ("trunk.relu2", 2, 4)],
+    "joint": [("trunk.relu1", 1, 2), ("branches.identity.relu2", 2, 5)],
+}
 
 
 def made(
@@ -25,8 +27,10 @@ def made(
     """A set of random pictures of 7x7 px and faces of 6x5 px."""
     random = np.random.Generator(np.random.PCG64(3))
     directory.mkdir()
-    listed = {network: [dict(zip(("name", "depth", "units"), one, strict=True)) for one in own]
-              for network, own in layers.items()}  # fmt: skip
+    listed = {
+        network: [dict(zip(("name", "depth", "units"), one, strict=True)) for one in own]
+        for network, own in layers.items()
+    }
     arrays = {}
     for network, own in layers.items():
         for name, _, units in own:
@@ -37,8 +41,18 @@ def made(
                 file = f"{network}-{name}-{what}.npy"
                 np.save(directory / file, array)
                 arrays[file] = array
-    head = {"version": 2, "source": "embedded faces", "seed": 8, "height": 6, "width": 5, "channels": channels,
-            "size": 7, "input_channels": input_channels, "layers": listed, "digests": digests(directory)}  # fmt: skip
+    head = {
+        "version": 2,
+        "source": "embedded faces",
+        "seed": 8,
+        "height": 6,
+        "width": 5,
+        "channels": channels,
+        "size": 7,
+        "input_channels": input_channels,
+        "layers": listed,
+        "digests": digests(directory),
+    }
     write_document(directory / HEAD, head)
     return directory, arrays
 
@@ -83,21 +97,35 @@ REMADE = "Remove the directory: `facespec repro` makes it again."
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda d: (d / HEAD).unlink(),
-         "{d}: no preferred stimuli here (no preferred.json in it). `dvc repro preferred` makes them."),
+        (
+            lambda d: (d / HEAD).unlink(),
+            "{d}: no preferred stimuli here (no preferred.json in it). `dvc repro preferred` makes them.",
+        ),
         (changed(version=1), "{d}/preferred.json: version: Input should be 2. Make the preferred stimuli again."),
-        (changed(channels=2),
-         "{d}/preferred.json: channels: Input should be 1 or 3. Make the preferred stimuli again."),
-        (changed(layers={"SPLIT": []}), "{d}/preferred.json: layers.SPLIT.[key]: Input should be 'expression', "
-         "'identity' or 'joint'. Make the preferred stimuli again."),
-        (lambda d: (d / HEAD).write_text("[]"), "{d}/preferred.json: expected a JSON object, got a list. Make it "
-         "again."),
-        (lambda d: (d / HEAD).write_text((d / HEAD).read_text().replace('"seed": 8', '"seed": 9')),
-         "{d}/preferred.json: not the content that was written there: altered or damaged. " + REMADE),
-        (lambda d: (d / HEAD).write_text("{"), "{d}/preferred.json: not a valid JSON file (Expecting property name "
-         "enclosed in double quotes: line 1 column 2 (char 1)). It may be truncated: make it again."),
+        (
+            changed(channels=2),
+            "{d}/preferred.json: channels: Input should be 1 or 3. Make the preferred stimuli again.",
+        ),
+        (
+            changed(layers={"SPLIT": []}),
+            "{d}/preferred.json: layers.SPLIT.[key]: Input should be 'expression', "
+            "'identity' or 'joint'. Make the preferred stimuli again.",
+        ),
+        (
+            lambda d: (d / HEAD).write_text("[]"),
+            "{d}/preferred.json: expected a JSON object, got a list. Make it again.",
+        ),
+        (
+            lambda d: (d / HEAD).write_text((d / HEAD).read_text().replace('"seed": 8', '"seed": 9')),
+            "{d}/preferred.json: not the content that was written there: altered or damaged. " + REMADE,
+        ),
+        (
+            lambda d: (d / HEAD).write_text("{"),
+            "{d}/preferred.json: not a valid JSON file (Expecting property name "
+            "enclosed in double quotes: line 1 column 2 (char 1)). It may be truncated: make it again.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_another_head_is_refused(tmp_path: Path, spoil: Callable[[Path], object], message: str) -> None:
     directory, _ = made(tmp_path / "set")
     spoil(directory)
@@ -132,12 +160,18 @@ CHANGED = f"not the bytes that were written there: altered, cut or damaged. {REM
     [
         (BEST, np.zeros((3, 6, 5)), f"float64 of shape (3, 6, 5), expected uint8 (3, 6, 5). {AGAIN}"),
         (BEST, np.zeros((3, 5, 6), np.uint8), f"uint8 of shape (3, 5, 6), expected uint8 (3, 6, 5). {AGAIN}"),
-        (OPTIMISED, np.zeros((4, 7, 7), np.float32),
-         f"float32 of shape (4, 7, 7), expected float32 (3, 7, 7). {AGAIN}"),
-        (OPTIMISED, np.zeros((3, 7, 7, 3), np.float32),
-         f"float32 of shape (3, 7, 7, 3), expected float32 (3, 7, 7). {AGAIN}"),
+        (
+            OPTIMISED,
+            np.zeros((4, 7, 7), np.float32),
+            f"float32 of shape (4, 7, 7), expected float32 (3, 7, 7). {AGAIN}",
+        ),
+        (
+            OPTIMISED,
+            np.zeros((3, 7, 7, 3), np.float32),
+            f"float32 of shape (3, 7, 7, 3), expected float32 (3, 7, 7). {AGAIN}",
+        ),
     ],
-)  # fmt: skip
+)
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, file: str, array: np.ndarray, problem: str) -> None:
     directory, _ = made(tmp_path / "set")
     np.save(directory / file, array)

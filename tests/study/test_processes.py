@@ -48,8 +48,13 @@ def start(tmp_path: Path, wait_until: Callable[..., None]) -> Iterator[Start]:
         program, environment = WORK.format(early=early, before=before, after=after), os.environ | {RUN: run}
         command = [sys.executable, "-c", program]
         work = subprocess.Popen(
-            command, cwd=tmp_path, env=environment, text=True, stderr=subprocess.PIPE, **how,  # type: ignore[call-overload]
-        )  # fmt: skip
+            command,
+            cwd=tmp_path,
+            env=environment,
+            text=True,
+            stderr=subprocess.PIPE,
+            **how,  # type: ignore[call-overload]
+        )
         started.append(work)
         wait_until(lambda: (tmp_path / "begun").exists() or work.poll() is not None)
         assert work.poll() is None, work.communicate()
@@ -87,9 +92,14 @@ def test_a_second_signal_does_not_interrupt_the_end(start: Start, tmp_path: Path
     assert work.returncode == 143 and (tmp_path / "cleaned").exists()
 
 
-@pytest.mark.parametrize("how", [
-    {"after": "time.sleep(1000)"}, {"before": "threading.Thread(target=time.sleep, args=(1000,)).start()"},
-], ids=["a long end", "a thread at work"])  # fmt: skip
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"after": "time.sleep(1000)"},
+        {"before": "threading.Thread(target=time.sleep, args=(1000,)).start()"},
+    ],
+    ids=["a long end", "a thread at work"],
+)
 def test_an_end_takes_seconds_at_most(start: Start, how: dict[str, str]) -> None:
     work = start(**how)
     work.terminate()

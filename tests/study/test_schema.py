@@ -11,9 +11,17 @@ from facespec.study.storage import write_table
 from facespec.study.tables import ACCURACY, LABELS
 
 ROW = {
-    "figure": "1B", "trained_on": "joint", "tested_on": "identity", "role": "probe", "source": "embedded faces",
-    "seed": 1, "resample": -1, "n": 490, "chance": 1 / 70, "accuracy": 0.5,
-}  # fmt: skip
+    "figure": "1B",
+    "trained_on": "joint",
+    "tested_on": "identity",
+    "role": "probe",
+    "source": "embedded faces",
+    "seed": 1,
+    "resample": -1,
+    "n": 490,
+    "chance": 1 / 70,
+    "accuracy": 0.5,
+}
 
 
 def test_round_trip_in_the_schemas_order(tmp_path: Path) -> None:

@@ -19,8 +19,10 @@ def test_the_words_of_the_study() -> None:
     assert (SESSIONS, TRAIN, TEST) == (("A", "B"), "train", "test")
 
 
-@pytest.mark.parametrize(("network", "tasks"), [("expression", ["expression"]), ("identity", ["identity"]),
-                                                ("joint", ["expression", "identity"])])  # fmt: skip
+@pytest.mark.parametrize(
+    ("network", "tasks"),
+    [("expression", ["expression"]), ("identity", ["identity"]), ("joint", ["expression", "identity"])],
+)
 def test_what_a_network_knows(network: str, tasks: list[str]) -> None:
     known = Network(network).tasks
     assert list(known) == tasks

@@ -28,9 +28,16 @@ from facespec.training.fit import Plan, Status, TaskData, count_epoch_steps, fit
 
 PRESET = Preset("small", 13, 1, resize=None, shift=1, flip=True, grey_probability=0.0)
 BLOCK = Train(
-    schedule="summed", epochs=3, batch_size=8, optimizer="adamw", learning_rate=0.02, weight_decay=0.01, step_epochs=2,
-    label_smoothing=0.1, preset="small",
-)  # fmt: skip
+    schedule="summed",
+    epochs=3,
+    batch_size=8,
+    optimizer="adamw",
+    learning_rate=0.02,
+    weight_decay=0.01,
+    step_epochs=2,
+    label_smoothing=0.1,
+    preset="small",
+)
 SMALL = NetworkBlock(trunk="small_vgg", channels=[3, 5], convolutions=1, branch_after=None)
 CPU = torch.device("cpu")
 STEPS = 11  # of an epoch: 83 images in batches of 8, the last of 3
@@ -250,13 +257,25 @@ def test_dropout_repeats_itself_and_lets_go_of_its_generator(tmp_path: Path, mon
     """vgg16 has dropout; here with a small classifier, on 32 px images of noise."""
     monkeypatch.setattr(trunks, "VGG16_WIDTH", 16)
     images = generator(3).integers(0, 256, (4, 32, 32), dtype=np.uint8)
-    labels = pd.DataFrame({"stimulus": list("abcd"), "split": "train", "identity": list("xyxy"), "expression": "",
-                           "view": "", "session": ""})  # fmt: skip
+    labels = pd.DataFrame(
+        {
+            "stimulus": list("abcd"),
+            "split": "train",
+            "identity": list("xyxy"),
+            "expression": "",
+            "view": "",
+            "session": "",
+        }
+    )
     about = Description("identity", 4, None, {"source": "noise"})
     few = write_faceset(tmp_path / "set", [FaceChunk(images, labels)], about)
     own = TaskData(few, np.arange(4), np.array([0, 1, 0, 1]))
-    how = Plan(BLOCK.model_copy(update={"epochs": 1, "batch_size": 2, "optimizer": "sgd"}),
-               Preset("small", 32, 1, resize=None, shift=0, flip=False, grey_probability=0.0), CPU, 2)  # fmt: skip
+    how = Plan(
+        BLOCK.model_copy(update={"epochs": 1, "batch_size": 2, "optimizer": "sgd"}),
+        Preset("small", 32, 1, resize=None, shift=0, flip=False, grey_probability=0.0),
+        CPU,
+        2,
+    )
     vgg = NetworkBlock(trunk="vgg16", channels=[1], convolutions=1, branch_after=None)
     ends = []
     for name in "ab":

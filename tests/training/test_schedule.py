@@ -11,10 +11,18 @@ from facespec.training.schedule import one_cycle, rate, stepped
 
 
 def block(optimizer: str, *, epochs: int = 7, learning_rate: float = 0.2, step_epochs: int = 3) -> Finetune:
-    return Finetune.model_validate({
-        "epochs": epochs, "batch_size": 8, "optimizer": optimizer, "learning_rate": learning_rate, "weight_decay": 0.0,
-        "step_epochs": step_epochs, "label_smoothing": 0.0, "preset": "small",
-    })  # fmt: skip
+    return Finetune.model_validate(
+        {
+            "epochs": epochs,
+            "batch_size": 8,
+            "optimizer": optimizer,
+            "learning_rate": learning_rate,
+            "weight_decay": 0.0,
+            "step_epochs": step_epochs,
+            "label_smoothing": 0.0,
+            "preset": "small",
+        }
+    )
 
 
 def optimizer(learning_rate: float) -> torch.optim.SGD:

@@ -97,8 +97,19 @@ def draw_people(n: int, generator: np.random.Generator, *, male: npt.NDArray[np.
 
 def _sexed(share: Floats, male: npt.NDArray[np.bool_]) -> Floats:
     """Shift some parameters by a fifth of their range, up or down."""
-    toward = {"jaw_width": 1, "chin_width": 1, "brow_thickness": 1, "brow_ridge": 1, "nose_width": 1, "brow_arch": -1,
-              "lip_upper": -1, "lip_lower": -1, "eye_opening": -1, "brow_height": -1, "lip_tone": -1}  # fmt: skip
+    toward = {
+        "jaw_width": 1,
+        "chin_width": 1,
+        "brow_thickness": 1,
+        "brow_ridge": 1,
+        "nose_width": 1,
+        "brow_arch": -1,
+        "lip_upper": -1,
+        "lip_lower": -1,
+        "eye_opening": -1,
+        "brow_height": -1,
+        "lip_tone": -1,
+    }
     share = share.copy()
     for name, sign in toward.items():
         shift = np.where(male, 0.18 * sign, -0.18 * sign)

@@ -10,9 +10,19 @@ from facespec.data.embedded.head import Columns
 
 # What a pixel belongs to. The first eight are the study's facial regions; "outline" is the skin around the features.
 REGIONS: dict[str, int] = {
-    "background": 0, "hair": 1, "outline": 2, "brows": 3, "eyes": 4, "nose": 5, "mouth": 6, "marks": 7,
-    "ears": 8, "neck": 9, "clothes": 10, "occluder": 11,
-}  # fmt: skip
+    "background": 0,
+    "hair": 1,
+    "outline": 2,
+    "brows": 3,
+    "eyes": 4,
+    "nose": 5,
+    "mouth": 6,
+    "marks": 7,
+    "ears": 8,
+    "neck": 9,
+    "clothes": 10,
+    "occluder": 11,
+}
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601 weights of red, green and blue
 

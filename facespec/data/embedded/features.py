@@ -154,5 +154,7 @@ def paint_eye_folds(face: Face, canvas: Canvas, palette: Palette) -> None:
         ray = ray * between(ax, outer + 0.035, outer + 0.14, 0.03)
         canvas.paint(clip(0.55 * act["au6"] + 0.8 * old, 0.0, 0.6) * ray * face.front, palette["skin_shadow"])
     pouch = line(ellipse(ax - who["eye_spacing"], y, 0.17, 0.125), 0.008, face.soft) * smooth((-0.03 - y) / 0.04)
-    canvas.paint(clip(0.10 + 0.8 * old + 0.40 * act["au6"] + 0.15 * act["au7"], 0.0, 0.6) * pouch * face.front,
-                 palette["skin_shadow"])  # fmt: skip
+    canvas.paint(
+        clip(0.10 + 0.8 * old + 0.40 * act["au6"] + 0.15 * act["au7"], 0.0, 0.6) * pouch * face.front,
+        palette["skin_shadow"],
+    )

@@ -51,10 +51,14 @@ def _nose(who: Columns, act: Columns, point: Point) -> Field:
     x, y, z = point
     lean = (who["nose_tip"] - who["nose_bridge"]) * 0.75
     t = clip((0.06 - y) / (0.06 - who["nose_length"]))
-    ridge = ellipsoid((x, y - 0.5 * who["nose_length"], z - (who["nose_bridge"] - 0.04) - lean * t),
-                      (0.055 + 0.2 * who["nose_width"], 0.05 - 0.55 * who["nose_length"], 0.13))  # fmt: skip
-    tip = ellipsoid((x, y - who["nose_length"] - who["nose_upturn"] - 0.06, z - who["nose_tip"] + 0.04),
-                    (0.8 * who["nose_width"], 0.075, 0.12))  # fmt: skip
+    ridge = ellipsoid(
+        (x, y - 0.5 * who["nose_length"], z - (who["nose_bridge"] - 0.04) - lean * t),
+        (0.055 + 0.2 * who["nose_width"], 0.05 - 0.55 * who["nose_length"], 0.13),
+    )
+    tip = ellipsoid(
+        (x, y - who["nose_length"] - who["nose_upturn"] - 0.06, z - who["nose_tip"] + 0.04),
+        (0.8 * who["nose_width"], 0.075, 0.12),
+    )
     return smooth_min(ridge, tip, 0.06)
 
 

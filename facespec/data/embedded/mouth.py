@@ -50,8 +50,15 @@ def shape(face: Face) -> Mouth:
     bow_dip = 1.0 - 0.30 * clip(1.0 - s / 0.22)
     lips = 1.0 - ss * ss * s
     inner_top, inner_bottom = middle + up * bow, middle - down * bow
-    return Mouth(half, height + corner * 0.65, middle, inner_top + upper * lips * bow_dip,
-                 inner_top, inner_bottom, inner_bottom - lower * lips)  # fmt: skip
+    return Mouth(
+        half,
+        height + corner * 0.65,
+        middle,
+        inner_top + upper * lips * bow_dip,
+        inner_top,
+        inner_bottom,
+        inner_bottom - lower * lips,
+    )
 
 
 def paint_mouth(face: Face, canvas: Canvas, palette: Palette) -> None:

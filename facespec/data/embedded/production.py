@@ -57,8 +57,11 @@ def chunks(stimuli: Stimuli, *, size: int, channels: int, chunk: int, workers: i
 def _jobs(n: int, *, chunk: int, size: int) -> list[tuple[int, int]]:
     """Bounds of the pieces of work; none crosses a chunk."""
     step = max(1, JOB_PIXELS // (size * size))
-    return [(start, min(start + step, edge + chunk, n)) for edge in range(0, n, chunk)
-            for start in range(edge, min(edge + chunk, n), step)]  # fmt: skip
+    return [
+        (start, min(start + step, edge + chunk, n))
+        for edge in range(0, n, chunk)
+        for start in range(edge, min(edge + chunk, n), step)
+    ]
 
 
 class _Painters:
@@ -103,8 +106,14 @@ class _Painters:
 
     def _work(self, bounds: tuple[int, int]) -> dict[str, Any]:
         part = self.stimuli.take(range(*bounds))
-        return {"people": part.people, "units": part.units, "scene": part.scene, "keys": part.keys,
-                "size": self.size, "channels": self.channels}  # fmt: skip
+        return {
+            "people": part.people,
+            "units": part.units,
+            "scene": part.scene,
+            "keys": part.keys,
+            "size": self.size,
+            "channels": self.channels,
+        }
 
 
 def _end_with_parent() -> None:

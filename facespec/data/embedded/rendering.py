@@ -25,8 +25,9 @@ Bytes = npt.NDArray[np.uint8]
 TILE = 1 << 15  # pixels worked on at once: their arrays fit a processor's cache
 
 
-def paint(people: Floats, units: Floats, scene: Floats, *, keys: npt.NDArray[np.uint64], size: int, channels: int
-          ) -> tuple[Bytes, Bytes]:  # fmt: skip
+def paint(
+    people: Floats, units: Floats, scene: Floats, *, keys: npt.NDArray[np.uint64], size: int, channels: int
+) -> tuple[Bytes, Bytes]:
     """Images (n, size, size[, 3]) and region codes (n, size, size) of n faces.
 
     `people` (n, identity parameters), `units` (n, 13), `scene` (n, scene parameters), `keys` (n,) of the noise.
@@ -37,9 +38,14 @@ def paint(people: Floats, units: Floats, scene: Floats, *, keys: npt.NDArray[np.
     step = max(1, TILE // (size * size))
     for start in range(0, n, step):
         part = slice(start, start + step)
-        colour, region = _tile(_columns(anatomy.PARAMETERS, people[part]), _columns(_UNIT_NAMES, units[part]),
-                               _columns(scenes.COLUMNS, scene[part]), keys=keys[part], size=size,
-                               channels=channels)  # fmt: skip
+        colour, region = _tile(
+            _columns(anatomy.PARAMETERS, people[part]),
+            _columns(_UNIT_NAMES, units[part]),
+            _columns(scenes.COLUMNS, scene[part]),
+            keys=keys[part],
+            size=size,
+            channels=channels,
+        )
         images[part] = np.moveaxis(colour, 0, -1)
         regions[part] = region
     return (images if channels == 3 else images[..., 0]), regions
@@ -74,8 +80,9 @@ class _Shot:
         return scene["ambient"] * (0.85 + 0.15 * normal[1]) + scene["diffuse"] * wrapped
 
 
-def _tile(who: Columns, act: Columns, scene: Columns, *, keys: npt.NDArray[np.uint64], size: int, channels: int
-          ) -> tuple[Bytes, Bytes]:  # fmt: skip
+def _tile(
+    who: Columns, act: Columns, scene: Columns, *, keys: npt.NDArray[np.uint64], size: int, channels: int
+) -> tuple[Bytes, Bytes]:
     view = camera(scene, size)
     colours = palette(who, scene, channels=channels)
     canvas = paint_background(scene, view, colours)

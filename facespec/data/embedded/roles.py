@@ -14,9 +14,14 @@ from facespec.study.vocabulary import EXPRESSIONS, SESSIONS, TEST, TRAIN, VIEWS,
 
 # FER2013's training images per expression [P], of 28,709
 FREQUENCIES: dict[Expression, int] = {
-    Expression.ANGRY: 3995, Expression.DISGUST: 436, Expression.FEAR: 4097, Expression.HAPPY: 7215,
-    Expression.NEUTRAL: 4965, Expression.SAD: 4830, Expression.SURPRISE: 3171,
-}  # fmt: skip
+    Expression.ANGRY: 3995,
+    Expression.DISGUST: 436,
+    Expression.FEAR: 4097,
+    Expression.HAPPY: 7215,
+    Expression.NEUTRAL: 4965,
+    Expression.SAD: 4830,
+    Expression.SURPRISE: 3171,
+}
 
 
 def draw(role: Role, block: Data, generator: np.random.Generator) -> Stimuli:
@@ -65,22 +70,41 @@ def _identity(block: Data, generator: np.random.Generator) -> Stimuli:
     return _wild(Role.IDENTITY, names, person=person, codes=codes, splits=splits, generator=generator)
 
 
-def _wild(role: Role, names: npt.NDArray[np.str_], *, person: Codes, codes: Codes, splits: list[str],
-          generator: np.random.Generator) -> Stimuli:  # fmt: skip
+def _wild(
+    role: Role,
+    names: npt.NDArray[np.str_],
+    *,
+    person: Codes,
+    codes: Codes,
+    splits: list[str],
+    generator: np.random.Generator,
+) -> Stimuli:
     n, crowd = len(person), len(names)
     people = anatomy.draw_people(crowd, generator, male=generator.random(crowd) < 0.5)
     style = action_units.draw_style(crowd, generator)
-    labels = LABELS.check(pd.DataFrame({
-        "stimulus": [f"{names[who]}-{index:05d}" for index, who in enumerate(person)],
-        "split": splits,
-        "identity": names[person],
-        "expression": [EXPRESSIONS[code].value for code in codes],
-        "view": "",
-        "session": "",
-    }))  # fmt: skip
-    return Stimuli(role, labels, people[person], codes, 0.30 + 0.70 * generator.random(n), style[person],
-                   action_units.draw_idle(codes, generator, amount=1.0), scenes.draw_wild(n, generator),
-                   _keys(n, generator))  # fmt: skip
+    labels = LABELS.check(
+        pd.DataFrame(
+            {
+                "stimulus": [f"{names[who]}-{index:05d}" for index, who in enumerate(person)],
+                "split": splits,
+                "identity": names[person],
+                "expression": [EXPRESSIONS[code].value for code in codes],
+                "view": "",
+                "session": "",
+            }
+        )
+    )
+    return Stimuli(
+        role,
+        labels,
+        people[person],
+        codes,
+        0.30 + 0.70 * generator.random(n),
+        style[person],
+        action_units.draw_idle(codes, generator, amount=1.0),
+        scenes.draw_wild(n, generator),
+        _keys(n, generator),
+    )
 
 
 def _probe(block: Data, generator: np.random.Generator) -> Stimuli:
@@ -90,22 +114,41 @@ def _probe(block: Data, generator: np.random.Generator) -> Stimuli:
     people = anatomy.draw_people(crowd, generator, male=male)
     style = action_units.draw_style(crowd, generator)
     names = [f"{'M' if is_male else 'F'}{index % ((crowd + 1) // 2) + 1:02d}" for index, is_male in enumerate(male)]
-    cells = [(who, session, code, view) for who in range(crowd) for session in SESSIONS
-             for code in range(len(EXPRESSIONS)) for view in VIEWS]  # fmt: skip
+    cells = [
+        (who, session, code, view)
+        for who in range(crowd)
+        for session in SESSIONS
+        for code in range(len(EXPRESSIONS))
+        for view in VIEWS
+    ]
     person = np.array([cell[0] for cell in cells], dtype=np.int64)
     codes = np.array([cell[2] for cell in cells], dtype=np.int64)
     views: list[View] = [cell[3] for cell in cells]
-    labels = LABELS.check(pd.DataFrame({
-        "stimulus": [f"{at}{names[who]}-{EXPRESSIONS[code].value}-{view.value}" for who, at, code, view in cells],
-        "split": "probe",
-        "identity": [names[who] for who in person],
-        "expression": [EXPRESSIONS[code].value for code in codes],
-        "view": [view.value for view in views],
-        "session": [cell[1] for cell in cells],
-    }))  # fmt: skip
-    return Stimuli(Role.PROBE, labels, people[person], codes, 0.70 + 0.30 * generator.random(len(cells)), style[person],
-                   action_units.draw_idle(codes, generator, amount=0.25), scenes.draw_probe(views, generator),
-                   _keys(len(cells), generator))  # fmt: skip
+    labels = LABELS.check(
+        pd.DataFrame(
+            {
+                "stimulus": [
+                    f"{at}{names[who]}-{EXPRESSIONS[code].value}-{view.value}" for who, at, code, view in cells
+                ],
+                "split": "probe",
+                "identity": [names[who] for who in person],
+                "expression": [EXPRESSIONS[code].value for code in codes],
+                "view": [view.value for view in views],
+                "session": [cell[1] for cell in cells],
+            }
+        )
+    )
+    return Stimuli(
+        Role.PROBE,
+        labels,
+        people[person],
+        codes,
+        0.70 + 0.30 * generator.random(len(cells)),
+        style[person],
+        action_units.draw_idle(codes, generator, amount=0.25),
+        scenes.draw_probe(views, generator),
+        _keys(len(cells), generator),
+    )
 
 
 def _keys(n: int, generator: np.random.Generator) -> npt.NDArray[np.uint64]:

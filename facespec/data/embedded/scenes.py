@@ -14,19 +14,46 @@ SHAPES = 5  # background objects
 OCCLUDERS = ("none", "bar", "hand", "scarf", "dark glasses")
 
 COLUMNS: tuple[str, ...] = (
-    "yaw_c", "yaw_s", "pitch_c", "pitch_s", "roll_c", "roll_s",  # cosines and sines of the head's rotation
+    "yaw_c",
+    "yaw_s",
+    "pitch_c",
+    "pitch_s",
+    "roll_c",
+    "roll_s",  # cosines and sines of the head's rotation
     "scale",  # head units from the image's centre to its edge
-    "shift_x", "shift_y",  # of the head, in head units
-    "light_x", "light_y", "ambient", "diffuse",  # where the light comes from (its z is 1), and how much
-    "gain", "lift", "tint",  # exposure, haze, warmth
-    "blur", "noise",  # share of full blur; standard deviation in grey levels
-    "gaze_x", "gaze_y", "blink",
-    "clothes_r", "clothes_g", "clothes_b",
-    "back_r", "back_g", "back_b", "back_slope_x", "back_slope_y",
+    "shift_x",
+    "shift_y",  # of the head, in head units
+    "light_x",
+    "light_y",
+    "ambient",
+    "diffuse",  # where the light comes from (its z is 1), and how much
+    "gain",
+    "lift",
+    "tint",  # exposure, haze, warmth
+    "blur",
+    "noise",  # share of full blur; standard deviation in grey levels
+    "gaze_x",
+    "gaze_y",
+    "blink",
+    "clothes_r",
+    "clothes_g",
+    "clothes_b",
+    "back_r",
+    "back_g",
+    "back_b",
+    "back_slope_x",
+    "back_slope_y",
     *(f"shape{i}_{what}" for i in range(SHAPES) for what in ("x", "y", "rx", "ry", "box", "r", "g", "b", "strength")),
-    "occluder", "occluder_x", "occluder_y", "occluder_c", "occluder_s", "occluder_width",
-    "occluder_r", "occluder_g", "occluder_b",
-)  # fmt: skip
+    "occluder",
+    "occluder_x",
+    "occluder_y",
+    "occluder_c",
+    "occluder_s",
+    "occluder_width",
+    "occluder_r",
+    "occluder_g",
+    "occluder_b",
+)
 
 # The camera around the head: cosine and sine of the yaw. Full left shows the left side of the face, nose to the
 # image's left, which is -90 degrees.

@@ -55,8 +55,17 @@ class Stimuli:
     def take(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> Stimuli:
         """The stimuli at `indices`, in that order."""
         at = np.asarray(indices, dtype=np.int64)
-        return Stimuli(self.role, self.labels.iloc[at].reset_index(drop=True), self.people[at], self.codes[at],
-                       self.intensity[at], self.style[at], self.idle[at], self.scene[at], self.keys[at])  # fmt: skip
+        return Stimuli(
+            self.role,
+            self.labels.iloc[at].reset_index(drop=True),
+            self.people[at],
+            self.codes[at],
+            self.intensity[at],
+            self.style[at],
+            self.idle[at],
+            self.scene[at],
+            self.keys[at],
+        )
 
 
 def with_expression(stimuli: Stimuli, expressions: Sequence[Expression | str]) -> Stimuli:

@@ -24,17 +24,34 @@ SIZE = 64
 
 # Where a unit may show, from and to in head units above the eyes (mouth about -0.6, nose tip -0.4, brows 0.23)
 BANDS = {
-    1: (-0.15, 0.75), 2: (-0.05, 0.75), 4: (-0.15, 0.60), 5: (-0.20, 0.25), 6: (-0.55, 0.30), 7: (-0.25, 0.25),
-    9: (-0.95, 0.45), 12: (-0.95, -0.25), 15: (-0.95, -0.30), 16: (-1.30, -0.45), 20: (-0.95, -0.45),
-    23: (-0.95, -0.45), 26: (-1.45, -0.40),
-}  # fmt: skip
+    1: (-0.15, 0.75),
+    2: (-0.05, 0.75),
+    4: (-0.15, 0.60),
+    5: (-0.20, 0.25),
+    6: (-0.55, 0.30),
+    7: (-0.25, 0.25),
+    9: (-0.95, 0.45),
+    12: (-0.95, -0.25),
+    15: (-0.95, -0.30),
+    16: (-1.30, -0.45),
+    20: (-0.95, -0.45),
+    23: (-0.95, -0.45),
+    26: (-1.45, -0.40),
+}
 MOUTH = (12, 15, 16, 20, 23, 26)
 BROW = (1, 2, 4)
 
 
 def test_prototypes_are_ekman_s() -> None:
-    expected = {"happy": {6, 12}, "sad": {1, 4, 15}, "surprise": {1, 2, 5, 26}, "fear": {1, 2, 4, 5, 7, 20, 26},
-                "angry": {4, 5, 7, 23}, "disgust": {9, 15, 16}, "neutral": set()}  # fmt: skip
+    expected = {
+        "happy": {6, 12},
+        "sad": {1, 4, 15},
+        "surprise": {1, 2, 5, 26},
+        "fear": {1, 2, 4, 5, 7, 20, 26},
+        "angry": {4, 5, 7, 23},
+        "disgust": {9, 15, 16},
+        "neutral": set(),
+    }
     table = action_units.prototypes()
     assert table.shape == (7, 13)
     units = list(UNITS)
@@ -93,10 +110,15 @@ def test_idle_scales_with_its_amount_and_never_looks_at_the_expression() -> None
 @cache
 def sitters() -> Stimuli:
     """Straight views of four neutral people, without blur or noise."""
-    block = Data(seed=1, size=48, channels=1, tolerated=0.0,
-                 expression=ExpressionFaces(source="embedded", train=1, test=1),
-                 identity=IdentityFaces(source="embedded", people=2, train=1, test=1),
-                 probe=ProbeFaces(source="embedded", people=4))  # fmt: skip
+    block = Data(
+        seed=1,
+        size=48,
+        channels=1,
+        tolerated=0.0,
+        expression=ExpressionFaces(source="embedded", train=1, test=1),
+        identity=IdentityFaces(source="embedded", people=2, train=1, test=1),
+        probe=ProbeFaces(source="embedded", people=4),
+    )
     probe = draw(Role.PROBE, block, generator(12, "sitters"))
     labels = probe.labels
     chosen = (labels["view"] == "straight") & (labels["expression"] == "neutral") & (labels["session"] == "A")

@@ -19,9 +19,13 @@ from facespec.study.vocabulary import View
 RANGES = {**PEAKED, **EVEN}
 # What `draw_people` lets a parameter become beyond the range it is drawn from (see `_coherent`): absent, or shifted
 REACH = {
-    "hair_grey": (0.0, 0.99), "mole_size": (0.0, 0.032), "hair_bun": (0.0, 0.29), "hair_length": (-1.6, 0.0),
-    "hairline": (0.345, 1.5), "hair_volume": (0.02, 0.32),
-}  # fmt: skip
+    "hair_grey": (0.0, 0.99),
+    "mole_size": (0.0, 0.032),
+    "hair_bun": (0.0, 0.29),
+    "hair_length": (-1.6, 0.0),
+    "hairline": (0.345, 1.5),
+    "hair_volume": (0.02, 0.32),
+}
 
 
 def crowd(n: int = 2000) -> tuple[np.ndarray, np.ndarray]:
@@ -110,10 +114,27 @@ def stage() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """People with every mark, expressions that use mouth and brows, and scenes without noise: nothing is hidden."""
     n = 3
     people = draw_people(n, generator(9, "stage"), male=np.array([False, True, False]))
-    shown = {"mole_size": 0.03, "scar": 1.0, "glasses": 0.8, "freckles": 0.8, "hair_grey": 0.2, "hairline": 0.6,
-             "hair_length": 0.0, "skin_tone": 0.2, "hair_volume": 0.15, "hair_recess": 0.1,
-             "mole_x": 0.2, "mole_y": -0.3, "scar_x": -0.2, "scar_y": -0.2, "hair_bun": 0.0, "iris_tone": 0.2,
-             "eye_opening": 0.09, "moustache": 0.0, "beard": 0.0}  # fmt: skip
+    shown = {
+        "mole_size": 0.03,
+        "scar": 1.0,
+        "glasses": 0.8,
+        "freckles": 0.8,
+        "hair_grey": 0.2,
+        "hairline": 0.6,
+        "hair_length": 0.0,
+        "skin_tone": 0.2,
+        "hair_volume": 0.15,
+        "hair_recess": 0.1,
+        "mole_x": 0.2,
+        "mole_y": -0.3,
+        "scar_x": -0.2,
+        "scar_y": -0.2,
+        "hair_bun": 0.0,
+        "iris_tone": 0.2,
+        "eye_opening": 0.09,
+        "moustache": 0.0,
+        "beard": 0.0,
+    }
     for name, value in shown.items():
         people[:, COLUMN[name]] = value
     units = np.zeros((n, len(UNITS)))

@@ -34,11 +34,43 @@ BOOKKEEPING = {"roles.py", "production.py", "stimuli.py"}
 # Correctly rounded by IEEE 754 (sqrt, and + - * / written as operators or `subtract`), exact by nature (comparisons,
 # choice, floor, sign, integer arithmetic, casts), or no arithmetic at all (making and arranging arrays).
 NUMPY = {
-    "sqrt", "subtract", "maximum", "minimum", "abs", "floor", "where",
-    "float32", "float64", "floating", "int32", "int64", "integer", "uint8", "uint32", "uint64", "bool_", "str_",
-    "array", "asarray", "arange", "empty", "full", "full_like", "ones_like", "zeros", "zeros_like",
-    "concatenate", "flatnonzero", "moveaxis", "repeat", "roll", "shape", "stack", "ndarray", "random",
-}  # fmt: skip
+    "sqrt",
+    "subtract",
+    "maximum",
+    "minimum",
+    "abs",
+    "floor",
+    "where",
+    "float32",
+    "float64",
+    "floating",
+    "int32",
+    "int64",
+    "integer",
+    "uint8",
+    "uint32",
+    "uint64",
+    "bool_",
+    "str_",
+    "array",
+    "asarray",
+    "arange",
+    "empty",
+    "full",
+    "full_like",
+    "ones_like",
+    "zeros",
+    "zeros_like",
+    "concatenate",
+    "flatnonzero",
+    "moveaxis",
+    "repeat",
+    "roll",
+    "shape",
+    "stack",
+    "ndarray",
+    "random",
+}
 NUMPY_BOOKKEEPING = NUMPY | {"argmax", "argsort", "ascontiguousarray"}
 GENERATOR = {"random", "integers", "permutation"}  # bits and uniforms; no distribution, whose code may change
 OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.BitAnd, ast.BitOr, ast.BitXor, ast.RShift)
@@ -121,8 +153,13 @@ def test_this_platform_rounds_float32_correctly_at_any_length(length: int) -> No
     a = (random.random(length) * 4.0 - 2.0).astype(np.float32)
     b = (random.random(length) + 0.01).astype(np.float32)
     wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
-    for found, expected in ((a + b, wide_a + wide_b), (a - b, wide_a - wide_b), (a * b, wide_a * wide_b),
-                            (a / b, wide_a / wide_b), (np.sqrt(b), np.sqrt(wide_b))):  # fmt: skip
+    for found, expected in (
+        (a + b, wide_a + wide_b),
+        (a - b, wide_a - wide_b),
+        (a * b, wide_a * wide_b),
+        (a / b, wide_a / wide_b),
+        (np.sqrt(b), np.sqrt(wide_b)),
+    ):
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, expected.astype(np.float32))
     np.testing.assert_array_equal(np.sqrt(b)[1::2], np.sqrt(b[1::2]))  # strided as contiguous
@@ -132,8 +169,11 @@ def test_this_platform_rounds_float32_correctly_at_any_length(length: int) -> No
 def test_this_platform_rounds_float64_correctly(a: float, b: float) -> None:
     """Against exact fractions."""
     x, y = np.array([a]), np.array([b])
-    for found, exact in ((x + y, Fraction(a) + Fraction(b)), (x * y, Fraction(a) * Fraction(b)),
-                         (y / x, Fraction(b) / Fraction(a))):  # fmt: skip
+    for found, exact in (
+        (x + y, Fraction(a) + Fraction(b)),
+        (x * y, Fraction(a) * Fraction(b)),
+        (y / x, Fraction(b) / Fraction(a)),
+    ):
         assert found[0] == exact.numerator / exact.denominator  # Python rounds quotients of whole numbers correctly
     scaled = Fraction(a) * 4**600
     root = Fraction(math.isqrt(scaled.numerator // scaled.denominator), 2**600)
@@ -163,10 +203,15 @@ def test_whole_arrays_and_python_numbers_stay_float32() -> None:
 
 @cache
 def small(role: Role) -> Stimuli:
-    block = Data(seed=7, size=48, channels=1, tolerated=0.0,
-                 expression=ExpressionFaces(source="embedded", train=30, test=18),
-                 identity=IdentityFaces(source="embedded", people=8, train=4, test=2),
-                 probe=ProbeFaces(source="embedded", people=4))  # fmt: skip
+    block = Data(
+        seed=7,
+        size=48,
+        channels=1,
+        tolerated=0.0,
+        expression=ExpressionFaces(source="embedded", train=30, test=18),
+        identity=IdentityFaces(source="embedded", people=8, train=4, test=2),
+        probe=ProbeFaces(source="embedded", people=4),
+    )
     return draw(role, block, generator(block.seed, "faces", role.value))
 
 

@@ -24,10 +24,15 @@ from facespec.study.vocabulary import Role
 
 @cache
 def stimuli() -> Stimuli:
-    block = Data(seed=2, size=32, channels=1, tolerated=0.0,
-                 expression=ExpressionFaces(source="embedded", train=50, test=11),
-                 identity=IdentityFaces(source="embedded", people=2, train=1, test=1),
-                 probe=ProbeFaces(source="embedded", people=2))  # fmt: skip
+    block = Data(
+        seed=2,
+        size=32,
+        channels=1,
+        tolerated=0.0,
+        expression=ExpressionFaces(source="embedded", train=50, test=11),
+        identity=IdentityFaces(source="embedded", people=2, train=1, test=1),
+        probe=ProbeFaces(source="embedded", people=2),
+    )
     return draw(Role.EXPRESSION, block, generator(2, "faces"))
 
 

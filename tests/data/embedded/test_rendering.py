@@ -23,10 +23,15 @@ FACIAL = ("hair", "outline", "brows", "eyes", "nose", "mouth", "marks")
 
 @cache
 def drawn(role: Role) -> Stimuli:
-    block = Data(seed=2, size=48, channels=1, tolerated=0.0,
-                 expression=ExpressionFaces(source="embedded", train=60, test=1),
-                 identity=IdentityFaces(source="embedded", people=2, train=1, test=1),
-                 probe=ProbeFaces(source="embedded", people=10))  # fmt: skip
+    block = Data(
+        seed=2,
+        size=48,
+        channels=1,
+        tolerated=0.0,
+        expression=ExpressionFaces(source="embedded", train=60, test=1),
+        identity=IdentityFaces(source="embedded", people=2, train=1, test=1),
+        probe=ProbeFaces(source="embedded", people=10),
+    )
     return draw(role, block, generator(2, "faces", role.value))
 
 
@@ -123,8 +128,18 @@ def test_features_stand_in_their_order() -> None:
 
 def test_a_mirrored_head_has_a_mirrored_region_map() -> None:
     """With everything lopsided set to zero, turning left and turning right are one picture seen in a mirror."""
-    even = {"asymmetry_brow": 0, "asymmetry_mouth": 0, "hair_part": 0, "hair_curl": 0, "mole_size": 0, "scar": 0,
-            "shift_x": 0, "roll_s": 0, "roll_c": 1, "gaze_x": 0}  # fmt: skip
+    even = {
+        "asymmetry_brow": 0,
+        "asymmetry_mouth": 0,
+        "hair_part": 0,
+        "hair_curl": 0,
+        "mole_size": 0,
+        "scar": 0,
+        "shift_x": 0,
+        "roll_s": 0,
+        "roll_c": 1,
+        "gaze_x": 0,
+    }
     right = put(portraits(), **even)
     left = put(right)
     left.scene[:, scenes.COLUMNS.index("yaw_s")] *= -1

@@ -20,15 +20,21 @@ from facespec.study.tables import LABELS
 from facespec.study.vocabulary import EXPRESSIONS, ROLES, SESSIONS, VIEWS, Role
 
 # FER2013's training split, counted in its CSV: 28,709 pictures
-FER2013 = MappingProxyType({"angry": 3995, "disgust": 436, "fear": 4097, "happy": 7215, "sad": 4830, "surprise": 3171,
-                            "neutral": 4965})  # fmt: skip
+FER2013 = MappingProxyType(
+    {"angry": 3995, "disgust": 436, "fear": 4097, "happy": 7215, "sad": 4830, "surprise": 3171, "neutral": 4965}
+)
 
 
 def block(*, train: int = 60, test: int = 30, people: int = 9, each: tuple[int, int] = (4, 3), probe: int = 70) -> Data:
-    return Data(seed=5, size=48, channels=1, tolerated=0.0,
-                expression=ExpressionFaces(source="embedded", train=train, test=test),
-                identity=IdentityFaces(source="embedded", people=people, train=each[0], test=each[1]),
-                probe=ProbeFaces(source="embedded", people=probe))  # fmt: skip
+    return Data(
+        seed=5,
+        size=48,
+        channels=1,
+        tolerated=0.0,
+        expression=ExpressionFaces(source="embedded", train=train, test=test),
+        identity=IdentityFaces(source="embedded", people=people, train=each[0], test=each[1]),
+        probe=ProbeFaces(source="embedded", people=probe),
+    )
 
 
 def drawn(role: Role, **sizes: int | tuple[int, int]) -> Stimuli:
@@ -154,8 +160,11 @@ def test_probe_names_say_what_they_show() -> None:
         )
         assert parsed is not None
         assert parsed.groupdict() == {
-            "session": row.session, "identity": row.identity, "expression": row.expression, "view": row.view
-        }  # fmt: skip
+            "session": row.session,
+            "identity": row.identity,
+            "expression": row.expression,
+            "view": row.view,
+        }
 
 
 def test_probe_men_may_have_beards_and_women_have_none() -> None:

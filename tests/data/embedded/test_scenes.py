@@ -81,8 +81,25 @@ def test_the_studio_is_plain() -> None:
 
 def test_the_wild_varies_more_than_the_studio_in_everything() -> None:
     plain, varied = studio(), wild()
-    for name in ("scale", "shift_x", "shift_y", "light_x", "light_y", "ambient", "diffuse", "gain", "lift", "blur",
-                 "noise", "gaze_x", "gaze_y", "tint", "back_r", "clothes_g", "back_slope_x"):  # fmt: skip
+    for name in (
+        "scale",
+        "shift_x",
+        "shift_y",
+        "light_x",
+        "light_y",
+        "ambient",
+        "diffuse",
+        "gain",
+        "lift",
+        "blur",
+        "noise",
+        "gaze_x",
+        "gaze_y",
+        "tint",
+        "back_r",
+        "clothes_g",
+        "back_slope_x",
+    ):
         assert np.ptp(varied[name]) > 1.5 * np.ptp(plain[name]), name
 
 

@@ -23,10 +23,15 @@ SKIN = ("outline", "brows", "eyes", "nose", "mouth", "marks", "ears")
 
 @cache
 def wild() -> Stimuli:
-    block = Data(seed=2, size=48, channels=1, tolerated=0.0,
-                 expression=ExpressionFaces(source="embedded", train=20, test=4),
-                 identity=IdentityFaces(source="embedded", people=2, train=1, test=1),
-                 probe=ProbeFaces(source="embedded", people=2))  # fmt: skip
+    block = Data(
+        seed=2,
+        size=48,
+        channels=1,
+        tolerated=0.0,
+        expression=ExpressionFaces(source="embedded", train=20, test=4),
+        identity=IdentityFaces(source="embedded", people=2, train=1, test=1),
+        probe=ProbeFaces(source="embedded", people=2),
+    )
     return draw(Role.EXPRESSION, block, generator(2, "faces"))
 
 
