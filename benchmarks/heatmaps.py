@@ -26,11 +26,11 @@ from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-from facespec.analyses.heatmaps import Moments, heatmaps
-from facespec.models.layers import last_map, layer
-from facespec.models.networks import FaceNetwork, build
+from facespec.analyses.heatmaps import Moments, compute_heatmaps
+from facespec.models.layers import find_last_convolution, get_layer
+from facespec.models.networks import FaceNetwork, build_network
 from facespec.study.cores import count_cores
-from facespec.study.maps import scaled, upsampled
+from facespec.study.maps import scale_maps, upsample_maps
 from facespec.study.params import NetworkBlock
 
 CLASSES = {"expression": 7, "identity": 70}
@@ -54,7 +54,7 @@ class OneTask(nn.Module):
 
 def network_of(trunk: str) -> FaceNetwork:
     block = NetworkBlock(trunk=trunk, channels=[16, 32, 64, 128], convolutions=1, branch_after=None)
-    return build(block, CLASSES, channels=CHANNELS, generator=torch.Generator().manual_seed(1)).eval()
+    return build_network(block, CLASSES, channels=CHANNELS, generator=torch.Generator().manual_seed(1)).eval()
 
 
 def batches(n: int, batch: int, px: int) -> Iterator[Batch]:
@@ -69,14 +69,14 @@ def batches(n: int, batch: int, px: int) -> Iterator[Batch]:
 
 
 def raw_facespec(network: FaceNetwork, images: torch.Tensor, targets: dict[str, torch.Tensor]) -> Means:
-    layers = {task: last_map(network, task) for task in CLASSES}
-    return {task: maps.numpy() for task, maps in heatmaps(network, images, layers, targets).items()}
+    layers = {task: find_last_convolution(network, task) for task in CLASSES}
+    return {task: maps.numpy() for task, maps in compute_heatmaps(network, images, layers, targets).items()}
 
 
 def raw_captum(network: FaceNetwork, images: torch.Tensor, targets: dict[str, torch.Tensor]) -> Means:
     raw = {}
     for task in CLASSES:
-        explained = LayerGradCam(OneTask(network, task), layer(network, last_map(network, task)))
+        explained = LayerGradCam(OneTask(network, task), get_layer(network, find_last_convolution(network, task)))
         raw[task] = explained.attribute(images, targets[task], relu_attributions=True)[:, 0].detach().numpy()
     return raw
 
@@ -85,7 +85,7 @@ def maps_pytorch_grad_cam(network: FaceNetwork, images: torch.Tensor, targets: d
     """Its maps come stretched and as large as the images."""
     maps = {}
     for task in CLASSES:
-        with GradCAM(OneTask(network, task), [layer(network, last_map(network, task))]) as cam:
+        with GradCAM(OneTask(network, task), [get_layer(network, find_last_convolution(network, task))]) as cam:
             chosen: list[nn.Module] = [ClassifierOutputTarget(int(code)) for code in targets[task]]
             maps[task] = cam(input_tensor=images, targets=chosen)
     return maps
@@ -100,8 +100,10 @@ def mean_of_raw(raw: Callable[..., Means]) -> Runner:
         for images, targets in data:
             size = (images.shape[2], images.shape[3])
             for task, maps in raw(network, images, targets).items():
-                moments.setdefault(task, Moments(1, maps.shape[1:])).add(scaled(maps), np.zeros(len(maps), dtype=int))
-        return {task: upsampled(own.mean[0], size) for task, own in moments.items()}
+                moments.setdefault(task, Moments(1, maps.shape[1:])).add(
+                    scale_maps(maps), np.zeros(len(maps), dtype=int)
+                )
+        return {task: upsample_maps(own.mean[0], size) for task, own in moments.items()}
 
     return run
 
@@ -133,7 +135,7 @@ def differences(network: FaceNetwork, data: Iterator[Batch]) -> dict[str, float]
             # pytorch-grad-cam stretches before and after enlarging: so are ours, to be comparable
             enlarged = scale_cam_image(scale_cam_image(own, (images.shape[3], images.shape[2])))
             apart = {
-                "captum": np.nan_to_num(scaled(own)) - np.nan_to_num(scaled(captums[task])),
+                "captum": np.nan_to_num(scale_maps(own)) - np.nan_to_num(scale_maps(captums[task])),
                 "pytorch-grad-cam": enlarged - theirs[task],
             }
             for name, values in apart.items():

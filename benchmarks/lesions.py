@@ -27,12 +27,12 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import skip_init
 
-from facespec.analyses.lesions import Search, Trials, count, objective, ranking
-from facespec.data.batches import Preset, apply
+from facespec.analyses.lesions import LabelledImages, Search, count_units, make_objective, rank_units
+from facespec.data.batches import Preset, apply_preset
 from facespec.data.faceset import FaceSet
-from facespec.data.splits import class_codes, hold_out
-from facespec.models.layers import convolutions
-from facespec.models.networks import FaceNetwork, build
+from facespec.data.splits import encode_classes, hold_out
+from facespec.models.layers import list_convolutions
+from facespec.models.networks import FaceNetwork, build_network
 from facespec.models.trunks import GlobalAverage
 from facespec.responses.lesioned import LesionedNetwork
 from facespec.stages.network_files import load_network
@@ -52,10 +52,10 @@ class Averaged(nn.Module):
 
     def __init__(self, network: FaceNetwork) -> None:
         super().__init__()
-        last = convolutions(network)[-1].removeprefix("trunk.").replace("conv", "relu")
+        last = list_convolutions(network)[-1].removeprefix("trunk.").replace("conv", "relu")
         named = list(network.trunk.named_children())
         named = named[: [name for name, _ in named].index(last) + 1]
-        units = network.get_submodule(convolutions(network)[-1]).out_channels
+        units = network.get_submodule(list_convolutions(network)[-1]).out_channels
         self.trunk = nn.Sequential(OrderedDict([*named, ("average", GlobalAverage())]))
         self.heads = nn.ModuleDict({task: skip_init(nn.Linear, units, n) for task, n in CLASSES.items()})
 
@@ -84,23 +84,23 @@ def stirred(module: nn.Module) -> nn.Module:
 
 
 def network_of(trunk: str, widths: Sequence[int], channels: int) -> FaceNetwork:
-    block = NetworkBlock(trunk=trunk, channels=list(widths), convolutions=1, branch_after=None)
-    network = build(block, CLASSES, channels=channels, generator=torch.Generator().manual_seed(1))
+    block = NetworkBlock(trunk=trunk, channels=list(widths), list_convolutions=1, branch_after=None)
+    network = build_network(block, CLASSES, channels=channels, generator=torch.Generator().manual_seed(1))
     stirred(network)
     return network
 
 
-def noise(n: int, channels: int, px: int) -> Trials:
+def noise(n: int, channels: int, px: int) -> LabelledImages:
     """Blurred noise in [-1, 1], and classes."""
     draw = torch.Generator().manual_seed(2)
     coarse = torch.rand((n, channels, 12, 12), generator=draw) * 2 - 1
     images = functional.interpolate(coarse, size=(px, px), mode="bilinear")
-    return Trials(
+    return LabelledImages(
         lambda rows: images[rows], {task: torch.randint(k, (n,), generator=draw).numpy() for task, k in CLASSES.items()}
     )
 
 
-def default_study(options: argparse.Namespace) -> tuple[str, FaceNetwork, Trials]:
+def default_study(options: argparse.Namespace) -> tuple[str, FaceNetwork, LabelledImages]:
     """What part B is about: the first joint network of a study and the faces it was fine-tuned on, or random ones."""
     paths = Paths(options.study)
     path = paths.checkpoint("finetune", Network.JOINT, 1)
@@ -112,9 +112,9 @@ def default_study(options: argparse.Namespace) -> tuple[str, FaceNetwork, Trials
     faces = FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE)
     split = read_params(paths.params).split
     rows, _ = hold_out(faces.labels, split, generator(split.seed, "split"))  # as fine-tuning splits
-    images = apply(faces.images(rows), Preset(**checkpoint.preset), None)
-    classes = {task.value: class_codes(faces.labels, task)[0][rows] for task in TASKS}
-    trials = Trials(lambda chosen: images[chosen], classes)
+    images = apply_preset(faces.images(rows), Preset(**checkpoint.preset), None)
+    classes = {task.value: encode_classes(faces.labels, task)[0][rows] for task in TASKS}
+    trials = LabelledImages(lambda chosen: images[chosen], classes)
     return f"fine-tuned weights (joint, seed 1), {faces.source}", checkpoint.network, trials
 
 
@@ -123,7 +123,7 @@ class Place(NamedTuple):
 
     network: nn.Module
     layer: str
-    trials: Trials
+    trials: LabelledImages
     task: str
 
     @property
@@ -131,8 +131,8 @@ class Place(NamedTuple):
         return int(self.network.get_submodule(self.layer).out_channels)
 
     def by_facespec(self, search: Search) -> pd.DataFrame:
-        loss, draw = objective(self.trials, self.task), generator(1, self.layer, self.task)
-        return ranking(LesionedNetwork(self.network, self.layer), self.trials, loss, search=search, generator=draw)
+        loss, draw = make_objective(self.trials, self.task), generator(1, self.layer, self.task)
+        return rank_units(LesionedNetwork(self.network, self.layer), self.trials, loss, search=search, generator=draw)
 
     def by_loop(self, search: Search) -> pd.DataFrame:
         """The same search of the same images, lesion by lesion."""
@@ -181,7 +181,7 @@ def timed(run: Callable[..., Any], *given: Any) -> tuple[float, Any]:
 
 def jaccard(first: pd.DataFrame, second: pd.DataFrame) -> float:
     """Of the units that two rankings of a layer select."""
-    chosen, others = (set(own["unit"][: count(GREEDY, len(own))]) for own in (first, second))
+    chosen, others = (set(own["unit"][: count_units(GREEDY, len(own))]) for own in (first, second))
     return len(chosen & others) / len(chosen | others)
 
 
@@ -199,7 +199,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
 def last_convolution(options: argparse.Namespace) -> list[str]:
     """Part A."""
     network = network_of("vgg16", options.channels, 3)
-    trials, layer = noise(options.images, 3, options.px), convolutions(network)[-1]
+    trials, layer = noise(options.images, 3, options.px), list_convolutions(network)[-1]
     whole, every, rows = Search(1, 0, options.images, batch_size=options.batch), np.arange(options.images), []
     for name, own in (("fc6, fc7, linear", network), ("mean of the map, linear", stirred(Averaged(network)))):
         place, ours, theirs = Place(own, layer, trials, "identity"), [], []
@@ -288,7 +288,7 @@ def screened(places: Sequence[Place], options: argparse.Namespace) -> list[Any]:
 def every_convolution(options: argparse.Namespace) -> list[str]:
     """Part B."""
     what, network, trials = default_study(options)
-    layers = [[Place(network, layer, trials, task) for task in CLASSES] for layer in convolutions(network)]
+    layers = [[Place(network, layer, trials, task) for task in CLASSES] for layer in list_convolutions(network)]
     for run in (layers[0][0].by_facespec, layers[0][0].by_loop):
         run(Search(1, 0, options.batch, batch_size=options.batch))  # to warm up
     few = [exact(places, options) for places in layers]
@@ -373,7 +373,7 @@ def multiplications(network: FaceNetwork, layer: str, px: int) -> tuple[float, f
                 )
         network(torch.zeros(1, network.channels, px, px))
     behind = [number for _, number in steps][[name for name, _ in steps].index(layer) + 1 :]
-    first = len(CLASSES) if layer == convolutions(network)[-1] else 1
+    first = len(CLASSES) if layer == list_convolutions(network)[-1] else 1
     reading, units = sum(behind[:first]), network.get_submodule(layer).out_channels
     return sum(number for _, number in steps) + reading, reading / units, sum(behind[first:])
 
@@ -387,7 +387,7 @@ def growth(options: argparse.Namespace) -> list[str]:
         ("filters", network_of("small_vgg", [first, width, *later], 1), second, middle) for width in options.widths
     ]
     cases += [("images", default, second, images) for images in options.growth_images]
-    cases += [("depth", default, layer, middle) for layer in convolutions(default)]
+    cases += [("depth", default, layer, middle) for layer in list_convolutions(default)]
     taken: list[list[float]] = [[] for _ in cases]
     for turn in range(options.repeats + 1):  # the first to warm up
         for own, (_, network, layer, images) in zip(taken, cases, strict=True):

@@ -22,11 +22,11 @@ import torch
 from torch.nn import functional
 from torchvision.transforms import functional as transforms
 
-from facespec.analyses.preferred import COLOURS, Recipe, preferred_stimuli
+from facespec.analyses.preferred import COLOURS, Recipe, optimise_stimuli
 from facespec.data.batches import Preset
-from facespec.models.layers import convolutions, rectified
-from facespec.models.networks import FaceNetwork, build
-from facespec.responses.recording import recording
+from facespec.models.layers import find_rectifier, list_convolutions
+from facespec.models.networks import FaceNetwork, build_network
+from facespec.responses.recording import record_responses
 from facespec.study.cores import count_cores
 from facespec.study.params import NetworkBlock
 from facespec.study.seeds import generator
@@ -43,16 +43,16 @@ Runner = Callable[[FaceNetwork, str, int, argparse.Namespace], np.ndarray]
 
 
 def network_of(trunk: str) -> FaceNetwork:
-    block = NetworkBlock(trunk=trunk, channels=[16, 32, 64, 128], convolutions=1, branch_after=None)
+    block = NetworkBlock(trunk=trunk, channels=[16, 32, 64, 128], list_convolutions=1, branch_after=None)
     classes = {"expression": 7, "identity": 70}
-    return build(block, classes, channels=CHANNELS, generator=torch.Generator().manual_seed(1)).eval()
+    return build_network(block, classes, channels=CHANNELS, generator=torch.Generator().manual_seed(1)).eval()
 
 
 def drawn_by_facespec(network: FaceNetwork, layer: str, units: int, options: argparse.Namespace) -> np.ndarray:
     preset = Preset("bench", options.px, CHANNELS, resize=None, shift=0, flip=False, grey_probability=0.0)
     streams = {unit: generator(1, layer, unit) for unit in range(units)}
     recipe = Recipe(steps=options.steps, batch_size=options.batch)
-    found = preferred_stimuli(network, layer, streams, preset=preset, recipe=recipe, device=torch.device("cpu"))
+    found = optimise_stimuli(network, layer, streams, preset=preset, recipe=recipe, device=torch.device("cpu"))
     return found.images
 
 
@@ -126,7 +126,7 @@ def peer() -> tuple[str, Runner]:
 
 def responses(network: FaceNetwork, layer: str, images: np.ndarray) -> np.ndarray:
     """Mean over the map of each unit's response to its own picture."""
-    with torch.no_grad(), recording(network, [layer]) as kept:
+    with torch.no_grad(), record_responses(network, [layer]) as kept:
         network(normalised(torch.from_numpy(images).permute(0, 3, 1, 2)))
     return kept[layer].mean(dim=(2, 3)).diagonal().numpy()
 
@@ -134,7 +134,7 @@ def responses(network: FaceNetwork, layer: str, images: np.ndarray) -> np.ndarra
 def rows(network: FaceNetwork, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Per layer: units per minute of both, and the mean responses to their pictures of the same units."""
     table = []
-    for layer in options.layers or [rectified(network, name) for name in convolutions(network)]:
+    for layer in options.layers or [find_rectifier(network, name) for name in list_convolutions(network)]:
         speed, reached = [], []
         for run, units in ((drawn_by_facespec, options.units), (peer()[1], options.peer_units)):
             start = time.perf_counter()

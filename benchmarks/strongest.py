@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from facespec.data.batches import Batch, batches, small
-from facespec.data.chunks import Description, FaceChunk
+from facespec.data.batches import ImageBatch, iterate_batches, make_small_preset
+from facespec.data.chunks import FaceChunk, FaceSetDescription
 from facespec.data.faceset import FaceSet, write_faceset
-from facespec.models.device import borrowed
-from facespec.models.layers import convolutions, rectified
-from facespec.models.networks import FaceNetwork, build
-from facespec.responses.strongest import Strongest, strongest_images
+from facespec.models.device import on_device
+from facespec.models.layers import find_rectifier, list_convolutions
+from facespec.models.networks import FaceNetwork, build_network
+from facespec.responses.strongest import Strongest, find_strongest_images
 from facespec.study.cores import count_cores
 from facespec.study.params import NetworkBlock
 from facespec.study.tables import LABELS
@@ -36,8 +36,8 @@ CPU = torch.device("cpu")
 
 def network_of() -> FaceNetwork:
     """The default joint network, untrained."""
-    block = NetworkBlock(trunk="small_vgg", channels=[16, 32, 64, 128], convolutions=1, branch_after=None)
-    return build(block, CLASSES, channels=1, generator=torch.Generator().manual_seed(1)).eval()
+    block = NetworkBlock(trunk="small_vgg", channels=[16, 32, 64, 128], list_convolutions=1, branch_after=None)
+    return build_network(block, CLASSES, channels=1, generator=torch.Generator().manual_seed(1)).eval()
 
 
 def faces_of(directory: Path, n: int, px: int) -> FaceSet:
@@ -45,18 +45,20 @@ def faces_of(directory: Path, n: int, px: int) -> FaceSet:
     images = np.random.default_rng(2).integers(0, 256, (n, px, px), dtype=np.uint8)
     labels = pd.DataFrame("", index=range(n), columns=list(LABELS.columns))
     labels = labels.assign(stimulus=[f"{i:06d}" for i in range(n)], split="probe")
-    return write_faceset(directory, [FaceChunk(images, labels)], Description("probe", 2048, None, {"source": "noise"}))
+    return write_faceset(
+        directory, [FaceChunk(images, labels)], FaceSetDescription("probe", 2048, None, {"source": "noise"})
+    )
 
 
-def read(faces: FaceSet, batch: int) -> Iterator[Batch]:
-    preset = small(faces.height, faces.channels)
-    return batches(faces, np.arange(len(faces)), batch_size=batch, preset=preset, generator=None)
+def read(faces: FaceSet, batch: int) -> Iterator[ImageBatch]:
+    preset = make_small_preset(faces.height, faces.channels)
+    return iterate_batches(faces, np.arange(len(faces)), batch_size=batch, preset=preset, generator=None)
 
 
 def plain(network: FaceNetwork, faces: FaceSet, batch: int) -> int:
     """Pass all images; says how many."""
     passed = 0
-    with borrowed(network, CPU, training=False), torch.inference_mode():
+    with on_device(network, CPU, training=False), torch.inference_mode():
         for own in read(faces, batch):
             network(own.images)
             passed += len(own.images)
@@ -64,8 +66,8 @@ def plain(network: FaceNetwork, faces: FaceSet, batch: int) -> int:
 
 
 def ranked(network: FaceNetwork, faces: FaceSet, batch: int, k: int) -> dict[str, Strongest]:
-    layers = [rectified(network, name) for name in convolutions(network)]
-    return strongest_images(network, read(faces, batch), layers, k=k, device=CPU)
+    layers = [find_rectifier(network, name) for name in list_convolutions(network)]
+    return find_strongest_images(network, read(faces, batch), layers, k=k, device=CPU)
 
 
 def seconds(network: FaceNetwork, faces: FaceSet, options: argparse.Namespace) -> dict[str, list[float]]:
@@ -101,7 +103,7 @@ def report(options: argparse.Namespace) -> str:
     with tempfile.TemporaryDirectory() as directory:
         taken = seconds(network, faces_of(Path(directory) / "faces", options.images, options.px), options)
     ratios = [ours / theirs for ours, theirs in zip(taken["ranked"], taken["plain"], strict=True)]
-    units = sum(len(network.get_parameter(f"{name}.weight")) for name in convolutions(network))
+    units = sum(len(network.get_parameter(f"{name}.weight")) for name in list_convolutions(network))
     plain_, ranked_ = (f"{statistics.median(taken[name]):.2f} s" for name in ("plain", "ranked"))
     return "\n".join(
         [

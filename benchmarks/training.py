@@ -26,11 +26,11 @@ import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from facespec.data.batches import small
-from facespec.data.chunks import Description, FaceChunk
+from facespec.data.batches import make_small_preset
+from facespec.data.chunks import FaceChunk, FaceSetDescription
 from facespec.data.faceset import write_faceset
-from facespec.models.device import deterministic
-from facespec.models.networks import FaceNetwork, build
+from facespec.models.device import deterministic_torch
+from facespec.models.networks import FaceNetwork, build_network
 from facespec.study.code_path import get_code_path
 from facespec.study.params import NetworkBlock, Train
 from facespec.study.seeds import generator
@@ -41,10 +41,10 @@ CLASSES = {"expression": 7, "identity": 100}
 CPU = torch.device("cpu")
 
 
-def build_network() -> FaceNetwork:
+def build_joint_network() -> FaceNetwork:
     """The default joint network, untrained."""
     block = NetworkBlock(trunk="small_vgg", channels=[16, 32, 64, 128], convolutions=1, branch_after=None)
-    return build(block, CLASSES, channels=1, generator=torch.Generator().manual_seed(1))
+    return build_network(block, CLASSES, channels=1, generator=torch.Generator().manual_seed(1))
 
 
 def make_plan(px: int, batch: int, images: int) -> Plan:
@@ -60,7 +60,7 @@ def make_plan(px: int, batch: int, images: int) -> Plan:
         label_smoothing=0.1,
         preset="small",
     )
-    return Plan(block, small(px, 1), CPU, count_epoch_steps([images], batch))
+    return Plan(block, make_small_preset(px, 1), CPU, count_epoch_steps([images], batch))
 
 
 def write_noise(directory: Path, n: int, px: int) -> dict[str, TaskData]:
@@ -70,7 +70,7 @@ def write_noise(directory: Path, n: int, px: int) -> dict[str, TaskData]:
         images = draws.integers(0, 256, (n, px, px), dtype=np.uint8)
         labels = pd.DataFrame("", index=range(n), columns=list(LABELS.columns))
         labels = labels.assign(stimulus=[f"{i:06d}" for i in range(n)], split="train")
-        about = Description("identity", n, None, {"source": "noise"})
+        about = FaceSetDescription("identity", n, None, {"source": "noise"})
         faces = write_faceset(directory / task, [FaceChunk(images, labels)], about)
         data[task] = TaskData(faces, np.arange(n), draws.integers(0, classes, n))
     return data
@@ -119,12 +119,12 @@ def measure_seconds(data: dict[str, TaskData], plan: Plan, repeats: int, scratch
     """Seconds per epoch, in turns, after an epoch of each to warm up."""
 
     def facespec() -> None:
-        fit(build_network(), data, plan, generator=generator(3, "batches"), unfinished=scratch / "unfinished")
+        fit(build_joint_network(), data, plan, generator=generator(3, "batches"), unfinished=scratch / "unfinished")
         (scratch / "unfinished").unlink()
 
     work: dict[str, Callable[[], None]] = {
         "facespec": facespec,
-        "plain loop": lambda: train_plainly(build_network(), data, plan),
+        "plain loop": lambda: train_plainly(build_joint_network(), data, plan),
     }
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for repeat in range(repeats + 1):
@@ -141,7 +141,7 @@ def main(words: Sequence[str] | None = None) -> None:
     for name, value in {"images": 2048, "repeats": 5, "px": 48, "batch": 32}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args(words)
-    with tempfile.TemporaryDirectory() as scratch, torch.random.fork_rng(devices=[]), deterministic():
+    with tempfile.TemporaryDirectory() as scratch, torch.random.fork_rng(devices=[]), deterministic_torch():
         data = write_noise(Path(scratch), options.images, options.px)
         seconds = measure_seconds(
             data, make_plan(options.px, options.batch, options.images), options.repeats, Path(scratch)

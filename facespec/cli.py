@@ -12,7 +12,7 @@ from facespec.study.cores import count_cores
 from facespec.study.errors import OUT_OF_MEMORY, StudyError, explain_os_error
 from facespec.study.params import Params, read_params
 from facespec.study.paths import Paths
-from facespec.study.storage import only_one, sweep_leftovers
+from facespec.study.storage import file_lock, remove_leftovers
 from facespec.study.vocabulary import Network, Role
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -129,7 +129,7 @@ def train(network: Network, seed: int, device: Device = "auto") -> None:
 
     paths, params = _study()
     _check_seed(params, seed)
-    with only_one(paths.checkpoint("train", network, seed)):
+    with file_lock(paths.checkpoint("train", network, seed)):
         stage.run(paths, params, network=network, seed=seed, device=device)
 
 
@@ -140,7 +140,7 @@ def finetune(network: Network, seed: int, device: Device = "auto") -> None:
 
     paths, params = _study()
     _check_seed(params, seed)
-    with only_one(paths.checkpoint("finetune", network, seed)):
+    with file_lock(paths.checkpoint("finetune", network, seed)):
         stage.run(paths, params, network=network, seed=seed, device=device)
 
 
@@ -241,8 +241,8 @@ def lesions(
         assert module and labels and layer and to
         from facespec.stages import own_lesions
 
-        brought = own_lesions.Own(module, labels, layer, size or 224)
-        own_lesions.run(brought, own_lesions.plan_with(settings), to=to, device=device, workers=workers)
+        brought = own_lesions.UserModel(module, labels, layer, size or 224)
+        own_lesions.run(brought, own_lesions.parse_plan(settings), to=to, device=device, workers=workers)
         typer.echo(f"{to}: five tables, figure_lesions and figure_lesion_classes.")
         return
     from facespec.stages import lesions as stage
@@ -317,8 +317,8 @@ def data_build(
 
     paths, params = _study()
     sources = {"expression": expression, "identity": identity, "probe": probe}
-    with only_one(paths.data):
-        sweep_leftovers(paths.root)
+    with file_lock(paths.data):
+        remove_leftovers(paths.root)
         stage.build(
             paths,
             params.data,
@@ -332,7 +332,7 @@ def data_check() -> None:
     """Prove that data/ is what data.dvc pins, byte for byte; say what differs otherwise."""
     from facespec.stages import data as stage
 
-    differences = stage.differences(Paths())
+    differences = stage.list_differences(Paths())
     if differences:
         raise StudyError("data/ differs from data.dvc:\n" + "\n".join(f"  {line}" for line in differences))
     typer.echo("data/ is what data.dvc pins, byte for byte.")

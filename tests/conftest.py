@@ -30,7 +30,7 @@ import torch
 from filelock import FileLock
 from hypothesis import settings
 
-from facespec.models.device import deterministic
+from facespec.models.device import deterministic_torch
 from facespec.stages import (
     accuracy,
     checks,
@@ -127,7 +127,7 @@ def _texts(figure: Any) -> list[Any]:
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """More would wait for each other longer than toys take."""
-    with deterministic():
+    with deterministic_torch():
         yield
 
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from facespec.data.batches import small
-from facespec.data.chunks import Description, FaceChunk
+from facespec.data.batches import make_small_preset
+from facespec.data.chunks import FaceChunk, FaceSetDescription
 from facespec.data.faceset import write_faceset
 from facespec.models import trunks
-from facespec.models.checkpoints import Checkpoint, Origin, save
+from facespec.models.checkpoints import Checkpoint, Origin, save_checkpoint
 from facespec.study.tables import LABELS
 from facespec.study.vocabulary import EXPRESSIONS, Network
 
@@ -217,9 +217,9 @@ def test_a_study_lends_its_network_and_faces(benchmark: ModuleType, project: Pat
     network, people = benchmark.network_of("small_vgg", [3, 5, 11, 6], 1), [f"p{i:02d}" for i in range(70)]
     kinds = [kind.value for kind in EXPRESSIONS]
     classes = {"expression": tuple(kinds), "identity": tuple(people)}
-    save(
+    save_checkpoint(
         tmp_path / "checkpoints" / "finetune" / "joint-1.safetensors",
-        Checkpoint(network, Origin("finetune", Network.JOINT, 1), classes, vars(small(17, 1)), {}, []),
+        Checkpoint(network, Origin("finetune", Network.JOINT, 1), classes, vars(make_small_preset(17, 1)), {}, []),
     )
     n = 2 * 7 * 70  # two of each cell, one of which is held out
     labels = pd.DataFrame("", index=range(n), columns=list(LABELS.columns))
@@ -227,7 +227,7 @@ def test_a_study_lends_its_network_and_faces(benchmark: ModuleType, project: Pat
         stimulus=[f"{i:04d}" for i in range(n)], split="probe", identity=people * 14, expression=np.repeat(kinds, 140)
     )
     images = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (n, 17, 17), dtype=np.uint8)
-    description = Description("probe", 2048, None, {"source": "noisy faces"})
+    description = FaceSetDescription("probe", 2048, None, {"source": "noisy faces"})
     write_faceset(tmp_path / "data" / "probe", [FaceChunk(images, labels)], description)
     (tmp_path / "params.yaml").write_text((project / "params.yaml").read_text())
     what, found, trials = benchmark.default_study(benchmark.parsed([*TOY, "--study", str(tmp_path)]))

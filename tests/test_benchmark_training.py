@@ -41,9 +41,9 @@ def test_both_take_as_many_steps_on_as_many_images(
 
     monkeypatch.setattr(torch.optim.AdamW, "step", counted)
     with torch.random.fork_rng(devices=[]):
-        benchmark.train_plainly(benchmark.build_network(), data, plan)
+        benchmark.train_plainly(benchmark.build_joint_network(), data, plan)
     room.fit(
-        benchmark.build_network(), data, plan, generator=benchmark.generator(3, "batches"), unfinished=tmp_path / "u"
+        benchmark.build_joint_network(), data, plan, generator=benchmark.generator(3, "batches"), unfinished=tmp_path / "u"
     )
     assert steps == ["plain", "plain", "fused", "fused"]
 

@@ -61,7 +61,7 @@ def read_checkpoint(paths: Paths, file: Path) -> str:
     network, seed = file.stem.split("-")
     own = load_network(paths, file.parent.name, network, int(seed))
     return digest_values(
-        checkpoints.digest(own.network.state_dict()),
+        checkpoints.digest_tensors(own.network.state_dict()),
         own.origin,
         own.classes,
         own.preset,
@@ -212,7 +212,7 @@ def test_a_fit_continued_from_a_damaged_state_ends_in_the_same_bytes(
         train.run(study, params, network=Network.JOINT, seed=5, device="cpu")
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting.checkpoints, "save", kill)
+        patch.setattr(fitting.checkpoints, "save_checkpoint", kill)
         with pytest.raises(Killed):
             run()
     unharmed = state.read_bytes()

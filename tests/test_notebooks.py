@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from facespec.published.export import read_results
-from facespec.published.reference import published_bars, role_of
+from facespec.published.reference import find_role, read_published_bars
 from facespec.stages import (
     checks,
     contrasts,
@@ -164,7 +164,7 @@ def results(explained_study: Path, project: Path, tmp_path_factory: pytest.TempP
     shutil.copytree(explained_study, paths.root)
     images = np.random.Generator(np.random.PCG64(3)).integers(200, size=(100, 200))
     tables = []
-    for bar in published_bars():
+    for bar in read_published_bars():
         for seed in (1, 2):
             right = np.arange(200) < round(200 * bar.mean) - seed
             tables.append(
@@ -173,7 +173,7 @@ def results(explained_study: Path, project: Path, tmp_path_factory: pytest.TempP
                         "figure": bar.figure,
                         "trained_on": bar.trained_on,
                         "tested_on": bar.tested_on,
-                        "role": role_of(bar.figure, bar.tested_on),
+                        "role": find_role(bar.figure, bar.tested_on),
                         "source": "embedded faces",
                         "seed": seed,
                         "resample": range(-1, 100),
@@ -338,8 +338,8 @@ def test_a_picture_that_is_not_its_table_is_noticed(name: str, study: Paths, mon
 def test_a_heatmap_that_is_not_its_table_is_noticed(study: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     from facespec.figures import heatmaps
 
-    honest = heatmaps.upsampled
-    monkeypatch.setattr(heatmaps, "upsampled", lambda maps, size: honest(maps, size) * 0.999)
+    honest = heatmaps.upsample_maps
+    monkeypatch.setattr(heatmaps, "upsample_maps", lambda maps, size: honest(maps, size) * 0.999)
     with pytest.raises(AssertionError) as caught:
         run("Main_figures_Reproducibility", "2A")
     assert "<Main_figures_Reproducibility: 2A-draw>" in {str(entry.path) for entry in caught.traceback}
@@ -389,13 +389,13 @@ def test_curves_that_change_places_are_noticed(
 ) -> None:
     from facespec.figures import lesions as figure
 
-    honest = figure.selected
+    honest = figure.select_reported
 
     def swapped(table: pd.DataFrame, **values: str) -> pd.DataFrame:
         wrong = {name: other.get(value, value) if name == column else value for name, value in values.items()}
         return honest(table, **wrong).assign(**values)
 
-    monkeypatch.setattr(figure, "selected", swapped)
+    monkeypatch.setattr(figure, "select_reported", swapped)
     with pytest.raises(AssertionError) as caught:
         run("Supplementary_Figures", "lesions")
     assert "<Supplementary_Figures: lesions-draw>" in {str(entry.path) for entry in caught.traceback}
@@ -405,9 +405,9 @@ def test_curves_that_change_places_are_noticed(
 def test_curves_in_the_other_tasks_colour_are_noticed(study: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     from facespec.figures import lesions as figure
 
-    honest = figure.task_colours
+    honest = figure.choose_task_colours
     monkeypatch.setattr(
-        figure, "task_colours", lambda rows: dict(zip(honest(rows), [*honest(rows).values()][::-1], strict=True))
+        figure, "choose_task_colours", lambda rows: dict(zip(honest(rows), [*honest(rows).values()][::-1], strict=True))
     )
     with pytest.raises(AssertionError) as caught:
         run("Supplementary_Figures", "lesions")
@@ -419,14 +419,14 @@ def test_curves_in_the_other_tasks_colour_are_noticed(study: Paths, monkeypatch:
 def test_classes_that_change_places_are_noticed(name: str, study: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     from facespec.figures import lesion_classes as figure
 
-    honest = figure.selected
+    honest = figure.select_reported
 
     def swapped(table: pd.DataFrame, **values: str) -> pd.DataFrame:
         if ("recall" in table) != (name == "_steps") or "ranked_by" not in values:
             return honest(table, **values)
         return honest(table, **values | {"ranked_by": TASKS_SWAPPED[values["ranked_by"]]})
 
-    monkeypatch.setattr(figure, "selected", swapped)
+    monkeypatch.setattr(figure, "select_reported", swapped)
     with pytest.raises(AssertionError) as caught:
         run("Supplementary_Figures", "lesions", "lesion_classes")
     assert "<Supplementary_Figures: lesion_classes-draw>" in {str(entry.path) for entry in caught.traceback}

@@ -19,7 +19,7 @@ import yaml
 from facespec.stages import init
 from facespec.stages.repro import explain_other_bits
 from facespec.study.code_path import get_code_path
-from facespec.study.maps import MapSet, scaled, upsampled
+from facespec.study.maps import MapSet, scale_maps, upsample_maps
 from facespec.study.params import read_params
 from facespec.study.pickles import read_pickle
 from facespec.study.tables import ACCURACY, CONTRASTS, GROUNDTRUTH, HEATMAPS, OVERLAP, REGIONS, VERDICTS
@@ -273,8 +273,8 @@ def test_heatmap_pickles_are_those_of_the_first_seed(study: Path) -> None:
     }
     assert set(pixels) == set(names)
     for key, (network, task) in names.items():
-        mean = np.nanmean(scaled(maps.maps(network, task, seed)), axis=0)
-        np.testing.assert_allclose(pixels[key], upsampled(mean, maps.size).ravel(), atol=1e-12)
+        mean = np.nanmean(scale_maps(maps.maps(network, task, seed)), axis=0)
+        np.testing.assert_allclose(pixels[key], upsample_maps(mean, maps.size).ravel(), atol=1e-12)
     shown = read_pickle(results / "Fig2A_dict.pickle")
     assert set(shown) == {"avg_img", "SPLIT Expression", "exp", "SPLIT id", "id"}
     assert all(image.shape == (48, 48, 3) and image.min() >= 0 and image.max() <= 255 for image in shown.values())

@@ -7,7 +7,7 @@ import numpy as np
 from facespec.study.errors import StudyError
 
 
-def correct_answers(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+def mark_correct(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Whether each answer is right: two ``(n,)`` arrays of class codes in, ``(n,)`` bool out."""
     if predicted.shape != true.shape:
         raise StudyError(f"answers and truth must pair up, got {predicted.shape} and {true.shape}.")

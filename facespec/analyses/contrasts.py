@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import mannwhitneyu
 
-from facespec.analyses.resampling import LEAST_PEOPLE, hierarchical_interval, sign_flip_test
-from facespec.study.maps import PersonMaps, upsampled
+from facespec.analyses.resampling import LEAST_PEOPLE, estimate_interval, sign_flip_test
+from facespec.study.maps import PersonMaps, upsample_maps
 from facespec.study.tables import CONTRASTS
 from facespec.study.vocabulary import PAIRS, Network, Task
 
@@ -25,12 +25,12 @@ NUMBERS = ("difference", "low", "high", "statistic", "p", "effect")
 PLACES = ("seed", "row", "column")  # empty where they say nothing
 
 
-def contrasts(maps: PersonMaps, *, permutations: int, draws: int, generator: np.random.Generator) -> pd.DataFrame:
+def contrast_maps(maps: PersonMaps, *, permutations: int, draws: int, generator: np.random.Generator) -> pd.DataFrame:
     """The CONTRASTS table: all comparisons in both styles, first minus second.
 
-    ``sound``: what holds for people. `permutations` sign flips and `draws` bootstrap draws; each comparison has its own
+    ``contrast_people``: what holds for people. `permutations` sign flips and `draws` bootstrap draws; each comparison has its own
     stream, so that one that cannot be tested does not shift another. p is corrected over the map, not over the three
-    comparisons. ``published``: the study's statistic, see `published`; nothing in it is drawn.
+    comparisons. ``contrast_pixels``: the study's statistic, see `contrast_pixels`; nothing in it is drawn.
     """
     streams = generator.spawn(len(COMPARISONS))
     parts = [
@@ -43,15 +43,15 @@ def contrasts(maps: PersonMaps, *, permutations: int, draws: int, generator: np.
         )
         for (first, second), stream in zip(COMPARISONS, streams, strict=True)
         for rows in (
-            sound(maps, (first, second), permutations=permutations, draws=draws, generator=stream),
-            published(maps, (first, second)),
+            contrast_people(maps, (first, second), permutations=permutations, draws=draws, generator=stream),
+            contrast_pixels(maps, (first, second)),
         )
     ]
     table = pd.concat([part.astype(dict.fromkeys(PLACES, "Int64")) for part in parts], ignore_index=True)
     return CONTRASTS.check(table)
 
 
-def sound(
+def contrast_people(
     maps: PersonMaps, sides: Sides, *, permutations: int, draws: int, generator: np.random.Generator
 ) -> pd.DataFrame:
     """One row per cell of the map: the mean over people of their mean scaled map for the first side minus the second.
@@ -77,12 +77,12 @@ def sound(
         return cells.assign(**dict.fromkeys(NUMBERS, np.nan), reason=reason)
     flips, bootstrap = generator.spawn(2)
     t, p = sign_flip_test(kept.mean(axis=0), permutations=permutations, generator=flips)
-    difference, low, high = hierarchical_interval(kept, draws=draws, generator=bootstrap)
+    difference, low, high = estimate_interval(kept, draws=draws, generator=bootstrap)
     found = zip(NUMBERS, (difference, low, high, t, p, t / np.sqrt(n)), strict=True)
     return cells.assign(**{name: values.ravel() for name, values in found}, reason="")
 
 
-def published(maps: PersonMaps, sides: Sides) -> pd.DataFrame:
+def contrast_pixels(maps: PersonMaps, sides: Sides) -> pd.DataFrame:
     """One row per seed: Mann-Whitney's U test of the pixels of the two mean maps, at the size of the image [P].
 
     It describes two pictures, and tests nothing: neighbouring pixels, many of them interpolated from one cell, are no
@@ -91,7 +91,7 @@ def published(maps: PersonMaps, sides: Sides) -> pd.DataFrame:
     first side's U, `effect` the rank-biserial correlation, 2 U / n^2 - 1: 1 if every pixel of the first side exceeds
     every one of the second. `n` pixels per map. NaN with a `reason` where all maps of a side are blank.
     """
-    pixels = upsampled(maps.means(), maps.size).reshape(len(PAIRS), len(maps.seeds), -1)
+    pixels = upsample_maps(maps.means(), maps.size).reshape(len(PAIRS), len(maps.seeds), -1)
     n = pixels.shape[-1]
     rows = []
     for seed, first, second in zip(maps.seeds, *(pixels[PAIRS.index(side)] for side in sides), strict=True):

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from facespec.study.errors import StudyError
 
 
-def decoded(
+def decode_classes(
     fit_responses: np.ndarray,
     fit_codes: np.ndarray,
     test_responses: np.ndarray,

@@ -40,7 +40,7 @@ PLACE = ["trained_on", "source", "seed", "layer", "depth"]  # the columns that d
 
 
 @dataclass(frozen=True)
-class Place:
+class LayerKey:
     """Whose units they are: the columns that do not vary within a layer; `depth` 1 is the shallowest."""
 
     trained_on: str
@@ -51,7 +51,7 @@ class Place:
 
 
 @dataclass(frozen=True, eq=False)
-class Design:
+class BalancedDesign:
     """Which image shows whom, how, and when: `rows` int64 (people, expressions, sessions) into the labels.
 
     `left_out` names the people who lack an image.
@@ -64,7 +64,7 @@ class Design:
     left_out: tuple[str, ...]
 
 
-def crossed(labels: pd.DataFrame) -> Design:
+def find_balanced_design(labels: pd.DataFrame) -> BalancedDesign:
     """The balanced design in `labels` (`study.tables.LABELS`), row i of which belongs to response i.
 
     A person without an image of every expression in every session is left out whole [O]: with holes, the factors would
@@ -92,11 +92,11 @@ def crossed(labels: pd.DataFrame) -> Design:
             f"{len(sessions)} sessions; at least 2 people, 2 expressions and 2 sessions are needed."
         )
     kept, left_out = (tuple(np.array(people)[chosen].tolist()) for chosen in (whole, ~whole))
-    return Design(rows[whole], kept, expressions, sessions, left_out)
+    return BalancedDesign(rows[whole], kept, expressions, sessions, left_out)
 
 
 @dataclass(frozen=True, eq=False)
-class Variance:
+class VarianceParts:
     """Sums of `squares` (units,) of identity, expression, interaction and residual, and their degrees of `freedom`."""
 
     squares: dict[str, Floats]
@@ -112,7 +112,7 @@ class Variance:
         return self.squares[of] / self.freedom[of]
 
 
-def variance(responses: np.ndarray) -> Variance:
+def partition_variance(responses: np.ndarray) -> VarianceParts:
     """Balanced two-way analysis of variance of `responses` (people, expressions, sessions, units), unit by unit."""
     responses = np.asarray(responses, dtype=np.float64)
     n, m, k, _ = responses.shape
@@ -120,7 +120,7 @@ def variance(responses: np.ndarray) -> Variance:
     grand = cells.mean(axis=(0, 1))
     by_person, by_expression = cells.mean(axis=1), cells.mean(axis=0)
     peculiar = cells - by_person[:, None] - by_expression + grand
-    return Variance(
+    return VarianceParts(
         {
             "identity": m * k * ((by_person - grand) ** 2).sum(axis=0),
             "expression": n * k * ((by_expression - grand) ** 2).sum(axis=0),
@@ -131,7 +131,7 @@ def variance(responses: np.ndarray) -> Variance:
     )
 
 
-def permuted_p(cells: np.ndarray, *, permutations: int, generator: np.random.Generator) -> Floats:
+def compute_permutation_p(cells: np.ndarray, *, permutations: int, generator: np.random.Generator) -> Floats:
     """P (units,) of the levels' effect in `cells` (blocks, levels, units), whose levels are permuted within each block.
 
     The share of permutations, the identity among them, that give the levels at least as large a sum of squares. All
@@ -153,10 +153,10 @@ def permuted_p(cells: np.ndarray, *, permutations: int, generator: np.random.Gen
     return (1 + reached) / (1 + permutations)
 
 
-def unit_effects(
+def measure_unit_effects(
     responses: np.ndarray,
-    design: Design,
-    place: Place,
+    design: BalancedDesign,
+    place: LayerKey,
     *,
     rate: float,
     permutations: int,
@@ -171,14 +171,14 @@ def unit_effects(
     factor with more levels. It can be negative. Silent units have NaN and a `reason`, and count nowhere.
     """
     chosen = np.asarray(responses, dtype=np.float64)[design.rows]
-    found, cells, units = variance(chosen), chosen.mean(axis=2), chosen.shape[-1]
+    found, cells, units = partition_variance(chosen), chosen.mean(axis=2), chosen.shape[-1]
     size = np.abs(chosen).max(axis=(0, 1, 2))
     silent = np.sqrt(found.total / chosen[..., 0].size) <= SPREAD * size
     times = max(permutations, math.ceil(units / rate))
     rows = []
     for factor, blocked, stream in zip(TASKS, (cells, cells.swapaxes(0, 1)), generator.spawn(2), strict=True):
         numbers = _effect(found, factor)
-        numbers["p"] = permuted_p(blocked, permutations=times, generator=stream)
+        numbers["p"] = compute_permutation_p(blocked, permutations=times, generator=stream)
         numbers = {name: np.where(silent, np.nan, values) for name, values in numbers.items()}
         numbers["p_fdr"] = np.full(units, np.nan)
         numbers["p_fdr"][~silent] = stats.false_discovery_control(numbers["p"][~silent])
@@ -187,7 +187,7 @@ def unit_effects(
     return UNITS.check(table.assign(reason=np.where(np.tile(silent, len(rows)), SILENT, "")))
 
 
-def _effect(found: Variance, factor: Task) -> dict[str, Floats]:
+def _effect(found: VarianceParts, factor: Task) -> dict[str, Floats]:
     own, freedom = found.squares[factor], found.freedom[factor]
     with np.errstate(divide="ignore", invalid="ignore"):
         f = found.mean_square(factor) / found.mean_square("residual")
@@ -200,7 +200,7 @@ def _effect(found: Variance, factor: Task) -> dict[str, Floats]:
         }
 
 
-def unit_classes(effects: pd.DataFrame, *, rate: float, selectivity: float) -> pd.DataFrame:
+def classify_units(effects: pd.DataFrame, *, rate: float, selectivity: float) -> pd.DataFrame:
     """The UNIT_CLASSES table of a UNITS table.
 
     Classes are by `p_fdr` of at most `rate`. With many images nearly every unit is significant for both factors, so
@@ -224,7 +224,7 @@ def unit_classes(effects: pd.DataFrame, *, rate: float, selectivity: float) -> p
     return UNIT_CLASSES.check(table)
 
 
-def unit_shares(classes: pd.DataFrame) -> pd.DataFrame:
+def count_unit_classes(classes: pd.DataFrame) -> pd.DataFrame:
     """The UNIT_SHARES table of a UNIT_CLASSES table; NaN where a layer has silent units only."""
     rows = []
     for place, own in UNIT_CLASSES.check(classes).groupby(PLACE, sort=False):

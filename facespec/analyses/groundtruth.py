@@ -22,8 +22,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import rankdata
 
-from facespec.analyses.resampling import few_people, hierarchical_interval, person_means
-from facespec.study.maps import upsampled
+from facespec.analyses.resampling import average_people, estimate_interval, explain_few_people
+from facespec.study.maps import upsample_maps
 from facespec.study.tables import GROUNDTRUTH
 from facespec.study.vocabulary import PAIRS, TASKS
 
@@ -42,7 +42,7 @@ SIDES: tuple[tuple[int, int | None], ...] = tuple(
 EQUAL = 9  # decimals, as shares of a map's maximum, to which pixels are compared: upsampling errs far less
 
 
-def changed(own: np.ndarray, others: np.ndarray, *, share: float) -> Mask:
+def find_changed_pixels(own: np.ndarray, others: np.ndarray, *, share: float) -> Mask:
     """Pixels (n, H, W) that differ most between the pictures `others` (n, k, H, W[, 3]) and `own` (n, H, W[, 3]).
 
     All are uint8. The difference of a pixel is absolute and averaged over the k others (and colours). True are the
@@ -57,7 +57,7 @@ def changed(own: np.ndarray, others: np.ndarray, *, share: float) -> Mask:
     return (sums >= least) & (sums > 0)
 
 
-def scored(maps: np.ndarray, truths: np.ndarray) -> Floats:
+def score_heatmaps(maps: np.ndarray, truths: np.ndarray) -> Floats:
     """Scores of each map against each truth: float64 (n, truths, 3), in the order of `MEASURES`.
 
     `maps` (n, h, w) are raw heatmaps, not negative, and are brought to the size of the `truths` (n, truths, H, W) bool.
@@ -67,7 +67,7 @@ def scored(maps: np.ndarray, truths: np.ndarray) -> Floats:
     """
     n, many, *size = truths.shape
     at = truths.reshape(n, many, -1).astype(np.float64)
-    looks = upsampled(maps, (size[0], size[1])).reshape(n, 1, -1)
+    looks = upsample_maps(maps, (size[0], size[1])).reshape(n, 1, -1)
     top = looks.max(axis=2, keepdims=True)
     looks = np.where(top > 0, looks, np.nan) / np.where(top > 0, top, 1.0)
     compared = looks.round(EQUAL)
@@ -92,14 +92,14 @@ def _areas(maps: Floats, at: Floats) -> Floats:
         return (_inner(ranks[:, None], at) - true * (true + 1) / 2) / (true * false)
 
 
-def centre_map(size: tuple[int, int], *, spread: float) -> Floats:
+def make_centre_map(size: tuple[int, int], *, spread: float) -> Floats:
     """A Gaussian at the centre of an image of `size` (H, W) px, (H, W); `spread`: its sd in image widths."""
     height, width = size
     down, across = (np.arange(cells) + 0.5 - cells / 2 for cells in (height, width))
     return np.exp(-(down[:, None] ** 2 + across**2) / (2 * (spread * width) ** 2))
 
 
-def score_table(
+def tabulate_scores(
     scores: Floats, areas: Floats, *, people: pd.Series, source: str, draws: int, generator: np.random.Generator
 ) -> pd.DataFrame:
     """The GROUNDTRUTH table: every network and baseline against both truths, and networks minus baselines.
@@ -112,9 +112,9 @@ def score_table(
     """
     # subtracted image by image: a blank map takes its image from both sides
     each = np.stack([scores[:, :, own] - (0 if other is None else scores[:, :, other]) for own, other in SIDES], 2)
-    compared = np.swapaxes(person_means(each, people), 0, 1)
-    number, low, high = hierarchical_interval(compared, draws=draws, generator=generator)
-    area = person_means(areas, people).mean(axis=0)
+    compared = np.swapaxes(average_people(each, people), 0, 1)
+    number, low, high = estimate_interval(compared, draws=draws, generator=generator)
+    area = average_people(areas, people).mean(axis=0)
     rows = []
     for side, (own, _) in enumerate(SIDES):
         n = (~np.isnan(each[:, :, side])).any(axis=1).sum(axis=0)  # (truths, measures)
@@ -132,7 +132,7 @@ def score_table(
                     "number": number[there],
                     "low": low[there],
                     "high": high[there],
-                    "reason": few_people(counted[at])
+                    "reason": explain_few_people(counted[at])
                     if n[at]
                     else _reason(all_blank=blank == scores[:, :, 0, 0, 0].size),
                 }
@@ -140,8 +140,8 @@ def score_table(
     return GROUNDTRUTH.check(pd.DataFrame(rows).assign(source=source, seeds=scores.shape[1]))
 
 
-def unscored_table(*, source: str, seeds: int, reason: str) -> pd.DataFrame:
-    """The GROUNDTRUTH table where there is no truth: the rows of `score_table` without numbers, and why."""
+def tabulate_unscored(*, source: str, seeds: int, reason: str) -> pd.DataFrame:
+    """The GROUNDTRUTH table where there is no truth: the rows of `tabulate_scores` without numbers, and why."""
     rows = [_keys(*there) for there in product(range(len(SIDES)), range(len(TASKS)), range(len(MEASURES)))]
     none: dict[str, Any] = dict.fromkeys(("area", "number", "low", "high"), np.nan)
     none |= {"people": 0, "n": 0, "blank": 0, "source": source, "seeds": seeds, "reason": reason}

@@ -18,17 +18,17 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from facespec.data.batches import Preset, batches
+from facespec.data.batches import Preset, iterate_batches
 from facespec.data.faceset import FaceSet
-from facespec.models.device import borrowed
+from facespec.models.device import on_device
 from facespec.models.networks import FaceNetwork
-from facespec.responses.recording import attached
+from facespec.responses.recording import record_with_grad
 from facespec.study.errors import StudyError
 
 Targets = Mapping[str, np.ndarray | None]
 
 
-def heatmaps(
+def compute_heatmaps(
     network: FaceNetwork, images: torch.Tensor, layers: Mapping[str, str], targets: Mapping[str, torch.Tensor | None]
 ) -> dict[str, torch.Tensor]:
     """Raw heatmaps of one batch for one class per image and task: task -> float32 (n, h, w), not negative.
@@ -45,7 +45,7 @@ def heatmaps(
             "least one task, and each in both."
         )
     maps: dict[str, torch.Tensor] = {}
-    with attached(network, dict.fromkeys(layers.values())) as responses:
+    with record_with_grad(network, dict.fromkeys(layers.values())) as responses:
         answers = network(images, targets)
         for position, (task, logits) in enumerate(answers.items()):
             own = responses.get(layers[task])
@@ -87,7 +87,7 @@ def _classes(task: str, target: torch.Tensor | None, logits: torch.Tensor) -> to
     return target.to(logits.device)
 
 
-def faceset_heatmaps(
+def iterate_heatmaps(
     network: FaceNetwork,
     faces: FaceSet,
     indices: np.ndarray,
@@ -106,12 +106,12 @@ def faceset_heatmaps(
     for task, target in targets.items():
         if target is not None and len(target) != len(indices):
             raise StudyError(f"targets of {str(task)!r}: {len(target)} classes for {len(indices)} images.")
-    with borrowed(network, device, training=False):
+    with on_device(network, device, training=False):
         start = 0
-        for batch in batches(faces, indices, batch_size=batch_size, preset=preset, generator=None):
+        for batch in iterate_batches(faces, indices, batch_size=batch_size, preset=preset, generator=None):
             part = slice(start, start + len(batch.images))
             own = {task: None if target is None else torch.from_numpy(target[part]) for task, target in targets.items()}
-            found = heatmaps(network, batch.images.to(device), layers, own)
+            found = compute_heatmaps(network, batch.images.to(device), layers, own)
             yield {task: maps.float().cpu().numpy() for task, maps in found.items()}
             start = part.stop
 
@@ -140,7 +140,7 @@ class Moments:
         np.add.at(self.total, groups[seen], maps[seen])
         np.add.at(self.squares, groups[seen], maps[seen] ** 2)
 
-    def joined(self, onto: np.ndarray) -> Moments:
+    def merge(self, onto: np.ndarray) -> Moments:
         """The moments of coarser groups: group i goes to group `onto[i]`."""
         result = Moments(int(np.max(onto)) + 1, (self.total.shape[1], self.total.shape[2]))
         for name in ("count", "blank", "total", "squares"):

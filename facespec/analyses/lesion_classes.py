@@ -13,7 +13,7 @@ import pandas as pd
 Floats = npt.NDArray[np.float64]
 
 
-def recalls(right: npt.ArrayLike, classes: np.ndarray) -> pd.DataFrame:
+def tabulate_recalls(right: npt.ArrayLike, classes: np.ndarray) -> pd.DataFrame:
     """Rows `lesion`, `class`, `n`, `recall`: which share of a class's images is answered right under each lesion.
 
     `right` (lesions, n) is bool, `classes` int64 (n,); only classes that occur have rows.
@@ -23,7 +23,7 @@ def recalls(right: npt.ArrayLike, classes: np.ndarray) -> pd.DataFrame:
     return rows.assign(n=np.tile(counts, len(recall)), recall=recall.ravel())
 
 
-def between_classes(right: npt.ArrayLike, classes: np.ndarray) -> Floats:
+def measure_class_spread(right: npt.ArrayLike, classes: np.ndarray) -> Floats:
     """Share (lesions,) of the variance of right and wrong answers that lies between classes.
 
     `right` (lesions, n) is bool, `classes` int64 (n,). Epsilon squared of a one-way analysis of variance, the share

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from torch.nn import functional
 
-from facespec.responses.lesioned import Batch, LesionedNetwork, Logits
+from facespec.responses.lesioned import LesionBatch, LesionedNetwork, Logits
 from facespec.study.errors import StudyError
 
 UNKNOWN = -1  # the class of an image that says nothing about a task
@@ -31,7 +31,7 @@ Objective = Mapping[str, npt.NDArray[np.float64]]  # task -> weight of every ima
 
 
 @dataclass(frozen=True, eq=False)
-class Trials:
+class LabelledImages:
     """Images and what is to be answered about them.
 
     `images` makes network input, float (k, channels, h, w), of the images at some positions, int64 (k,); `classes` maps
@@ -89,22 +89,22 @@ class Search:
 
     def groups(self, units: int) -> list[int]:
         """How many of `units` are chosen in each round; together all of them."""
-        size, greedy = max(1, round(self.group_p * units)), count(self.greedy_p, units)
+        size, greedy = max(1, round(self.group_p * units)), count_units(self.greedy_p, units)
         rounds = [min(size, greedy - start) for start in range(0, greedy, size)]
         return [*rounds, units - greedy] if greedy < units else rounds
 
 
-def count(fraction: float, units: int) -> int:
+def count_units(fraction: float, units: int) -> int:
     """How many of `units` a `fraction` is; halves are rounded up."""
     return math.floor(fraction * units + 0.5 + 1e-9)
 
 
-def objective(trials: Trials, task: str) -> Objective:
+def make_objective(trials: LabelledImages, task: str) -> Objective:
     """The loss of one task: the mean over all images whose class is known."""
     return {task: (trials.classes[task] != UNKNOWN).astype(np.float64)}
 
 
-def shuffled_objectives(trials: Trials, generator: np.random.Generator) -> tuple[Objective, Objective]:
+def shuffle_objectives(trials: LabelledImages, generator: np.random.Generator) -> tuple[Objective, Objective]:
     """Two mixtures of both tasks, as a null: each class, of either task, belongs to one of them, at random.
 
     Each mixture gets half of each task's classes (of an odd number, one more goes to either), so that the two differ by
@@ -122,8 +122,13 @@ def shuffled_objectives(trials: Trials, generator: np.random.Generator) -> tuple
     return halves[0], halves[1]
 
 
-def ranking(
-    lesioned: LesionedNetwork, trials: Trials, loss: Objective, *, search: Search, generator: np.random.Generator
+def rank_units(
+    lesioned: LesionedNetwork,
+    trials: LabelledImages,
+    loss: Objective,
+    *,
+    search: Search,
+    generator: np.random.Generator,
 ) -> pd.DataFrame:
     """All units of the layer, a row each: `rank` (0 first), `unit`, `round`, `increase` of the loss in nats.
 
@@ -134,13 +139,13 @@ def ranking(
     eligible = np.flatnonzero(np.sum(list(loss.values()), axis=0) > 0)
     if not len(eligible):
         raise StudyError("no image has a class of the tasks to rank units by.")
-    units = lesioned.batch(trials.images(eligible[:1])).units
+    units = lesioned.prepare_batch(trials.images(eligible[:1])).units
     silent, rounds, groups = np.zeros(units, dtype=bool), [], search.groups(units)
     for number, size in enumerate(groups):
         images = generator.permutation(eligible)[: search.images]
         weights = {task: own[images] for task, own in loss.items()}
         evaluated = _Round(lesioned, trials, weights, images, search.batch_size)
-        halvings = HALVINGS if search.screening and number < len(groups) - 1 and not lesioned.closed else 0
+        halvings = HALVINGS if search.screening and number < len(groups) - 1 and not lesioned.has_closed_form else 0
         found, increase = evaluated.largest(np.flatnonzero(~silent), size, silent=silent, halvings=halvings)
         rounds.append(pd.DataFrame({"unit": found, "round": number, "increase": increase}))
         silent[found] = True
@@ -154,7 +159,7 @@ class _Round:
     """The loss on the images of one round: `positions`, and the `weights` (n,) of each task."""
 
     lesioned: LesionedNetwork
-    trials: Trials
+    trials: LabelledImages
     weights: Objective
     positions: np.ndarray
     batch_size: int
@@ -177,18 +182,18 @@ class _Round:
         total = np.zeros(len(units))
         quiet, single = torch.from_numpy(silent), torch.from_numpy(units)
         for batch, loss in self._batches(rows):
-            ((_, before),) = self.lesioned.answers(batch, quiet[None])
-            for part, logits in self.lesioned.singles(batch, quiet, single):
+            ((_, before),) = self.lesioned.compute_logits(batch, quiet[None])
+            for part, logits in self.lesioned.compute_single_lesions(batch, quiet, single):
                 total[part] += (loss(logits) - loss(before)).cpu().numpy()
         return total
 
-    def _batches(self, rows: slice) -> Iterator[tuple[Batch, Loss]]:
+    def _batches(self, rows: slice) -> Iterator[tuple[LesionBatch, Loss]]:
         """Batches of the images in `rows`, each with its share of the loss."""
         shares = {task: own / own.sum() / len(self.weights) for task, own in self.weights.items() if own.any()}
         for start in range(rows.start, rows.stop, self.batch_size):
             part = slice(start, min(start + self.batch_size, rows.stop))
             positions = self.positions[part]
-            batch = self.lesioned.batch(self.trials.images(positions))
+            batch = self.lesioned.prepare_batch(self.trials.images(positions))
             device = batch.responses.device
             terms = {
                 task: (
@@ -211,19 +216,19 @@ def _cross_entropy(logits: torch.Tensor, classes: torch.Tensor, weights: torch.T
     return each.unflatten(0, (len(logits), -1)).double() @ weights
 
 
-def lesions(
+def make_lesions(
     order: Sequence[int] | np.ndarray, fractions: Sequence[float], *, keep: bool = False
 ) -> npt.NDArray[np.bool_]:
     """Lesions (fractions, units) of the first units in `order`, all of them, or with `keep` of all but these."""
     units = np.asarray(order)
     silent = np.zeros((len(fractions), len(units)), dtype=bool)
     for row, fraction in enumerate(fractions):
-        silent[row, units[: count(fraction, len(units))]] = True
+        silent[row, units[: count_units(fraction, len(units))]] = True
     return ~silent if keep else silent
 
 
-def answered_right(
-    lesioned: LesionedNetwork, trials: Trials, silent: np.ndarray, *, batch_size: int = 64
+def mark_correct_under_lesions(
+    lesioned: LesionedNetwork, trials: LabelledImages, silent: np.ndarray, *, batch_size: int = 64
 ) -> dict[str, npt.NDArray[np.bool_]]:
     """Which images are answered right under the lesions `silent`, bool (k, units): task -> (k, n).
 
@@ -233,8 +238,8 @@ def answered_right(
     masks = torch.from_numpy(np.asarray(silent))
     for start in range(0, len(trials), batch_size):
         positions = np.arange(start, min(start + batch_size, len(trials)))
-        batch = lesioned.batch(trials.images(positions))
-        for part, logits in lesioned.answers(batch, masks):
+        batch = lesioned.prepare_batch(trials.images(positions))
+        for part, logits in lesioned.compute_logits(batch, masks):
             for task, own in right.items():
                 answer = logits[task].argmax(dim=2).cpu().numpy()
                 own[part, positions[0] : positions[-1] + 1] = answer == trials.classes[task][positions]

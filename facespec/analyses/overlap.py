@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from facespec.analyses.resampling import drawn_weights
-from facespec.study.maps import PersonMaps, upsampled
+from facespec.analyses.resampling import draw_weights
+from facespec.study.maps import PersonMaps, upsample_maps
 from facespec.study.tables import ALL_IMAGES, OVERLAP
 from facespec.study.vocabulary import PAIRS, TASKS, Network
 
@@ -39,7 +39,7 @@ BOTH = "both"
 AT_ONCE = 1 << 20  # pixels of resampled maps held at a time: 8 MiB
 
 
-def overlap(
+def measure_overlap(
     maps: PersonMaps, *, quantile: float, top: float, resamples: int, generator: np.random.Generator
 ) -> pd.DataFrame:
     """The OVERLAP table of Figures 2B and 2C, per seed: rows for all people and for `resamples` draws of them.
@@ -54,19 +54,19 @@ def overlap(
     levels = {"published": quantile, "top": 1 - top}
     people = len(maps.people)
     draw, split = generator.spawn(2)  # so that neither shifts the other
-    drawn = drawn_weights(people, draws=resamples, generator=draw)
+    drawn = draw_weights(people, draws=resamples, generator=draw)
     weights = np.concatenate([np.ones((1, people)), drawn])
     numbers = _in_blocks(maps, weights[:, None], lambda pixels: _boxes(pixels[:, 0]) | _masks(pixels[:, 0], levels))
     whole, within = (
         _in_blocks(maps, halves, lambda pixels: _halves(pixels, levels))
-        for halves in halved_weights(people, draws=resamples, generator=split)
+        for halves in draw_halves(people, draws=resamples, generator=split)
     )
     for key, found in within.items():
         numbers[key] = np.vstack([pd.DataFrame(whole[key]).mean(), found])  # over the splits that are defined
     return OVERLAP.check(_table(numbers, maps))
 
 
-def halved_weights(people: int, *, draws: int, generator: np.random.Generator) -> Floats:
+def draw_halves(people: int, *, draws: int, generator: np.random.Generator) -> Floats:
     """Random halves of the people: float64 (2, draws, 2, people), how often a draw's half 0 or 1 holds each of them.
 
     First the halves themselves, then a bootstrap draw within each of them. Of an odd number of people, half 0 has one
@@ -77,7 +77,7 @@ def halved_weights(people: int, *, draws: int, generator: np.random.Generator) -
         return weights
     order = generator.permuted(np.tile(np.arange(people), (draws, 1)), axis=1)
     for half, members in enumerate(np.array_split(order, 2, axis=1)):
-        drawn = drawn_weights(members.shape[1], draws=draws, generator=generator)
+        drawn = draw_weights(members.shape[1], draws=draws, generator=generator)
         np.put_along_axis(weights[0, :, half], members, 1.0, axis=1)
         np.put_along_axis(weights[1, :, half], members, drawn, axis=1)
     return weights
@@ -97,7 +97,7 @@ def _in_blocks(maps: PersonMaps, weights: Floats, measure: Callable[[Floats], Nu
 
 def _pixels(maps: PersonMaps, weights: Floats) -> Floats:
     means = np.stack([[maps.means(one) for one in draw] for draw in weights])
-    return upsampled(means, maps.size).reshape(*means.shape[:-2], -1)
+    return upsample_maps(means, maps.size).reshape(*means.shape[:-2], -1)
 
 
 def _boxes(pixels: Floats) -> Numbers:
@@ -128,7 +128,7 @@ def _masks(pixels: Floats, levels: Mapping[str, float]) -> Numbers:
     first, second = (pixels[:, pair] for pair in JOINT)
     numbers: Numbers = {}
     for rule, level in levels.items():
-        thresholds, found = compared(first, second, level=level, rule=rule)
+        thresholds, found = compare_masks(first, second, level=level, rule=rule)
         if rule == "published":
             numbers[_joint("threshold", BOTH, rule)] = thresholds[0]
         else:
@@ -145,7 +145,7 @@ def _halves(pixels: Floats, levels: Mapping[str, float]) -> Numbers:
     numbers: Numbers = {}
     for rule, level in levels.items():
         for tested_on, sides in zip((*TASKS, BOTH), ([(e0, e1)], [(i0, i1)], [(e0, i1), (i0, e1)]), strict=True):
-            found = [compared(first, second, level=level, rule=rule)[1]["iou"] for first, second in sides]
+            found = [compare_masks(first, second, level=level, rule=rule)[1]["iou"] for first, second in sides]
             numbers[_joint("iou_halves", tested_on, rule)] = np.mean(found, axis=0)
     return numbers
 
@@ -154,7 +154,7 @@ def _joint(quantity: str, tested_on: str, rule: str) -> tuple[str, ...]:
     return "2C", quantity, Network.JOINT.value, str(tested_on), rule
 
 
-def compared(
+def compare_masks(
     first: Floats, second: Floats, *, level: float, rule: str
 ) -> tuple[tuple[Floats, Floats], dict[str, Floats]]:
     """Thresholds of two maps (..., n pixels), and how their masks compare: each number (...), NaN where a map is.

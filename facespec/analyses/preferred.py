@@ -24,8 +24,8 @@ from torch.nn import functional
 
 from facespec.data.batches import Preset
 from facespec.models import trunks
-from facespec.models.device import borrowed
-from facespec.models.layers import layer as known_layer
+from facespec.models.device import on_device
+from facespec.models.layers import get_layer
 from facespec.models.networks import FaceNetwork
 from facespec.study.errors import StudyError
 
@@ -79,7 +79,7 @@ class PreferredStimuli:
     dead: npt.NDArray[np.bool_]
 
 
-def preferred_stimuli(
+def optimise_stimuli(
     network: FaceNetwork,
     layer: str,
     streams: Mapping[int, np.random.Generator],
@@ -97,7 +97,7 @@ def preferred_stimuli(
     adds gradients of moved pixels in no fixed order. The network gets its mode and device back, parameters no gradient.
     `StudyError` for unknown layers and units, for none at all, and for a preset that does not fit the network.
     """
-    least = trunks.smallest_image(network.block)
+    least = trunks.find_smallest_image(network.block)
     if preset.channels != network.channels or preset.size < least:
         raise StudyError(
             f"a preset of {preset.size} px and {preset.channels} channel(s): this network takes {network.channels} "
@@ -109,7 +109,7 @@ def preferred_stimuli(
     if not len(units) or len(wrong):
         raise StudyError(f"layer {layer!r} has units 0 ... {part.units - 1}, got {wrong[0] if len(wrong) else 'none'}.")
     batches = []
-    with borrowed(network, device, training=False):
+    with on_device(network, device, training=False):
         for first in range(0, len(units), recipe.batch_size):
             batch = units[first : first + recipe.batch_size]
             draws = [_drawn(canvas, recipe, streams[int(unit)]) for unit in batch]
@@ -192,7 +192,7 @@ class _Part:
 
 def _way(network: FaceNetwork, layer: str) -> list[nn.Module]:
     """The modules from the image to `layer`, the last of them."""
-    end = known_layer(network, layer)
+    end = get_layer(network, layer)
     for task in network.tasks:
         branch = network.branches[task].children() if task in network.branches else ()
         way = [*network.trunk, *branch, network.heads[task]]

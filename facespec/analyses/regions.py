@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from facespec.analyses.resampling import few_people, hierarchical_interval, person_means
+from facespec.analyses.resampling import average_people, estimate_interval, explain_few_people
 from facespec.data.embedded.canvas import REGIONS as CODES
 from facespec.study.errors import StudyError
-from facespec.study.maps import upsampled
+from facespec.study.maps import upsample_maps
 from facespec.study.params import FaceBox
 from facespec.study.tables import REGIONS
 from facespec.study.vocabulary import EXPRESSIONS, PAIRS, TASKS, Network
@@ -52,7 +52,7 @@ class RegionShares:
     regions: str
 
 
-def template(size: tuple[int, int], face: FaceBox) -> tuple[Bytes, dict[str, int]]:
+def make_region_template(size: tuple[int, int], face: FaceBox) -> tuple[Bytes, dict[str, int]]:
     """Regions of a frontal face by the classical canon, (H, W) uint8, and the names of their codes [O].
 
     `face` is the head from crown to chin and from side to side, as shares of the image. Vertically, Loomis's head
@@ -92,19 +92,19 @@ def _canon(x: Floats, y: Floats) -> dict[str, npt.NDArray[np.bool_]]:
     }
 
 
-def region_shares(maps: np.ndarray, regions: np.ndarray, codes: Mapping[str, int]) -> Floats:
+def measure_region_shares(maps: np.ndarray, regions: np.ndarray, codes: Mapping[str, int]) -> Floats:
     """The share of each map's mass in each region, float64 (n, regions) in the order of `codes`; NaN for blank maps.
 
     `maps` (n, h, w) are raw heatmaps, not negative, and are brought to the size of the label maps `regions`
     (n, H, W) uint8. Raises `StudyError` for a pixel whose code is not in `codes`.
     """
-    mass = _sums(regions, codes, weights=upsampled(maps, (regions.shape[1], regions.shape[2])))
+    mass = _sums(regions, codes, weights=upsample_maps(maps, (regions.shape[1], regions.shape[2])))
     total = mass.sum(axis=1, keepdims=True)
     return np.where(total > 0, mass, np.nan) / np.where(total > 0, total, 1.0)
 
 
-def region_areas(regions: np.ndarray, codes: Mapping[str, int]) -> Floats:
-    """The share of each picture's pixels in each region, float64 (n, regions); `regions` as in `region_shares`."""
+def measure_region_areas(regions: np.ndarray, codes: Mapping[str, int]) -> Floats:
+    """The share of each picture's pixels in each region, float64 (n, regions); `regions` as in `measure_region_shares`."""
     return _sums(regions, codes, weights=None) / (regions.shape[1] * regions.shape[2])
 
 
@@ -121,7 +121,7 @@ def _sums(regions: np.ndarray, codes: Mapping[str, int], *, weights: Floats | No
     return np.bincount(at.ravel(), flat, minlength=n * many).reshape(n, many).astype(np.float64)
 
 
-def region_table(found: RegionShares, *, draws: int, generator: np.random.Generator) -> pd.DataFrame:
+def tabulate_regions(found: RegionShares, *, draws: int, generator: np.random.Generator) -> pd.DataFrame:
     """The REGIONS table: every pair, and joint minus single-task networks, per expression, region and measure.
 
     `number` is the mean over seeds and people; `low` and `high` bound its 95 % interval over `draws` bootstrap draws of
@@ -154,8 +154,8 @@ def _rows(
     """Rows of one group of images; `values` (n, seeds, pairs, regions, measures) are NaN for the others."""
     # subtracted image by image: a blank map takes its image from both sides
     each = np.stack([values[:, :, own] - (0 if other is None else values[:, :, other]) for own, other in SIDES], 2)
-    compared = np.swapaxes(person_means(each, found.labels["identity"]), 0, 1)
-    number, low, high = hierarchical_interval(compared, draws=draws, generator=generator)
+    compared = np.swapaxes(average_people(each, found.labels["identity"]), 0, 1)
+    number, low, high = estimate_interval(compared, draws=draws, generator=generator)
     blank = np.isnan(values[shown][..., 0, 0]).sum(axis=(0, 1))  # (pairs,)
     rows = []
     for side, (own, other) in enumerate(SIDES):
@@ -177,7 +177,7 @@ def _rows(
                     "number": number[side, region, measure],
                     "low": low[side, region, measure],
                     "high": high[side, region, measure],
-                    "reason": few_people(counted[region, measure])
+                    "reason": explain_few_people(counted[region, measure])
                     if n[region, measure]
                     else _reason(mass=n[region, 0] > 0, images=bool(shown.any()), group=group),
                 }

@@ -28,7 +28,7 @@ class Cell:
     chance: float
 
 
-def resampled_means(values: np.ndarray, *, resamples: int, generator: np.random.Generator) -> np.ndarray:
+def resample_means(values: np.ndarray, *, resamples: int, generator: np.random.Generator) -> np.ndarray:
     """Means of `values` over bootstrap draws of its first axis.
 
     `values` is ``(n,)`` or ``(n, k)``: the k columns share every draw, so that differences between them are paired.
@@ -42,7 +42,7 @@ def resampled_means(values: np.ndarray, *, resamples: int, generator: np.random.
     return np.stack([values[generator.integers(n, size=n)].mean(axis=0) for _ in range(resamples)])
 
 
-def drawn_weights(units: int, *, draws: int, generator: np.random.Generator) -> np.ndarray:
+def draw_weights(units: int, *, draws: int, generator: np.random.Generator) -> np.ndarray:
     """How often each unit is drawn, with replacement, `units` times: float64 (draws, units), every row sums to `units`.
 
     Equal generators give equal weights: pass one per network and the draws are paired.
@@ -55,7 +55,7 @@ def drawn_weights(units: int, *, draws: int, generator: np.random.Generator) -> 
     return weights
 
 
-def person_means(values: np.ndarray, people: pd.Series) -> np.ndarray:
+def average_people(values: np.ndarray, people: pd.Series) -> np.ndarray:
     """Means of `values` (n, ...) within people, (people, ...) in the order of their names, leaving out NaN.
 
     `people` (n,) says whose each value is.
@@ -64,7 +64,7 @@ def person_means(values: np.ndarray, people: pd.Series) -> np.ndarray:
     return means.reshape(-1, *values.shape[1:])
 
 
-def hierarchical_means(values: np.ndarray, *, draws: int, generator: np.random.Generator) -> np.ndarray:
+def resample_hierarchically(values: np.ndarray, *, draws: int, generator: np.random.Generator) -> np.ndarray:
     """Bootstrap means of `values` (seeds, people, ...) over seeds and people: float64 (draws, ...).
 
     A draw takes as many seeds, and as many people, as there are, with replacement; the same people for all its seeds,
@@ -73,22 +73,22 @@ def hierarchical_means(values: np.ndarray, *, draws: int, generator: np.random.G
     draw, and so are paired.
     """
     n_seeds, n_people = np.shape(values)[:2]
-    seeds = drawn_weights(n_seeds, draws=draws, generator=generator)
-    people = drawn_weights(n_people, draws=draws, generator=generator)
+    seeds = draw_weights(n_seeds, draws=draws, generator=generator)
+    people = draw_weights(n_people, draws=draws, generator=generator)
     return _weighted_means(values, seeds, people)
 
 
-def hierarchical_interval(
+def estimate_interval(
     values: np.ndarray, *, draws: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean of `values` (seeds, people, ...) over both, and the bounds of its 95 % percentile interval, each (...).
 
-    Seeds count alike, and within a seed people do; NaN as in `hierarchical_means`, whose defined draws give the bounds.
+    Seeds count alike, and within a seed people do; NaN as in `resample_hierarchically`, whose defined draws give the bounds.
     Few units make percentile intervals too short, because n of them spread by (n - 1) / n of their variance: where 3
     seeds differ as much as 70 people do, nominal 95 % hold the truth in about 80 % of studies [D: simulated]. Fewer
     than 2 people have no spread: the bounds are NaN.
     """
-    drawn = hierarchical_means(values, draws=draws, generator=generator)
+    drawn = resample_hierarchically(values, draws=draws, generator=generator)
     n_seeds, n_people = np.shape(values)[:2]
     mean = _weighted_means(values, np.ones((1, n_seeds)), np.ones((1, n_people)))[0]
     with warnings.catch_warnings():
@@ -98,12 +98,12 @@ def hierarchical_interval(
     return mean, np.where(some, low, np.nan), np.where(some, high, np.nan)
 
 
-def few_people(n: int) -> str:
+def explain_few_people(n: int) -> str:
     """Why a number from `n` people has no interval; empty if it has one."""
     return "" if n >= LEAST_PEOPLE else f"{n} person only: no interval"
 
 
-def weighted_mean(axes: str, weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+def average_weighted(axes: str, weights: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Weighted mean of `values` along `axes`, as einsum writes them, leaving out NaN; NaN where nothing is left."""
     seen = ~np.isnan(values)
     total = np.einsum(axes, weights, np.where(seen, values, 0.0), optimize=True)
@@ -113,8 +113,8 @@ def weighted_mean(axes: str, weights: np.ndarray, values: np.ndarray) -> np.ndar
 
 def _weighted_means(values: np.ndarray, seeds: np.ndarray, people: np.ndarray) -> np.ndarray:
     """Means (draws, ...) of `values` (seeds, people, ...) for weights (draws, seeds) and (draws, people)."""
-    by_seed = weighted_mean("dp,sp...->ds...", people, np.asarray(values, dtype=np.float64))
-    return weighted_mean("ds,ds...->d...", seeds, by_seed)
+    by_seed = average_weighted("dp,sp...->ds...", people, np.asarray(values, dtype=np.float64))
+    return average_weighted("ds,ds...->d...", seeds, by_seed)
 
 
 def sign_flip_test(
@@ -162,7 +162,9 @@ def _t(values: np.ndarray) -> np.ndarray:
     return np.where(values.any(axis=0), t, 0.0)
 
 
-def accuracy_rows(correct: np.ndarray, cell: Cell, *, resamples: int, generator: np.random.Generator) -> pd.DataFrame:
+def tabulate_accuracy(
+    correct: np.ndarray, cell: Cell, *, resamples: int, generator: np.random.Generator
+) -> pd.DataFrame:
     """The ACCURACY rows of one cell.
 
     `correct` is ``(n,)`` bool, one per test image. The row with `resample` -1 is the accuracy on these images, the
@@ -170,6 +172,6 @@ def accuracy_rows(correct: np.ndarray, cell: Cell, *, resamples: int, generator:
     images and the rows are paired by `resample`.
     """
     correct = np.asarray(correct, dtype=bool)
-    accuracy = np.concatenate([[correct.mean()], resampled_means(correct, resamples=resamples, generator=generator)])
+    accuracy = np.concatenate([[correct.mean()], resample_means(correct, resamples=resamples, generator=generator)])
     rows = pd.DataFrame({"resample": np.arange(ALL_IMAGES, resamples), "n": len(correct), "accuracy": accuracy})
     return ACCURACY.check(rows.assign(**asdict(cell)))

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from facespec.analyses.resampling import LEAST_PEOPLE, PERCENTILES, drawn_weights, few_people, weighted_mean
+from facespec.analyses.resampling import LEAST_PEOPLE, PERCENTILES, average_weighted, draw_weights, explain_few_people
 from facespec.study.errors import StudyError
 from facespec.study.tables import ALL_IMAGES
 from facespec.study.tables_lesions import DISSOCIATION, INDEX, SEGREGATION
@@ -32,7 +32,7 @@ DECIMALS = 9  # of a drop, so that equal ones are equal; what is finer comes fro
 
 
 @dataclass(frozen=True)
-class Place:
+class LesionSite:
     """Where the lesions are; the columns that both tables share. `depth` 1 is the shallowest layer."""
 
     trained_on: str
@@ -42,7 +42,7 @@ class Place:
 
 
 @dataclass(frozen=True, eq=False)
-class PeopleTested:
+class PeopleAccuracies:
     """Accuracies of people, whole and lesioned, at one layer and fraction of silenced units.
 
     `whole` (seeds, 2, people) and `lesioned` (seeds, draws, 2 lesions, 2 tasks, people) are shares of a person's test
@@ -88,7 +88,7 @@ class PeopleTested:
         return int((~np.isnan(self.whole)).any(axis=0).sum(axis=1).min())
 
 
-def relative_drop(whole: npt.ArrayLike, lesioned: npt.ArrayLike, chance: npt.ArrayLike) -> Floats:
+def compute_relative_drop(whole: npt.ArrayLike, lesioned: npt.ArrayLike, chance: npt.ArrayLike) -> Floats:
     """(whole - lesioned) / (whole - chance), rounded to `DECIMALS`; NaN where `whole` is not above `chance`.
 
     All three are accuracies and broadcast. Negative where the lesion helps, above 1 where it leaves less than chance.
@@ -98,8 +98,8 @@ def relative_drop(whole: npt.ArrayLike, lesioned: npt.ArrayLike, chance: npt.Arr
     return np.asarray(np.round((whole - lesioned) / above, DECIMALS) + 0.0)  # + 0.0: not -0.0
 
 
-def no_drop(whole: npt.ArrayLike, chance: npt.ArrayLike, task: str) -> Texts:
-    """Why `relative_drop` is NaN; empty text where it is not. `whole` and `chance` broadcast; `task` is tested."""
+def explain_no_drop(whole: npt.ArrayLike, chance: npt.ArrayLike, task: str) -> Texts:
+    """Why `compute_relative_drop` is NaN; empty text where it is not. `whole` and `chance` broadcast; `task` is tested."""
     whole, chance = np.asarray(whole, np.float64), np.asarray(chance, np.float64)
     reasons = [f"no test image is labelled for {task}", f"the whole network is not above chance on {task}"]
     return np.select([np.isnan(whole), ~_above(whole, chance)], reasons, "")
@@ -109,7 +109,7 @@ def _above(whole: Floats, chance: Floats) -> npt.NDArray[np.bool_]:
     return np.asarray(whole - chance > 10.0**-DECIMALS)
 
 
-def segregation_index(drops: npt.ArrayLike) -> Floats:
+def compute_segregation_index(drops: npt.ArrayLike) -> Floats:
     """The segregation index (...) of `drops` (..., 2, 2), where [..., a, b] is task b's when lesion a is for task a.
 
     Mean over both lesions of (own - other) / (own + other) drop, where negative drops count as 0, so that it lies
@@ -120,8 +120,8 @@ def segregation_index(drops: npt.ArrayLike) -> Floats:
     return np.asarray(((own - other) / np.where(harm > 0, harm, np.nan)).mean(axis=-1))
 
 
-def dissociation_rows(
-    tested: PeopleTested, place: Place, *, fraction: float, resamples: int, generator: np.random.Generator
+def tabulate_dissociation(
+    tested: PeopleAccuracies, place: LesionSite, *, fraction: float, resamples: int, generator: np.random.Generator
 ) -> pd.DataFrame:
     """The DISSOCIATION rows of one layer and fraction: every seed, quantity and bootstrap draw of people.
 
@@ -130,8 +130,8 @@ def dissociation_rows(
     the lesions.
     """
     if (draws := tested.lesioned.shape[1]) != 1:
-        raise StudyError(f"lesioned has {draws} draws per seed; dissociation is about 1. Use `segregation_rows`.")
-    drawn = drawn_weights(tested.whole.shape[-1], draws=resamples, generator=generator)
+        raise StudyError(f"lesioned has {draws} draws per seed; dissociation is about 1. Use `tabulate_segregation`.")
+    drawn = draw_weights(tested.whole.shape[-1], draws=resamples, generator=generator)
     whole, drops = _drops(tested, np.concatenate([np.ones_like(drawn[:1]), drawn]))
     number, reason = _quantities(drops), _reasons(tested, whole, drops)
     keys = [tested.seeds, tested.quantities, range(ALL_IMAGES, resamples)]
@@ -140,9 +140,9 @@ def dissociation_rows(
     return DISSOCIATION.check(rows.assign(**asdict(place), fraction=fraction))
 
 
-def segregation_rows(
-    tested: PeopleTested,
-    place: Place,
+def tabulate_segregation(
+    tested: PeopleAccuracies,
+    place: LesionSite,
     *,
     condition: str,
     fraction: float,
@@ -160,9 +160,9 @@ def segregation_rows(
     in 98 % or more, where seeds or draws differ by the noise of people alone: it counts twice [D: theory, simulated].
     """
     seeds, draws, n_people = (tested.lesioned.shape[axis] for axis in (0, 1, 4))
-    people = drawn_weights(n_people, draws=resamples, generator=generator)
+    people = draw_weights(n_people, draws=resamples, generator=generator)
     picked = generator.integers(seeds, size=(resamples, seeds))
-    weights = drawn_weights(draws, draws=resamples * seeds, generator=generator).reshape(resamples, seeds, draws)
+    weights = draw_weights(draws, draws=resamples * seeds, generator=generator).reshape(resamples, seeds, draws)
     _, drops = _drops(tested, people)
     drawn = _over_seeds(_quantities(drops)[np.arange(resamples)[:, None], picked], weights)
     whole, drops = _drops(tested, np.ones((1, n_people)))
@@ -187,7 +187,7 @@ def _interval(drawn: Floats, reasons: Texts, *, people: int) -> dict[str, Any]:
     if missing.size == reasons.size:
         pass  # there is no number that an interval could be about
     elif people < LEAST_PEOPLE:
-        why.append(few_people(people))
+        why.append(explain_few_people(people))
     elif defined < LEAST_DEFINED:
         why.append(f"a number in {len(known)} of {len(drawn)} bootstrap draws only: no interval")
     else:
@@ -195,25 +195,27 @@ def _interval(drawn: Floats, reasons: Texts, *, people: int) -> dict[str, Any]:
     return {"low": low, "high": high, "defined": defined, "reason": "; ".join(why)}
 
 
-def _drops(tested: PeopleTested, people: Floats) -> tuple[Floats, Floats]:
+def _drops(tested: PeopleAccuracies, people: Floats) -> tuple[Floats, Floats]:
     """Mean accuracy of the whole network (n, seeds, 1, 2), and drops (n, seeds, draws, 2, 2), for n weights of people.
 
     `people` is (n, people). Held at once are n means per seed, draw, lesion and task, and nothing per person besides.
     """
-    whole = weighted_mean("np,stp->nst", people, tested.whole)[:, :, None]
-    lesioned = weighted_mean("np,sdltp->nsdlt", people, tested.lesioned)
-    return whole, relative_drop(whole[..., None, :], lesioned, tested.chance)
+    whole = average_weighted("np,stp->nst", people, tested.whole)[:, :, None]
+    lesioned = average_weighted("np,sdltp->nsdlt", people, tested.lesioned)
+    return whole, compute_relative_drop(whole[..., None, :], lesioned, tested.chance)
 
 
 def _quantities(drops: Floats) -> Floats:
     """Differences of both tasks, and the index, (..., 3)."""
     own, other = _own_and_other(drops)
-    return np.concatenate([own - other, segregation_index(drops)[..., None]], axis=-1)
+    return np.concatenate([own - other, compute_segregation_index(drops)[..., None]], axis=-1)
 
 
-def _reasons(tested: PeopleTested, whole: Floats, drops: Floats) -> Texts:
+def _reasons(tested: PeopleAccuracies, whole: Floats, drops: Floats) -> Texts:
     """Why `_quantities` are NaN, (n, seeds, draws, 3); the first reason where there are several."""
-    for_all = [no_drop(whole[..., place], tested.chance[place], task) for place, task in enumerate(tested.tasks)]
+    for_all = [
+        explain_no_drop(whole[..., place], tested.chance[place], task) for place, task in enumerate(tested.tasks)
+    ]
     harmless = [f"silencing the units chosen for {task} harms neither task" for task in tested.tasks]
     unharmed = np.select([(drops[..., lesion, :] <= 0).all(axis=-1) for lesion in (0, 1)], harmless, "")
     difference = np.where(for_all[0] == "", for_all[1], for_all[0])
@@ -228,5 +230,5 @@ def _own_and_other(drops: Floats) -> tuple[Floats, Floats]:
 
 def _over_seeds(numbers: Floats, weights: Floats) -> Floats:
     """(n, 3): means over seeds of means over draws of `numbers` (n, seeds, draws, 3), by weights (n, seeds, draws)."""
-    by_seed = weighted_mean("nsd,nsdq->nsq", weights, numbers)
-    return weighted_mean("ns,nsq->nq", np.ones(by_seed.shape[:2]), by_seed)
+    by_seed = average_weighted("nsd,nsdq->nsq", weights, numbers)
+    return average_weighted("ns,nsq->nq", np.ones(by_seed.shape[:2]), by_seed)

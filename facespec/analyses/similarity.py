@@ -4,7 +4,7 @@ Two layers are alike if they find the same images alike: rotating, reflecting, s
 layer changes nothing, but scaling single units does. Computed from units rather than from images x images kernels:
 equal, and cheaper.
 
-Plain CKA grows with the number of units per image, so that layers of different width cannot be compared. `debiased`
+Plain CKA grows with the number of units per image, so that layers of different width cannot be compared. `compute_debiased_cka`
 replaces each of its terms by an unbiased one (Song et al. 2012, JMLR 13:1393-1434; Nguyen et al. 2021, ICLR): 0 on
 average for unrelated responses, and a little below zero at times.
 """
@@ -25,17 +25,17 @@ LEAST = 4  # images: the unbiased estimator divides by n - 3
 SPREAD = 1e-6  # of the largest response: spread below it is float32's rounding, not an answer
 
 
-def plain(first: np.ndarray, second: np.ndarray) -> float:
+def compute_cka(first: np.ndarray, second: np.ndarray) -> float:
     """Linear CKA in [0, 1] of responses (n, units) and (n, other units) to the same images; NaN if one is constant."""
     return _aligned(first, second, _shared)
 
 
-def debiased(first: np.ndarray, second: np.ndarray) -> float:
+def compute_debiased_cka(first: np.ndarray, second: np.ndarray) -> float:
     """Linear CKA of responses (n, units) and (n, other units) by unbiased terms; NaN if one is constant."""
     return _aligned(first, second, _shared_unbiased)
 
 
-def similarity(
+def compare_layers(
     first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], depths: Mapping[str, int]
 ) -> pd.DataFrame:
     """Both estimators for every layer of `depths`: columns layer, depth, n, estimator, cka, reason of SIMILARITY.
@@ -48,7 +48,7 @@ def similarity(
         for responses in (first, second):
             if layer not in responses:
                 raise StudyError(f"one network has no responses of layer {layer!r}; it has {list(responses)}.")
-        for name, estimate in (("plain", plain), ("debiased", debiased)):
+        for name, estimate in (("plain", compute_cka), ("debiased", compute_debiased_cka)):
             cka = estimate(first[layer], second[layer])
             reason = "a network answers all images alike" if np.isnan(cka) else ""
             rows.append(

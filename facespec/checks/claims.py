@@ -28,20 +28,20 @@ import pandas as pd
 from facespec.checks.intervals import (
     Rule,
     Side,
-    chosen,
-    decided,
-    hierarchical_bounds,
-    listed,
-    never_varies,
-    no_pairs,
-    other_faces,
+    describe_rule,
+    estimate_bounds,
+    explain_no_pairs,
+    explain_other_faces,
+    find_source,
+    is_constant,
+    is_decided,
+    join_values,
+    pivot_values,
     refuse_doubled,
-    rule_words,
-    source_of,
-    wide,
+    select_cells,
 )
 from facespec.checks.verdicts import NOT_TESTABLE
-from facespec.published.reference import published_chance, reference_accuracy
+from facespec.published.reference import read_published_chance, read_reference_accuracy
 from facespec.study.tables import ACCURACY, VERDICTS
 from facespec.study.vocabulary import TASKS, Network, Task
 
@@ -49,7 +49,7 @@ CELL = ["figure", "trained_on", "tested_on", "seed", "resample"]
 
 
 @dataclass(frozen=True)
-class Part:
+class ClaimPart:
     """One difference that a claim is about: `more` minus `less`, as accuracies or as information above chance."""
 
     claim: str
@@ -63,7 +63,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Pair:
+class AccuracyPair:
     """Accuracies of the two sides, ``(2, n_seeds, 1 + n_resamples)``: first on the test images, then on resamples."""
 
     accuracy: np.ndarray
@@ -82,7 +82,7 @@ def _other(task: Task) -> Network:
 
 PARTS = (
     *(
-        Part(
+        ClaimPart(
             "C1",
             task.value,
             "1B",
@@ -92,7 +92,7 @@ PARTS = (
         )
         for task in TASKS
     ),
-    Part(
+    ClaimPart(
         "C2",
         "information",
         "1B",
@@ -103,7 +103,7 @@ PARTS = (
         information=True,
     ),
     *(
-        Part(
+        ClaimPart(
             "C3",
             task.value,
             "1C",
@@ -115,7 +115,7 @@ PARTS = (
         for task in TASKS
     ),
     *(
-        Part(
+        ClaimPart(
             "C4",
             task.value,
             "S1B",
@@ -128,7 +128,7 @@ PARTS = (
 )
 
 
-def judged(
+def judge_accuracy_claims(
     table: pd.DataFrame, *, level: float, margin: float, draws: int, generator: np.random.Generator
 ) -> pd.DataFrame:
     """The VERDICTS table of claims C1-C4, one row per part, from an ACCURACY table that holds figures 1B, 1C, S1B.
@@ -144,30 +144,30 @@ def judged(
     return VERDICTS.check(pd.DataFrame([_row(part, table, rule, stream) for part, stream in streams]))
 
 
-def _row(part: Part, table: pd.DataFrame, rule: Rule, generator: np.random.Generator) -> dict[str, Any]:
+def _row(part: ClaimPart, table: pd.DataFrame, rule: Rule, generator: np.random.Generator) -> dict[str, Any]:
     cells = [
-        chosen(table, {"figure": part.figure, "trained_on": side.trained_on.value, "tested_on": side.tested_on})
+        select_cells(table, {"figure": part.figure, "trained_on": side.trained_on.value, "tested_on": side.tested_on})
         for side in (part.more, part.less)
     ]
-    row = {"claim": part.claim, "part": part.part, "source": source_of(cells, table)}
+    row = {"claim": part.claim, "part": part.part, "source": find_source(cells, table)}
     row |= dict.fromkeys(("number", "low", "high"), np.nan) | _published(part)
     reason = _no_pair(part, cells)
     if reason:
         return row | {"rule": _rule(part, rule), "verdict": NOT_TESTABLE, "reason": reason}
-    accuracy = np.stack([wide(cell, "accuracy").to_numpy() for cell in cells])
+    accuracy = np.stack([pivot_values(cell, "accuracy").to_numpy() for cell in cells])
     more, less = (float(cell["chance"].iloc[0]) for cell in cells)
-    pair = Pair(accuracy, (more, less))
+    pair = AccuracyPair(accuracy, (more, less))
     return row | {"rule": _rule(part, rule, seeds=accuracy.shape[1])} | _judgement(part, pair, rule, generator)
 
 
-def _published(part: Part) -> dict[str, Any]:
+def _published(part: ClaimPart) -> dict[str, Any]:
     means = {
-        (row["trained_on"], row["tested_on"]): row["mean"] for _, row in reference_accuracy(part.figure).iterrows()
+        (row["trained_on"], row["tested_on"]): row["mean"] for _, row in read_reference_accuracy(part.figure).iterrows()
     }
     sides = (part.more, part.less)
     accuracy = [float(means[side.trained_on.value, side.tested_on]) for side in sides]
-    more, less = (published_chance(part.figure, side.tested_on) for side in sides)
-    pair = Pair(np.array(accuracy)[:, None, None], (more, less))
+    more, less = (read_published_chance(part.figure, side.tested_on) for side in sides)
+    pair = AccuracyPair(np.array(accuracy)[:, None, None], (more, less))
     chances = [f" (chance {chance:.4f})" if part.information else "" for chance in pair.chance]
     compared = " against ".join(f"{mean:.4f}{chance}" for mean, chance in zip(accuracy, chances, strict=True))
     return {
@@ -176,36 +176,36 @@ def _published(part: Part) -> dict[str, Any]:
     }
 
 
-def _rule(part: Part, rule: Rule, *, seeds: int = 0) -> str:
+def _rule(part: ClaimPart, rule: Rule, *, seeds: int = 0) -> str:
     quantity = "(accuracy - chance) / (1 - chance)" if part.information else "accuracy"
     bound = f"-{rule.margin:g} (not worse by more than {rule.margin:g})" if part.not_worse else "0"
-    return rule_words(rule, f"{quantity}, {part.more} minus {part.less}", bound, "test images", seeds=seeds)
+    return describe_rule(rule, f"{quantity}, {part.more} minus {part.less}", bound, "test images", seeds=seeds)
 
 
-def _no_pair(part: Part, cells: list[pd.DataFrame]) -> str:
+def _no_pair(part: ClaimPart, cells: list[pd.DataFrame]) -> str:
     """Why the two cells cannot be compared; empty if they can."""
     for side, cell in zip((part.more, part.less), cells, strict=True):
         if cell.empty:
             return f"Figure {part.figure} lacks the {side}"
-    other = other_faces(cells, ("role", "source", "n"))
+    other = explain_other_faces(cells, ("role", "source", "n"))
     if other:
         return other
     for side, cell in zip((part.more, part.less), cells, strict=True):
         if cell["chance"].nunique() > 1 or cell["chance"].iloc[0] == 1:
-            return f"chance is {listed(cell['chance'])} for the {side}: one value below 1 is needed"
-    more, less = (wide(cell, "accuracy") for cell in cells)
-    return no_pairs(more, less, "the test images themselves")
+            return f"chance is {join_values(cell['chance'])} for the {side}: one value below 1 is needed"
+    more, less = (pivot_values(cell, "accuracy") for cell in cells)
+    return explain_no_pairs(more, less, "the test images themselves")
 
 
-def _judgement(part: Part, pair: Pair, rule: Rule, generator: np.random.Generator) -> dict[str, Any]:
+def _judgement(part: ClaimPart, pair: AccuracyPair, rule: Rule, generator: np.random.Generator) -> dict[str, Any]:
     contrast = pair.contrast(information=part.information)
     number = float(contrast[:, 0].mean())
-    if never_varies(pair.accuracy):
+    if is_constant(pair.accuracy):
         reason = "no accuracy varies over the resamples: all answers right or all wrong, on both sides"
         return {"number": number, "verdict": NOT_TESTABLE, "reason": reason}
     above_chance = pair.accuracy[1] - pair.chance[1]
     values = np.stack([contrast, above_chance])[:, :, 1:]
-    (low, high), (reach, _) = hierarchical_bounds(values, rule, generator=generator)
+    (low, high), (reach, _) = estimate_bounds(values, rule, generator=generator)
     found = {"number": number, "low": low, "high": high}
     if part.not_worse and reach <= rule.margin and low <= 0:
         reason = f"the {part.less} is not itself above chance by more than {rule.margin:g}: nothing could be lost"
@@ -213,4 +213,4 @@ def _judgement(part: Part, pair: Pair, rule: Rule, generator: np.random.Generato
     if not part.not_worse and (pair.accuracy[1] == 1).all():
         reason = f"the {part.less} makes no mistake: nothing could be gained"
         return found | {"verdict": NOT_TESTABLE, "reason": reason}
-    return found | decided(low, high, -rule.margin if part.not_worse else 0.0)
+    return found | is_decided(low, high, -rule.margin if part.not_worse else 0.0)

@@ -32,13 +32,13 @@ from scipy.stats import binomtest
 
 from facespec.checks.intervals import (
     Rule,
-    chosen,
-    decided,
-    listed,
-    negligible,
-    other_faces,
+    explain_other_faces,
+    find_source,
+    is_decided,
+    is_negligible,
+    join_values,
     refuse_doubled,
-    source_of,
+    select_cells,
 )
 from facespec.checks.verdicts import NOT_TESTABLE
 from facespec.study.tables import UNIT_SHARES, VERDICTS
@@ -50,7 +50,7 @@ SHARE = "the share of units specific to"
 
 
 @dataclass(frozen=True)
-class Part:
+class DepthClaimPart:
     """One half of what the claim says about units specific to `task`: `half` is ``deeper`` or ``first``."""
 
     task: Task
@@ -66,11 +66,11 @@ class Part:
         return f"{SHARE} {self.task} {said} (Figures 3 and S2; published: in words)"
 
 
-PARTS = tuple(Part(task, half) for task in TASKS for half in (DEEPER, FIRST))
+PARTS = tuple(DepthClaimPart(task, half) for task in TASKS for half in (DEEPER, FIRST))
 
 
 @dataclass(frozen=True, eq=False)
-class Counts:
+class UnitCounts:
     """How many `units` there are, and how many are `specific`: (seeds, 2) each, first and deepest convolution."""
 
     specific: np.ndarray
@@ -89,7 +89,7 @@ class Counts:
         return generator.binomial(units, (self.specific / self.units)[seeds]) / units
 
 
-def judged_depth(
+def judge_depth_claims(
     table: pd.DataFrame, *, level: float, margin: float, draws: int, generator: np.random.Generator
 ) -> pd.DataFrame:
     """The VERDICTS table of claim C7, one row per part, from a UNIT_SHARES table.
@@ -105,10 +105,10 @@ def judged_depth(
     return VERDICTS.check(pd.DataFrame([_row(part, table, rule, stream) for part, stream in streams]))
 
 
-def _row(part: Part, table: pd.DataFrame, rule: Rule, generator: np.random.Generator) -> dict[str, Any]:
-    cell = chosen(table, {"trained_on": Network.JOINT.value, "kind": "specific", "name": part.task.value})
+def _row(part: DepthClaimPart, table: pd.DataFrame, rule: Rule, generator: np.random.Generator) -> dict[str, Any]:
+    cell = select_cells(table, {"trained_on": Network.JOINT.value, "kind": "specific", "name": part.task.value})
     row: dict[str, Any] = {"claim": CLAIM, "part": f"{part.task} {part.half}", "statement": part.statement}
-    row |= {"source": source_of([cell], table), **dict.fromkeys(("number", "low", "high", "published"), np.nan)}
+    row |= {"source": find_source([cell], table), **dict.fromkeys(("number", "low", "high", "published"), np.nan)}
     counts = _counts(part, cell)
     if isinstance(counts, str):
         return row | {"rule": _rule(part, rule), "verdict": NOT_TESTABLE, "reason": counts}
@@ -118,15 +118,15 @@ def _row(part: Part, table: pd.DataFrame, rule: Rule, generator: np.random.Gener
     if part.half == FIRST:
         exact = binomtest(int(counts.specific[:, 0].sum()), int(counts.units[:, 0].sum())).proportion_ci(rule.level)
         low, high = min(low, float(exact.low)), max(high, float(exact.high))
-    verdict = decided(low, high, 0.0) if part.half == DEEPER else negligible(low, high, rule.margin)
+    verdict = is_decided(low, high, 0.0) if part.half == DEEPER else is_negligible(low, high, rule.margin)
     return row | {"number": number, "low": low, "high": high, "rule": _rule(part, rule, len(counts.units))} | verdict
 
 
-def _counts(part: Part, cell: pd.DataFrame) -> Counts | str:
+def _counts(part: DepthClaimPart, cell: pd.DataFrame) -> UnitCounts | str:
     """The counts that a part is about; or why it cannot be tested."""
     if cell.empty:
         return f"the table lacks {SHARE} {part.task} in the joint network"
-    other = other_faces([cell], ["source"])
+    other = explain_other_faces([cell], ["source"])
     if other:
         return other
     counts, units = (
@@ -137,13 +137,13 @@ def _counts(part: Part, cell: pd.DataFrame) -> Counts | str:
     ends = [counts.columns.min(), counts.columns.max()]
     for depth in ends:
         if missing := list(counts.index[counts[depth].isna()]):
-            return f"convolution {depth} of seed {listed(missing)} is missing"
+            return f"convolution {depth} of seed {join_values(missing)} is missing"
         if silent := list(units.index[units[depth] == 0]):
-            return f"no unit of convolution {depth} of seed {listed(silent)} answers to anything"
-    return Counts(*(of[ends].to_numpy(dtype=np.int64) for of in (counts, units)))
+            return f"no unit of convolution {depth} of seed {join_values(silent)} answers to anything"
+    return UnitCounts(*(of[ends].to_numpy(dtype=np.int64) for of in (counts, units)))
 
 
-def _rule(part: Part, rule: Rule, seeds: int = 0) -> str:
+def _rule(part: DepthClaimPart, rule: Rule, seeds: int = 0) -> str:
     """The rule as a sentence; `seeds` is 0 where there are no seeds to count."""
     interval = f"bound of the {100 * rule.level:g} % interval of {SHARE} {part.task}"
     exact = ""

@@ -28,19 +28,19 @@ import pandas as pd
 from facespec.checks.intervals import (
     Rule,
     Side,
-    chosen,
-    decided,
-    hierarchical_bounds,
-    never_varies,
-    no_pairs,
-    other_faces,
+    describe_rule,
+    estimate_bounds,
+    explain_no_pairs,
+    explain_other_faces,
+    find_source,
+    is_constant,
+    is_decided,
+    pivot_values,
     refuse_doubled,
-    rule_words,
-    source_of,
-    wide,
+    select_cells,
 )
 from facespec.checks.verdicts import NOT_TESTABLE
-from facespec.published.reference import reference_heatmaps
+from facespec.published.reference import read_reference_heatmaps
 from facespec.study.tables import OVERLAP, VERDICTS
 from facespec.study.vocabulary import TASKS, Network
 
@@ -49,7 +49,7 @@ HALVES = "iou_halves"
 
 
 @dataclass(frozen=True)
-class Part:
+class HeatmapClaimPart:
     """One difference that a claim is about: `quantity` of `more` minus that of `less`; masks by `rule`, if any."""
 
     claim: str
@@ -79,7 +79,7 @@ class Part:
 
 PARTS = (
     *(
-        Part(
+        HeatmapClaimPart(
             "C5",
             task.value,
             "2B",
@@ -92,7 +92,7 @@ PARTS = (
         for task in TASKS
     ),
     *(
-        Part(
+        HeatmapClaimPart(
             "C6",
             task.value,
             "2C",
@@ -108,7 +108,9 @@ PARTS = (
 )
 
 
-def judged_heatmaps(table: pd.DataFrame, *, level: float, draws: int, generator: np.random.Generator) -> pd.DataFrame:
+def judge_heatmap_claims(
+    table: pd.DataFrame, *, level: float, draws: int, generator: np.random.Generator
+) -> pd.DataFrame:
     """The VERDICTS table of claims C5 and C6, one row per part, from an OVERLAP table.
 
     `number` is the mean over seeds of the difference for all people, `low` and `high` bound its percentile interval at
@@ -121,19 +123,19 @@ def judged_heatmaps(table: pd.DataFrame, *, level: float, draws: int, generator:
     return VERDICTS.check(pd.DataFrame([_row(part, table, Rule(level, draws), stream) for part, stream in streams]))
 
 
-def _row(part: Part, table: pd.DataFrame, rule: Rule, generator: np.random.Generator) -> dict[str, Any]:
-    cells = [chosen(table, part.cell(side)) for side in (part.more, part.less)]
-    row = {"claim": part.claim, "part": part.part, "source": source_of(cells, table)}
+def _row(part: HeatmapClaimPart, table: pd.DataFrame, rule: Rule, generator: np.random.Generator) -> dict[str, Any]:
+    cells = [select_cells(table, part.cell(side)) for side in (part.more, part.less)]
+    row = {"claim": part.claim, "part": part.part, "source": find_source(cells, table)}
     row |= dict.fromkeys(("number", "low", "high"), np.nan) | _published(part)
     reason = _no_pair(part, cells)
     if reason:
         return row | {"rule": _rule(part, rule), "verdict": NOT_TESTABLE, "reason": reason}
-    values = np.stack([wide(cell, "number").to_numpy() for cell in cells])
+    values = np.stack([pivot_values(cell, "number").to_numpy() for cell in cells])
     return row | {"rule": _rule(part, rule, seeds=values.shape[1])} | _judgement(values, rule, generator)
 
 
-def _published(part: Part) -> dict[str, Any]:
-    numbers = reference_heatmaps(part.figure).set_index(["quantity", "trained_on", "tested_on"])["number"]
+def _published(part: HeatmapClaimPart) -> dict[str, Any]:
+    numbers = read_reference_heatmaps(part.figure).set_index(["quantity", "trained_on", "tested_on"])["number"]
     if part.quantity == HALVES:
         iou = numbers["iou", part.less.trained_on.value, part.less.tested_on]
         compared = f"{iou:.3f} for the two tasks, nothing for halves"
@@ -145,16 +147,16 @@ def _published(part: Part) -> dict[str, Any]:
     return {"published": more - less, "statement": f"{part.words} (Figure {part.figure}; published: {compared})"}
 
 
-def _rule(part: Part, rule: Rule, *, seeds: int = 0) -> str:
-    return rule_words(rule, f"{part.called}, {part.more} minus {part.less}", "0", "people", seeds=seeds)
+def _rule(part: HeatmapClaimPart, rule: Rule, *, seeds: int = 0) -> str:
+    return describe_rule(rule, f"{part.called}, {part.more} minus {part.less}", "0", "people", seeds=seeds)
 
 
-def _no_pair(part: Part, cells: list[pd.DataFrame]) -> str:
+def _no_pair(part: HeatmapClaimPart, cells: list[pd.DataFrame]) -> str:
     """Why the two cells cannot be compared; empty if they can."""
     for side, cell in zip((part.more, part.less), cells, strict=True):
         if cell.empty:
             return f"Figure {part.figure} lacks {part.called} of the {side}"
-    other = other_faces(cells, ("source",))
+    other = explain_other_faces(cells, ("source",))
     if other:
         return other
     for side, cell in zip((part.more, part.less), cells, strict=True):
@@ -165,16 +167,16 @@ def _no_pair(part: Part, cells: list[pd.DataFrame]) -> str:
                 f"{part.called} of the {side} is not defined in {missing} of {len(cell)} rows: {few}no heatmap but "
                 "blank ones"
             )
-    more, less = (wide(cell, "number") for cell in cells)
-    return no_pairs(more, less, "all people")
+    more, less = (pivot_values(cell, "number") for cell in cells)
+    return explain_no_pairs(more, less, "all people")
 
 
 def _judgement(values: np.ndarray, rule: Rule, generator: np.random.Generator) -> dict[str, Any]:
     """What the numbers of the two sides, (2, n_seeds, 1 + n_resamples), say: first of all people, then of resamples."""
     contrast = values[0] - values[1]
     number = float(contrast[:, 0].mean())
-    if never_varies(values):
+    if is_constant(values):
         reason = "no number varies over the resamples, on both sides: the people are too few, or too much alike"
         return {"number": number, "verdict": NOT_TESTABLE, "reason": reason}
-    ((low, high),) = hierarchical_bounds(contrast[None, :, 1:], rule, generator=generator)
-    return {"number": number, "low": low, "high": high} | decided(low, high, 0.0)
+    ((low, high),) = estimate_bounds(contrast[None, :, 1:], rule, generator=generator)
+    return {"number": number, "low": low, "high": high} | is_decided(low, high, 0.0)

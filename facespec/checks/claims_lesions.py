@@ -43,17 +43,17 @@ import pandas as pd
 
 from facespec.checks.intervals import (
     Rule,
-    chosen,
-    decided,
-    hierarchical_bounds,
-    listed,
-    negligible,
-    never_varies,
-    no_pairs,
-    other_faces,
+    estimate_bounds,
+    explain_no_pairs,
+    explain_other_faces,
+    find_source,
+    is_constant,
+    is_decided,
+    is_negligible,
+    join_values,
+    pivot_values,
     refuse_doubled,
-    source_of,
-    wide,
+    select_cells,
 )
 from facespec.checks.verdicts import NOT_TESTABLE
 from facespec.study.tables import ALL_IMAGES, VERDICTS
@@ -66,7 +66,7 @@ UNDEFINED = 0.05  # share of resamples that may lack a number
 
 
 @dataclass(frozen=True)
-class Part:
+class LesionClaimPart:
     """What the claim says about the differences at one `end` of the network: ``deepest`` or ``first``."""
 
     end: str
@@ -87,7 +87,7 @@ class Part:
         return f"{said} (after Dobs et al. 2022; published: nothing)"
 
 
-def judged_lesions(
+def judge_lesion_claims(
     table: pd.DataFrame, *, level: float, margin: float, fraction: float, draws: int, generator: np.random.Generator
 ) -> pd.DataFrame:
     """The VERDICTS table of claim C8, one row per part, from a DISSOCIATION table.
@@ -99,40 +99,40 @@ def judged_lesions(
     table = DISSOCIATION.check(table)
     refuse_doubled(table, "dissociation", CELL, number="number")
     rule = Rule(level, draws, margin)
-    parts = [Part(end, fraction) for end in (DEEPEST, FIRST)]
+    parts = [LesionClaimPart(end, fraction) for end in (DEEPEST, FIRST)]
     # a stream per part: one that cannot be tested must not shift the draws of the next
     streams = zip(parts, generator.spawn(len(parts)), strict=True)
     return VERDICTS.check(pd.DataFrame([_row(part, table, rule, stream) for part, stream in streams]))
 
 
-def _row(part: Part, table: pd.DataFrame, rule: Rule, generator: np.random.Generator) -> dict[str, Any]:
-    joint = chosen(table, {"trained_on": Network.JOINT.value})
+def _row(part: LesionClaimPart, table: pd.DataFrame, rule: Rule, generator: np.random.Generator) -> dict[str, Any]:
+    joint = select_cells(table, {"trained_on": Network.JOINT.value})
     row: dict[str, Any] = {"claim": CLAIM, "part": part.end, "statement": part.statement}
-    row |= {"source": source_of([joint], table), **dict.fromkeys(("number", "low", "high", "published"), np.nan)}
+    row |= {"source": find_source([joint], table), **dict.fromkeys(("number", "low", "high", "published"), np.nan)}
     values = _values(part, joint)
     if isinstance(values, str):
         return row | {"rule": _rule(part, rule), "verdict": NOT_TESTABLE, "reason": values}
     row["rule"] = _rule(part, rule, values.shape[1])
     numbers, deepest = values[:, :, 0].mean(axis=1), part.end == DEEPEST
-    still = [task.value for task, own in zip(TASKS, values, strict=True) if never_varies(own[None])]
+    still = [task.value for task, own in zip(TASKS, values, strict=True) if is_constant(own[None])]
     if len(still) >= (1 if deepest else len(TASKS)):
         reason = (
             f"the difference of {' and '.join(still)} does not vary over the resamples: the people are too few, or too "
             "much alike"
         )
         return row | {"number": float(numbers.min()), "verdict": NOT_TESTABLE, "reason": reason}
-    bounds = hierarchical_bounds(values[:, :, 1:], rule, generator=generator)
+    bounds = estimate_bounds(values[:, :, 1:], rule, generator=generator)
     shown = min(range(len(bounds)), key=lambda task: bounds[task][0 if deepest else 1])
     low, high = bounds[shown]
-    verdict = decided(low, high, 0.0) if deepest else negligible(low, high, rule.margin)
+    verdict = is_decided(low, high, 0.0) if deepest else is_negligible(low, high, rule.margin)
     return row | {"number": float(numbers[shown]), "low": low, "high": high} | verdict
 
 
-def _values(part: Part, joint: pd.DataFrame) -> np.ndarray | str:
+def _values(part: LesionClaimPart, joint: pd.DataFrame) -> np.ndarray | str:
     """Differences, (tasks, seeds, 1 + resamples), those of all people first; or why a part cannot be tested."""
     if joint.empty:
         return "the table has no lesions of the joint network"
-    other = other_faces([joint], ["source"])
+    other = explain_other_faces([joint], ["source"])
     if other:
         return other
     if joint["depth"].nunique() < 2:
@@ -141,32 +141,32 @@ def _values(part: Part, joint: pd.DataFrame) -> np.ndarray | str:
     layer = joint[joint["depth"] == depth]
     if layer["layer"].nunique() > 1:
         return (
-            f"convolution {depth} exists once per task ({listed(sorted(layer['layer']))}): a lesion in one branch "
+            f"convolution {depth} exists once per task ({join_values(sorted(layer['layer']))}): a lesion in one branch "
             "cannot harm the other's task"
         )
     own = layer[np.isclose(layer["fraction"], part.fraction)]
     if own.empty:
-        has = listed(f"{100 * one:g} %" for one in sorted(layer["fraction"]))
+        has = join_values(f"{100 * one:g} %" for one in sorted(layer["fraction"]))
         return f"the table has no lesions of {part.units}: only of {has}"
-    cells = [chosen(own, {"quantity": task.value}) for task in TASKS]
+    cells = [select_cells(own, {"quantity": task.value}) for task in TASKS]
     for task, cell in zip(TASKS, cells, strict=True):
         if missing := sorted(set(joint["seed"]) - set(cell["seed"])):
-            return f"the difference of {task} in convolution {depth} of seed {listed(missing)} is missing"
+            return f"the difference of {task} in convolution {depth} of seed {join_values(missing)} is missing"
     return _defined(cells)
 
 
 def _defined(cells: list[pd.DataFrame]) -> np.ndarray | str:
     """The numbers of one cell per task, without resamples that lack one; or why there are too few."""
-    present = [wide(cell.fillna({"number": 0.0}), "number") for cell in cells]  # NaN: a row that is missing
-    unpaired = no_pairs(present[0], present[-1], "all people")
+    present = [pivot_values(cell.fillna({"number": 0.0}), "number") for cell in cells]  # NaN: a row that is missing
+    unpaired = explain_no_pairs(present[0], present[-1], "all people")
     if unpaired:
         return unpaired
     for task, cell in zip(TASKS, cells, strict=True):
         lost = cell[cell["number"].isna() & (cell["resample"] == ALL_IMAGES)].sort_values("seed")
         if len(lost):
-            why = listed(lost["reason"].fillna("")) or "no reason given"
-            return f"the difference of {task} is not defined for seed {listed(lost['seed'])}: {why}"
-    values = np.stack([wide(cell, "number").to_numpy(dtype=np.float64) for cell in cells])
+            why = join_values(lost["reason"].fillna("")) or "no reason given"
+            return f"the difference of {task} is not defined for seed {join_values(lost['seed'])}: {why}"
+    values = np.stack([pivot_values(cell, "number").to_numpy(dtype=np.float64) for cell in cells])
     undefined = np.isnan(values).any(axis=(0, 1))
     if undefined[1:].mean() > UNDEFINED:
         return (
@@ -176,7 +176,7 @@ def _defined(cells: list[pd.DataFrame]) -> np.ndarray | str:
     return values[:, :, ~undefined]
 
 
-def _rule(part: Part, rule: Rule, seeds: int = 0) -> str:
+def _rule(part: LesionClaimPart, rule: Rule, seeds: int = 0) -> str:
     """The rule as a sentence; `seeds` is 0 where there are no seeds to count."""
     if part.end == DEEPEST:
         bound, which, limit = "lower", "each", "above 0"

@@ -52,35 +52,35 @@ def refuse_doubled(table: pd.DataFrame, name: str, cell: list[str], *, number: s
         raise StudyError(f"table {name!r} has two rows for {where}; one {number} is allowed. Make the tables again.")
 
 
-def chosen(table: pd.DataFrame, wanted: dict[str, str]) -> pd.DataFrame:
+def select_cells(table: pd.DataFrame, wanted: dict[str, str]) -> pd.DataFrame:
     """The rows whose columns have the `wanted` values."""
     return table[pd.concat([table[name].eq(value) for name, value in wanted.items()], axis=1).all(axis=1)]
 
 
-def source_of(cells: Sequence[pd.DataFrame], table: pd.DataFrame) -> str:
+def find_source(cells: Sequence[pd.DataFrame], table: pd.DataFrame) -> str:
     """The data that the cells are about; where both are empty, those of the table."""
     named = pd.concat(cells)["source"] if any(map(len, cells)) else table["source"]
     return ", ".join(named.drop_duplicates()) or "no faces"
 
 
-def wide(cell: pd.DataFrame, values: str) -> pd.DataFrame:
+def pivot_values(cell: pd.DataFrame, values: str) -> pd.DataFrame:
     """One row per seed, one column per resample, both ascending: the first column is everything itself."""
     return cell.pivot(index="seed", columns="resample", values=values).sort_index().sort_index(axis=1)
 
 
-def other_faces(cells: Sequence[pd.DataFrame], columns: Iterable[str]) -> str:
+def explain_other_faces(cells: Sequence[pd.DataFrame], columns: Iterable[str]) -> str:
     """Why two cells are not about the same faces; empty if they are."""
     both = pd.concat(cells)
     for column in columns:
         if both[column].nunique() > 1:
-            return f"the two sides were not tested on the same faces: {column} is {listed(both[column])}"
+            return f"the two sides were not tested on the same faces: {column} is {join_values(both[column])}"
     return ""
 
 
-def no_pairs(more: pd.DataFrame, less: pd.DataFrame, everything: str) -> str:
-    """Why two tables of `wide` cannot be subtracted; empty if they can. `everything`: what resample -1 is about."""
+def explain_no_pairs(more: pd.DataFrame, less: pd.DataFrame, everything: str) -> str:
+    """Why two tables of `pivot_values` cannot be subtracted; empty if they can. `everything`: what resample -1 is about."""
     if not more.index.equals(less.index):
-        return f"seeds differ: {listed(more.index)} on one side, {listed(less.index)} on the other"
+        return f"seeds differ: {join_values(more.index)} on one side, {join_values(less.index)} on the other"
     if not more.columns.equals(less.columns) or more.isna().any(axis=None) or less.isna().any(axis=None):
         return "resamples differ between the two sides or between seeds, so that they are no pairs"
     if more.columns[0] != ALL_IMAGES or len(more.columns) < 2:
@@ -88,12 +88,12 @@ def no_pairs(more: pd.DataFrame, less: pd.DataFrame, everything: str) -> str:
     return ""
 
 
-def listed(values: Iterable[Any]) -> str:
+def join_values(values: Iterable[Any]) -> str:
     """Distinct values, joined by "and"."""
     return " and ".join(str(value) for value in dict.fromkeys(values))
 
 
-def rule_words(rule: Rule, difference: str, bound: str, units: str, *, seeds: int) -> str:
+def describe_rule(rule: Rule, difference: str, bound: str, units: str, *, seeds: int) -> str:
     """The rule as a sentence: of which `difference` the lower bound must lie above `bound`, and what was resampled.
 
     `units` are what a resample draws; `seeds` is 0 where there are no seeds to count.
@@ -107,12 +107,12 @@ def rule_words(rule: Rule, difference: str, bound: str, units: str, *, seeds: in
     )
 
 
-def never_varies(values: np.ndarray) -> bool:
+def is_constant(values: np.ndarray) -> bool:
     """Whether the resamples of `values`, (k, n_seeds, 1 + n_resamples), are all alike, seed by seed."""
     return bool((values[:, :, 1:] == values[:, :, 1:2]).all())
 
 
-def hierarchical_draws(values: np.ndarray, *, draws: int, generator: np.random.Generator) -> np.ndarray:
+def resample_hierarchically(values: np.ndarray, *, draws: int, generator: np.random.Generator) -> np.ndarray:
     """Means over seeds, bootstrapped: `values` is ``(k, n_seeds, n_resamples)``, returns ``(k, draws)``.
 
     A draw takes as many seeds as there are, with replacement, and one resample for all of them and all k quantities.
@@ -123,14 +123,14 @@ def hierarchical_draws(values: np.ndarray, *, draws: int, generator: np.random.G
     return values[:, seeds, resamples].mean(axis=-1)
 
 
-def hierarchical_bounds(values: np.ndarray, rule: Rule, *, generator: np.random.Generator) -> list[tuple[float, float]]:
-    """Bounds of the percentile interval of each quantity's mean over seeds; `values` as in `hierarchical_draws`."""
+def estimate_bounds(values: np.ndarray, rule: Rule, *, generator: np.random.Generator) -> list[tuple[float, float]]:
+    """Bounds of the percentile interval of each quantity's mean over seeds; `values` as in `resample_hierarchically`."""
     tails = [50 * (1 - rule.level), 50 * (1 + rule.level)]
-    drawn = hierarchical_draws(values, draws=rule.draws, generator=generator)
+    drawn = resample_hierarchically(values, draws=rule.draws, generator=generator)
     return [(low, high) for low, high in (np.percentile(one, tails).tolist() for one in drawn)]
 
 
-def decided(low: float, high: float, bound: float) -> dict[str, str]:
+def is_decided(low: float, high: float, bound: float) -> dict[str, str]:
     """`verdict` and `reason` from an interval of a difference that should lie above `bound`."""
     if low > bound:
         return {"verdict": REPRODUCED, "reason": ""}
@@ -140,7 +140,7 @@ def decided(low: float, high: float, bound: float) -> dict[str, str]:
     return {"verdict": NOT_REPRODUCED, "reason": reason}
 
 
-def negligible(low: float, high: float, margin: float) -> dict[str, str]:
+def is_negligible(low: float, high: float, margin: float) -> dict[str, str]:
     """`verdict` and `reason` from an interval of a number that should not exceed `margin`."""
     if high <= margin:
         return {"verdict": REPRODUCED, "reason": ""}

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from facespec.published.reference import published_bars
+from facespec.published.reference import read_published_bars
 from facespec.study.schema import Column, Schema
 from facespec.study.tables import ACCURACY
 
@@ -32,18 +32,18 @@ REPLAY = Schema(
 )
 
 
-def replayed(table: pd.DataFrame) -> pd.DataFrame:
+def replay_results(table: pd.DataFrame) -> pd.DataFrame:
     """The REPLAY table of an ACCURACY table made from published files: four rows per bar of each file at hand.
 
     `error` is absolute; `ok` is "yes" up to `TOLERANCE`. The statistics are those of `published.reference`: mean, sd
     (divisor n - 1) and the 2.5 and 97.5 percentiles of the resamples. Files of which `table` has no row are left out
-    (see `absent`).
+    (see `list_absent`).
     """
     return REPLAY.check(pd.DataFrame(list(_rows(ACCURACY.check(table))), columns=list(REPLAY.columns)))
 
 
 def _rows(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    for bar in published_bars():
+    for bar in read_published_bars():
         if not (table["figure"] == bar.figure).any():
             continue
         own = (table["trained_on"] == bar.trained_on) & (table["tested_on"] == bar.tested_on)
@@ -69,13 +69,13 @@ def _rows(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
             }
 
 
-def absent(table: pd.DataFrame) -> list[str]:
+def list_absent(table: pd.DataFrame) -> list[str]:
     """The published accuracy files of which an ACCURACY table has no row."""
-    bars = published_bars()
+    bars = read_published_bars()
     return list(dict.fromkeys(bar.file for bar in bars if not (table["figure"] == bar.figure).any()))
 
 
-def failures(table: pd.DataFrame) -> list[str]:
+def list_failures(table: pd.DataFrame) -> list[str]:
     """One sentence per number of a REPLAY table that is not the published one; empty: all are."""
     return [
         f"figure {row['figure']}, {row['bar']}: {row['statistic']} is {row['number']:.6f}, "
@@ -84,7 +84,7 @@ def failures(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def summary(table: pd.DataFrame) -> Table:
+def summarise(table: pd.DataFrame) -> Table:
     """A REPLAY table for the terminal: one row per bar; the error is the largest over mean, sd, low and high."""
     table = REPLAY.check(table)
     shown = Table(

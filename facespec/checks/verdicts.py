@@ -18,14 +18,14 @@ LOOK = {REPRODUCED: ("+", "green"), NOT_REPRODUCED: ("-", "red"), NOT_TESTABLE: 
 NUMBERS = ("number", "low", "high", "published")
 
 
-def claim_verdict(parts: pd.Series) -> str:
+def combine_parts(parts: pd.Series) -> str:
     """The verdict on a claim from those on its parts: all must be reproduced; one that fails decides."""
     if (parts == REPRODUCED).all():
         return REPRODUCED
     return NOT_REPRODUCED if (parts == NOT_REPRODUCED).any() else NOT_TESTABLE
 
 
-def as_metric(table: pd.DataFrame) -> dict[str, Any]:
+def make_metrics(table: pd.DataFrame) -> dict[str, Any]:
     """A VERDICTS table as nested dictionaries for JSON: claim -> `verdict`, `parts` -> part -> numbers and `verdict`.
 
     A number that a part lacks is left out, as JSON has no NaN.
@@ -33,7 +33,7 @@ def as_metric(table: pd.DataFrame) -> dict[str, Any]:
     table = VERDICTS.check(table)
     return {
         str(claim): {
-            "verdict": claim_verdict(parts["verdict"]),
+            "verdict": combine_parts(parts["verdict"]),
             "parts": {
                 row["part"]: {name: float(row[name]) for name in NUMBERS if pd.notna(row[name])}
                 | {"verdict": row["verdict"]}
@@ -44,10 +44,10 @@ def as_metric(table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def summary(table: pd.DataFrame) -> Table:
+def summarise(table: pd.DataFrame) -> Table:
     """A VERDICTS table for the terminal: one row per part, the claims' own verdicts below; readable at 100 columns."""
     table = VERDICTS.check(table)
-    claims = [f"{claim} {claim_verdict(parts['verdict'])}" for claim, parts in table.groupby("claim", sort=False)]
+    claims = [f"{claim} {combine_parts(parts['verdict'])}" for claim, parts in table.groupby("claim", sort=False)]
     shown = Table(
         title=Text(f"Published claims, judged on {', '.join(table['source'].drop_duplicates())}"),
         title_justify="left",

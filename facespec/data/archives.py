@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from facespec.data import limits
-from facespec.data.limits import Bounded, check_count, find_limit, find_unpacked_limit, unpacks_to_too_much
+from facespec.data.limits import BoundedReader, check_count, explain_too_large, find_limit, find_unpacked_limit
 from facespec.data.spool import Place, Spool
 from facespec.data.tars import DAMAGE, unpack
 from facespec.study.errors import StudyError
@@ -27,7 +27,7 @@ _MAGIC = {b"PK\3\4": "zip", b"PK\5\6": "zip", b"\xfd7zXZ\0": "xz", b"\x1f\x8b": 
 _ENDINGS = (".zip", ".tar", ".tgz", ".txz", ".tbz2", ".gz", ".xz", ".bz2")
 
 
-class Unusable(Exception):
+class UnusableArchive(Exception):
     """One file cannot be used; `args[0]` is the reason. `known`: so it is in every copy of the data set."""
 
     def __init__(self, reason: str, *, known: bool = False) -> None:
@@ -36,7 +36,7 @@ class Unusable(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Files:
+class ArchiveFiles:
     """The files of a data set by name: ``/`` between folders, no root, system files left out.
 
     `names` is sorted, so nothing depends on the order within an archive. `refused` names what is in it but never
@@ -48,16 +48,16 @@ class Files:
     opener: Callable[[str], IO[bytes]]
 
     def open(self, name: str) -> IO[bytes]:
-        """A file to read from the start; `Unusable` where the archive or the disk does not give it.
+        """A file to read from the start; `UnusableArchive` where the archive or the disk does not give it.
 
         The same is raised by its `read` beyond the size that the file may have: `data.limits.find_limit`.
         """
         try:
             file = self.opener(name)
         except (*DAMAGE, ValueError) as error:
-            raise Unusable(_explain(error)) from error
+            raise UnusableArchive(_explain(error)) from error
         limit = find_limit(name)
-        return io.BufferedReader(Bounded(file, limit, exceeds(limit)))
+        return io.BufferedReader(BoundedReader(file, limit, explain_excess(limit)))
 
     @property
     def some(self) -> str:
@@ -67,12 +67,12 @@ class Files:
         return ", ".join(self.names[:3]) + (", ..." if len(self.names) > 3 else "") or "nothing that is read"
 
     def read(self, name: str) -> bytes:
-        """A whole file; `Unusable` where it is damaged in the archive, or larger than any face."""
+        """A whole file; `UnusableArchive` where it is damaged in the archive, or larger than any face."""
         with self.open(name) as file:
             try:
                 return read_whole(file)
             except DAMAGE as error:
-                raise Unusable("damaged in the archive") from error
+                raise UnusableArchive("damaged in the archive") from error
 
 
 def _explain(error: Exception) -> str:
@@ -81,21 +81,21 @@ def _explain(error: Exception) -> str:
     return "no longer there" if isinstance(error, FileNotFoundError) else "cannot be opened"
 
 
-def exceeds(limit: int) -> Unusable:
+def explain_excess(limit: int) -> UnusableArchive:
     """The verdict on a file of more than `limit` bytes."""
-    return Unusable(f"larger than {limits.in_mebibytes(limit)}")
+    return UnusableArchive(f"larger than {limits.format_mebibytes(limit)}")
 
 
 def read_whole(file: IO[bytes]) -> bytes:
-    """The rest of `file`; `Unusable` beyond `data.limits.LARGEST` bytes."""
+    """The rest of `file`; `UnusableArchive` beyond `data.limits.LARGEST` bytes."""
     content = file.read(limits.LARGEST + 1)
     if len(content) > limits.LARGEST:
-        raise exceeds(limits.LARGEST)
+        raise explain_excess(limits.LARGEST)
     return content
 
 
 @contextmanager
-def opened(path: Path, *, keep: tuple[str, ...]) -> Iterator[Files]:
+def open_files(path: Path, *, keep: tuple[str, ...]) -> Iterator[ArchiveFiles]:
     """The files at `path`: a directory, an archive (told by its first bytes, not its name), or one other file.
 
     Directories and zips are read in place. A tar is read once from start to end, as its compression demands, and the
@@ -106,19 +106,19 @@ def opened(path: Path, *, keep: tuple[str, ...]) -> Iterator[Files]:
         try:
             files = _files(path, _kind(path), keep=keep, stack=stack)
         except OSError as error:
-            raise unreadable(path, error) from error
+            raise explain_unreadable(path, error) from error
         if not files.names and not files.refused:
             raise StudyError(f"{path}: no files in it. Give the directory or archive that holds the data set.")
         yield files
 
 
-def _files(path: Path, kind: str, *, keep: tuple[str, ...], stack: ExitStack) -> Files:
+def _files(path: Path, kind: str, *, keep: tuple[str, ...], stack: ExitStack) -> ArchiveFiles:
     if kind == "directory":
         return _directory(path)
     if kind == "zip":
         return _zip(path, stack)
     if kind == "file":
-        return Files((path.name,), (), lambda _: path.open("rb"))
+        return ArchiveFiles((path.name,), (), lambda _: path.open("rb"))
     return _tar(path, kind, keep=keep, stack=stack)
 
 
@@ -127,7 +127,7 @@ def refuse_missing(path: Path) -> None:
     try:
         there = path.exists()
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise explain_unreadable(path, error) from error
     if not there and path.is_symlink():
         raise StudyError(
             f"{path}: a symbolic link that leads nowhere. Give the path of the data set; see docs/data.md."
@@ -136,7 +136,7 @@ def refuse_missing(path: Path) -> None:
         raise StudyError(f"{path}: no such file or directory. Give the path of the data set; see docs/data.md.")
 
 
-def unreadable(path: Path, error: OSError) -> StudyError:
+def explain_unreadable(path: Path, error: OSError) -> StudyError:
     """What the system says against reading `path`, or a file below it, as a refusal."""
     place = error.filename or path
     if isinstance(error, PermissionError):
@@ -166,17 +166,17 @@ def _kind(path: Path) -> str:
 
 def _damaged(path: Path, why: object) -> StudyError:
     if isinstance(why, OSError) and why.errno is not None:  # not the archive, but the disk
-        return unreadable(path, why)
+        return explain_unreadable(path, why)
     return StudyError(f"{path}: not a whole zip or tar archive ({why}). It may be truncated: fetch it again.")
 
 
 def _clean(name: str) -> str | None:
-    """`name` as `Files` spells it; None for system files; raises `Unusable` if it leads out of the archive."""
+    """`name` as `ArchiveFiles` spells it; None for system files; raises `UnusableArchive` if it leads out of the archive."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     # names may hold bytes that are no text; labels are UTF-8
     text = unicodedata.normalize("NFC", "/".join(parts).encode("utf-8", "backslashreplace").decode())
     if ".." in parts or name.startswith("/"):
-        raise Unusable(LEADS_OUT)
+        raise UnusableArchive(LEADS_OUT)
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
     return None if hidden or not parts or parts[-1] in ("Thumbs.db", "desktop.ini") else text
 
@@ -191,7 +191,7 @@ class _Listing:
     def add(self, name: str, place: Any, *, regular: bool) -> None:
         try:
             clean = _clean(name)
-        except Unusable as verdict:
+        except UnusableArchive as verdict:
             self.refused.append((name.encode("utf-8", "backslashreplace").decode(), str(verdict)))
             return
         if clean is not None and regular:
@@ -199,11 +199,13 @@ class _Listing:
         elif clean is not None:
             self.refused.append((clean, IRREGULAR))
 
-    def files(self, opener: Callable[[Mapping[str, Any], str], IO[bytes]]) -> Files:
-        return Files(tuple(sorted(self.places)), tuple(sorted(self.refused)), lambda name: opener(self.places, name))
+    def files(self, opener: Callable[[Mapping[str, Any], str], IO[bytes]]) -> ArchiveFiles:
+        return ArchiveFiles(
+            tuple(sorted(self.places)), tuple(sorted(self.refused)), lambda name: opener(self.places, name)
+        )
 
 
-def _directory(path: Path) -> Files:
+def _directory(path: Path) -> ArchiveFiles:
     listing = _Listing()
     # links to directories are followed, as people link large data sets; `above` stops circles
     ahead = [(path, "", frozenset({path.resolve()}))]
@@ -220,7 +222,7 @@ def _directory(path: Path) -> Files:
     return listing.files(lambda places, name: places[name].open("rb"))
 
 
-def _zip(path: Path, stack: ExitStack) -> Files:
+def _zip(path: Path, stack: ExitStack) -> ArchiveFiles:
     try:
         archive = stack.enter_context(zipfile.ZipFile(path))
     except (*DAMAGE, ValueError) as error:
@@ -229,7 +231,7 @@ def _zip(path: Path, stack: ExitStack) -> Files:
     packed = path.stat().st_size
     # zipfile reads no more of a file than is claimed here
     if sum(info.file_size for info in archive.infolist()) > find_unpacked_limit(packed):
-        raise unpacks_to_too_much(path, packed)
+        raise explain_too_large(path, packed)
     listing = _Listing()
     for info in archive.infolist():
         if not info.is_dir():
@@ -245,7 +247,7 @@ def _zip(path: Path, stack: ExitStack) -> Files:
     return listing.files(lambda places, name: archive.open(places[name]))
 
 
-def _tar(path: Path, kind: str, *, keep: tuple[str, ...], stack: ExitStack) -> Files:
+def _tar(path: Path, kind: str, *, keep: tuple[str, ...], stack: ExitStack) -> ArchiveFiles:
     spool = Spool(stack)
     listing = _Listing()
     try:
@@ -258,7 +260,7 @@ def _tar(path: Path, kind: str, *, keep: tuple[str, ...], stack: ExitStack) -> F
     def open_piece(places: Mapping[str, Place | None], name: str) -> IO[bytes]:
         place = places[name]
         if place is None:
-            raise exceeds(find_limit(name))
+            raise explain_excess(find_limit(name))
         return spool.open(*place)
 
     return listing.files(open_piece)

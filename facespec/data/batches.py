@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from facespec.data.faceset import FaceSet
-from facespec.study.errors import StudyError, did_you_mean
+from facespec.study.errors import StudyError, suggest_spelling
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, by which Pillow and torchvision turn grey
 
@@ -45,29 +45,29 @@ class Preset:
             raise StudyError(f"preset {self.name!r}: mean {self.mean} and std {self.std}; both finite, std above 0.")
 
 
-def small(size: int, channels: int) -> Preset:
+def make_small_preset(size: int, channels: int) -> Preset:
     """Faces as they are, shifted by up to a twelfth of their size, and flipped [O]."""
     return Preset("small", size, channels, resize=None, shift=size // 12, flip=True, grey_probability=0.0)
 
 
-def vgg16(size: int, channels: int) -> Preset:
+def make_vgg16_preset(size: int, channels: int) -> Preset:
     """Resize to 256, random crop of 224, grey with probability 0.2, whatever the faces' `size` [L]."""
     del size
     return Preset("vgg16", 224, channels, resize=256, shift=0, flip=False, grey_probability=0.2)
 
 
-PRESETS: Mapping[str, Callable[[int, int], Preset]] = {"small": small, "vgg16": vgg16}
+PRESETS: Mapping[str, Callable[[int, int], Preset]] = {"small": make_small_preset, "vgg16": make_vgg16_preset}
 
 
-def preset_for(name: str, size: int, channels: int) -> Preset:
+def make_preset(name: str, size: int, channels: int) -> Preset:
     """The preset `name` for faces of `size` px and `channels`; `StudyError` for an unknown name."""
     if name not in PRESETS:
-        raise StudyError(f"unknown preset {name!r}: {did_you_mean(name, PRESETS)}")
+        raise StudyError(f"unknown preset {name!r}: {suggest_spelling(name, PRESETS)}")
     return PRESETS[name](size, channels)
 
 
 @dataclass(frozen=True, eq=False)
-class Draws:
+class Augmentation:
     """The random parameters of n images: `down`, `right` in [0, 1) place the crop; `flip`, `grey` are booleans."""
 
     down: np.ndarray
@@ -75,18 +75,18 @@ class Draws:
     flip: np.ndarray
     grey: np.ndarray
 
-    def __getitem__(self, rows: np.ndarray | slice) -> Draws:
+    def __getitem__(self, rows: np.ndarray | slice) -> Augmentation:
         """The parameters of some of the images."""
-        return Draws(self.down[rows], self.right[rows], self.flip[rows], self.grey[rows])
+        return Augmentation(self.down[rows], self.right[rows], self.flip[rows], self.grey[rows])
 
 
-def draw(preset: Preset, n: int, generator: np.random.Generator) -> Draws:
+def draw_augmentation(preset: Preset, n: int, generator: np.random.Generator) -> Augmentation:
     """Random parameters for `n` images."""
     down, right, flip, grey = generator.random((4, n))
-    return Draws(down, right, (flip < 0.5) & preset.flip, grey < preset.grey_probability)
+    return Augmentation(down, right, (flip < 0.5) & preset.flip, grey < preset.grey_probability)
 
 
-def apply(images: np.ndarray, preset: Preset, draws: Draws | None) -> torch.Tensor:
+def apply_preset(images: np.ndarray, preset: Preset, draws: Augmentation | None) -> torch.Tensor:
     """Network input made of `images`, uint8 (n, H, W) or (n, H, W, 3), with `draws`, or None for test time.
 
     Returns float32 (n, channels, size, size), channels last in memory. Grey images are repeated and colours averaged
@@ -115,7 +115,7 @@ def _resized(faces: np.ndarray, shorter: int) -> np.ndarray:
     return functional.interpolate(planes, size=target, mode="bilinear", antialias=True).permute(0, 2, 3, 1).numpy()
 
 
-def _window(faces: np.ndarray, preset: Preset, draws: Draws | None) -> np.ndarray:
+def _window(faces: np.ndarray, preset: Preset, draws: Augmentation | None) -> np.ndarray:
     """Crop, shift and flip in one gather: (n, H, W, C) -> (n, size, size, C), edge pixels repeated outside."""
     n, height, width, channels = faces.shape
     room = np.array([height, width]) - preset.size
@@ -139,7 +139,7 @@ def _window(faces: np.ndarray, preset: Preset, draws: Draws | None) -> np.ndarra
     return flat[:, 0].take(pixels)[..., None] if channels == 1 else flat.take(pixels, axis=0)
 
 
-def _coloured(faces: torch.Tensor, preset: Preset, draws: Draws | None) -> torch.Tensor:
+def _coloured(faces: torch.Tensor, preset: Preset, draws: Augmentation | None) -> torch.Tensor:
     """The preset's number of channels; the drawn images grey."""
     if faces.shape[3] == 1:
         return faces.expand(-1, -1, -1, preset.channels).contiguous() if preset.channels > 1 else faces
@@ -153,16 +153,16 @@ def _coloured(faces: torch.Tensor, preset: Preset, draws: Draws | None) -> torch
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class ImageBatch:
     """`images` float32 (n, channels, size, size); `positions` int64 (n,), their indices in the FaceSet."""
 
     images: torch.Tensor
     positions: np.ndarray
 
 
-def batches(
+def iterate_batches(
     faces: FaceSet, indices: np.ndarray, *, batch_size: int, preset: Preset, generator: np.random.Generator | None
-) -> Iterator[Batch]:
+) -> Iterator[ImageBatch]:
     """The images at `indices`, `batch_size` at a time; the last batch may be short.
 
     With a generator (training): in random order, augmented by `preset`; a last batch of one image is dropped, as
@@ -178,5 +178,5 @@ def batches(
             order = order[:-1]
     for start in range(0, len(order), batch_size):
         positions = order[start : start + batch_size]
-        draws = draw(preset, len(positions), generator) if generator is not None else None
-        yield Batch(apply(faces.images(positions), preset, draws), positions)
+        draws = draw_augmentation(preset, len(positions), generator) if generator is not None else None
+        yield ImageBatch(apply_preset(faces.images(positions), preset, draws), positions)

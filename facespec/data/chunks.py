@@ -30,7 +30,7 @@ class FaceChunk:
 
 
 @dataclass(frozen=True)
-class Description:
+class FaceSetDescription:
     """What a FaceSet is: its role, images per shard, names of region codes (None: no regions) and provenance.
 
     A callable provenance is evaluated after the last chunk, when counts and excluded files are known.
@@ -47,14 +47,14 @@ class Description:
 
 
 @dataclass(frozen=True)
-class Import:
+class FaceImport:
     """A dataset on its way in: the two arguments that `faceset.write_faceset` takes beside the directory.
 
     `chunks` reads the files as it is consumed, and may raise `StudyError` until its end.
     """
 
     chunks: Iterator[FaceChunk]
-    description: Description
+    description: FaceSetDescription
 
 
 def check_chunk(chunk: FaceChunk, shape: tuple[int, ...], region_codes: dict[str, int] | None) -> pd.DataFrame:

@@ -11,16 +11,16 @@ from pathlib import Path
 from facespec.study.errors import StudyError
 from facespec.study.storage import (
     ASIDE,
+    explain_full_disk,
     make_partial,
-    naming_a_full_disk,
     put_back,
+    remove_leftovers_in,
     remove_partial,
-    sweep_directory,
 )
 
 
 @contextmanager
-def replacing_directory(directory: Path, *, marks: tuple[str, ...]) -> Iterator[Path]:
+def atomic_directory(directory: Path, *, marks: tuple[str, ...]) -> Iterator[Path]:
     """Lend an empty temporary directory beside `directory`; on success it takes that place, on any error it goes.
 
     An earlier `directory` is replaced only if it is empty or holds one of `marks`: other people's files are refused.
@@ -28,7 +28,7 @@ def replacing_directory(directory: Path, *, marks: tuple[str, ...]) -> Iterator[
     to put there is removed first; if that had put an earlier `directory` aside, it is put back.
     """
     place = directory.resolve()  # behind a symbolic link, the directory it points to is replaced
-    sweep_directory(place.parent, place.name)
+    remove_leftovers_in(place.parent, place.name)
     if place.exists() and not (
         place.is_dir() and (any((place / mark).is_file() for mark in marks) or not any(place.iterdir()))
     ):
@@ -36,7 +36,7 @@ def replacing_directory(directory: Path, *, marks: tuple[str, ...]) -> Iterator[
             f"{directory}: something else is already here (no {marks[0]} in it), and it is not overwritten. "
             "Move it away, or choose another directory."
         )
-    with naming_a_full_disk(directory):
+    with explain_full_disk(directory):
         place.parent.mkdir(parents=True, exist_ok=True)
         partial, lock = make_partial(place, tempfile.mkdtemp)
         try:

@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, ValidationError, model_validator
 
-from facespec.data.chunks import Description, FaceChunk, check_chunk
-from facespec.data.directories import replacing_directory, write_synced
+from facespec.data.chunks import FaceChunk, FaceSetDescription, check_chunk
+from facespec.data.directories import atomic_directory, write_synced
 from facespec.data.shards import ShardReader, ShardWriter, check_shards, digests_name
 from facespec.study.artefacts import check_file, digest_file, encode_document, read_document
 from facespec.study.errors import StudyError
@@ -33,12 +33,12 @@ from facespec.study.storage import encode_table
 from facespec.study.tables import LABELS
 from facespec.study.vocabulary import Role
 
-HEAD, LABELS_FILE = "faceset.json", "labels.csv"
+HEADER_FILE, LABELS_FILE = "faceset.json", "labels.csv"
 REMEDY = "Make the faces again."
 CHECK_ROWS = 256  # read at a time
 
 
-class Head(Block):
+class FaceSetHeader(Block):
     """`faceset.json`: all about a FaceSet that is not in its labels or pixels; refuses what it does not know."""
 
     version: Literal[2]  # 1 had no digests
@@ -80,7 +80,7 @@ class FaceSet:
     """
 
     directory: Path
-    head: Head
+    header: FaceSetHeader
     labels: pd.DataFrame
 
     @classmethod
@@ -91,9 +91,9 @@ class FaceSet:
         inconsistent.
         """
         directory = Path(directory)
-        if not (directory / HEAD).is_file():
-            raise StudyError(f"{directory}: no faces here (no {HEAD} in it). `facespec data build` makes them.")
-        head = _head(directory, read_document(directory / HEAD, remedy=REMEDY))
+        if not (directory / HEADER_FILE).is_file():
+            raise StudyError(f"{directory}: no faces here (no {HEADER_FILE} in it). `facespec data build` makes them.")
+        head = _head(directory, read_document(directory / HEADER_FILE, remedy=REMEDY))
         if role is not None and head.role != role:
             raise StudyError(f"{directory}: faces of the {head.role} role, expected those of the {role} role. {REMEDY}")
         for name in (LABELS_FILE, *(digests_name(kind) for kind in head.kinds)):
@@ -110,45 +110,45 @@ class FaceSet:
     @property
     def n(self) -> int:
         """Number of images."""
-        return self.head.n
+        return self.header.n
 
     def __len__(self) -> int:
-        return self.head.n
+        return self.header.n
 
     @property
     def role(self) -> str:
         """What the faces are for: ``expression``, ``identity`` or ``probe``."""
-        return self.head.role
+        return self.header.role
 
     @property
     def height(self) -> int:
         """Pixels."""
-        return self.head.height
+        return self.header.height
 
     @property
     def width(self) -> int:
         """Pixels."""
-        return self.head.width
+        return self.header.width
 
     @property
     def channels(self) -> int:
         """1 (grey) or 3 (RGB)."""
-        return self.head.channels
+        return self.header.channels
 
     @property
     def region_codes(self) -> dict[str, int]:
         """Names of the values in the region maps; empty where there are none."""
-        return dict(self.head.regions or {})
+        return dict(self.header.regions or {})
 
     @property
     def provenance(self) -> dict[str, Any]:
         """Source, counts, excluded files, content hash."""
-        return self.head.provenance
+        return self.header.provenance
 
     @property
     def source(self) -> str:
         """Where the faces come from, as figures name it: "embedded faces", "FER2013", ..."""
-        return str(self.head.provenance["source"])
+        return str(self.header.provenance["source"])
 
     def images(self, indices: np.ndarray) -> np.ndarray:
         """The images at `indices` (any order, repeats allowed): uint8 (n, H, W), or (n, H, W, 3) for RGB."""
@@ -156,7 +156,7 @@ class FaceSet:
 
     def regions(self, indices: np.ndarray) -> np.ndarray:
         """The region maps at `indices`: uint8 (n, H, W); `StudyError` where the set has none."""
-        if not self.head.regions:
+        if not self.header.regions:
             raise StudyError(
                 f"{self.directory}: these faces ({self.source}) have no region maps; only embedded faces have them."
             )
@@ -167,20 +167,22 @@ class FaceSet:
         for start in range(0, self.n, CHECK_ROWS):
             rows = np.arange(start, min(start + CHECK_ROWS, self.n))
             self.images(rows)
-            if self.head.regions:
+            if self.header.regions:
                 self.regions(rows)
 
     @cached_property
     def _images(self) -> ShardReader:
-        return ShardReader(self.directory, "images", (self.n, *self.head.image_shape), shard_size=self.head.shard_size)
+        return ShardReader(
+            self.directory, "images", (self.n, *self.header.image_shape), shard_size=self.header.shard_size
+        )
 
     @cached_property
     def _regions(self) -> ShardReader:
         shape = (self.n, self.height, self.width)
-        return ShardReader(self.directory, "regions", shape, shard_size=self.head.shard_size)
+        return ShardReader(self.directory, "regions", shape, shard_size=self.header.shard_size)
 
 
-def write_faceset(directory: Path, chunks: Iterable[FaceChunk], description: Description) -> FaceSet:
+def write_faceset(directory: Path, chunks: Iterable[FaceChunk], description: FaceSetDescription) -> FaceSet:
     """Write `chunks` as the FaceSet `directory`, whole or not at all, and open it.
 
     Holds one chunk at a time; the files depend on the images, not on how they were cut into chunks. An earlier
@@ -188,7 +190,7 @@ def write_faceset(directory: Path, chunks: Iterable[FaceChunk], description: Des
     mode or length than the first or than their labels, repeated stimulus names, no images at all, or a full disk.
     """
     directory = Path(directory)
-    with replacing_directory(directory, marks=(HEAD, digests_name("images"))) as partial:
+    with atomic_directory(directory, marks=(HEADER_FILE, digests_name("images"))) as partial:
         shape, labels = _write_chunks(partial, chunks, description)
         _check_distinct(directory, labels)
         write_synced(partial / LABELS_FILE, encode_table(labels))
@@ -205,13 +207,13 @@ def write_faceset(directory: Path, chunks: Iterable[FaceChunk], description: Des
             "digests": {name: digest_file(partial / name) for name in names},
         }
         _head(directory, head)
-        write_synced(partial / HEAD, encode_document(head))
+        write_synced(partial / HEADER_FILE, encode_document(head))
         FaceSet.open(partial)  # only what can be opened may replace what could be
     return FaceSet.open(directory)
 
 
 def _write_chunks(
-    directory: Path, chunks: Iterable[FaceChunk], description: Description
+    directory: Path, chunks: Iterable[FaceChunk], description: FaceSetDescription
 ) -> tuple[tuple[int, ...], pd.DataFrame]:
     """Write the shards; returns the shape of one image and all labels."""
     tables: list[pd.DataFrame] = []
@@ -232,9 +234,9 @@ def _write_chunks(
     return shape, pd.concat(tables, ignore_index=True)
 
 
-def _head(directory: Path, values: Any) -> Head:
+def _head(directory: Path, values: Any) -> FaceSetHeader:
     try:
-        return Head.model_validate(values)
+        return FaceSetHeader.model_validate(values)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"])) or "the whole file"
@@ -243,7 +245,7 @@ def _head(directory: Path, values: Any) -> Head:
             sentence = str(problem["ctx"]["error"])
         elif problem["type"] == "missing":
             sentence = f"{where}: missing. {REMEDY}"
-        raise StudyError(f"{directory / HEAD}: {sentence}") from None
+        raise StudyError(f"{directory / HEADER_FILE}: {sentence}") from None
 
 
 def _check_distinct(directory: Path, labels: pd.DataFrame) -> None:

@@ -11,20 +11,20 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from facespec.data.archives import Files, opened, refuse_missing
-from facespec.data.chunks import Description, FaceChunk, Import
+from facespec.data.archives import ArchiveFiles, open_files, refuse_missing
+from facespec.data.chunks import FaceChunk, FaceImport, FaceSetDescription
 from facespec.data.fer2013_table import FORMS, MODE, SIDE, choose, read_rows
-from facespec.data.intake import SHARD, Entry, Intake, Report, Wanted
+from facespec.data.intake import SHARD, FileEntry, FileImporter, ImportOptions, Report
 from facespec.data.pictures import SUFFIXES, decode, is_picture, require_size
 from facespec.data.spool import Spool
-from facespec.study.errors import StudyError, did_you_mean
+from facespec.study.errors import StudyError, suggest_spelling
 from facespec.study.vocabulary import EXPRESSIONS, TEST, TRAIN, Role
 
 SOURCE = "FER2013"
 SPLITS = (TRAIN, TEST)
 
 
-def read(path: Path, wanted: Wanted, *, report: Report) -> Import:
+def read_fer2013(path: Path, wanted: ImportOptions, *, report: Report) -> FaceImport:
     """FER2013 at `path` for the expression role; the usage Training is ``train``, PublicTest and PrivateTest ``test``.
 
     Stimuli are named ``train/happy/Training_...``: after the file in the folders, after the row (counted from 0) in
@@ -33,12 +33,14 @@ def read(path: Path, wanted: Wanted, *, report: Report) -> Import:
     one of the splits.
     """
     refuse_missing(path)
-    intake = Intake(path, SOURCE, wanted)
-    return Import(_chunks(path, intake, report), Description(Role.EXPRESSION.value, SHARD, None, intake.provenance))
+    intake = FileImporter(path, SOURCE, wanted)
+    return FaceImport(
+        _chunks(path, intake, report), FaceSetDescription(Role.EXPRESSION.value, SHARD, None, intake.provenance)
+    )
 
 
-def _chunks(path: Path, intake: Intake, report: Report) -> Iterator[FaceChunk]:
-    with opened(path, keep=(".csv", *SUFFIXES)) as files:
+def _chunks(path: Path, intake: FileImporter, report: Report) -> Iterator[FaceChunk]:
+    with open_files(path, keep=(".csv", *SUFFIXES)) as files:
         entries = _entries(path, files)
         table = choose(path, files, faces=[entry.file for entry in entries])
         if table is not None:
@@ -48,29 +50,31 @@ def _chunks(path: Path, intake: Intake, report: Report) -> Iterator[FaceChunk]:
         _refuse_missing_expressions(intake)
 
 
-def _entries(path: Path, files: Files) -> list[Entry]:
+def _entries(path: Path, files: ArchiveFiles) -> list[FileEntry]:
     """The pictures that lie in the folder of an expression; `StudyError` for a folder that is nearly one."""
     entries = []
     for name in filter(is_picture, files.names):
         folder, inside = (["", "", *name.lower().split("/")])[-3:-1]
         if folder in SPLITS and inside not in EXPRESSIONS:
             raise StudyError(
-                f"{path}: {name} lies in the folder of no expression: {did_you_mean(inside, map(str, EXPRESSIONS))}"
+                f"{path}: {name} lies in the folder of no expression: {suggest_spelling(inside, map(str, EXPRESSIONS))}"
             )
         if folder not in SPLITS and inside in EXPRESSIONS:
             raise StudyError(f"{path}: {name} lies in neither {TRAIN}/ nor {TEST}/. {FORMS}")
         if folder in SPLITS:
             stimulus = "/".join((folder, inside, PurePosixPath(name).stem))
-            entries.append(Entry(name, name, stimulus, folder, expression=inside))
+            entries.append(FileEntry(name, name, stimulus, folder, expression=inside))
     return entries
 
 
-def _read_folders(files: Files, entries: list[Entry], intake: Intake, report: Report) -> Iterator[FaceChunk]:
+def _read_folders(
+    files: ArchiveFiles, entries: list[FileEntry], intake: FileImporter, report: Report
+) -> Iterator[FaceChunk]:
     places = {entry.place for entry in entries}
     others = (name for name in files.names if name not in places)
     intake.exclude_others(files, others, why=f"not in {TRAIN}/<expression>/ or {TEST}/<expression>/")
 
-    def load(entry: Entry) -> Image.Image:
+    def load(entry: FileEntry) -> Image.Image:
         image = decode(files.read(entry.place), modes=(MODE,))
         require_size(image, SIDE, SIDE)
         return image
@@ -78,20 +82,20 @@ def _read_folders(files: Files, entries: list[Entry], intake: Intake, report: Re
     yield from intake.chunks(intake.distinct(entries), load, report=report)
 
 
-def _read_table(files: Files, table: str, intake: Intake, report: Report) -> Iterator[FaceChunk]:
+def _read_table(files: ArchiveFiles, table: str, intake: FileImporter, report: Report) -> Iterator[FaceChunk]:
     intake.exclude_others(files, (name for name in files.names if name != table), why=f"not {SOURCE}'s table")
     with ExitStack() as stack:
         # rows come in the table's order and are wanted in that of their names: meanwhile pixels wait on disk
         spool = Spool(stack)
         entries = intake.distinct(read_rows(files, table, spool, intake))
 
-        def load(entry: Entry) -> Image.Image:
+        def load(entry: FileEntry) -> Image.Image:
             return Image.frombytes(MODE, (SIDE, SIDE), spool.open(*entry.place).read())
 
         yield from intake.chunks(entries, load, report=report)
 
 
-def _refuse_missing_expressions(intake: Intake) -> None:
+def _refuse_missing_expressions(intake: FileImporter) -> None:
     sentences = []
     for split in SPLITS:
         if absent := [repr(str(name)) for name in EXPRESSIONS if not intake.counts[f"{split} {name}"]]:

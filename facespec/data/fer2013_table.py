@@ -7,12 +7,12 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from facespec.data.archives import Files, Unusable
-from facespec.data.intake import Entry, Intake
+from facespec.data.archives import ArchiveFiles, UnusableArchive
+from facespec.data.intake import FileEntry, FileImporter
 from facespec.data.spool import Spool
 from facespec.data.tars import DAMAGE
 from facespec.data.text_tables import SAVE
-from facespec.study.errors import StudyError, did_you_mean
+from facespec.study.errors import StudyError, suggest_spelling
 from facespec.study.vocabulary import TEST, TRAIN, Expression
 
 SIDE = 48  # px
@@ -37,7 +37,7 @@ LONGEST = 2**16  # characters of a line, several times a face's; a row that is l
 _GREY = {str(value): value for value in range(256)}
 
 
-def choose(path: Path, files: Files, *, faces: Sequence[str]) -> str | None:
+def choose(path: Path, files: ArchiveFiles, *, faces: Sequence[str]) -> str | None:
     """The one CSV among `files` with all columns; None where the folders hold `faces` instead.
 
     Raises `StudyError` for both, for several, and for neither.
@@ -65,11 +65,11 @@ def _missing_column(path: Path, name: str, header: list[str]) -> str:
     missing = ", ".join(repr(column) for column in COLUMNS if column not in header)
     has = ", ".join(map(repr, header)) or "none"
     unknown = [column for column in header if column not in COLUMNS]
-    hint = f" Column {unknown[0]!r}: {did_you_mean(unknown[0], COLUMNS)}" if unknown else ""
+    hint = f" Column {unknown[0]!r}: {suggest_spelling(unknown[0], COLUMNS)}" if unknown else ""
     return f"{path}: {name} lacks the column {missing}; it has {has}.{hint} {FORMS}"
 
 
-def read_rows(files: Files, table: str, spool: Spool, intake: Intake) -> Iterator[Entry]:
+def read_rows(files: ArchiveFiles, table: str, spool: Spool, intake: FileImporter) -> Iterator[FileEntry]:
     """One entry per good row, its pixels in `spool`; bad rows are excluded from `intake` by their number from 0.
 
     Raises `StudyError` where the table itself cannot be read to its end.
@@ -78,7 +78,7 @@ def read_rows(files: Files, table: str, spool: Spool, intake: Intake) -> Iterato
         rows = _rows(files, table)
         header = [column.strip() for column in next(rows, [])]
         if not _is_whole(header):
-            raise Unusable("its header was another a moment ago")
+            raise UnusableArchive("its header was another a moment ago")
         where = [header.index(column) for column in COLUMNS]
         for number, row in enumerate(row for row in rows if row):
             file = f"{table}, row {number}"
@@ -86,22 +86,22 @@ def read_rows(files: Files, table: str, spool: Spool, intake: Intake) -> Iterato
                 emotion, pixels, usage = _cells(row, where)
                 split, expression = _split(usage), _expression(emotion)
                 place = spool.append(_pixels(pixels))
-            except Unusable as verdict:
+            except UnusableArchive as verdict:
                 intake.exclude(file, verdict)
                 continue
             stimulus = f"{split}/{expression}/{usage.strip()}_{number:05d}"
-            yield Entry(place, file, stimulus, split, expression=expression)
-    except (csv.Error, Unusable, *DAMAGE) as error:
+            yield FileEntry(place, file, stimulus, split, expression=expression)
+    except (csv.Error, UnusableArchive, *DAMAGE) as error:
         raise _unreadable(intake.path, table, error) from error
 
 
-def _header(path: Path, files: Files, table: str) -> list[str]:
+def _header(path: Path, files: ArchiveFiles, table: str) -> list[str]:
     try:
         # some copies have spaces before the names
         return [column.strip() for column in next(_rows(files, table), [])]
     except csv.Error:
         return []
-    except (Unusable, *DAMAGE) as error:
+    except (UnusableArchive, *DAMAGE) as error:
         raise _unreadable(path, table, error) from error
 
 
@@ -109,7 +109,7 @@ def _unreadable(path: Path, table: str, error: Exception) -> StudyError:
     return StudyError(f"{path}: {table} cannot be read to its end ({error}). Fetch it again.")
 
 
-def _rows(files: Files, table: str) -> Iterator[list[str]]:
+def _rows(files: ArchiveFiles, table: str) -> Iterator[list[str]]:
     with files.open(table) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="") as text:
         # a line is read in bounded pieces, so that no file can fill the memory
         yield from csv.reader(iter(lambda: text.readline(LONGEST), ""))
@@ -117,30 +117,30 @@ def _rows(files: Files, table: str) -> Iterator[list[str]]:
 
 def _cells(row: list[str], where: list[int]) -> list[str]:
     if len(row) <= max(where):
-        raise Unusable(f"{len(row)} cells instead of at least {max(where) + 1}")
+        raise UnusableArchive(f"{len(row)} cells instead of at least {max(where) + 1}")
     return [row[index] for index in where]
 
 
 def _split(usage: str) -> str:
     usage = usage.strip()
     if usage not in USAGES:
-        raise Unusable(f"unknown Usage {usage[:20]!r}: {did_you_mean(usage, USAGES)}")
+        raise UnusableArchive(f"unknown Usage {usage[:20]!r}: {suggest_spelling(usage, USAGES)}")
     return USAGES[usage]
 
 
 def _expression(emotion: str) -> str:
     code = emotion.strip()
     if code not in CODES:
-        raise Unusable(f"unknown emotion {code[:20]!r}, allowed: '0' to '6'")
+        raise UnusableArchive(f"unknown emotion {code[:20]!r}, allowed: '0' to '6'")
     return CODES[code].value
 
 
 def _pixels(text: str) -> bytes:
     words = text.split()
     if len(words) != SIDE * SIDE:
-        raise Unusable(f"{len(words)} pixels instead of {SIDE * SIDE}")
+        raise UnusableArchive(f"{len(words)} pixels instead of {SIDE * SIDE}")
     try:
         return bytes(map(_GREY.__getitem__, words))
     except KeyError:
         at = next(index for index, word in enumerate(words) if word not in _GREY)
-        raise Unusable(f"pixel {at} is {words[at][:20]!r}, allowed: whole numbers from 0 to 255") from None
+        raise UnusableArchive(f"pixel {at} is {words[at][:20]!r}, allowed: whole numbers from 0 to 255") from None

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from facespec.data.archives import Files, Unusable
+from facespec.data.archives import ArchiveFiles, UnusableArchive
 from facespec.data.chunks import FaceChunk
-from facespec.data.pictures import fitted, is_picture
+from facespec.data.pictures import fit_image, is_picture
 from facespec.study.errors import StudyError
 from facespec.study.tables import LABELS
 
@@ -27,7 +27,7 @@ Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ImportOptions:
     """What the study wants of real faces: `size` px, `channels` 1 or 3, and the share of bad files `tolerated`."""
 
     size: int
@@ -35,7 +35,7 @@ class Wanted:
     tolerated: float
 
 
-class Entry(NamedTuple):
+class FileEntry(NamedTuple):
     """One picture that should come in: where it is, what messages call it, and its labels."""
 
     place: Any
@@ -53,10 +53,10 @@ class Entry(NamedTuple):
         return self[2:]
 
 
-class Intake:
+class FileImporter:
     """The account of one import of the data set `source` from `path`."""
 
-    def __init__(self, path: Path, source: str, wanted: Wanted) -> None:
+    def __init__(self, path: Path, source: str, wanted: ImportOptions) -> None:
         self.path = path
         self.wanted = wanted
         self.counts: Counter[str] = Counter()
@@ -67,29 +67,29 @@ class Intake:
         self._digests: list[bytes] = []
         self._people: set[str] = set()
 
-    def exclude(self, file: str, verdict: Unusable) -> None:
+    def exclude(self, file: str, verdict: UnusableArchive) -> None:
         """Leave `file` out; it counts against the tolerated share unless it is bad in every copy."""
         self._excluded.append((file, str(verdict)))
         if not verdict.known:
             self._bad.append((file, str(verdict)))
 
-    def exclude_others(self, files: Files, others: Iterable[str], *, why: str) -> None:
+    def exclude_others(self, files: ArchiveFiles, others: Iterable[str], *, why: str) -> None:
         """Leave out what is not part of the data set; only pictures count against the tolerated share."""
         for name, reason in (*files.refused, *((name, why) for name in others)):
-            self.exclude(name, Unusable(reason, known=not is_picture(name)))
+            self.exclude(name, UnusableArchive(reason, known=not is_picture(name)))
 
-    def distinct(self, entries: Iterable[Entry]) -> list[Entry]:
+    def distinct(self, entries: Iterable[FileEntry]) -> list[FileEntry]:
         """`entries` in the order of their stimulus names; of two with one name, the second file is left out."""
-        kept: list[Entry] = []
+        kept: list[FileEntry] = []
         for entry in sorted(entries, key=lambda entry: (entry.stimulus, entry.file)):
             if kept and entry.stimulus == kept[-1].stimulus:
-                self.exclude(entry.file, Unusable(f"the same face as {kept[-1].file}, by its name"))
+                self.exclude(entry.file, UnusableArchive(f"the same face as {kept[-1].file}, by its name"))
             else:
                 kept.append(entry)
         return kept
 
     def chunks(
-        self, entries: Sequence[Entry], load: Callable[[Entry], Image.Image], *, report: Report
+        self, entries: Sequence[FileEntry], load: Callable[[FileEntry], Image.Image], *, report: Report
     ) -> Iterator[FaceChunk]:
         """Load `entries` in their order, a bounded number at a time; then refuse the whole if too many are bad."""
         per_chunk = min(CHUNK, max(1, CHUNK_BYTES // (self.wanted.size**2 * self.wanted.channels)))
@@ -102,19 +102,19 @@ class Intake:
             report(start + len(part), len(entries))
         self._refuse_too_many()
 
-    def _loaded(self, entry: Entry, load: Callable[[Entry], Image.Image]) -> np.ndarray | None:
+    def _loaded(self, entry: FileEntry, load: Callable[[FileEntry], Image.Image]) -> np.ndarray | None:
         try:
             image = load(entry)
-        except Unusable as verdict:
+        except UnusableArchive as verdict:
             self.exclude(entry.file, verdict)
             return None
         # names are left out: the same pictures are the same content, whatever an edition calls them
         head = repr((entry.labels[1:], image.mode, image.size)).encode()
         self._digests.append(hashlib.sha256(head + image.tobytes()).digest())
         self._count(entry)
-        return fitted(image, size=self.wanted.size, channels=self.wanted.channels)
+        return fit_image(image, size=self.wanted.size, channels=self.wanted.channels)
 
-    def _count(self, entry: Entry) -> None:
+    def _count(self, entry: FileEntry) -> None:
         self.counts["images"] += 1
         for name in (entry.split, entry.expression, entry.view, entry.session and f"session {entry.session}"):
             if name:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from facespec.data.archives import Files, Unusable, opened, refuse_missing
-from facespec.data.chunks import Description, FaceChunk, Import
-from facespec.data.intake import SHARD, Entry, Intake, Report, Wanted
+from facespec.data.archives import ArchiveFiles, UnusableArchive, open_files, refuse_missing
+from facespec.data.chunks import FaceChunk, FaceImport, FaceSetDescription
+from facespec.data.intake import SHARD, FileEntry, FileImporter, ImportOptions, Report
 from facespec.data.pictures import SUFFIXES, decode, is_picture, require_size
 from facespec.study.errors import StudyError
 from facespec.study.vocabulary import EXPRESSIONS, Expression, Role, View
@@ -76,7 +76,7 @@ class Photograph(NamedTuple):
         return f"{self.sex}{self.number:02d}"
 
 
-def parsed(stem: str) -> Photograph | None:
+def parse_name(stem: str) -> Photograph | None:
     """What the file name `stem` (no extension, any case) says; None if it is no name of KDEF's."""
     found = NAME.fullmatch(MISNAMED.get(stem.upper(), stem.upper()))
     if found is None or int(found[3]) not in NUMBERS:
@@ -84,14 +84,14 @@ def parsed(stem: str) -> Photograph | None:
     return Photograph(found[1], found[2], int(found[3]), EXPRESSION_CODES[found[4]], VIEW_CODES[found[5]])
 
 
-def formatted(photograph: Photograph) -> str:
+def format_name(photograph: Photograph) -> str:
     """The file name, without extension, of `photograph`."""
     expression = {name: code for code, name in EXPRESSION_CODES.items()}[photograph.expression]
     view = {name: code for code, name in VIEW_CODES.items()}[photograph.view]
     return f"{photograph.session}{photograph.person}{expression}{view}"
 
 
-def read(path: Path, wanted: Wanted, *, report: Report) -> Import:
+def read_kdef(path: Path, wanted: ImportOptions, *, report: Report) -> FaceImport:
     """KDEF at `path` for the probe role; folders do not matter, names do. Stimuli are named as KDEF names them.
 
     Left out and listed: black placeholders, pictures that are not 562x762 px, damaged ones, other pictures. The
@@ -100,12 +100,14 @@ def read(path: Path, wanted: Wanted, *, report: Report) -> Import:
     missing.
     """
     refuse_missing(path)
-    intake = Intake(path, SOURCE, wanted)
-    return Import(_chunks(path, intake, report), Description(Role.PROBE.value, SHARD, None, intake.provenance))
+    intake = FileImporter(path, SOURCE, wanted)
+    return FaceImport(
+        _chunks(path, intake, report), FaceSetDescription(Role.PROBE.value, SHARD, None, intake.provenance)
+    )
 
 
-def _chunks(path: Path, intake: Intake, report: Report) -> Iterator[FaceChunk]:
-    with opened(path, keep=SUFFIXES) as files:
+def _chunks(path: Path, intake: FileImporter, report: Report) -> Iterator[FaceChunk]:
+    with open_files(path, keep=SUFFIXES) as files:
         averaged = [name for name in files.names if "AKDEF" in name.upper().split("/")[:-1]]
         entries, others = _entries([name for name in files.names if name not in set(averaged)])
         if not entries:
@@ -115,34 +117,34 @@ def _chunks(path: Path, intake: Intake, report: Report) -> Iterator[FaceChunk]:
             )
         intake.exclude_others(files, others, why="not a name of KDEF's, such as AF01AFFL.JPG")
         for name in averaged:
-            intake.exclude(name, Unusable("an averaged face (AKDEF)", known=True))
+            intake.exclude(name, UnusableArchive("an averaged face (AKDEF)", known=True))
         yield from intake.chunks(intake.distinct(entries), lambda entry: _load(files, entry, intake), report=report)
         if absent := [repr(str(name)) for name in EXPRESSIONS if not intake.counts[name]]:
             raise StudyError(f"{path}: no images of {', '.join(absent)}. The study needs all seven expressions.")
 
 
-def _entries(names: list[str]) -> tuple[list[Entry], list[str]]:
+def _entries(names: list[str]) -> tuple[list[FileEntry], list[str]]:
     """KDEF's pictures among `names`, and the other files."""
     entries, others = [], []
     for name in names:
-        found = parsed(PurePosixPath(name).stem) if is_picture(name) else None
+        found = parse_name(PurePosixPath(name).stem) if is_picture(name) else None
         if found is None:
             others.append(name)
         else:
             labels = ("probe", found.person, found.expression.value, found.view.value, found.session)
-            entries.append(Entry(name, name, formatted(found), *labels))
+            entries.append(FileEntry(name, name, format_name(found), *labels))
     return entries, others
 
 
-def _load(files: Files, entry: Entry, intake: Intake) -> Image.Image:
+def _load(files: ArchiveFiles, entry: FileEntry, intake: FileImporter) -> Image.Image:
     image = decode(files.read(entry.place), modes=MODES)
     black = float(np.asarray(image.convert("L")).mean()) < BLACK_BELOW
     if black:
-        raise Unusable("a black placeholder", known=entry.stimulus in BLACK)
+        raise UnusableArchive("a black placeholder", known=entry.stimulus in BLACK)
     if entry.stimulus in BLACK:
         intake.notes.append(f"{entry.file}: a photograph here, a black placeholder in the published KDEF")
     try:
         require_size(image, WIDTH, HEIGHT)
-    except Unusable as verdict:
-        raise Unusable(*verdict.args, known=entry.stimulus in OTHER_SIZE) from None
+    except UnusableArchive as verdict:
+        raise UnusableArchive(*verdict.args, known=entry.stimulus in OTHER_SIZE) from None
     return image

@@ -22,7 +22,7 @@ def find_limit(name: str) -> int:
     return LARGEST_TABLE if name.lower().endswith(".csv") else LARGEST
 
 
-def in_mebibytes(size: int) -> str:
+def format_mebibytes(size: int) -> str:
     """`size` bytes for messages."""
     return f"{size // 2**20:,} MiB"
 
@@ -41,15 +41,15 @@ def find_unpacked_limit(packed: int) -> int:
     return min(TOTAL, SLACK + RATIO * packed)
 
 
-def unpacks_to_too_much(path: Path, packed: int) -> StudyError:
+def explain_too_large(path: Path, packed: int) -> StudyError:
     """The refusal of the archive at `path`, of `packed` bytes."""
     return StudyError(
-        f"{path}: {packed:,} bytes that unpack to more than {in_mebibytes(find_unpacked_limit(packed))}; no set of "
+        f"{path}: {packed:,} bytes that unpack to more than {format_mebibytes(find_unpacked_limit(packed))}; no set of "
         "faces does. Fetch it again, or unpack it yourself and give the directory."
     )
 
 
-class Bounded(io.RawIOBase):
+class BoundedReader(io.RawIOBase):
     """A file, read from start to end; `excess` is raised once more than `limit` bytes have come out of it."""
 
     def __init__(self, file: IO[bytes], limit: int, excess: Exception) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from facespec.data.archives import Unusable
+from facespec.data.archives import UnusableArchive
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 FORMATS = ("JPEG", "PNG", "BMP")
@@ -27,7 +27,7 @@ def decode(content: bytes, *, modes: tuple[str, ...] | None = None) -> Image.Ima
     not even tried: for some of them Pillow starts a program.
     """
     if not content:
-        raise Unusable("an empty file")
+        raise UnusableArchive("an empty file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on metadata
@@ -35,23 +35,23 @@ def decode(content: bytes, *, modes: tuple[str, ...] | None = None) -> Image.Ima
             image = Image.open(io.BytesIO(content), formats=FORMATS)
             image.load()
     except Image.UnidentifiedImageError as error:
-        raise Unusable("not a JPEG, PNG or BMP picture") from error
+        raise UnusableArchive("not a JPEG, PNG or BMP picture") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise Unusable("more pixels than any face") from error
+        raise UnusableArchive("more pixels than any face") from error
     except Exception as error:  # a damaged picture can raise nearly anything
-        raise Unusable("truncated or damaged") from error
+        raise UnusableArchive("truncated or damaged") from error
     if modes is not None and image.mode not in modes:
-        raise Unusable(f"mode {image.mode} instead of {' or '.join(modes)}")
+        raise UnusableArchive(f"mode {image.mode} instead of {' or '.join(modes)}")
     return image
 
 
 def require_size(image: Image.Image, width: int, height: int) -> None:
     """`Unusable` for a picture that is not `width` x `height` px."""
     if image.size != (width, height):
-        raise Unusable(f"{image.width}x{image.height} px instead of {width}x{height}")
+        raise UnusableArchive(f"{image.width}x{image.height} px instead of {width}x{height}")
 
 
-def fitted(image: Image.Image, *, size: int, channels: int) -> npt.NDArray[np.uint8]:
+def fit_image(image: Image.Image, *, size: int, channels: int) -> npt.NDArray[np.uint8]:
     """The central square as uint8 (size, size), or (size, size, 3) with 3 `channels`.
 
     The square is as wide as the shorter side; where an odd number of pixels is cut off, one more goes on the right or

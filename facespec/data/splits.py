@@ -45,7 +45,9 @@ def hold_out(labels: pd.DataFrame, rule: Split, generator: np.random.Generator) 
     return train.astype(np.int64), np.sort(test).astype(np.int64)
 
 
-def balanced_subset(labels: pd.DataFrame, column: str, per_value: int, generator: np.random.Generator) -> np.ndarray:
+def draw_balanced_subset(
+    labels: pd.DataFrame, column: str, per_value: int, generator: np.random.Generator
+) -> np.ndarray:
     """Sorted rows of `labels` with `per_value` images of every value of `column`, drawn without replacement.
 
     Raises `StudyError` for a value with fewer images, or empty labels.
@@ -75,7 +77,7 @@ def draw_images(labels: pd.DataFrame, at_most: int, generator: np.random.Generat
     return np.sort(generator.permutation(rows)[:at_most])
 
 
-def class_codes(labels: pd.DataFrame, column: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def encode_classes(labels: pd.DataFrame, column: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """The class of every row, int64 (n,), and the names that the codes index.
 
     Expressions are always all seven, in the order of `study.vocabulary`, so that every network numbers them alike;

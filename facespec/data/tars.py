@@ -20,11 +20,11 @@ from typing import IO, Any, Protocol
 
 from facespec.data.limits import (
     COPY,
-    Bounded,
+    BoundedReader,
     check_count,
+    explain_too_large,
     find_limit,
     find_unpacked_limit,
-    unpacks_to_too_much,
 )
 from facespec.data.spool import Place, Spool
 from facespec.study.errors import StudyError
@@ -62,7 +62,7 @@ def unpack(path: Path, compression: str, spool: Spool, *, keep: tuple[str, ...],
     openers: dict[str, Callable[[Path], Any]] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
     packed = path.stat().st_size
     with openers.get(compression, _plain)(path) as raw:
-        file = io.BufferedReader(Bounded(raw, find_unpacked_limit(packed), unpacks_to_too_much(path, packed)))
+        file = io.BufferedReader(BoundedReader(raw, find_unpacked_limit(packed), explain_too_large(path, packed)))
         n = 0
         while (member := _read_header(path, file)) is not None:
             check_count(path, n := n + 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from typing import NamedTuple
 
-from facespec.data.archives import Unusable
+from facespec.data.archives import UnusableArchive
 
 SAVE = "Save it as CSV in UTF-8"
 
@@ -26,11 +26,11 @@ def parse_table(content: bytes, *, delimiter: str) -> list[Row]:
     try:
         rows = [Row(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:
-        raise Unusable(f"line {reader.line_num}: {error}. Write one row to a line, with short cells") from error
+        raise UnusableArchive(f"line {reader.line_num}: {error}. Write one row to a line, with short cells") from error
     rows = [row for row in rows if any(row.cells)]
     for row in rows:
         if len(row.cells) != len(rows[0].cells):
-            raise Unusable(
+            raise UnusableArchive(
                 f"line {row.line}: cells: {len(row.cells)}, in the header: {len(rows[0].cells)}. "
                 "Give every row as many cells as the header has"
             )
@@ -42,7 +42,9 @@ def decode_text(content: bytes) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Unusable(f"no text in UTF-8 (byte {error.start} is 0x{content[error.start]:02x}). {SAVE}") from None
+        raise UnusableArchive(
+            f"no text in UTF-8 (byte {error.start} is 0x{content[error.start]:02x}). {SAVE}"
+        ) from None
     if "\0" in text:
-        raise Unusable(f"no text in UTF-8 (byte {content.index(0)} is 0x00). {SAVE}")
+        raise UnusableArchive(f"no text in UTF-8 (byte {content.index(0)} is 0x00). {SAVE}")
     return text

@@ -10,9 +10,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from facespec.data.archives import Files, Unusable, opened, read_whole, refuse_missing, unreadable
-from facespec.data.chunks import Description, FaceChunk, Import
-from facespec.data.intake import SHARD, Entry, Intake, Report, Wanted
+from facespec.data.archives import (
+    ArchiveFiles,
+    UnusableArchive,
+    explain_unreadable,
+    open_files,
+    read_whole,
+    refuse_missing,
+)
+from facespec.data.chunks import FaceChunk, FaceImport, FaceSetDescription
+from facespec.data.intake import SHARD, FileEntry, FileImporter, ImportOptions, Report
 from facespec.data.pictures import SUFFIXES, decode, is_picture
 from facespec.data.text_tables import parse_table
 from facespec.study.errors import StudyError
@@ -34,7 +41,7 @@ class Frame(NamedTuple):
     frame: str
 
 
-def parsed(name: str) -> Frame | None:
+def parse_name(name: str) -> Frame | None:
     """What the end of the path `name` says: ``<person>/1.6/<video>/<frame>.jpg``; None if it says nothing."""
     parts = name.split("/")
     if not is_picture(name) or len(parts) < 4 or parts[-3] != RATE:
@@ -43,12 +50,14 @@ def parsed(name: str) -> Frame | None:
     return Frame(parts[-4].rstrip("."), parts[-2], PurePosixPath(parts[-1]).stem)
 
 
-def formatted(frame: Frame) -> str:
+def format_name(frame: Frame) -> str:
     """The end of the path of `frame`."""
     return f"{frame.person}/{RATE}/{frame.video}/{frame.frame}.jpg"
 
 
-def read(path: Path, wanted: Wanted, *, test: int, generator: np.random.Generator, report: Report) -> Import:
+def read_voxceleb(
+    path: Path, wanted: ImportOptions, *, test: int, generator: np.random.Generator, report: Report
+) -> FaceImport:
     """VoxCeleb1 face crops at `path` for the identity role: `test` frames per person are ``test``.
 
     Split by video: a person's videos, in an order drawn from `generator`, give test frames until there are `test`,
@@ -61,15 +70,15 @@ def read(path: Path, wanted: Wanted, *, test: int, generator: np.random.Generato
     share is bad.
     """
     refuse_missing(path)
-    intake = Intake(path, SOURCE, wanted)
+    intake = FileImporter(path, SOURCE, wanted)
     key = generator.bytes(16)
     chunks = _chunks(path, intake, test=test, key=key, report=report)
-    return Import(chunks, Description(Role.IDENTITY.value, SHARD, None, intake.provenance))
+    return FaceImport(chunks, FaceSetDescription(Role.IDENTITY.value, SHARD, None, intake.provenance))
 
 
-def _chunks(path: Path, intake: Intake, *, test: int, key: bytes, report: Report) -> Iterator[FaceChunk]:
-    with opened(path, keep=(TABLE, *SUFFIXES)) as files:
-        frames = {name: frame for name in files.names if (frame := parsed(name)) is not None}
+def _chunks(path: Path, intake: FileImporter, *, test: int, key: bytes, report: Report) -> Iterator[FaceChunk]:
+    with open_files(path, keep=(TABLE, *SUFFIXES)) as files:
+        frames = {name: frame for name in files.names if (frame := parse_name(name)) is not None}
         if not frames:
             raise StudyError(
                 f"{path}: no VoxCeleb1: it holds {files.some}. VoxCeleb1 is face crops like "
@@ -83,8 +92,8 @@ def _chunks(path: Path, intake: Intake, *, test: int, key: bytes, report: Report
 
 
 def _entries(
-    frames: Mapping[str, Frame], known: frozenset[str] | None, intake: Intake, *, test: int, key: bytes
-) -> Iterator[Entry]:
+    frames: Mapping[str, Frame], known: frozenset[str] | None, intake: FileImporter, *, test: int, key: bytes
+) -> Iterator[FileEntry]:
     videos: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name, frame in frames.items():
         videos[frame.person][frame.video].append(name)
@@ -96,17 +105,17 @@ def _entries(
                 if verdict is not None:
                     intake.exclude(name, verdict)
                 elif name in splits:
-                    yield Entry(name, name, "/".join(frames[name]), splits[name], identity=person)
+                    yield FileEntry(name, name, "/".join(frames[name]), splits[name], identity=person)
                 else:
                     intake.counts["unused frames of test videos"] += 1
         intake.counts["videos"] += len(of_person) if verdict is None else 0
 
 
-def _verdict(person: str, videos: Mapping[str, list[str]], known: frozenset[str] | None) -> Unusable | None:
+def _verdict(person: str, videos: Mapping[str, list[str]], known: frozenset[str] | None) -> UnusableArchive | None:
     if known is not None and person not in known:
-        return Unusable(f"{person} is not in {TABLE}")
+        return UnusableArchive(f"{person} is not in {TABLE}")
     if len(videos) < 2:
-        return Unusable(f"{person} has one video only, and a split by video needs two", known=True)
+        return UnusableArchive(f"{person} has one video only, and a split by video needs two", known=True)
     return None
 
 
@@ -124,7 +133,7 @@ def _splits(person: str, videos: Mapping[str, list[str]], *, test: int, key: byt
     return splits | {name: TRAIN for video in order for name in videos[video]}
 
 
-def _known_people(path: Path, files: Files) -> frozenset[str] | None:
+def _known_people(path: Path, files: ArchiveFiles) -> frozenset[str] | None:
     """The people that the table knows; None without a table."""
     inside = [name for name in files.names if PurePosixPath(name).name == TABLE]
     beside = path.parent / TABLE
@@ -138,10 +147,10 @@ def _known_people(path: Path, files: Files) -> frozenset[str] | None:
         else:
             return None
         rows = parse_table(content, delimiter="\t")  # tabs, in spite of its name
-    except Unusable as verdict:
+    except UnusableArchive as verdict:
         raise StudyError(f"{table}: {verdict}. {MOVE}") from None
     except OSError as error:
-        raise unreadable(beside, error) from error
+        raise explain_unreadable(beside, error) from error
     header = rows[0].cells if rows else []
     if NAMES_COLUMN not in header:
         raise StudyError(
@@ -152,7 +161,7 @@ def _known_people(path: Path, files: Files) -> frozenset[str] | None:
     return frozenset(row.cells[names].rstrip(".") for row in rows[1:])
 
 
-def _refuse_too_few_people(path: Path, entries: list[Entry]) -> None:
+def _refuse_too_few_people(path: Path, entries: list[FileEntry]) -> None:
     people = len({entry.identity for entry in entries})
     if people < 2:
         raise StudyError(

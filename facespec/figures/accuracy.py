@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from facespec.figures.bars import PUBLISHED, SOUND, TITLES, Bar, Panel
-from facespec.figures.labels import fill
-from facespec.figures.style import INK, LOOKS, study_style
+from facespec.figures.labels import fill_template
+from facespec.figures.style import INK, LOOKS, use_study_style
 from facespec.study.vocabulary import NETWORKS
 
 YLABEL = {"1B": "decoding accuracy", "1C": "accuracy", "S1A": "decoding accuracy", "S1B": "accuracy"}
@@ -27,9 +27,9 @@ TOP = 1.10  # of the accuracy axis: room for the number above a bar at 1
 NETWORK_LABELS = [f"{network} network" for network in NETWORKS]
 
 
-def draw(axes: Axes, panel: Panel) -> Axes:
+def draw_panel(axes: Axes, panel: Panel) -> Axes:
     """Draw the bars of `panel` with numbers, error bars and dots; in sound style also the chance of each task."""
-    with study_style():
+    with use_study_style():
         axes.grid(axis="y", color="#E4E4E4", lw=0.6)
         ticks = []
         for group, task in enumerate(panel.tasks):
@@ -136,13 +136,13 @@ def _short(number: float) -> str:
     return f"{number:.3f}".removeprefix("0")
 
 
-def side_by_side(panels: Mapping[str, Panel]) -> Figure:
+def draw_panels(panels: Mapping[str, Panel]) -> Figure:
     """Panels of one figure (what it is, such as "published" -> its panel) on the same accuracy axis."""
     (figure,) = {panel.figure for panel in panels.values()}
-    with study_style():
+    with use_study_style():
         drawn = Figure(figsize=(0.6 + 3.1 * max(len(panels), 2), 4.0), layout="constrained")
         for index, (name, panel) in enumerate(panels.items()):
-            axes = draw(drawn.add_subplot(1, len(panels), index + 1), panel)
+            axes = draw_panel(drawn.add_subplot(1, len(panels), index + 1), panel)
             axes.set_title(_titled("{}\n{}", name, panel.sources), fontsize=8)
             if index:
                 axes.set_ylabel("")
@@ -152,13 +152,13 @@ def side_by_side(panels: Mapping[str, Panel]) -> Figure:
     return drawn
 
 
-def overview(panels: Sequence[Panel]) -> Figure:
+def draw_figure_1(panels: Sequence[Panel]) -> Figure:
     """Figures on one page, two by two, each named with its data."""
     rows = -(-len(panels) // 2)
-    with study_style():
+    with use_study_style():
         drawn = Figure(figsize=(7.4, 0.5 + 3.3 * rows), layout="constrained")
         for index, panel in enumerate(panels):
-            axes = draw(drawn.add_subplot(rows, 2, index + 1), panel)
+            axes = draw_panel(drawn.add_subplot(rows, 2, index + 1), panel)
             heading = f"{panel.figure}  {TITLES[panel.figure]}\n{{}}"
             axes.set_title(_titled(heading, panel.sources), fontsize=8)
         _legend(drawn)
@@ -166,7 +166,7 @@ def overview(panels: Sequence[Panel]) -> Figure:
 
 
 def _titled(template: str, *names: str) -> str:
-    return fill(template, *names, width=TITLE, size=8)
+    return fill_template(template, *names, width=TITLE, size=8)
 
 
 def _legend(drawn: Figure) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from facespec.published.export import RESAMPLES
-from facespec.published.reference import published_chance
-from facespec.study.errors import StudyError, did_you_mean
+from facespec.published.reference import read_published_chance
+from facespec.study.errors import StudyError, suggest_spelling
 from facespec.study.tables import ACCURACY, ALL_IMAGES, REFERENCE
 from facespec.study.vocabulary import TASKS
 
@@ -63,7 +63,7 @@ class Panel:
         return ", ".join(f"{source} ({task})" for task, source in names.items())
 
 
-def accuracy_panel(
+def make_accuracy_panel(
     table: pd.DataFrame, figure: str, *, style: str = SOUND, generator: np.random.Generator | None = None
 ) -> Panel:
     """The bars of one figure from an ACCURACY table.
@@ -77,7 +77,7 @@ def accuracy_panel(
     fix their own mean, not how well the test images fix the accuracy, and is about ten times too narrow.
     """
     if style not in STYLES:
-        raise StudyError(f"style {style!r}: {did_you_mean(style, STYLES)}")
+        raise StudyError(f"style {style!r}: {suggest_spelling(style, STYLES)}")
     table = ACCURACY.check(table)
     _check_figure(table, figure)
     if style == SOUND:
@@ -90,7 +90,7 @@ def accuracy_panel(
     return Panel(figure, style, tuple(_published(cell, generator) for cell in _cells(first, figure)))
 
 
-def reference_panel(table: pd.DataFrame, figure: str) -> Panel:
+def make_reference_panel(table: pd.DataFrame, figure: str) -> Panel:
     """The bars of one figure from the REFERENCE table: published means, percentile intervals of their resamples."""
     table = REFERENCE.check(table)
     _check_figure(table, figure)
@@ -104,7 +104,7 @@ def reference_panel(table: pd.DataFrame, figure: str) -> Panel:
                 row["tested_on"],
                 row["source"],
                 row["n"],
-                published_chance(figure, row["tested_on"]),
+                read_published_chance(figure, row["tested_on"]),
                 row["mean"],
                 row["low"],
                 row["high"],
@@ -116,7 +116,7 @@ def reference_panel(table: pd.DataFrame, figure: str) -> Panel:
 
 def _check_figure(table: pd.DataFrame, figure: str) -> None:
     if figure not in TITLES:
-        raise StudyError(f"no figure {figure!r} of accuracies: {did_you_mean(figure, TITLES)}")
+        raise StudyError(f"no figure {figure!r} of accuracies: {suggest_spelling(figure, TITLES)}")
     if not (table["figure"] == figure).any():
         raise StudyError(f"figure {figure}: the table has no rows of it; it has {sorted(set(table['figure']))}.")
 

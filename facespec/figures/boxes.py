@@ -19,9 +19,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from facespec.figures.bars import PERCENTILES
-from facespec.figures.labels import fill
-from facespec.figures.style import INK, LOOKS, MUTED, study_style
-from facespec.published.reference import published_bars
+from facespec.figures.labels import fill_template
+from facespec.figures.style import INK, LOOKS, MUTED, use_study_style
+from facespec.published.reference import read_published_bars
 from facespec.study.tables import ALL_IMAGES, OVERLAP, REFERENCE_HEATMAPS
 from facespec.study.vocabulary import Network, Task
 
@@ -47,7 +47,7 @@ class Estimate:
     dots: tuple[float, ...] = ()
 
 
-def estimate(rows: pd.DataFrame) -> Estimate:
+def read_estimate(rows: pd.DataFrame) -> Estimate:
     """What OVERLAP rows of one quantity say: mean over seeds, and the percentiles of that mean over the resamples."""
     rows = rows.dropna(subset="number")
     dots = rows[rows["resample"] == ALL_IMAGES].groupby("seed")["number"].mean()
@@ -56,64 +56,69 @@ def estimate(rows: pd.DataFrame) -> Estimate:
     return Estimate(float(dots.mean()), float(low), float(high), tuple(map(float, dots)))
 
 
-def selected(table: pd.DataFrame, **values: str) -> pd.DataFrame:
+def select_reported(table: pd.DataFrame, **values: str) -> pd.DataFrame:
     """The rows of `table` in which every named column holds the given value."""
     return table[np.logical_and.reduce([table[column] == value for column, value in values.items()])]
 
 
-def published_source() -> str:
+def describe_published_source() -> str:
     """The faces of the published Figure 2: those of 1C, whose networks it explains."""
-    return published_bars("1C")[0].source
+    return read_published_bars("1C")[0].source
 
 
-def sources(table: pd.DataFrame) -> str:
+def describe_sources(table: pd.DataFrame) -> str:
     """Where the faces of a table come from."""
     return " and ".join(sorted(set(table["source"])))
 
 
-def outline() -> withStroke:
+def outline_text() -> withStroke:
     """A white border, so that ink is readable on any colour."""
     return withStroke(linewidth=2.4, foreground="white")
 
 
-def short(number: float) -> str:
+def format_short(number: float) -> str:
     """A share with three decimals, no leading zero; "-" for NaN."""
     return "-" if np.isnan(number) else f"{number:.3f}".removeprefix("0")
 
 
-def signed(number: float, decimals: int) -> str:
+def format_signed(number: float, decimals: int) -> str:
     """A number with its sign, unless it is written as zero."""
     text = f"{number:+.{decimals}f}".replace("-", "−")
     return text if text.strip("+−0.") else text[1:]
 
 
-def figure_2B(overlap: pd.DataFrame, reference: pd.DataFrame) -> Figure:
+def draw_figure_2B(overlap: pd.DataFrame, reference: pd.DataFrame) -> Figure:
     """Box plots of the pixels of the mean heatmaps: published beside reproduced, on one axis.
 
     `overlap` is an OVERLAP table, `reference` a REFERENCE_HEATMAPS table.
     """
-    with study_style():
+    with use_study_style():
         figure = Figure(figsize=(max(7.4, 3.5 + 1.3 * overlap["seed"].nunique()), 4.0), layout="constrained")
-        draw_2B(figure, overlap, reference=reference)
+        draw_panel_2B(figure, overlap, reference=reference)
         figure.suptitle("Figure 2B. Pixels of the mean heatmaps")
     return figure
 
 
-def draw_2B(parent: FigureBase, overlap: pd.DataFrame, *, reference: pd.DataFrame) -> None:
+def draw_panel_2B(parent: FigureBase, overlap: pd.DataFrame, *, reference: pd.DataFrame) -> None:
     """Draw Figure 2B into `parent`, with its legend."""
-    overlap = selected(OVERLAP.check(overlap), figure="2B")
-    reference = selected(REFERENCE_HEATMAPS.check(reference), figure="2B")
+    overlap = select_reported(OVERLAP.check(overlap), figure="2B")
+    reference = select_reported(REFERENCE_HEATMAPS.check(reference), figure="2B")
     seeds = sorted(set(overlap["seed"]))
     left, right = parent.subplots(1, 2, sharey=True, width_ratios=(1.6, 1.3 + 0.65 * len(seeds)))
     places = np.linspace(-1, 1, 2 * len(seeds) + 1)[1::2] * SPREAD
     for slot, (trained_on, tested_on) in enumerate(ORDER):
-        _box(left, selected(reference, trained_on=trained_on, tested_on=tested_on), slot, width=2 * SPREAD * FILLED)
-        own = selected(overlap, trained_on=trained_on, tested_on=tested_on)
+        _box(
+            left,
+            select_reported(reference, trained_on=trained_on, tested_on=tested_on),
+            slot,
+            width=2 * SPREAD * FILLED,
+        )
+        own = select_reported(overlap, trained_on=trained_on, tested_on=tested_on)
         for place, seed in zip(slot + places, seeds, strict=True):
             _box(right, own[own["seed"] == seed], place, width=2 * SPREAD * FILLED / len(seeds))
-    _finish(left, f"{PUBLISHED}\n{published_source()}")
+    _finish(left, f"{PUBLISHED}\n{describe_published_source()}")
     title = f"{REPRODUCED}\n{{}}; one box per seed: {', '.join(map(str, seeds))}"
-    _finish(right, fill(title, sources(overlap), width=240, size=8))
+    _finish(right, fill_template(title, describe_sources(overlap), width=240, size=8))
     left.set_ylabel("pixel of the mean heatmap")
     left.set_ylim(0, 1.08)
     handles: list[Any] = [
@@ -142,12 +147,12 @@ def _box(axes: Axes, rows: pd.DataFrame, x: float, *, width: float) -> None:
         manage_ticks=False,
         capwidths=width / 2,
         boxprops={"facecolor": look.colour, "hatch": look.hatch, "edgecolor": "white", "lw": 0.6},
-        medianprops={"color": INK, "lw": 1.6, "path_effects": [outline()]},
+        medianprops={"color": INK, "lw": 1.6, "path_effects": [outline_text()]},
         whiskerprops={"color": INK, "lw": 0.8},
         capprops={"color": INK, "lw": 0.8},
     )
     axes.annotate(
-        short(numbers["median"]),
+        format_short(numbers["median"]),
         (x, numbers["whisker_high"]),
         xytext=(0, 2),
         textcoords="offset points",
@@ -155,7 +160,7 @@ def _box(axes: Axes, rows: pd.DataFrame, x: float, *, width: float) -> None:
         va="bottom",
         fontsize=6.5,
     )
-    medians = selected(resampled, quantity="median")["number"].dropna()
+    medians = select_reported(resampled, quantity="median")["number"].dropna()
     if len(medians):
         _error(axes, x, *np.percentile(medians, PERCENTILES))
 
@@ -171,7 +176,7 @@ def _error(
     else:
         error = axes.errorbar(middle, place, xerr=half, fmt="none", label=label, **look)
     for line in (*error.lines[1], *error.lines[2]):
-        line.set_path_effects([outline()])
+        line.set_path_effects([outline_text()])
     return error
 
 
@@ -232,11 +237,11 @@ def _bars(
     """From top to bottom a group per quantity: label -> quantity and tested_on of the joint network's rows."""
     reach = 0.0
     for slot, (quantity, tested_on) in enumerate(quantities.values()):
-        known = selected(reference, quantity=quantity, trained_on=Network.JOINT, tested_on=tested_on)
+        known = select_reported(reference, quantity=quantity, trained_on=Network.JOINT, tested_on=tested_on)
         for number, error in known[["number", "reading_error"]].itertuples(index=False):
             own = Estimate(number, max(number - error, 0), number + error)
             reach = max(reach, _bar(axes, slot - HEIGHT / 2, own, published=True))
-        own = estimate(selected(overlap, quantity=quantity, trained_on=Network.JOINT, tested_on=tested_on))
+        own = read_estimate(select_reported(overlap, quantity=quantity, trained_on=Network.JOINT, tested_on=tested_on))
         reach = max(reach, _bar(axes, slot + (HEIGHT / 2 if len(known) else 0), own, published=False))
     axes.set_yticks(range(len(quantities)), list(quantities), fontsize=7)
     axes.tick_params(axis="y", length=0)
@@ -277,6 +282,6 @@ def _bar(axes: Axes, y: float, own: Estimate, *, published: bool) -> float:
             label=DOT,
         )
     axes.annotate(
-        short(own.number), (max(ends), y), xytext=(5, 0), textcoords="offset points", va="center", fontsize=6.5
+        format_short(own.number), (max(ends), y), xytext=(5, 0), textcoords="offset points", va="center", fontsize=6.5
     )
     return float(max(ends))

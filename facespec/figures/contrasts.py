@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from facespec.figures.boxes import PUBLISHED, signed, sources
-from facespec.figures.heatmaps import grey, overlay
-from facespec.figures.labels import set_suptitle, wrap
-from facespec.figures.style import INK, MUTED, study_style
+from facespec.figures.boxes import PUBLISHED, describe_sources, format_signed
+from facespec.figures.heatmaps import convert_to_grey, overlay_map
+from facespec.figures.labels import set_suptitle, wrap_text
+from facespec.figures.style import INK, MUTED, use_study_style
 from facespec.study.tables import CONTRASTS
 
 LEVEL = 0.05  # family-wise
@@ -21,7 +21,7 @@ OPAQUE, PALE = 0.8, 0.35
 WIDTH, LINE = 2.5, 0.12  # of a panel, and height of a line of type below it, inches
 
 
-def figure_contrasts(table: pd.DataFrame, face: np.ndarray) -> Figure:
+def draw_figure_contrasts(table: pd.DataFrame, face: np.ndarray) -> Figure:
     """Where two networks look differently: mean difference of their heatmaps over the mean face, people as units.
 
     `table` is a CONTRASTS table, `face` as in `figure_2A`. Cells with a family-wise p below .05 are framed and opaque.
@@ -29,12 +29,12 @@ def figure_contrasts(table: pd.DataFrame, face: np.ndarray) -> Figure:
     table = CONTRASTS.check(table)
     names = ["first_trained_on", "first_tested_on", "second_trained_on", "second_tested_on"]
     contrasts = [own for _, own in table.groupby(names, sort=False)]
-    with study_style():
+    with use_study_style():
         lines = max(_seeds(own).count("\n") for own in contrasts)
         figure = Figure(figsize=(max(WIDTH * len(contrasts), 4.8), 4.2 + LINE * lines), layout="constrained")
         for axes, own in zip(figure.subplots(1, len(contrasts), squeeze=False)[0], contrasts, strict=True):
             _contrast(axes, own, face)
-        set_suptitle(figure, "Where two heatmaps differ ({})", sources(table))
+        set_suptitle(figure, "Where two heatmaps differ ({})", describe_sources(table))
         figure.supxlabel(
             "opaque, framed: p < .05, corrected over the map (sign flips of people, largest t)", fontsize=7, color=MUTED
         )
@@ -44,7 +44,7 @@ def figure_contrasts(table: pd.DataFrame, face: np.ndarray) -> Figure:
 def _contrast(axes: Axes, rows: pd.DataFrame, face: np.ndarray) -> None:
     cells = rows[rows["style"] == "sound"]
     first = cells.iloc[0]
-    overlay(axes, face, None)
+    overlay_map(axes, face, None)
     axes.set_title(
         f"{first['first_trained_on']} network, {first['first_tested_on']}\n"
         f"minus {first['second_trained_on']} network, {first['second_tested_on']}",
@@ -52,11 +52,11 @@ def _contrast(axes: Axes, rows: pd.DataFrame, face: np.ndarray) -> None:
     )
     axes.set_xlabel(f"{first['n']} people\ndifference of median pixels, seed by seed:\n{_seeds(rows)}", fontsize=7)
     if cells["difference"].isna().all():
-        axes.text(0.5, 0.5, first["reason"], transform=axes.transAxes, ha="center", va="center", wrap=True)
+        axes.text(0.5, 0.5, first["reason"], transform=axes.transAxes, ha="center", va="center", wrap_text=True)
         return
     difference, p = (cells.pivot(index="row", columns="column", values=name).to_numpy() for name in ("difference", "p"))
     reach = np.nanmax(np.abs(difference)) or 1.0
-    height, width = grey(face).shape
+    height, width = convert_to_grey(face).shape
     shown = axes.imshow(
         difference,
         cmap="RdBu_r",
@@ -67,7 +67,7 @@ def _contrast(axes: Axes, rows: pd.DataFrame, face: np.ndarray) -> None:
         interpolation="nearest",
     )
     scale = np.array([width / p.shape[1], height / p.shape[0]])
-    edges = [np.array(edge) * scale - 0.5 for edge in borders(p < LEVEL)]
+    edges = [np.array(edge) * scale - 0.5 for edge in find_borders(p < LEVEL)]
     for colour, width_in_points in (("white", 3.0), (INK, 1.4)):  # a white border, so that ink shows on any colour
         axes.add_collection(LineCollection(edges, colors=colour, linewidths=width_in_points, capstyle="projecting"))
     axes.figure.colorbar(
@@ -78,10 +78,10 @@ def _contrast(axes: Axes, rows: pd.DataFrame, face: np.ndarray) -> None:
 def _seeds(rows: pd.DataFrame) -> str:
     """The differences of medians of all seeds, in lines that a panel has room for."""
     medians = rows[rows["style"] == PUBLISHED].sort_values("seed")["difference"].dropna()
-    return wrap("  ".join(signed(number, 3) for number in medians), 72 * WIDTH - 12, size=7)
+    return wrap_text("  ".join(format_signed(number, 3) for number in medians), 72 * WIDTH - 12, size=7)
 
 
-def borders(cells: np.ndarray) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+def find_borders(cells: np.ndarray) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
     """Edges, as pairs of corners (x, y) in cells, between the true cells of a bool (h, w) and all that is not."""
     padded = np.pad(cells, 1)
     for y, x in np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1]):

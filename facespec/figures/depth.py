@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from facespec.figures.boxes import selected, sources
-from facespec.figures.labels import set_suptitle, tick_step
-from facespec.figures.style import INK, LOOKS, MUTED, study_style
+from facespec.figures.boxes import describe_sources, select_reported
+from facespec.figures.labels import choose_tick_step, set_suptitle
+from facespec.figures.style import INK, LOOKS, MUTED, use_study_style
 from facespec.study.tables import LAYER_DECODING, SIMILARITY, UNIT_SHARES, UNITS, UNTRAINED
 from facespec.study.vocabulary import Network, Task
 
@@ -53,7 +53,7 @@ PAIRS = {
 }
 
 
-def figure_depth(
+def draw_figure_depth(
     *, decoding: pd.DataFrame, shares: pd.DataFrame, units: pd.DataFrame, similarity: pd.DataFrame
 ) -> Figure:
     """LAYER_DECODING, UNIT_SHARES, UNITS and SIMILARITY tables, a row of panels each, from top to bottom.
@@ -63,16 +63,16 @@ def figure_depth(
     networks with branches, are taken together.
     """
     decoding, shares, units = LAYER_DECODING.check(decoding), UNIT_SHARES.check(shares), UNITS.check(units)
-    similarity = selected(SIMILARITY.check(similarity), estimator="debiased")
-    with study_style():
+    similarity = select_reported(SIMILARITY.check(similarity), estimator="debiased")
+    with use_study_style():
         figure = Figure(figsize=(7.4, 9.2), layout="constrained")
         whole = pd.concat([decoding, shares, units, similarity])
-        set_suptitle(figure, "What the layers tell apart ({})", sources(whole))
+        set_suptitle(figure, "What the layers tell apart ({})", describe_sources(whole))
         axes = figure.subplots(4, 2, sharex=True, sharey="row")
         for column, task in enumerate(Task):
-            _readable(axes[0, column], selected(decoding, tested_on=task))
-            _alone(axes[1, column], selected(shares, kind="specific", name=task), _specific)
-            _alone(axes[2, column], selected(units, factor=task), lambda own: float(own["eta"].median()))
+            _readable(axes[0, column], select_reported(decoding, tested_on=task))
+            _alone(axes[1, column], select_reported(shares, kind="specific", name=task), _specific)
+            _alone(axes[2, column], select_reported(units, factor=task), lambda own: float(own["eta"].median()))
             for each, what in zip(
                 axes[:3, column], ("{} read out", "units specific to {}", "effect of {}"), strict=True
             ):
@@ -97,7 +97,7 @@ def _specific(rows: pd.DataFrame) -> float:
 def _alone(axes: Axes, rows: pd.DataFrame, number: Callable[[pd.DataFrame], float]) -> None:
     """A curve per network: `number` of its rows of every seed and depth."""
     for place, (name, curve) in enumerate(ALONE.items()):
-        own = selected(rows, trained_on=name)
+        own = select_reported(rows, trained_on=name)
         values = {key: number(of) for key, of in own.groupby(["seed", "depth"])}
         _curve(axes, pd.Series(values, dtype=float), curve, aside=place - (len(ALONE) - 1) / 2)
 
@@ -106,7 +106,7 @@ def _between(axes: Axes, rows: pd.DataFrame) -> None:
     """A curve per pair of networks, which share their seed."""
     rows = rows[rows["first_seed"] == rows["second_seed"]]
     for place, ((first, second), curve) in enumerate(PAIRS.items()):
-        own = selected(rows, first_trained_on=first, second_trained_on=second)
+        own = select_reported(rows, first_trained_on=first, second_trained_on=second)
         _curve(axes, own.groupby(["first_seed", "depth"])["cka"].mean(), curve, aside=place - (len(PAIRS) - 1) / 2)
     axes.set_title("two networks of one seed", fontsize=8)
 
@@ -115,7 +115,7 @@ def _across(axes: Axes, rows: pd.DataFrame) -> None:
     """A curve per network, over all pairs of its seeds."""
     rows = rows[rows["first_trained_on"] == rows["second_trained_on"]]
     for place, network in enumerate(Network):
-        own = selected(rows, first_trained_on=network)
+        own = select_reported(rows, first_trained_on=network)
         pairs = own["first_seed"].astype(str) + "-" + own["second_seed"].astype(str)
         _curve(axes, own.groupby([pairs, "depth"])["cka"].mean(), ALONE[network], aside=place - (len(Network) - 1) / 2)
     if rows.empty:
@@ -141,7 +141,7 @@ def _finish(figure: Figure, axes: np.ndarray, depths: list[int]) -> None:
         row[0].set_ylim(low - 0.04, 1.04)
         row[0].set_ylabel(label)
         for each in row:
-            each.set_xticks(depths[:: tick_step([str(depth) for depth in depths], PANEL, size=8)])
+            each.set_xticks(depths[:: choose_tick_step([str(depth) for depth in depths], PANEL, size=8)])
             each.grid(axis="y", color="#E4E4E4", lw=0.6)
     for each in axes[-1]:
         each.set_xlabel("convolution, from the image inwards")

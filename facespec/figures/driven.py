@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from facespec.figures.boxes import outline, selected, sources
-from facespec.figures.labels import fit_names, set_suptitle, text_width
-from facespec.figures.style import INK, LOOKS, study_style
+from facespec.figures.boxes import describe_sources, outline_text, select_reported
+from facespec.figures.labels import fit_names, measure_text, set_suptitle
+from facespec.figures.style import INK, LOOKS, use_study_style
 from facespec.study.tables import PREFERRED
 from facespec.study.vocabulary import Network
 
@@ -28,7 +28,7 @@ PANEL, UPRIGHT = 470, 60  # width of a panel, and height of a layer's name on en
 LARGE, SMALL, FEW = 7.0, 4.5, 8  # sizes of type, points; the first for so many layers
 
 
-def figure_S2B(table: pd.DataFrame) -> Figure:
+def draw_figure_S2B(table: pd.DataFrame) -> Figure:
     """Box plots over the units of each layer, from a PREFERRED table: a panel per network, layers from left to right.
 
     Boxes reach over the middle half of the units, whiskers from the lowest to the highest. Responses are logarithmic
@@ -37,14 +37,14 @@ def figure_S2B(table: pd.DataFrame) -> Figure:
     """
     table = PREFERRED.check(table)
     seeds = ", ".join(map(str, sorted(set(table["seed"]))))
-    with study_style():
+    with use_study_style():
         figure = Figure(figsize=(7.4, 7.8), layout="constrained")
         title = f"Figure S2B. How strongly units are driven, and by what ({{}}; seed {seeds})"
-        set_suptitle(figure, title, sources(table))
+        set_suptitle(figure, title, describe_sources(table))
         panels = figure.subplots(len(Network), 1, sharey=True)
         panels[0].set_yscale("symlog", linthresh=_weakest(table), linscale=0.6)
         for axes, network in zip(panels, Network, strict=True):
-            _panel(axes, selected(table, trained_on=network), network)
+            _panel(axes, select_reported(table, trained_on=network), network)
             axes.set_ylabel("mean response over the map")
         panels[0].set_ylim(bottom=0)  # of all, once every panel is drawn: a limit that is set no longer grows
         for tick in (tick for axes in panels for tick in axes.yaxis.get_major_ticks()):
@@ -56,7 +56,7 @@ def figure_S2B(table: pd.DataFrame) -> Figure:
 
 def _weakest(table: pd.DataFrame) -> float:
     """The power of ten below the smallest response of any unit to its best image that is not 0; 1 if all are."""
-    images = selected(table, kind="image")["response"]
+    images = select_reported(table, kind="image")["response"]
     images = images[images > 0]
     return float(10 ** np.floor(np.log10(images.min()))) if len(images) else 1.0
 
@@ -66,7 +66,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, network: Network) -> None:
     colours = dict(zip(KINDS, (look.colour, look.published, "white"), strict=True))
     layers = rows.sort_values("depth", kind="stable")["layer"].drop_duplicates()
     for place, layer in enumerate(layers):
-        own = selected(rows, layer=layer).pivot(index=["seed", "unit"], columns="kind", values="response")
+        own = select_reported(rows, layer=layer).pivot(index=["seed", "unit"], columns="kind", values="response")
         alive = own[own["optimised"].notna()]
         dead = len(own) - len(alive)
         counts.append(f"{len(alive)} units" + (f", {dead} dead" if dead else ""))
@@ -83,7 +83,7 @@ def _name_layers(axes: Axes, layers: list[str], counts: list[str]) -> None:
     pitch = PANEL / max(len(layers), 1)
     axes.tick_params(axis="x", length=0)
     for size in (LARGE, SMALL) if len(layers) <= FEW else (SMALL,):
-        if all(text_width(count, size=size) < pitch - 3 for count in counts):
+        if all(measure_text(count, size=size) < pitch - 3 for count in counts):
             names = fit_names(layers, pitch - 3, size=size)
             lines = [f"{name}\n{count}" for name, count in zip(names, counts, strict=True)]
             axes.set_xticks(range(len(lines)), lines, fontsize=size)
@@ -107,5 +107,5 @@ def _box(axes: Axes, values: np.ndarray, x: float, *, colour: Any) -> None:
             boxprops={"facecolor": colour, "edgecolor": INK, "lw": 0.7},
             whiskerprops=line,
             capprops=line,
-            medianprops={"color": INK, "lw": 1.4, "solid_capstyle": "butt", "path_effects": [outline()]},
+            medianprops={"color": INK, "lw": 1.4, "solid_capstyle": "butt", "path_effects": [outline_text()]},
         )

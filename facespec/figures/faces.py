@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from facespec.figures.labels import fill, fit_names
-from facespec.figures.style import MUTED, study_style
+from facespec.figures.labels import fill_template, fit_names
+from facespec.figures.style import MUTED, use_study_style
 
 # inches
 CELL, GAP, MARGIN = 0.84, 0.03, 0.15
@@ -59,30 +59,30 @@ class Grid:
         return TITLE + (HEADS if self.columns else 0) + (CELL + GAP) * len(self.images)
 
 
-def region_colours(codes: Mapping[str, int]) -> dict[str, str]:
+def choose_region_colours(codes: Mapping[str, int]) -> dict[str, str]:
     """The colour of every region, in the order of their codes."""
     ordered = sorted(codes, key=lambda name: codes[name])
     return {name: REGION_COLOURS[place % len(REGION_COLOURS)] for place, name in enumerate(ordered)}
 
 
-def region_picture(regions: np.ndarray, codes: Mapping[str, int]) -> np.ndarray:
-    """A region map uint8 (H, W) as an RGB picture uint8 (H, W, 3), in the colours of `region_colours`."""
+def paint_regions(regions: np.ndarray, codes: Mapping[str, int]) -> np.ndarray:
+    """A region map uint8 (H, W) as an RGB picture uint8 (H, W, 3), in the colours of `choose_region_colours`."""
     table = np.zeros((256, 3), np.uint8)
-    for name, colour in region_colours(codes).items():
+    for name, colour in choose_region_colours(codes).items():
         table[codes[name]] = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
     return table[regions]
 
 
-def difference_picture(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def paint_difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Where two images differ: white where they are equal, the darker the larger the absolute difference."""
     return (255 - np.abs(one.astype(np.int16) - other.astype(np.int16))).astype(np.uint8)
 
 
-def contact_sheet(stacks: Sequence[Sequence[Grid]], *, regions: Mapping[str, int] | None = None) -> Figure:
+def draw_contact_sheet(stacks: Sequence[Sequence[Grid]], *, regions: Mapping[str, int] | None = None) -> Figure:
     """One figure with the `stacks` of grids beside each other; `regions` (name -> code) are explained below them."""
     widths = [max(grid.width for grid in stack) for stack in stacks]
     height = max(sum(grid.height for grid in stack) for stack in stacks) + (LEGEND if regions else 0) + 2 * MARGIN
-    with study_style():
+    with use_study_style():
         sheet = Figure(figsize=(sum(widths) + MARGIN * (len(stacks) + 1), height))
         left = MARGIN
         for stack, width in zip(stacks, widths, strict=True):
@@ -92,7 +92,7 @@ def contact_sheet(stacks: Sequence[Sequence[Grid]], *, regions: Mapping[str, int
                 top -= grid.height
             left += width + MARGIN
         if regions:
-            patches = [Patch(color=colour, label=name) for name, colour in region_colours(regions).items()]
+            patches = [Patch(color=colour, label=name) for name, colour in choose_region_colours(regions).items()]
             sheet.legend(
                 handles=patches,
                 loc="lower center",
@@ -106,7 +106,7 @@ def contact_sheet(stacks: Sequence[Sequence[Grid]], *, regions: Mapping[str, int
 
 def _draw(sheet: Figure, grid: Grid, left: float, top: float, *, width: float) -> None:
     """`left`, `top`: of the grid; `width`: of its stack; all in inches."""
-    title = fill(grid.title, *grid.names, width=72 * (width - NAMES), size=9, bold=True)
+    title = fill_template(grid.title, *grid.names, width=72 * (width - NAMES), size=9, bold=True)
     columns = fit_names(grid.columns, 72 * CELL, size=7)
     rows = fit_names(grid.rows, 72 * NAMES - PAD, size=7)
     width, height = sheet.get_size_inches()

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from facespec.figures.boxes import ORDER, selected, sources
+from facespec.figures.boxes import ORDER, describe_sources, select_reported
 from facespec.figures.labels import set_suptitle
-from facespec.figures.style import INK, LOOKS, MUTED, study_style
+from facespec.figures.style import INK, LOOKS, MUTED, use_study_style
 from facespec.study.tables import GROUNDTRUTH
 from facespec.study.vocabulary import Task
 
@@ -26,32 +26,32 @@ MEASURES = {
 }
 
 
-def figure_groundtruth(table: pd.DataFrame) -> Figure:
+def draw_figure_groundtruth(table: pd.DataFrame) -> Figure:
     """Pointing game, mass and AUC from a GROUNDTRUTH table, for each truth; or the reason why there is none.
 
     Points with the table's intervals; filled if the network surpasses both baselines, the paired differences' intervals
     lying above 0. Dashed: chance, which is the true pixels' share of the image, and one half for the AUC.
     """
     table = GROUNDTRUTH.check(table)
-    with study_style():
+    with use_study_style():
         figure = Figure(figsize=(7.4, 4.4), layout="constrained")
-        set_suptitle(figure, "Do the heatmaps lie where the faces really differ? ({})", sources(table))
+        set_suptitle(figure, "Do the heatmaps lie where the faces really differ? ({})", describe_sources(table))
         if table["number"].isna().all():
             reasons = "\n".join(dict.fromkeys(text for text in table["reason"] if text)) or "the table has no numbers"
             figure.text(0.5, 0.5, reasons, ha="center", va="center", wrap=True)
             return figure
         for axes, measure in zip(figure.subplots(1, len(MEASURES), sharey=True), MEASURES, strict=True):
-            _panel(axes, selected(table, measure=measure), measure)
+            _panel(axes, select_reported(table, measure=measure), measure)
         figure.legend(handles=_handles(), loc="outside lower center", ncols=3)
     return figure
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
     for group, truth in enumerate(Task):
-        own = selected(rows, truth=truth)
+        own = select_reported(rows, truth=truth)
         for place, (looks, tested_on) in enumerate(LOOKING):
             x = group + (place - (len(LOOKING) - 1) / 2) * STEP
-            _point(axes, selected(own, looks=looks, tested_on=tested_on), x)
+            _point(axes, select_reported(own, looks=looks, tested_on=tested_on), x)
         chance = 0.5 if measure == "auc" else own["area"].mean()
         reach = STEP * len(LOOKING) / 2
         axes.hlines(chance, group - reach, group + reach, colors=INK, linestyles=(0, (4, 2)), lw=0.9, label="chance")
@@ -65,7 +65,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
 
 def _point(axes: Axes, rows: pd.DataFrame, x: float) -> None:
     """The score of one network and task, or baseline, with its interval."""
-    own = selected(rows, against="").dropna(subset="number")
+    own = select_reported(rows, against="").dropna(subset="number")
     if own.empty:
         return
     first = own.iloc[0]

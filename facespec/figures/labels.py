@@ -24,7 +24,7 @@ SUPTITLE = RC["figure.titlesize"]  # points
 LAYOUT_DPI = 100  # matplotlib's, at which places are computed
 
 
-def printable(name: str) -> str:
+def make_printable(name: str) -> str:
     r"""`name` on one line: what cannot be seen is spelled as in Python.
 
     >>> print(printable("a\nb"))
@@ -37,7 +37,7 @@ def printable(name: str) -> str:
 
 
 @lru_cache(maxsize=10_000)
-def text_width(text: str, *, size: float, bold: bool = False) -> float:
+def measure_text(text: str, *, size: float, bold: bool = False) -> float:
     """Width of one line in points, the largest of those in a PDF, in a PNG, and where the layout is computed.
 
     They differ by some percent, as letters are moved to whole pixels.
@@ -65,7 +65,7 @@ def fit_names(names: Sequence[str], width: float, *, size: float, bold: bool = F
     Those that are alike at both ends are cut at one end, or elsewhere; those that differ in nothing but what is cut are
     numbered.
     """
-    lines = [printable(name) for name in names]
+    lines = [make_printable(name) for name in names]
     fitted: list[str] = []
     for head in HEADS:
         fitted = [_cut(line, width, head=head, size=size, bold=bold) for line in lines]
@@ -74,26 +74,26 @@ def fit_names(names: Sequence[str], width: float, *, size: float, bold: bool = F
     texts = dict(zip(names, fitted, strict=True))
     alike = [name for name, text in texts.items() if list(texts.values()).count(text) > 1]
     numbers = {name: f"{number} " for number, name in enumerate(alike, start=1)}
-    room = width - max(text_width(number, size=size, bold=bold) for number in numbers.values())
+    room = width - max(measure_text(number, size=size, bold=bold) for number in numbers.values())
     return [
         numbers[name] + _cut(line, room, head=HEADS[0], size=size, bold=bold) if name in numbers else text
         for name, line, text in zip(names, lines, fitted, strict=True)
     ]
 
 
-def fill(template: str, *names: str, width: float, size: float, bold: bool = False) -> str:
+def fill_template(template: str, *names: str, width: float, size: float, bold: bool = False) -> str:
     """`template` with `names` in its ``{}``, the longest shortened until lines with names are at most `width` points.
 
     What the template itself says is never shortened.
     """
-    lines = [printable(name) for name in names]
+    lines = [make_printable(name) for name in names]
 
     def filled(letters: int) -> str:
         return template.format(*(_keep(line, letters, HEADS[0]) for line in lines))
 
     def fits(letters: int) -> bool:
         named = zip(filled(letters).split("\n"), template.split("\n"), strict=True)
-        return all(text_width(line, size=size, bold=bold) <= width for line, given in named if "{}" in given)
+        return all(measure_text(line, size=size, bold=bold) <= width for line, given in named if "{}" in given)
 
     return filled(_most(max(map(len, lines), default=0), fits))
 
@@ -101,12 +101,12 @@ def fill(template: str, *names: str, width: float, size: float, bold: bool = Fal
 def set_suptitle(
     parent: Figure | SubFigure, template: str, *names: str, size: float = SUPTITLE, **options: Any
 ) -> None:
-    """The title of a figure or subfigure, no wider than that: see `fill`. `options`: of the text."""
+    """The title of a figure or subfigure, no wider than that: see `fill_template`. `options`: of the text."""
     width = 0.98 * parent.bbox.width * 72 / parent.dpi
-    parent.suptitle(fill(template, *names, width=width, size=size, bold=True), fontsize=size, **options)
+    parent.suptitle(fill_template(template, *names, width=width, size=size, bold=True), fontsize=size, **options)
 
 
-def wrap(text: str, width: float, *, size: float) -> str:
+def wrap_text(text: str, width: float, *, size: float) -> str:
     """`text` in lines of at most `width` points, broken at spaces; words that are wider are shortened.
 
     Lines that fit already are not joined.
@@ -117,22 +117,22 @@ def wrap(text: str, width: float, *, size: float) -> str:
         lines.append(fit_name(words[0], width, size=size))
         for word in words[1:]:
             longer = f"{lines[-1]} {word}"
-            if text_width(longer, size=size) <= width:
+            if measure_text(longer, size=size) <= width:
                 lines[-1] = longer
             else:
                 lines.append(fit_name(word, width, size=size))
     return "\n".join(lines)
 
 
-def tick_step(labels: Sequence[str], width: float, *, size: float) -> int:
+def choose_tick_step(labels: Sequence[str], width: float, *, size: float) -> int:
     """1 if all `labels` fit side by side on an axis of `width` points, 2 if every second does, and so on."""
-    pitch = max(text_width(label, size=size) for label in labels) + size / 2
+    pitch = max(measure_text(label, size=size) for label in labels) + size / 2
     return max(1, ceil(len(labels) * pitch / width))
 
 
 def _cut(line: str, width: float, *, head: float, size: float, bold: bool) -> str:
     return _keep(
-        line, _most(len(line), lambda n: text_width(_keep(line, n, head), size=size, bold=bold) <= width), head
+        line, _most(len(line), lambda n: measure_text(_keep(line, n, head), size=size, bold=bold) <= width), head
     )
 
 

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from facespec.figures.boxes import selected, sources
+from facespec.figures.boxes import describe_sources, select_reported
 from facespec.figures.labels import set_suptitle
-from facespec.figures.lesions import layer_titles, shown_layers, task_colours
-from facespec.figures.style import INK, MUTED, study_style
+from facespec.figures.lesions import choose_layers, choose_task_colours, make_layer_titles
+from facespec.figures.style import INK, MUTED, use_study_style
 from facespec.study.errors import StudyError
 from facespec.study.tables_lesions import LESION_CLASSES, LESIONS
 
@@ -26,7 +26,9 @@ LEAST, MOST = (-8, -0.15), (108, 1.08)  # of drop, %, and share between classes
 HEAD, ROW, NOTE, FOOT = 0.35, 1.5, 0.2, 0.4  # heights, inches
 
 
-def figure_lesion_classes(classes: pd.DataFrame, lesions: pd.DataFrame, *, fraction: float | None = None) -> Figure:
+def draw_figure_lesion_classes(
+    classes: pd.DataFrame, lesions: pd.DataFrame, *, fraction: float | None = None
+) -> Figure:
     """A LESION_CLASSES and a LESIONS table of one network and two tasks.
 
     `fraction` of a layer's units is silenced in the upper rows; None: the middle one of the table.
@@ -43,15 +45,15 @@ def figure_lesion_classes(classes: pd.DataFrame, lesions: pd.DataFrame, *, fract
     Raises `StudyError` if the tables hold more than one network, other than two tasks, or no lesions of `fraction`.
     """
     classes, lesions = LESION_CLASSES.check(classes), LESIONS.check(lesions)
-    colours, network = task_colours(lesions), lesions["trained_on"].iloc[0]
+    colours, network = choose_task_colours(lesions), lesions["trained_on"].iloc[0]
     _same(lesions, classes)
     lesioned, whole = _at(classes, fraction), classes[classes["fraction"] == 0]
     seeds = lesioned["seed"].nunique()
-    with study_style():
+    with use_study_style():
         heights = [ROW + HEAD, ROW + NOTE, ROW, ROW + FOOT]
         figure = Figure(figsize=(7.4, HEAD + sum(heights)), layout=ConstrainedLayoutEngine(h_pad=0.03))
         title = f"Do lesions of the {{}} network take whole classes? ({{}}, seeds: {seeds})"
-        set_suptitle(figure, title, network, sources(lesions))
+        set_suptitle(figure, title, network, describe_sources(lesions))
         parts = list(figure.subfigures(4, 1, height_ratios=heights, squeeze=False)[:, 0])
         _recalls(parts[:2], lesioned, whole, colours=colours)
         _shares(parts[2:], lesions, colours=colours)
@@ -102,24 +104,24 @@ def _recalls(
     rows: Sequence[SubFigure], lesioned: pd.DataFrame, whole: pd.DataFrame, *, colours: Mapping[str, str]
 ) -> None:
     """A row of panels per task, a panel per layer."""
-    layers = shown_layers(lesioned)
+    layers = choose_layers(lesioned)
     for part, (task, colour) in zip(rows, colours.items(), strict=True):
-        tested, intact = selected(lesioned, tested_on=task), selected(whole, tested_on=task)
+        tested, intact = select_reported(lesioned, tested_on=task), select_reported(whole, tested_on=task)
         share = 100 * tested["fraction"].iloc[0]
         title = f"{share:g} % of units silenced: recall of {tested['class'].nunique()} {{}} classes, best kept first"
         set_suptitle(part, title, task, size=8.5, x=0.01, ha="left", color=colour)
         panels = part.subplots(1, len(layers), sharey=True, squeeze=False)[0]
-        for axes, layer, name in zip(panels, layers, layer_titles(layers), strict=True):
+        for axes, layer, name in zip(panels, layers, make_layer_titles(layers), strict=True):
             _steps(axes, intact, f"whole {task}", WHOLE)  # the same network, whichever layer is lesioned
             for by in colours:
-                own = selected(tested, layer=layer, ranked_by=by)
+                own = select_reported(tested, layer=layer, ranked_by=by)
                 _steps(axes, own, f"ranked {by} {task}", _line(by == task, colour), single=by == task)
             axes.set(xlim=(-3, 103), ylim=(-5, 105), xticks=(0, 50, 100), yticks=(0, 50, 100))
             axes.set_xlabel("% of classes", fontsize=7, labelpad=1)
             axes.tick_params(labelsize=7)
             axes.grid(axis="y", color="#E4E4E4", lw=0.6)
             if part is rows[0]:
-                depth = selected(lesioned, layer=layer)["depth"].iloc[0]
+                depth = select_reported(lesioned, layer=layer)["depth"].iloc[0]
                 axes.set_title(f"{name}\ndepth {depth}", fontsize=7.5)
         panels[0].set_ylabel("recall, %")
     told = "A step (see single seeds): whole classes are lost. Level or gently sloping: all suffer alike."
@@ -142,7 +144,7 @@ def _steps(axes: Axes, rows: pd.DataFrame, told: str, look: dict[str, Any], *, s
 
 def _shares(rows: Sequence[SubFigure], lesions: pd.DataFrame, *, colours: Mapping[str, str]) -> None:
     """A row of panels per task, a panel per layer: `between_classes` against the drop, a point per lesion."""
-    layers = shown_layers(lesions)
+    layers = choose_layers(lesions)
     points = lesions[lesions["fraction"] > 0].dropna(subset=["drop", "between_classes"])
     points = points.assign(drop=100 * points["drop"].astype(float), share=points["between_classes"].astype(float))
     for part, (task, colour) in zip(rows, colours.items(), strict=True):
@@ -150,11 +152,11 @@ def _shares(rows: Sequence[SubFigure], lesions: pd.DataFrame, *, colours: Mappin
         set_suptitle(part, title, task, size=8.5, x=0.01, ha="left", color=colour)
         panels = part.subplots(1, len(layers), sharex=True, sharey=True, squeeze=False)[0]
         for axes, layer in zip(panels, layers, strict=True):
-            tested = selected(points, tested_on=task, layer=layer)
+            tested = select_reported(points, tested_on=task, layer=layer)
             any_units = tested[tested["ranked_by"] == ""]
             axes.plot(any_units["drop"], any_units["share"], gid=f"random {task}", **ANY)
             for by in colours:
-                chosen = selected(tested, condition="ranked", ranked_by=by).sort_values("fraction")
+                chosen = select_reported(tested, condition="ranked", ranked_by=by).sort_values("fraction")
                 for seed, own in chosen.groupby("seed"):
                     look = _line(by == task, colour) | {"lw": 0.6, "ls": "-", "marker": "o"}
                     axes.plot(own["drop"], own["share"], gid=f"ranked {by} {task} seed {seed}", **look)

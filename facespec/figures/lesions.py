@@ -17,9 +17,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from facespec.figures.bars import PERCENTILES
-from facespec.figures.boxes import selected, sources
-from facespec.figures.labels import fit_names, set_suptitle, tick_step
-from facespec.figures.style import INK, LOOKS, MUTED, study_style
+from facespec.figures.boxes import describe_sources, select_reported
+from facespec.figures.labels import choose_tick_step, fit_names, set_suptitle
+from facespec.figures.style import INK, LOOKS, MUTED, use_study_style
 from facespec.study.errors import StudyError
 from facespec.study.tables_lesions import INDEX, LESIONS, SEGREGATION
 from facespec.study.vocabulary import TASKS, Network
@@ -51,7 +51,7 @@ RANKINGS = {
 }
 
 
-def figure_lesions(lesions: pd.DataFrame, segregation: pd.DataFrame) -> Figure:
+def draw_figure_lesions(lesions: pd.DataFrame, segregation: pd.DataFrame) -> Figure:
     """A LESIONS and a SEGREGATION table of one network and two tasks.
 
     From top to bottom: what each task loses if the units that the first task needs most are silenced; the same for the
@@ -62,9 +62,9 @@ def figure_lesions(lesions: pd.DataFrame, segregation: pd.DataFrame) -> Figure:
     Raises `StudyError` if the tables hold more than one network, other than two tasks, or no index.
     """
     lesions, segregation = LESIONS.check(lesions), SEGREGATION.check(segregation)
-    colours, network = task_colours(lesions), lesions["trained_on"].iloc[0]
+    colours, network = choose_task_colours(lesions), lesions["trained_on"].iloc[0]
     index = segregation[(segregation["trained_on"] == network) & (segregation["fraction"] > 0)]
-    index = selected(index, quantity=INDEX)
+    index = select_reported(index, quantity=INDEX)
     if index.empty:
         raise StudyError(
             f"table 'segregation' holds no index of the {network} network at a fraction above 0. "
@@ -73,29 +73,29 @@ def figure_lesions(lesions: pd.DataFrame, segregation: pd.DataFrame) -> Figure:
     headings = dict.fromkeys(colours, "Silenced: the units that {} needs most")
     if (lesions["condition"] == "keep").any():
         headings[""] = "Kept: only the units that one task needs most; all others are silenced"
-    with study_style():
+    with use_study_style():
         foot = FOOT + NOTE * lesions.loc[lesions["drop"].isna(), "tested_on"].nunique()  # see `_handles`
         heights = [ROW + HEAD, *[ROW] * (len(headings) - 2), ROW + foot, INDICES]
         figure = Figure(figsize=(7.4, HEAD + sum(heights)), layout=ConstrainedLayoutEngine(h_pad=0.03))
         title = "What the {} network loses when units are silenced ({})"
-        set_suptitle(figure, title, network, sources(lesions))
+        set_suptitle(figure, title, network, describe_sources(lesions))
         parts = list(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
         _curves(parts[:-1], lesions, headings=headings, colours=colours)
         _indices(parts[-1], index)
     return figure
 
 
-def spread(names: Sequence[Any], shown: int) -> list[Any]:
+def spread_evenly(names: Sequence[Any], shown: int) -> list[Any]:
     """Up to `shown` of `names`: the first, the last, and others as evenly between as can be."""
     return [names[round(place)] for place in np.linspace(0, len(names) - 1, min(len(names), shown))]
 
 
-def thinned(values: Any) -> Any:
+def thin_out(values: Any) -> Any:
     """Every value, or every second, third, ...: `TICKS` at most."""
     return values[:: -(-len(values) // TICKS)]
 
 
-def task_colours(lesions: pd.DataFrame) -> dict[str, str]:
+def choose_task_colours(lesions: pd.DataFrame) -> dict[str, str]:
     """Both tasks in the study's order, else the table's. Those the study does not know take a colour that is left."""
     networks, tasks = (list(dict.fromkeys(lesions[column])) for column in ("trained_on", "tested_on"))
     if len(networks) != 1 or len(tasks) != 2:
@@ -109,12 +109,12 @@ def task_colours(lesions: pd.DataFrame) -> dict[str, str]:
     return {task: LOOKS[task].colour if task in known else next(spare) for task in tasks}
 
 
-def shown_layers(lesions: pd.DataFrame) -> list[str]:
+def choose_layers(lesions: pd.DataFrame) -> list[str]:
     """The layers whose curves are drawn, the shallowest first."""
-    return spread(_layers(lesions), SHOWN)
+    return spread_evenly(_layers(lesions), SHOWN)
 
 
-def layer_titles(layers: Sequence[str]) -> list[str]:
+def make_layer_titles(layers: Sequence[str]) -> list[str]:
     """Names of layers, as they fit above panels side by side."""
     return fit_names(layers, PANELS / len(layers) - 5, size=7.5)
 
@@ -127,21 +127,21 @@ def _curves(
     parts: Sequence[SubFigure], lesions: pd.DataFrame, *, headings: Mapping[str, str], colours: Mapping[str, str]
 ) -> None:
     """A row of panels per heading: the task whose units are silenced, or "" for units kept."""
-    layers = shown_layers(lesions)
+    layers = choose_layers(lesions)
     grid = np.array([part.subplots(1, len(layers), sharey=True, squeeze=False)[0] for part in parts])
     for part, row, (silenced, heading) in zip(parts, grid, headings.items(), strict=True):
         set_suptitle(part, heading, silenced, size=8.5, x=0.01, ha="left", color=colours.get(silenced, INK))
         for axes, layer in zip(row, layers, strict=True):
             own = lesions[lesions["layer"] == layer]
             for task, colour in colours.items():
-                tested = selected(own, tested_on=task)
-                _random(axes, selected(tested, condition="random" if silenced else "keep", ranked_by=""), colour)
+                tested = select_reported(own, tested_on=task)
+                _random(axes, select_reported(tested, condition="random" if silenced else "keep", ranked_by=""), colour)
                 for chosen in [silenced] if silenced else colours:
-                    rows = selected(tested, condition="ranked" if silenced else "keep", ranked_by=chosen)
+                    rows = select_reported(tested, condition="ranked" if silenced else "keep", ranked_by=chosen)
                     _curve(axes, rows, colour, own=chosen == task)
             axes.set_xlabel("% of units silenced" if silenced else "% of units kept", fontsize=7, labelpad=1)
         row[0].set_ylabel("lost, % of what\nis above chance")
-    for axes, layer, name in zip(grid[0], layers, layer_titles(layers), strict=True):
+    for axes, layer, name in zip(grid[0], layers, make_layer_titles(layers), strict=True):
         place = lesions[lesions["layer"] == layer].iloc[0]
         axes.set_title(f"{name}\ndepth {place['depth']}, {place['units']} units", fontsize=7.5)
     _scale(grid, lesions)
@@ -191,8 +191,8 @@ def _scale(grid: np.ndarray, lesions: pd.DataFrame) -> None:
     low = max(REACH[0], min(0.0, *(axes.dataLim.y0 for axes in grid.flat))) - 5
     high = min(REACH[1], max(100.0, *(axes.dataLim.y1 for axes in grid.flat))) + 5
     x = 100 * np.unique(lesions["fraction"].to_numpy(float))
-    ticks = thinned(x)
-    ticks = ticks[:: tick_step([f"{percent:.3g}" for percent in ticks], PANELS / grid.shape[1] - 20, size=7)]
+    ticks = thin_out(x)
+    ticks = ticks[:: choose_tick_step([f"{percent:.3g}" for percent in ticks], PANELS / grid.shape[1] - 20, size=7)]
     room = 0.06 * max(float(np.ptp(x)), 10)
     for axes in grid.flat:
         axes.axhline(0, color=INK, lw=0.6)
@@ -207,7 +207,7 @@ def _scale(grid: np.ndarray, lesions: pd.DataFrame) -> None:
 def _handles(lesions: pd.DataFrame, colours: Mapping[str, str]) -> tuple[list[Any], list[str]]:
     made: dict[str, Any] = {}
     for (task, colour), name in zip(colours.items(), fit_names(list(colours), TASK, size=7.5), strict=True):
-        own = selected(lesions, tested_on=task)
+        own = select_reported(lesions, tested_on=task)
         of, told = own["seed"].nunique(), own.dropna(subset="drop")["seed"].nunique()
         note = "" if told == of else f"\n(above chance: {told} of {of} seeds)"
         made[f"loss in the {name} task{note}"] = Patch(color=colour)
@@ -221,7 +221,7 @@ def _handles(lesions: pd.DataFrame, colours: Mapping[str, str]) -> tuple[list[An
 
 def _indices(part: SubFigure, index: pd.DataFrame) -> None:
     """A panel per fraction: the index of every layer under each `RANKINGS`, with its interval."""
-    layers, fractions = _layers(index), spread(sorted(set(index["fraction"])), MOST)
+    layers, fractions = _layers(index), spread_evenly(sorted(set(index["fraction"])), MOST)
     counts = f"seeds: {index['seeds'].max()}, n = {index['people'].max()}"  # n: people, or what else counts as one
     told = f"Segregation index: does silencing harm the intended task only? ({counts})"
     part.suptitle(told, x=0.01, ha="left", fontsize=8.5)
@@ -235,9 +235,9 @@ def _indices(part: SubFigure, index: pd.DataFrame) -> None:
                 _index(axes, own.set_index("layer").reindex(layers), condition)
         axes.set_title(f"{100 * fraction:.3g} %" + (" silenced" if len(fractions) <= FEW else ""), fontsize=8)
         axes.set(ylim=(-1.08, 1.08), xlim=(-0.6, len(layers) - 0.4), xlabel="depth")
-        names = [str(depths[layer]) for layer in thinned(layers)]
-        step = tick_step(names, PANELS / len(fractions) - 12, size=7)
-        axes.set_xticks(thinned(range(len(layers)))[::step], names[::step])
+        names = [str(depths[layer]) for layer in thin_out(layers)]
+        step = choose_tick_step(names, PANELS / len(fractions) - 12, size=7)
+        axes.set_xticks(thin_out(range(len(layers)))[::step], names[::step])
         axes.tick_params(labelsize=7)
         axes.grid(axis="y", color="#E4E4E4", lw=0.6)
     grid[0].set_yticks(

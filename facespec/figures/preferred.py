@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image, ImageOps
 
-from facespec.figures.boxes import selected
+from facespec.figures.boxes import select_reported
 from facespec.figures.labels import fit_name, fit_names, set_suptitle
-from facespec.figures.style import LOOKS, MUTED, study_style
+from facespec.figures.style import LOOKS, MUTED, use_study_style
 from facespec.study.errors import StudyError
 from facespec.study.preferred import PreferredSet
 from facespec.study.tables import PREFERRED, UNIT_CLASSES, UNITS
@@ -66,7 +66,7 @@ class UnitLayer:
         return f"{unit} {letter} {'-' if np.isnan(eta) else f'{eta:.2f}'}", colour
 
 
-def unit_layers(
+def collect_unit_layers(
     pictures: PreferredSet, network: Network, *, table: pd.DataFrame, classes: pd.DataFrame, units: pd.DataFrame
 ) -> list[UnitLayer]:
     """All layers of `network` in depth order; PREFERRED, UNIT_CLASSES and UNITS tables say what their units answer to.
@@ -79,7 +79,7 @@ def unit_layers(
         optimised, best = pictures.optimised(network, layer), pictures.best(network, layer)
         images, own, effects = (
             _rows(rows, (network, pictures.seed, layer), units=len(best), each=each)
-            for rows, each in ((selected(table, kind="image"), 1), (classes, 1), (units, len(Task)))
+            for rows, each in ((select_reported(table, kind="image"), 1), (classes, 1), (units, len(Task)))
         )
         about = _about(images.set_index("unit"), own.set_index("unit"), effects)
         depth = int(images["depth"].iloc[0])
@@ -89,7 +89,7 @@ def unit_layers(
 
 def _rows(table: pd.DataFrame, place: tuple[Network, int, str], *, units: int, each: int) -> pd.DataFrame:
     network, seed, layer = place
-    rows = selected(table, trained_on=network, layer=layer).query("seed == @seed")
+    rows = select_reported(table, trained_on=network, layer=layer).query("seed == @seed")
     if sorted(rows["unit"]) != [unit for unit in range(units) for _ in range(each)]:
         raise StudyError(
             f"{network.value} network, seed {seed}, layer {layer!r}: there are pictures of {units} units, and "
@@ -110,7 +110,7 @@ def _about(images: pd.DataFrame, classes: pd.DataFrame, effects: pd.DataFrame) -
     return about.sort_index()
 
 
-def unit_page(layer: UnitLayer) -> Figure:
+def draw_unit_page(layer: UnitLayer) -> Figure:
     """One page of Figure S2: all units of `layer`, in the order of their numbers, each optimised beside best image."""
     count = len(layer.best)
     columns = next((n for n in COLUMNS if 2 * n * n >= count), max(COLUMNS))
@@ -122,7 +122,7 @@ def unit_page(layer: UnitLayer) -> Figure:
     line = round(1.45 * size / 72 * px)  # of type
     down = line + side + gap
     sheet = _Sheet(rows * down, columns * across, side=side, size=size)
-    with study_style():
+    with use_study_style():
         high = rows * down / px
         page = MARGIN + HEAD + high + FOOT
         figure = Figure(figsize=(WIDTH, page))
@@ -140,7 +140,7 @@ def unit_page(layer: UnitLayer) -> Figure:
     return figure
 
 
-def figure_3(layers: Sequence[UnitLayer]) -> Figure:
+def draw_figure_3(layers: Sequence[UnitLayer]) -> Figure:
     """The most task-specific units of the first, a middle and the last of `layers`, all of one network.
 
     Among the units specific to a task those whose `epsilon` for it exceeds that for the other task most, up to `SHOWN`.
@@ -149,7 +149,7 @@ def figure_3(layers: Sequence[UnitLayer]) -> Figure:
     depths = sorted({layer.depth for layer in layers})
     depths = sorted({depths[0], depths[len(depths) // 2], depths[-1]})
     first = layers[0]
-    with study_style():
+    with use_study_style():
         page = MARGIN + HEAD + 0.3 + 1.87 * len(depths) + FOOT
         figure = Figure(figsize=(WIDTH, page))
         grid = figure.subplots(len(depths), len(Task), squeeze=False)

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from facespec.figures.boxes import selected, signed, sources
-from facespec.figures.labels import fill, fit_names, set_suptitle
-from facespec.figures.style import INK, LOOKS, MUTED, study_style
+from facespec.figures.boxes import describe_sources, format_signed, select_reported
+from facespec.figures.labels import fill_template, fit_names, set_suptitle
+from facespec.figures.style import INK, LOOKS, MUTED, use_study_style
 from facespec.study.tables import REGIONS
 from facespec.study.vocabulary import EXPRESSIONS, Network, Task
 
@@ -39,28 +39,28 @@ ROWS = [(Task.EXPRESSION, name) for name in (*EXPRESSIONS, "all")] + [(Task.IDEN
 MARKERS = {Network.JOINT: "D", Network.EXPRESSION: "o", Network.IDENTITY: "o"}
 
 
-def figure_regions(table: pd.DataFrame) -> Figure:
+def draw_figure_regions(table: pd.DataFrame) -> Figure:
     """Facial biomarkers from a REGIONS table: a row per expression, the regions of the face from left to right.
 
     Left: share of the heatmap in every region; middle: its density; right: by how many percentage points of share the
     joint network differs from the single-task one. Intervals as in the table.
     """
     table = REGIONS.check(table)
-    names, dropped = shown_regions(table)
-    with study_style():
+    names, dropped = choose_regions(table)
+    with use_study_style():
         figure = Figure(figsize=(2.2 + 0.95 * max(len(names), 8), 8.8), layout="constrained")
-        set_suptitle(figure, "Which parts of the face the heatmaps lie on ({})", sources(table))
+        set_suptitle(figure, "Which parts of the face the heatmaps lie on ({})", describe_sources(table))
         if not names:
             _reason(figure, table)
             return figure
-        differences = selected(table[table["region"].isin(names)], measure="share", against="single")
+        differences = select_reported(table[table["region"].isin(names)], measure="share", against="single")
         reach = differences["number"].abs().max()
         axes = figure.subplots(len(ROWS), 3, sharex="col", sharey="col", width_ratios=(1, 1, 1))
         for (task, expression), row in zip(ROWS, axes, strict=True):
-            own = selected(table, tested_on=task, expression=expression)
+            own = select_reported(table, tested_on=task, expression=expression)
             for each, measure in zip(row, ("share", "density"), strict=False):
-                _points(each, selected(own, measure=measure, against=""), names)
-            own = selected(differences, tested_on=task, expression=expression)
+                _points(each, select_reported(own, measure=measure, against=""), names)
+            own = select_reported(differences, tested_on=task, expression=expression)
             _differences(row[2], own, names, reach=reach if reach > 0 else 1.0)
             label = expression if task == Task.EXPRESSION and expression != "all" else f"all faces,\n{task} task"
             row[0].set_ylabel(label, rotation=0, ha="right", va="center")
@@ -69,13 +69,13 @@ def figure_regions(table: pd.DataFrame) -> Figure:
         if dropped:
             note += "; left out, under 1 % everywhere: {}"
         left_out = ", ".join(NAMES.get(name, name) for name in dropped)
-        _legend(figure, axes[:, 0], title=fill(note, left_out, width=70 * figure.get_figwidth(), size=7))
+        _legend(figure, axes[:, 0], title=fill_template(note, left_out, width=70 * figure.get_figwidth(), size=7))
     return figure
 
 
-def shown_regions(table: pd.DataFrame) -> tuple[list[str], list[str]]:
+def choose_regions(table: pd.DataFrame) -> tuple[list[str], list[str]]:
     """The regions to show, from the top of the face down, and those left out because their share is negligible."""
-    shares = selected(table, measure="share", against="").groupby("region", sort=False)["number"].max()
+    shares = select_reported(table, measure="share", against="").groupby("region", sort=False)["number"].max()
     places = {name: place for place, name in enumerate(NAMES)}
     ordered = sorted(shares.index, key=lambda name: places.get(name, len(places)))
     names = [name for name in ordered if shares[name] >= NEGLIGIBLE]
@@ -126,7 +126,7 @@ def _differences(axes: Axes, rows: pd.DataFrame, names: Sequence[str], *, reach:
         text = axes.text(
             place,
             0.5,
-            signed(100 * number, 1),
+            format_signed(100 * number, 1),
             ha="center",
             va="center",
             fontsize=7,
@@ -134,7 +134,9 @@ def _differences(axes: Axes, rows: pd.DataFrame, names: Sequence[str], *, reach:
         )
         if low > 0 or high < 0:
             text.set_fontweight("bold")
-            axes.add_patch(Rectangle((place - 0.46, 0.06), 0.92, 0.88, fill=False, ec=text.get_color(), lw=1.2))
+            axes.add_patch(
+                Rectangle((place - 0.46, 0.06), 0.92, 0.88, fill_template=False, ec=text.get_color(), lw=1.2)
+            )
 
 
 def _finish(figure: Figure, axes: np.ndarray, names: Sequence[str]) -> None:
@@ -163,7 +165,7 @@ def _legend(figure: Figure, axes: Sequence[Axes], *, title: str) -> None:
         for handle, label in zip(*each.get_legend_handles_labels(), strict=True):
             found.setdefault(str(label), handle)
     ordered = sorted(found, key=lambda label: label == LIKELY)
-    sure = Patch(fill=False, ec=INK, lw=1.2, label="difference whose interval excludes 0")
+    sure = Patch(fill_template=False, ec=INK, lw=1.2, label="difference whose interval excludes 0")
     handles = [*(found[label] for label in ordered), sure]
     figure.legend(
         handles,

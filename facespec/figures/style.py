@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from facespec.study.errors import StudyError
-from facespec.study.storage import replacing
+from facespec.study.storage import atomic_write
 from facespec.study.vocabulary import Network
 
 DPI = 200
@@ -76,7 +76,7 @@ RC: dict[str, Any] = {
 
 
 @contextmanager
-def study_style() -> Iterator[None]:
+def use_study_style() -> Iterator[None]:
     """Draw in the study's style, whatever the user's own settings are; those are back afterwards.
 
     All text is literal; a letter that the font lacks is a box, without a warning at every drawing.
@@ -86,7 +86,7 @@ def study_style() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
+def save_figure(figure: Figure, stem: Path) -> list[Path]:
     """Write `figure` as `stem`.pdf and `stem`.png, each whole or not at all; returns both paths.
 
     Equal figures give equal bytes: neither dates nor versions are written. A full disk is a `StudyError`.
@@ -98,21 +98,21 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Write `figure` to the PNG file `path`, as `save` does."""
+    """Write `figure` to the PNG file `path`, as `save_figure` does."""
     if path.suffix.lower() != ".png":
         raise StudyError(f"{path}: this picture is written as PNG; give it a name that ends in .png.")
     _write(figure, path, {"Software": None})
 
 
 def save_pages(figures: Iterable[Figure], path: Path) -> None:
-    """Write `figures` as the pages of one PDF file `path`, as `save` does: whole or not at all, equal bytes if equal.
+    """Write `figures` as the pages of one PDF file `path`, as `save_figure` does: whole or not at all, equal bytes if equal.
 
     Figures are drawn one after the other, so that an iterator of them need not hold them all.
     """
     # a file that matplotlib opens stays open when it cannot be written
     with (
-        study_style(),
-        replacing(path) as partial,
+        use_study_style(),
+        atomic_write(path) as partial,
         partial.open("wb") as file,
         PdfPages(file, metadata=UNDATED) as pages,
     ):
@@ -123,12 +123,12 @@ def save_pages(figures: Iterable[Figure], path: Path) -> None:
 
 
 def _write(figure: Figure, path: Path, metadata: dict[str, None]) -> None:
-    with study_style(), replacing(path) as partial, partial.open("wb") as file:
-        settle(figure)
+    with use_study_style(), atomic_write(path) as partial, partial.open("wb") as file:
+        settle_layout(figure)
         figure.savefig(file, format=path.suffix[1:].lower(), dpi=DPI, metadata=metadata)
 
 
-def settle(figure: Figure) -> None:
+def settle_layout(figure: Figure) -> None:
     """Lay `figure` out once for all, to a millionth of its size.
 
     The constraint solver behind matplotlib's layout orders its variables by where they lie in memory, and so finds

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from facespec.models.networks import FaceNetwork, build
+from facespec.models.networks import FaceNetwork, build_network
 from facespec.study.arrays import read_arrays, write_arrays
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
@@ -56,7 +56,7 @@ class Checkpoint:
         return self.origin.network
 
 
-def save(path: Path, checkpoint: Checkpoint) -> None:
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to `path`, atomically; equal checkpoints give equal bytes.
 
     Raises `StudyError` if its classes do not fit its network or a weight is not finite.
@@ -81,7 +81,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     write_arrays(path, description, _arrays(weights))
 
 
-def load(path: Path, *, expect: Origin | None = None) -> Checkpoint:
+def load_checkpoint(path: Path, *, expect: Origin | None = None) -> Checkpoint:
     """Read the checkpoint at `path`; the network is on the CPU, in evaluation mode.
 
     Strict: raises `StudyError`, naming the file and what is wrong, for a missing, foreign, truncated or altered file,
@@ -118,7 +118,7 @@ def load(path: Path, *, expect: Origin | None = None) -> Checkpoint:
     return checkpoint
 
 
-def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 of names, types, shapes and values, whatever their order, device and memory format."""
     content = hashlib.sha256()
     for name in sorted(tensors):
@@ -135,7 +135,9 @@ def _arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 def _rebuilt(description: dict[str, Any], classes: dict[str, int], tensors: dict[str, torch.Tensor]) -> FaceNetwork:
     block = NetworkBlock.model_validate(description["architecture"])
     # these weights are overwritten one and all; the seed is of no consequence
-    network = build(block, classes, channels=description["channels"], generator=torch.Generator().manual_seed(0))
+    network = build_network(
+        block, classes, channels=description["channels"], generator=torch.Generator().manual_seed(0)
+    )
     wanted = network.state_dict()
     problems = [f"missing {name}" for name in sorted(wanted.keys() - tensors.keys())]
     problems += [f"unexpected {name}" for name in sorted(tensors.keys() - wanted.keys())]

@@ -11,16 +11,16 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from facespec.study.errors import StudyError, did_you_mean
+from facespec.study.errors import StudyError, suggest_spelling
 
 DEVICES = ("auto", "cpu", "cuda")
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
-def pick(name: str) -> torch.device:
+def pick_device(name: str) -> torch.device:
     """The device called `name`; "auto" is the GPU where there is one. `StudyError` for a GPU that is not there."""
     if name not in DEVICES:
-        raise StudyError(f"unknown device {name!r}: {did_you_mean(name, DEVICES)}")
+        raise StudyError(f"unknown device {name!r}: {suggest_spelling(name, DEVICES)}")
     found = torch.cuda.is_available()
     if name == "cuda" and not found:
         reason = "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no CUDA GPU"
@@ -29,7 +29,7 @@ def pick(name: str) -> torch.device:
 
 
 @contextmanager
-def deterministic(threads: int | None = 1) -> Iterator[None]:
+def deterministic_torch(threads: int | None = 1) -> Iterator[None]:
     """Inside, equal inputs give equal bits; all is restored at the end, also after an error.
 
     Deterministic kernels only, no benchmarking of kernels, full float32 (no TF32), a fixed cuBLAS workspace, and
@@ -76,7 +76,7 @@ def _switch_on(undo: ExitStack) -> None:
 
 
 @contextmanager
-def borrowed(network: nn.Module, device: torch.device, *, training: bool) -> Iterator[None]:
+def on_device(network: nn.Module, device: torch.device, *, training: bool) -> Iterator[None]:
     """Lend `network` to `device` in training or evaluation mode; every module gets its mode and device back."""
     modes = {module: module.training for module in network.modules()}
     home = next(network.parameters()).device

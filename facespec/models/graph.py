@@ -20,13 +20,13 @@ from facespec.models.tracing import (
     POOLS,
     RECTIFIERS,
     RECTIFYING,
-    behind,
-    call_of,
-    calls,
-    descendants,
+    count_calls,
+    find_call,
+    follow_unit_steps,
+    is_call,
     is_step,
-    times_called,
-    traced_network,
+    list_descendants,
+    trace_network,
 )
 from facespec.models.trunks import GlobalAverage
 from facespec.study.errors import StudyError
@@ -42,24 +42,24 @@ UNITWISE: tuple[Any, ...] = (
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
+class NetworkCut:
     """A network cut behind the units of a layer.
 
-    `place`: the step whose result is the units' responses. `below`: all steps up to it, and what else is needed of the
-    images; `alike`: steps above it that keep units apart (pools, norms, ...); `frontier`: the last results in which
-    they are apart; `mixing`: steps that first mix them, convolutions and linear layers; `beyond`: all others above.
-    Where another kind of step mixes units first, or one that keeps them apart writes into what others read, `alike` and
-    `mixing` are empty and `frontier` is `place` alone.
+    `node`: the step whose result is the units' responses. `below`: all steps up to it, and what else is needed of the
+    images; `unitwise`: steps above it that keep units apart (pools, norms, ...); `frontier`: the last results in which
+    they are apart; `mixers`: steps that first mix them, convolutions and linear layers; `downstream`: all others above.
+    Where another kind of step mixes units first, or one that keeps them apart writes into what others read, `unitwise` and
+    `mixers` are empty and `frontier` is `node` alone.
     """
 
     graph: fx.GraphModule
-    place: fx.Node
+    node: fx.Node
     below: tuple[fx.Node, ...]
-    alike: tuple[fx.Node, ...]
+    unitwise: tuple[fx.Node, ...]
     frontier: tuple[fx.Node, ...]
-    mixing: tuple[fx.Node, ...]
-    beyond: tuple[fx.Node, ...]
-    kept: tuple[fx.Node, ...]  # results of `below`, other than `place`, that steps above it read
+    mixers: tuple[fx.Node, ...]
+    downstream: tuple[fx.Node, ...]
+    skip_inputs: tuple[fx.Node, ...]  # results of `below`, other than `node`, that steps above it read
     last_read: dict[fx.Node, list[fx.Node]]  # step -> results that it is the last to read
 
     def module(self, node: fx.Node) -> Any:
@@ -83,7 +83,7 @@ class Cut:
         """Results of `below` for `images`, those that steps above it read."""
         (entry,) = (node for node in self.graph.graph.nodes if node.op == "placeholder")
         values = self.run(self.below, {entry: images})
-        for node in self.kept:
+        for node in self.skip_inputs:
             if not isinstance(values[node], torch.Tensor):  # such as the number of images, which lesions multiply
                 raise StudyError(
                     f"step {node.name!r} below the layer gives {type(values[node]).__name__}, which steps above it "
@@ -94,9 +94,9 @@ class Cut:
                     f"step {node.name!r} below the layer gives shape {tuple(values[node].shape)} for {len(images)} "
                     "images, which steps above it read: only what has a row per image can be handed on."
                 )
-        return {node: values[node] for node in (self.place, *self.kept)}
+        return {node: values[node] for node in (self.node, *self.skip_inputs)}
 
-    def answers(self, values: Values) -> dict[str, torch.Tensor]:
+    def compute_logits(self, values: Values) -> dict[str, torch.Tensor]:
         """What the network returns, once all steps are taken."""
         (last,) = (node for node in self.graph.graph.nodes if node.op == "output")
         found = fx.node.map_arg(last.args[0], lambda node: values[node])
@@ -108,7 +108,7 @@ class Cut:
         return found
 
 
-def cut(network: nn.Module, layer: str) -> Cut:
+def cut_network(network: nn.Module, layer: str) -> NetworkCut:
     """`network` cut behind the units of the module called `layer` (dotted name).
 
     Units are taken behind the norm and the rectifier that follow `layer` directly, so that a silenced unit is silent.
@@ -117,19 +117,19 @@ def cut(network: nn.Module, layer: str) -> Cut:
     not changed, and must keep its weights while the cut is in use. Raises `StudyError` for an unknown layer, one that
     is not called exactly once, batch norms that need the whole batch, and networks that cannot be traced.
     """
-    traced = traced_network(network, layer)
+    traced = trace_network(network, layer)
     _fold(traced, layer)
-    return _parts(traced, behind(traced, call_of(traced, layer))[-1])
+    return _parts(traced, follow_unit_steps(traced, find_call(traced, layer))[-1])
 
 
 def _fold(traced: fx.GraphModule, layer: str) -> None:
     """Fold batch norms into the convolutions before them; those called `layer` stay."""
     for node in list(traced.graph.nodes):
         before = node.args[0] if node.args else None
-        if not (calls(traced, node, NORMS) and isinstance(before, fx.Node) and calls(traced, before, (nn.Conv2d,))):
+        if not (is_call(traced, node, NORMS) and isinstance(before, fx.Node) and is_call(traced, before, (nn.Conv2d,))):
             continue
         convolution: Any = traced.get_submodule(str(before.target))
-        if len(before.users) > 1 or node.target == layer or times_called(traced, before) > 1:
+        if len(before.users) > 1 or node.target == layer or count_calls(traced, before) > 1:
             continue
         if convolution._forward_pre_hooks or convolution._forward_hooks:  # such as weights computed from others
             continue
@@ -139,11 +139,11 @@ def _fold(traced: fx.GraphModule, layer: str) -> None:
         traced.graph.erase_node(node)
 
 
-def _parts(traced: fx.GraphModule, place: fx.Node) -> Cut:
+def _parts(traced: fx.GraphModule, place: fx.Node) -> NetworkCut:
     nodes = list(traced.graph.nodes)
-    above = descendants(place, nodes)
+    above = list_descendants(place, nodes)
     (entry,) = (node for node in nodes if node.op == "placeholder")
-    fixed = set(nodes) - descendants(entry, nodes) - {entry}  # weights, and what is computed of them alone
+    fixed = set(nodes) - list_descendants(entry, nodes) - {entry}  # weights, and what is computed of them alone
     kept = [node for node in nodes if node not in above | fixed | {place} and above & node.users.keys()]
     apart = {place}
     for node in nodes:
@@ -161,15 +161,15 @@ def _parts(traced: fx.GraphModule, place: fx.Node) -> Cut:
     last_read = fx.Interpreter(traced).user_to_last_uses
     for node in (node for node in nodes if node not in above):  # what is still needed above stays
         last_read[node] = [done for done in last_read.get(node, []) if done is not place and done not in kept]
-    return Cut(
+    return NetworkCut(
         traced,
         place,
         below=steps(lambda node: node not in above),
-        alike=steps(lambda node: node in above and node in apart),
+        unitwise=steps(lambda node: node in above and node in apart),
         frontier=steps(lambda node: node in frontier),
-        mixing=steps(lambda node: node in readers),
-        beyond=steps(lambda node: node in above | fixed and node not in apart | readers),
-        kept=tuple(kept),
+        mixers=steps(lambda node: node in readers),
+        downstream=steps(lambda node: node in above | fixed and node not in apart | readers),
+        skip_inputs=tuple(kept),
         last_read=last_read,
     )
 
@@ -181,7 +181,7 @@ def _keeps_units_apart(traced: fx.GraphModule, node: fx.Node) -> bool:
 
 def _flattens(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether `node` makes (n, units * cells) of (n, units, ...)."""
-    if calls(traced, node, (nn.Flatten,)):
+    if is_call(traced, node, (nn.Flatten,)):
         flatten: Any = traced.get_submodule(str(node.target))
         return (flatten.start_dim, flatten.end_dim) == (1, -1)
     if (node.op, node.target) in (("call_function", torch.flatten), ("call_method", "flatten")):
@@ -198,9 +198,9 @@ def _writes(traced: fx.GraphModule, node: fx.Node) -> bool:
 
 def _mixes(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether `node` adds up what the units contribute, each by weights of its own."""
-    if calls(traced, node, (nn.Linear,)):
+    if is_call(traced, node, (nn.Linear,)):
         return _is_flat(traced, node.all_input_nodes[0])
-    if not calls(traced, node, (nn.Conv2d,)):
+    if not is_call(traced, node, (nn.Conv2d,)):
         return False
     convolution: Any = traced.get_submodule(str(node.target))
     return convolution.groups == 1 and convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
@@ -210,4 +210,4 @@ def _is_flat(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the result of `node` is (n, numbers): a linear layer then reads units, and not the columns of a map."""
     while is_step(traced, node, (*NORMS, *RECTIFIERS, *KEEPS), RECTIFYING):
         node = node.all_input_nodes[0]
-    return _flattens(traced, node) or calls(traced, node, (nn.Linear, GlobalAverage))
+    return _flattens(traced, node) or is_call(traced, node, (nn.Linear, GlobalAverage))

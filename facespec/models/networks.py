@@ -10,13 +10,13 @@ from torch import fx, nn
 
 from facespec.models import trunks
 from facespec.models.fused import run_fused
-from facespec.study.errors import StudyError, did_you_mean
+from facespec.study.errors import StudyError, suggest_spelling
 from facespec.study.params import NetworkBlock
 from facespec.study.vocabulary import TASKS
 
 
 class FaceNetwork(nn.Module):
-    """A network with a head per task; made by `build`, which gives it its weights.
+    """A network with a head per task; made by `build_network`, which gives it its weights.
 
     `block` and `channels` (1 grey, 3 RGB) are what it was built from, `classes` maps tasks to their number of classes.
     Layers bear names such as ``trunk.conv1``, ``branches.identity.conv4`` and ``heads.expression``.
@@ -27,14 +27,14 @@ class FaceNetwork(nn.Module):
         self.block = block
         self.channels = channels
         self.classes = {str(task): classes[task] for task in TASKS if task in classes}
-        named = list(trunks.parts(block, channels=channels))
+        named = list(trunks.build_sections(block, channels=channels))
         shared = len(named) if block.branch_after is None else _branching(block, named)
         self.trunk = self._section(named[:shared])
         self.branches = nn.ModuleDict({task: self._section(named[shared:]) for task in self.tasks if named[shared:]})
         self.heads = nn.ModuleDict({task: nn.Linear(self.width, n) for task, n in self.classes.items()})
 
     def _section(self, names: Iterable[str]) -> nn.Sequential:
-        fresh = trunks.parts(self.block, channels=self.channels)
+        fresh = trunks.build_sections(self.block, channels=self.channels)
         return nn.Sequential(OrderedDict((name, fresh[name]) for name in names))
 
     @property
@@ -45,7 +45,7 @@ class FaceNetwork(nn.Module):
     @property
     def width(self) -> int:
         """How many penultimate units a head reads."""
-        return trunks.width(self.block)
+        return trunks.measure_width(self.block)
 
     def forward(self, images: torch.Tensor, tasks: Iterable[str] | None = None) -> dict[str, torch.Tensor]:
         """Logits (n, classes) per task, of all tasks or of `tasks` only; `images` is float (n, channels, h, w)."""
@@ -54,7 +54,7 @@ class FaceNetwork(nn.Module):
         shared = self.trunk(self._checked(images))
         return {task: self.heads[task](self._own(shared, task)) for task in asked}
 
-    def answers(self, images: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def compute_logits(self, images: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Logits per task, each task of its own images; the trunk sees all images as one batch.
 
         This is the pass of training: on a CPU, modules of the trunk are fused (`models.fused`), and their hooks do not
@@ -80,16 +80,16 @@ class FaceNetwork(nn.Module):
     def _check_known(self, tasks: Iterable[str]) -> None:
         for task in tasks:
             if task not in self.tasks:
-                raise StudyError(f"this network does not know task {str(task)!r}: {did_you_mean(task, self.tasks)}")
+                raise StudyError(f"this network does not know task {str(task)!r}: {suggest_spelling(task, self.tasks)}")
 
     def _own(self, shared: torch.Tensor, task: str) -> torch.Tensor:
         return self.branches[task](shared) if task in self.branches else shared
 
     def _checked(self, images: torch.Tensor) -> torch.Tensor:
-        return fit_for(images, self.channels, trunks.smallest_image(self.block))
+        return can_take(images, self.channels, trunks.find_smallest_image(self.block))
 
 
-def fit_for(images: torch.Tensor, channels: int, least: int) -> torch.Tensor:
+def can_take(images: torch.Tensor, channels: int, least: int) -> torch.Tensor:
     """`images` as they are; `StudyError` if not (n, `channels`, height, width), `least` px a side or more."""
     if images.ndim != 4 or images.shape[1] != channels or min(images.shape[2:]) < least:
         raise StudyError(
@@ -99,10 +99,12 @@ def fit_for(images: torch.Tensor, channels: int, least: int) -> torch.Tensor:
     return images
 
 
-fx.wrap("fit_for")  # a step of its own where a network is traced: it asks for shapes, which are not known then
+fx.wrap("can_take")  # a step of its own where a network is traced: it asks for shapes, which are not known then
 
 
-def build(block: NetworkBlock, classes: Mapping[str, int], *, channels: int, generator: torch.Generator) -> FaceNetwork:
+def build_network(
+    block: NetworkBlock, classes: Mapping[str, int], *, channels: int, generator: torch.Generator
+) -> FaceNetwork:
     """A network with fresh weights, drawn from `generator` (on the CPU) alone.
 
     The trunk is drawn first, then one stream per task of the vocabulary, known to this network or not: networks of one
@@ -125,11 +127,11 @@ def build(block: NetworkBlock, classes: Mapping[str, int], *, channels: int, gen
     return network.to(memory_format=torch.channels_last)  # convolutions on CPUs run up to twice as fast
 
 
-def with_new_heads(network: FaceNetwork, classes: Mapping[str, int], *, generator: torch.Generator) -> FaceNetwork:
+def replace_heads(network: FaceNetwork, classes: Mapping[str, int], *, generator: torch.Generator) -> FaceNetwork:
     """A copy of `network` with fresh heads for `classes`, ready to be fine-tuned; `network` stays as it is."""
     if set(classes) != set(network.tasks):
         raise StudyError(f"new heads must be for the network's tasks {list(network.tasks)}, got {sorted(classes)}.")
-    renewed = build(network.block, classes, channels=network.channels, generator=generator)
+    renewed = build_network(network.block, classes, channels=network.channels, generator=generator)
     kept = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("heads.")}
     renewed.load_state_dict(kept, strict=False)
     return renewed
@@ -141,7 +143,7 @@ def _branching(block: NetworkBlock, named: list[str]) -> int:
     after = str(block.branch_after)
     if after not in convolutions:
         raise StudyError(
-            f"network.branch_after: {block.trunk} has no convolution {after!r}: {did_you_mean(after, convolutions)}"
+            f"network.branch_after: {block.trunk} has no convolution {after!r}: {suggest_spelling(after, convolutions)}"
         )
     return named.index(after.replace("conv", "relu")) + 1
 
@@ -151,7 +153,7 @@ def _check_classes(classes: Mapping[str, int]) -> None:
         raise StudyError(f"a network needs at least one task. Allowed: {', '.join(repr(str(task)) for task in TASKS)}.")
     for task, n in classes.items():
         if task not in TASKS:
-            raise StudyError(f"unknown task {task!r}: {did_you_mean(task, map(str, TASKS))}")
+            raise StudyError(f"unknown task {task!r}: {suggest_spelling(task, map(str, TASKS))}")
         if n < 2:
             raise StudyError(f"task {str(task)!r} has {n} class(es); there is something to learn from 2 on.")
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from torch import nn
 
 from facespec.models import trunks
-from facespec.models.layers import layer
+from facespec.models.layers import get_layer
 from facespec.models.networks import FaceNetwork
 from facespec.study.errors import StudyError
 
@@ -76,19 +76,19 @@ class ReceptiveField:
         return window
 
 
-def receptive_field(network: FaceNetwork, name: str) -> ReceptiveField:
+def compute_receptive_field(network: FaceNetwork, name: str) -> ReceptiveField:
     """The receptive field of the layer called `name` (dotted), in pixels of what `network` takes.
 
     Raises `StudyError` for an unknown layer, and for one that has no map, such as a head.
     """
-    layer(network, name)  # refuses what is not there
+    get_layer(network, name)  # refuses what is not there
     try:
-        return composed(_path(network, name))
+        return compose_reach(_path(network, name))
     except StudyError as error:
         raise StudyError(f"layer {name!r} has no receptive field: {error}") from None
 
 
-def composed(modules: Iterable[nn.Module]) -> ReceptiveField:
+def compose_reach(modules: Iterable[nn.Module]) -> ReceptiveField:
     """The receptive field of the last of `modules`; the first reads the image, every other the one before it.
 
     Takes convolutions and pools of any kernel, stride, padding and dilation, and what keeps their cells apart. Raises

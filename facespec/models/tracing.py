@@ -10,7 +10,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 from facespec.models.trunks import Dropout, FixedGrid, GlobalAverage
-from facespec.study.errors import StudyError, did_you_mean
+from facespec.study.errors import StudyError, suggest_spelling
 
 NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm  # these very classes: a subclass may do more
 RECTIFIERS = (
@@ -73,15 +73,15 @@ class _Tracer(fx.Tracer):
         return next(m.children(), None) is None or super().is_leaf_module(m, module_qualified_name)
 
 
-def silent_place(network: nn.Module, layer: str) -> str:
+def find_lesion_module(network: nn.Module, layer: str) -> str:
     """The module whose responses must be 0 where units of `layer` are silent: rectifier or norm behind it, or itself.
 
     The last of them that is a module called once. What is a function, or called elsewhere too, may follow it only if it
     gives 0 for 0; else `StudyError`, as silent units would wake there. Otherwise raises what `cut` raises.
     """
-    traced = traced_network(network, layer)
-    *chain, node = behind(traced, call_of(traced, layer))
-    while node.op != "call_module" or times_called(traced, node) > 1:
+    traced = trace_network(network, layer)
+    *chain, node = follow_unit_steps(traced, find_call(traced, layer))
+    while node.op != "call_module" or count_calls(traced, node) > 1:
         if not is_step(traced, node, RECTIFIERS, RECTIFYING) or is_step(traced, node, AWAKE[:2], AWAKE[2:]):
             raise StudyError(
                 f"units of layer {layer!r} cannot be silenced: {node.target!r} behind it is called more than once and "
@@ -91,11 +91,11 @@ def silent_place(network: nn.Module, layer: str) -> str:
     return str(node.target)
 
 
-def traced_network(network: nn.Module, layer: str) -> fx.GraphModule:
+def trace_network(network: nn.Module, layer: str) -> fx.GraphModule:
     """The steps of `network` in evaluation mode, with modules of its own that share the network's weights."""
     modules = dict(network.named_modules())
     if layer not in modules or not layer:
-        raise StudyError(f"this network has no layer {layer!r}: {did_you_mean(layer, filter(None, modules))}")
+        raise StudyError(f"this network has no layer {layer!r}: {suggest_spelling(layer, filter(None, modules))}")
     training = {module: module.training for module in network.modules()}
     try:
         graph = _Tracer().trace(_Alone(network.eval()))
@@ -138,19 +138,19 @@ def _twin(name: str, module: nn.Module) -> nn.Module:
     return twin
 
 
-def call_of(traced: fx.GraphModule, layer: str) -> fx.Node:
+def find_call(traced: fx.GraphModule, layer: str) -> fx.Node:
     calls = [node for node in traced.graph.nodes if node.op == "call_module" and node.target == layer]
     if len(calls) != 1:
         raise StudyError(
             f"layer {layer!r} is called {len(calls)} times in a forward pass: its units must be in one place. Name a "
             "layer that is called once, such as the convolution or the norm before it."
         )
-    if not any(node.op == "output" for node in descendants(calls[0], list(traced.graph.nodes))):
+    if not any(node.op == "output" for node in list_descendants(calls[0], list(traced.graph.nodes))):
         raise StudyError(f"no answer of the network depends on layer {layer!r}: its lesions would change nothing.")
     return calls[0]
 
 
-def behind(traced: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+def follow_unit_steps(traced: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     """`node`, and the norm and the rectifier directly behind it, as far as there are any."""
     chain = [node]
     for kinds, functions in ((NORMS, ()), (RECTIFIERS, RECTIFYING)):
@@ -177,7 +177,7 @@ def _refuse_a_norm_behind(traced: fx.GraphModule, chain: list[fx.Node]) -> None:
             return
 
 
-def descendants(place: fx.Node, nodes: list[fx.Node]) -> set[fx.Node]:
+def list_descendants(place: fx.Node, nodes: list[fx.Node]) -> set[fx.Node]:
     above: set[fx.Node] = set()
     for node in nodes:  # in the order in which they run
         if any(source is place or source in above for source in node.all_input_nodes):
@@ -187,13 +187,13 @@ def descendants(place: fx.Node, nodes: list[fx.Node]) -> set[fx.Node]:
 
 def is_step(traced: fx.GraphModule, node: fx.Node, kinds: tuple[type, ...], functions: tuple[Any, ...]) -> bool:
     """Whether `node` calls a module of these `kinds`, or one of these `functions` or, by name, methods of tensors."""
-    return calls(traced, node, kinds) or (node.op in ("call_function", "call_method") and node.target in functions)
+    return is_call(traced, node, kinds) or (node.op in ("call_function", "call_method") and node.target in functions)
 
 
-def calls(traced: fx.GraphModule, node: fx.Node, kinds: tuple[type, ...]) -> bool:
+def is_call(traced: fx.GraphModule, node: fx.Node, kinds: tuple[type, ...]) -> bool:
     """Whether `node` calls a module of exactly one of these `kinds`."""
     return node.op == "call_module" and type(traced.get_submodule(str(node.target))) in kinds
 
 
-def times_called(traced: fx.GraphModule, node: fx.Node) -> int:
+def count_calls(traced: fx.GraphModule, node: fx.Node) -> int:
     return sum(other.op == "call_module" and other.target == node.target for other in traced.graph.nodes)

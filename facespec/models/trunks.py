@@ -64,7 +64,7 @@ class Dropout(nn.Module):
         return responses * kept.to(responses) / (1 - self.share)
 
 
-def parts(block: NetworkBlock, *, channels: int) -> OrderedDict[str, nn.Module]:
+def build_sections(block: NetworkBlock, *, channels: int) -> OrderedDict[str, nn.Module]:
     """All modules of a trunk, by name, in depth order, from (n, `channels`, h, w) images to (n, d) responses."""
     if block.trunk == "vgg16":
         return _vgg16(channels)
@@ -75,12 +75,12 @@ def parts(block: NetworkBlock, *, channels: int) -> OrderedDict[str, nn.Module]:
     return named
 
 
-def width(block: NetworkBlock) -> int:
+def measure_width(block: NetworkBlock) -> int:
     """How many penultimate units a trunk has."""
     return VGG16_WIDTH if block.trunk == "vgg16" else block.channels[-1]
 
 
-def smallest_image(block: NetworkBlock) -> int:
+def find_smallest_image(block: NetworkBlock) -> int:
     """The shortest side, in px, that survives the trunk's pools."""
     pools = len(VGG16_BLOCKS) if block.trunk == "vgg16" else len(block.channels) - 1
     return 2**pools

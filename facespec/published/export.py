@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from facespec.published.reference import Bar, published_bars, published_chance, role_of
-from facespec.study.errors import StudyError, did_you_mean
+from facespec.published.reference import Bar, find_role, read_published_bars, read_published_chance
+from facespec.study.errors import StudyError, suggest_spelling
 from facespec.study.pickles import read_pickle
 from facespec.study.tables import ACCURACY
 
@@ -23,7 +23,7 @@ Results = dict[str, list[float]]
 Content = TypeVar("Content")
 
 
-def exported(table: pd.DataFrame) -> dict[str, Results]:
+def export_accuracy(table: pd.DataFrame) -> dict[str, Results]:
     """The published files' content from an ACCURACY table: file name -> key -> 100 floats, resamples 0 ... 99.
 
     Figures that `table` lacks are left out; a figure of which a cell or a resample is missing is refused.
@@ -34,13 +34,13 @@ def exported(table: pd.DataFrame) -> dict[str, Results]:
     """
     table = ACCURACY.check(table)
     files: dict[str, Results] = {}
-    for bar in published_bars():
+    for bar in read_published_bars():
         if (table["figure"] == bar.figure).any():
-            files.setdefault(bar.file, {})[bar.key] = _exported_cell(table, bar, seed=first_seed(table))
+            files.setdefault(bar.file, {})[bar.key] = _exported_cell(table, bar, seed=select_first_seed(table))
     return files
 
 
-def first_seed(table: pd.DataFrame) -> int:
+def select_first_seed(table: pd.DataFrame) -> int:
     """The study's first seed: the one that the first row of a table names; `StudyError` if it has no row."""
     if table.empty:
         raise StudyError("a table without a row names no seed. Make the tables again.")
@@ -63,18 +63,18 @@ def _exported_cell(table: pd.DataFrame, bar: Bar, *, seed: int) -> list[float]:
     return [float(value) for value in cell["accuracy"]]
 
 
-def accuracy_table(files: Mapping[str, Any]) -> pd.DataFrame:
-    """The ACCURACY table of published files' content (file name -> key -> 100 numbers): the way back of `exported`.
+def tabulate_results(files: Mapping[str, Any]) -> pd.DataFrame:
+    """The ACCURACY table of published files' content (file name -> key -> 100 numbers): the way back of `export_accuracy`.
 
     `source`, `n` and `chance` are those of the published study, `seed` is 0; there is no row with `resample` -1,
     because the accuracy on the test images themselves was not published.
     """
-    known = [bar.file for bar in published_bars()]
+    known = [bar.file for bar in read_published_bars()]
     for file in files:
         if file not in known:
-            allowed = did_you_mean(file, dict.fromkeys(known))
+            allowed = suggest_spelling(file, dict.fromkeys(known))
             raise StudyError(f"{file}: not one of the published accuracy files; {allowed}")
-    checked = {file: checked_results(file, content) for file, content in files.items()}
+    checked = {file: check_results(file, content) for file, content in files.items()}
     cells = [
         pd.DataFrame({"resample": range(RESAMPLES), "accuracy": checked[bar.file][bar.key]}).assign(
             figure=bar.figure,
@@ -83,10 +83,10 @@ def accuracy_table(files: Mapping[str, Any]) -> pd.DataFrame:
             source=bar.source,
             seed=0,
             n=bar.n,
-            role=role_of(bar.figure, bar.tested_on),
-            chance=published_chance(bar.figure, bar.tested_on),
+            role=find_role(bar.figure, bar.tested_on),
+            chance=read_published_chance(bar.figure, bar.tested_on),
         )
-        for bar in published_bars()
+        for bar in read_published_bars()
         if bar.file in checked
     ]
     if not cells:
@@ -94,14 +94,14 @@ def accuracy_table(files: Mapping[str, Any]) -> pd.DataFrame:
     return ACCURACY.check(pd.concat(cells, ignore_index=True))
 
 
-def checked_results(file: str, content: Any) -> Results:
+def check_results(file: str, content: Any) -> Results:
     """`content` of the published file `file`, as plain floats; refused by name if a key, length or value is wrong."""
-    keys = [bar.key for bar in published_bars() if bar.file == file]
-    checked_keys(file, content, keys, of="lists")
+    keys = [bar.key for bar in read_published_bars() if bar.file == file]
+    check_keys(file, content, keys, of="lists")
     return {key: _checked_list(f"{file}, key {key!r}", content[key]) for key in keys}
 
 
-def checked_keys(where: str, content: Any, keys: Collection[str], *, of: str) -> None:
+def check_keys(where: str, content: Any, keys: Collection[str], *, of: str) -> None:
     """Raise `StudyError` unless `content` is a dict with these keys and no other; `of` names its values."""
     if not isinstance(content, dict):
         raise StudyError(f"{where}: expected a dict of {of}, got {type(content).__name__}.")
@@ -110,7 +110,7 @@ def checked_keys(where: str, content: Any, keys: Collection[str], *, of: str) ->
             raise StudyError(f"{where}: lacks key {key!r}; it has {sorted(map(str, content))}.")
     for key in content:
         if key not in keys:
-            raise StudyError(f"{where}: unknown key {key!r}; {did_you_mean(str(key), keys)}")
+            raise StudyError(f"{where}: unknown key {key!r}; {suggest_spelling(str(key), keys)}")
 
 
 def _checked_list(where: str, values: Any) -> list[float]:
@@ -128,7 +128,7 @@ def _checked_list(where: str, values: Any) -> list[float]:
 
 def read_results(directory: Path) -> dict[str, Results]:
     """The published accuracy files that `directory` holds, read safely and checked; absent ones are left out."""
-    return read_checked(directory, dict.fromkeys(bar.file for bar in published_bars()), checked_results)
+    return read_checked(directory, dict.fromkeys(bar.file for bar in read_published_bars()), check_results)
 
 
 def read_checked(directory: Path, files: Iterable[str], check: Callable[[str, Any], Content]) -> dict[str, Content]:

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from facespec.published.export import checked_keys, first_seed, read_checked
-from facespec.study.errors import StudyError, did_you_mean
-from facespec.study.maps import upsampled
+from facespec.published.export import check_keys, read_checked, select_first_seed
+from facespec.study.errors import StudyError, suggest_spelling
+from facespec.study.maps import upsample_maps
 from facespec.study.tables import HEATMAPS
 from facespec.study.vocabulary import EXPRESSIONS, Network, Task, View
 
@@ -53,7 +53,7 @@ class Example:
     single: np.ndarray
 
 
-def exported_heatmaps(
+def export_heatmaps(
     table: pd.DataFrame, mean_face: np.ndarray, examples: Mapping[str, Example]
 ) -> dict[str, dict[str, Any]]:
     """The four published files' content, checked: file name -> key -> arrays.
@@ -64,20 +64,20 @@ def exported_heatmaps(
     is nothing to see: zeros [O]. Raises `StudyError` if a network's map is missing or incomplete.
     """
     table = HEATMAPS.check(table)
-    face = bgr(np.asarray(mean_face, dtype=np.float64))
-    maps = {key: upsampled(_mean_map(table, *pair), face.shape[:2]).clip(0, 1) for key, pair in KEYS.items()}
+    face = convert_to_bgr(np.asarray(mean_face, dtype=np.float64))
+    maps = {key: upsample_maps(_mean_map(table, *pair), face.shape[:2]).clip(0, 1) for key, pair in KEYS.items()}
     content = {
-        FIG2A: {FACE: face} | {SPELLED.get(key, key): coloured(one) for key, one in maps.items()},
+        FIG2A: {FACE: face} | {SPELLED.get(key, key): colour_map(one) for key, one in maps.items()},
         FIG2B: {key: one.ravel() for key, one in maps.items()},
         FIG2C: {FACE: face} | {key: maps[key] for key in JOINT_KEYS},
         FIG2D: {name: _example(example) for name, example in examples.items()},
     }
-    return {file: checked_heatmap_results(file, one) for file, one in content.items()}
+    return {file: check_heatmap_results(file, one) for file, one in content.items()}
 
 
 def _mean_map(table: pd.DataFrame, network: Network, task: Task) -> Floats:
     """The mean scaled map (h, w) of the study's first seed; zeros where it is blank."""
-    seed = first_seed(table)
+    seed = select_first_seed(table)
     own = (table["trained_on"] == network) & (table["tested_on"] == task) & (table["seed"] == seed)
     cells = table[own & (table["scale"] == "scaled") & (table["expression"] == "all")]
     rows, columns = (int(cells[name].max()) + 1 if len(cells) else 0 for name in ("row", "column"))
@@ -92,24 +92,24 @@ def _mean_map(table: pd.DataFrame, network: Network, task: Task) -> Floats:
 def _example(example: Example) -> dict[str, dict[str, np.ndarray]]:
     maps = dict(zip(MODELS, (example.joint, example.single), strict=True))
     return {
-        model: {"heatmap": np.nan_to_num(np.asarray(one, dtype=np.float64)), "img": bgr(example.image)}
+        model: {"heatmap": np.nan_to_num(np.asarray(one, dtype=np.float64)), "img": convert_to_bgr(example.image)}
         for model, one in maps.items()
     }
 
 
-def bgr(image: np.ndarray) -> np.ndarray:
+def convert_to_bgr(image: np.ndarray) -> np.ndarray:
     """An image (H, W) grey or (H, W, 3) RGB as (H, W, 3) in the order blue, green, red."""
     colour = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
     return np.ascontiguousarray(colour[..., ::-1])
 
 
-def coloured(values: np.ndarray) -> Floats:
+def colour_map(values: np.ndarray) -> Floats:
     """A map (H, W) in [0, 1] in JET, (H, W, 3) BGR: from dark blue to dark red, 0 to 255 times `INTENSITY`."""
     distance = np.abs(4 * values[..., None] - np.array([1, 2, 3]))  # of a value from where each colour is strongest
     return INTENSITY * 255 * np.clip(1.5 - distance, 0, 1)
 
 
-def example_rows(labels: pd.DataFrame) -> npt.NDArray[np.int64]:
+def choose_examples(labels: pd.DataFrame) -> npt.NDArray[np.int64]:
     """Which images 2D shows, as row numbers of a LABELS table: one per expression there is, in frontal view.
 
     People are spread evenly over their names: of all names in order, expression i of k takes the one in the middle of
@@ -129,42 +129,42 @@ def example_rows(labels: pd.DataFrame) -> npt.NDArray[np.int64]:
     return np.array(found, dtype=np.int64)
 
 
-def checked_heatmap_results(file: str, content: Any) -> dict[str, Any]:
+def check_heatmap_results(file: str, content: Any) -> dict[str, Any]:
     """`content` of the published file `file`; refused by name if a key, shape or value is wrong."""
     checks = {FIG2A: _check_pictures, FIG2B: _check_pixels, FIG2C: _check_maps, FIG2D: _check_examples}
     if file not in checks:
-        raise StudyError(f"{file}: not one of the published heatmap files; {did_you_mean(file, FILES)}")
+        raise StudyError(f"{file}: not one of the published heatmap files; {suggest_spelling(file, FILES)}")
     checks[file](file, content)
     return dict(content)
 
 
 def _check_pictures(file: str, content: Any) -> None:
     keys = (FACE, *(SPELLED.get(key, key) for key in KEYS))
-    checked_keys(file, content, keys, of="arrays")
+    check_keys(file, content, keys, of="arrays")
     _same_size(file, {key: _image(f"{file}, key {key!r}", content[key]) for key in keys})
 
 
 def _check_pixels(file: str, content: Any) -> None:
-    checked_keys(file, content, tuple(KEYS), of="arrays")
+    check_keys(file, content, tuple(KEYS), of="arrays")
     for key in KEYS:
         _array(f"{file}, key {key!r}", content[key], ("n",), high=1)
 
 
 def _check_maps(file: str, content: Any) -> None:
-    checked_keys(file, content, (FACE, *JOINT_KEYS), of="arrays")
+    check_keys(file, content, (FACE, *JOINT_KEYS), of="arrays")
     maps = {key: _array(f"{file}, key {key!r}", content[key], ("H", "W"), high=1) for key in JOINT_KEYS}
     _same_size(file, {FACE: _image(f"{file}, key {FACE!r}", content[FACE])} | maps)
 
 
 def _check_examples(file: str, content: Any) -> None:
-    checked_keys(file, content, content if isinstance(content, dict) else (), of="images")
+    check_keys(file, content, content if isinstance(content, dict) else (), of="images")
     if not content:
         raise StudyError(f"{file}: holds no image; at least 1 is needed.")
     for name, models in content.items():
-        checked_keys(f"{file}, image {name!r}", models, MODELS, of="networks")
+        check_keys(f"{file}, image {name!r}", models, MODELS, of="networks")
         for model in MODELS:
             where = f"{file}, image {name!r}, key {model!r}"
-            checked_keys(where, models[model], ("heatmap", "img"), of="arrays")
+            check_keys(where, models[model], ("heatmap", "img"), of="arrays")
             _array(f"{where}, 'heatmap'", models[model]["heatmap"], ("h", "w"), high=1)
             _image(f"{where}, 'img'", models[model]["img"])
 
@@ -198,4 +198,4 @@ def _same_size(file: str, arrays: Mapping[str, np.ndarray]) -> None:
 
 def read_heatmap_results(directory: Path) -> dict[str, dict[str, Any]]:
     """The published heatmap files that `directory` holds, read safely and checked; absent ones are left out."""
-    return read_checked(directory, FILES, checked_heatmap_results)
+    return read_checked(directory, FILES, check_heatmap_results)

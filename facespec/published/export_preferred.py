@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from facespec.published.export import checked_keys, first_seed, read_checked
-from facespec.study.errors import StudyError, did_you_mean
+from facespec.published.export import check_keys, read_checked, select_first_seed
+from facespec.study.errors import StudyError, suggest_spelling
 from facespec.study.tables import PREFERRED
 from facespec.study.vocabulary import Network
 
@@ -22,16 +22,16 @@ FILES = {network: f"SFig2B_{name}_Layer_Names_and_Activations.pickle" for networ
 LAYERS, RESPONSES = KEYS = ("layer_names", "activations")
 
 
-def exported_preferred(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+def export_preferred(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """The three published files' content, checked: file name -> key -> list.
 
     Of a PREFERRED table, the responses to optimised pictures count: ``activations`` holds one float64 array (units,)
     per layer of ``layer_names``, the shallowest first. Raises `StudyError` if a network or a unit is missing.
     """
     table = PREFERRED.check(table)
-    optimised = table[(table["seed"] == first_seed(table)) & (table["kind"] == "optimised")]
+    optimised = table[(table["seed"] == select_first_seed(table)) & (table["kind"] == "optimised")]
     content = {file: _of(optimised[optimised["trained_on"] == network], network) for network, file in FILES.items()}
-    return {file: checked_preferred_results(file, one) for file, one in content.items()}
+    return {file: check_preferred_results(file, one) for file, one in content.items()}
 
 
 def _of(own: pd.DataFrame, network: Network) -> dict[str, Any]:
@@ -53,11 +53,11 @@ def _of(own: pd.DataFrame, network: Network) -> dict[str, Any]:
     return {LAYERS: names, RESPONSES: [responses[name][1] for name in names]}
 
 
-def checked_preferred_results(file: str, content: Any) -> dict[str, Any]:
+def check_preferred_results(file: str, content: Any) -> dict[str, Any]:
     """`content` of the published file `file`; refused by name if a key, shape or value is wrong."""
     if file not in FILES.values():
-        raise StudyError(f"{file}: not one of the published files; {did_you_mean(file, FILES.values())}")
-    checked_keys(file, content, KEYS, of="lists")
+        raise StudyError(f"{file}: not one of the published files; {suggest_spelling(file, FILES.values())}")
+    check_keys(file, content, KEYS, of="lists")
     names, arrays = (content[key] for key in KEYS)
     for key in KEYS:
         if not isinstance(content[key], list) or not content[key]:
@@ -86,4 +86,4 @@ def _check_array(where: str, values: Any) -> None:
 
 def read_preferred_results(directory: Path) -> dict[str, dict[str, Any]]:
     """The published files about preferred stimuli that `directory` holds, read safely and checked."""
-    return read_checked(directory, FILES.values(), checked_preferred_results)
+    return read_checked(directory, FILES.values(), check_preferred_results)

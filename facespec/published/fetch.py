@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from facespec.published.git import SILENCE, fetched, is_directory
+from facespec.published.git import SILENCE, fetch_repository, is_directory
 from facespec.study.errors import StudyError
 from facespec.study.storage import write_bytes
 
@@ -38,13 +38,13 @@ class _File(NamedTuple):
     read: Callable[[], bytes]
 
 
-def blob_ids() -> dict[str, str]:
+def read_blob_ids() -> dict[str, str]:
     """File name -> git blob id of every published file."""
     lines = (line.split(" ", 1) for line in BLOBS.read_text(encoding="utf-8").splitlines())
     return {name: blob for blob, name in lines}
 
 
-def blob_id(content: bytes) -> str:
+def compute_blob_id(content: bytes) -> str:
     """The id git gives to a file of this content: SHA-1 of a short header and the bytes."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
@@ -67,14 +67,14 @@ def fetch(
 
     Raises `StudyError` for a source that is neither, cannot be read, or sends nothing for `silence` seconds.
     """
-    blobs = blob_ids() if blobs is None else blobs
+    blobs = read_blob_ids() if blobs is None else blobs
     status = dict.fromkeys(sorted(blobs), ABSENT)
     with _opened(source, commit, set(blobs), silence=silence) as files:
         together = Counter(file.path.parent for file in files)
         for file in files:
             name = file.path.name
             content = file.read() if file.size <= LARGEST else b""
-            if blob_id(content) == blobs[name] and len(content) == file.size:
+            if compute_blob_id(content) == blobs[name] and len(content) == file.size:
                 write_bytes(to / name, content)
                 status[name] = PRESENT
             elif status[name] == ABSENT and (name not in COMMON or together[file.path.parent] > 1):
@@ -101,7 +101,7 @@ def _opened(source: str | Path, commit: str, names: set[str], *, silence: float)
         return
     # git runs elsewhere, so that a path must not be relative
     url = str(Path(source).resolve()) if str(source) and is_directory(source) else str(source)
-    with fetched(url, commit, silence=silence) as repository:
+    with fetch_repository(url, commit, silence=silence) as repository:
         yield [
             _File(PurePosixPath(blob.path), blob.size, partial(repository.read, blob))
             for blob in repository.blobs()

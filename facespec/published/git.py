@@ -61,7 +61,7 @@ class Blob(NamedTuple):
 
 
 class Repository:
-    """A bare repository in a temporary directory that holds one commit of another one; see `fetched`."""
+    """A bare repository in a temporary directory that holds one commit of another one; see `fetch_repository`."""
 
     def __init__(self, directory: Path, url: str, commit: str, *, silence: float, longest: float) -> None:
         self._directory = directory
@@ -143,7 +143,7 @@ class Repository:
 
 
 @contextmanager
-def fetched(
+def fetch_repository(
     url: str, commit: str, *, silence: float = SILENCE, longest: float = LONGEST, largest: int = LARGEST_COMMIT
 ) -> Iterator[Repository]:
     """A repository that holds `commit` of `url`, and nothing else; gone with the context, as are git's processes.

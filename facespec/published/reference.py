@@ -3,11 +3,11 @@
 Source: Tazi et al. 2023, "Emergence of Interpretable Functional Specialization in Neural Networks Trained on Facial
 Expression and Identity Recognition"; the four result pickles behind these figures in its repository,
 github.com/yanistazi/Identity_Expression_Specialization, at commit e570ea8947873746021d95eee5f9701ebcd023ed.
-``reference_accuracy.csv`` holds, per bar, what follows from its 100 bootstrap resamples, rounded to 6 decimals: `mean`,
+``read_reference_accuracy.csv`` holds, per bar, what follows from its 100 bootstrap resamples, rounded to 6 decimals: `mean`,
 `sd` (divisor 99), `low` and `high` (2.5 and 97.5 percentiles, linear interpolation); and `n`, the size of the test set
 [P, D: the resamples are multiples of 1 / n].
 
-``reference_heatmaps.csv`` holds what Figure 2 shows of the mean heatmaps, read off the published picture: the five
+``read_reference_heatmaps.csv`` holds what Figure 2 shows of the mean heatmaps, read off the published picture: the five
 numbers of every box (2B), and the shares of the image that the joint network's two masks and their intersection cover,
 and their intersection over union (2C). `reading_error` says how far off a number may be read. The expression mask's
 area, .043, is smaller than 2C's rule allows: above the smaller of two 95th percentiles lie at least .05 of every map.
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from facespec.study.errors import StudyError, did_you_mean
+from facespec.study.errors import StudyError, suggest_spelling
 from facespec.study.tables import ACCURACY, OVERLAP, REFERENCE, REFERENCE_HEATMAPS
 from facespec.study.vocabulary import Role, Task
 
@@ -31,18 +31,18 @@ TABLE = Path(__file__).with_name("reference_accuracy.csv")
 HEATMAPS_TABLE = Path(__file__).with_name("reference_heatmaps.csv")
 
 
-def reference_accuracy(figure: str | None = None) -> pd.DataFrame:
+def read_reference_accuracy(figure: str | None = None) -> pd.DataFrame:
     """The REFERENCE table, 16 rows; of one figure (``"1B"``, ``"1C"``, ``"S1A"``, ``"S1B"``), 4 rows."""
     if figure is not None and figure not in FIGURES:
-        raise StudyError(f"no published accuracies of figure {figure!r}: {did_you_mean(figure, FIGURES)}")
+        raise StudyError(f"no published accuracies of figure {figure!r}: {suggest_spelling(figure, FIGURES)}")
     return _of_figure(REFERENCE.parse(TABLE.read_bytes(), TABLE), figure)
 
 
-def reference_heatmaps(figure: str | None = None) -> pd.DataFrame:
+def read_reference_heatmaps(figure: str | None = None) -> pd.DataFrame:
     """The REFERENCE_HEATMAPS table, 24 rows; of ``"2B"`` 20 rows, of ``"2C"`` 4."""
     if figure is not None and figure not in HEATMAP_FIGURES:
         raise StudyError(
-            f"no published numbers about heatmaps of figure {figure!r}: {did_you_mean(figure, HEATMAP_FIGURES)}"
+            f"no published numbers about heatmaps of figure {figure!r}: {suggest_spelling(figure, HEATMAP_FIGURES)}"
         )
     return _of_figure(REFERENCE_HEATMAPS.parse(HEATMAPS_TABLE.read_bytes(), HEATMAPS_TABLE), figure)
 
@@ -69,20 +69,20 @@ class Bar:
     key: str
 
 
-def published_bars(figure: str | None = None) -> list[Bar]:
-    """The rows of `reference_accuracy`, one by one."""
+def read_published_bars(figure: str | None = None) -> list[Bar]:
+    """The rows of `read_reference_accuracy`, one by one."""
     return [
         Bar(**{str(name): value for name, value in row.items()})
-        for row in reference_accuracy(figure).to_dict("records")
+        for row in read_reference_accuracy(figure).to_dict("records")
     ]
 
 
-def role_of(figure: str, tested_on: str) -> str:
+def find_role(figure: str, tested_on: str) -> str:
     """The role whose faces a figure tests on: in 1B and 1C the probe, in S1A and S1B the task's training role [P]."""
     return Role.PROBE.value if figure in ("1B", "1C") else Role(tested_on).value
 
 
-def published_chance(figure: str, tested_on: str) -> float:
+def read_published_chance(figure: str, tested_on: str) -> float:
     """Accuracy of guessing, as published: 1 of 7 expressions [P], of 70 people in KDEF [P], of 1251 in VoxCeleb1 [D].
 
     For identity in S1A it is 1/1251 too [O]: how many people the 500 published test images show is unknown, and fewer
@@ -90,4 +90,4 @@ def published_chance(figure: str, tested_on: str) -> float:
     """
     if tested_on == Task.EXPRESSION:
         return 1 / 7
-    return 1 / 70 if role_of(figure, tested_on) == Role.PROBE else 1 / 1251
+    return 1 / 70 if find_role(figure, tested_on) == Role.PROBE else 1 / 1251

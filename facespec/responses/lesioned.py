@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from facespec.models.graph import Cut, Values, cut
+from facespec.models.graph import NetworkCut, Values, cut_network
 from facespec.study.errors import StudyError
 
 FLAT = nn.Linear, nn.LayerNorm  # whose units are the last dimension, and the second only if there are no others
@@ -27,7 +27,7 @@ Logits = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class LesionBatch:
     """A batch of images below the cut: results of the steps there, and the units' responses (n, units, ...).
 
     `largest`: numbers per image in the largest result above the cut.
@@ -61,15 +61,15 @@ class LesionedNetwork:
 
     def __init__(self, network: nn.Module, layer: str) -> None:
         self.layer = layer
-        self.cut = cut(network, layer)
+        self.cut = cut_network(network, layer)
         self._flat = isinstance(network.get_submodule(layer), FLAT)
         self._device = next(network.parameters()).device
 
     @torch.no_grad()
-    def batch(self, images: torch.Tensor) -> Batch:
+    def prepare_batch(self, images: torch.Tensor) -> LesionBatch:
         """All that lies below the layer, for `images` as the network takes them; once for all lesions of them."""
         values = self.cut.start(images.to(self._device))
-        responses = values[self.cut.place]
+        responses = values[self.cut.node]
         if not isinstance(responses, torch.Tensor) or responses.ndim not in ((2,) if self._flat else (2, 4)):
             raise StudyError(
                 f"layer {self.layer!r} has responses of shape {tuple(getattr(responses, 'shape', ()))}: "
@@ -78,10 +78,10 @@ class LesionedNetwork:
         one = {node: value[:1].clone() for node, value in values.items()}
         self.cut.run(self._above, one, free=False)
         sizes = [value.numel() for value in one.values() if isinstance(value, torch.Tensor)]
-        return Batch(values, responses, max(sizes))
+        return LesionBatch(values, responses, max(sizes))
 
     @torch.no_grad()
-    def answers(self, batch: Batch, lesions: torch.Tensor) -> Iterator[tuple[slice, Logits]]:
+    def compute_logits(self, batch: LesionBatch, lesions: torch.Tensor) -> Iterator[tuple[slice, Logits]]:
         """Logits under `lesions`, bool (k, units), True where silent: parts of them, task -> (part, n, classes)."""
         lesions = _checked(lesions, batch)
         apart = self._apart(batch)
@@ -89,61 +89,63 @@ class LesionedNetwork:
             values = _repeated(batch, self.cut, part)
             for node, (whole, silent) in apart.items():
                 values[node] = _where_silent(lesions[part], whole, silent)
-            self.cut.run((*self.cut.mixing, *self.cut.beyond), values)
+            self.cut.run((*self.cut.mixers, *self.cut.downstream), values)
             yield part, self._logits(values, len(batch))
 
     @torch.no_grad()
-    def singles(self, batch: Batch, silent: torch.Tensor, units: torch.Tensor) -> Iterator[tuple[slice, Logits]]:
-        """As `answers`, when one of `units`, int64 (k,), falls silent besides those in `silent`, bool (units,)."""
+    def compute_single_lesions(
+        self, batch: LesionBatch, silent: torch.Tensor, units: torch.Tensor
+    ) -> Iterator[tuple[slice, Logits]]:
+        """As `compute_logits`, when one of `units`, int64 (k,), falls silent besides those in `silent`, bool (units,)."""
         silent, units = _checked(silent[None], batch)[0], units.to(batch.responses.device)
-        if not self.cut.mixing:
-            yield from self.answers(batch, silent | functional.one_hot(units, batch.units).bool())
+        if not self.cut.mixers:
+            yield from self.compute_logits(batch, silent | functional.one_hot(units, batch.units).bool())
             return
         apart = {node: (_where_silent(silent[None], *both), both[1]) for node, both in self._apart(batch).items()}
-        sums = self.cut.run(self.cut.mixing, {node: whole for node, (whole, _) in apart.items()})
+        sums = self.cut.run(self.cut.mixers, {node: whole for node, (whole, _) in apart.items()})
         shares = {
-            node: _Shares(self.cut.module(node), *apart[node.all_input_nodes[0]], units=batch.units)
-            for node in self.cut.mixing
+            node: _UnitContributions(self.cut.module(node), *apart[node.all_input_nodes[0]], units=batch.units)
+            for node in self.cut.mixers
         }
         for part in batch.chunks(len(units)):
             values = _repeated(batch, self.cut, part)
             for node, share in shares.items():
                 values[node] = share.taken_from(sums[node], units[part])
-            self.cut.run(self.cut.beyond, values)
+            self.cut.run(self.cut.downstream, values)
             yield part, self._logits(values, len(batch))
 
     @property
-    def closed(self) -> bool:
+    def has_closed_form(self) -> bool:
         """Whether the head itself mixes the units: a lesion's logits then come in closed form."""
-        return bool(self.cut.mixing) and not self.cut.beyond
+        return bool(self.cut.mixers) and not self.cut.downstream
 
     @property
     def _above(self) -> tuple[Any, ...]:
-        return (*self.cut.alike, *self.cut.mixing, *self.cut.beyond)
+        return (*self.cut.unitwise, *self.cut.mixers, *self.cut.downstream)
 
-    def _apart(self, batch: Batch) -> dict[Any, tuple[torch.Tensor, torch.Tensor]]:
+    def _apart(self, batch: LesionBatch) -> dict[Any, tuple[torch.Tensor, torch.Tensor]]:
         """What each step of the frontier gives for the whole network, and, (1, ...), if all units are silent."""
         nothing = torch.zeros_like(batch.responses[:1])
         # a step may write into what it reads, and what it reads may be on the frontier
-        whole = self.cut.run(self.cut.alike, {self.cut.place: batch.responses.clone()}, free=False)
-        silent = self.cut.run(self.cut.alike, {self.cut.place: nothing}, free=False)
+        whole = self.cut.run(self.cut.unitwise, {self.cut.node: batch.responses.clone()}, free=False)
+        silent = self.cut.run(self.cut.unitwise, {self.cut.node: nothing}, free=False)
         return {node: (whole[node], silent[node]) for node in self.cut.frontier}
 
     def _logits(self, values: Values, n: int) -> Logits:
-        return {task: logits.unflatten(0, (-1, n)) for task, logits in self.cut.answers(values).items()}
+        return {task: logits.unflatten(0, (-1, n)) for task, logits in self.cut.compute_logits(values).items()}
 
 
-def _repeated(batch: Batch, at: Cut, part: slice) -> Values:
+def _repeated(batch: LesionBatch, at: NetworkCut, part: slice) -> Values:
     """What else the steps above need, once per lesion of `part`: lesions are the outer index of (k * n, ...)."""
     times = part.stop - part.start
     return {
         node: value.repeat(times, *[1] * (value.ndim - 1))
         for node, value in batch.values.items()
-        if node is not at.place
+        if node is not at.node
     }
 
 
-class _Shares:
+class _UnitContributions:
     """What single units add to the sums of a `layer`, a convolution or a linear layer, that reads `whole`.
 
     `whole` is (n, units, h, w), or (n, units * cells) flattened; `silent` the same (1, ...) of units that are silent.
@@ -182,7 +184,7 @@ def _where_silent(lesions: torch.Tensor, whole: torch.Tensor, silent: torch.Tens
     return torch.where(mask, quiet, own).flatten(0, 1).permute(0, 3, 1, 2)  # channels last in memory
 
 
-def _checked(lesions: torch.Tensor, batch: Batch) -> torch.Tensor:
+def _checked(lesions: torch.Tensor, batch: LesionBatch) -> torch.Tensor:
     if lesions.dtype != torch.bool or lesions.shape[1:] != (batch.units,):
         raise StudyError(
             f"lesions are {lesions.dtype} of shape {tuple(lesions.shape)}; expected bool (lesions, {batch.units}), "

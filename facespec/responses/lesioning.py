@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from facespec.models.layers import convolutions, rectified
+from facespec.models.layers import find_rectifier, list_convolutions
 from facespec.models.networks import FaceNetwork
-from facespec.models.tracing import Untraceable, silent_place
-from facespec.study.errors import StudyError, did_you_mean
+from facespec.models.tracing import Untraceable, find_lesion_module
+from facespec.study.errors import StudyError, suggest_spelling
 
 
 @contextmanager
-def lesioning(network: nn.Module, lesions: Mapping[str, torch.Tensor]) -> Iterator[None]:
+def lesion_units(network: nn.Module, lesions: Mapping[str, torch.Tensor]) -> Iterator[None]:
     """Inside the context, chosen units of `network` answer 0, whatever they are shown.
 
     `lesions` maps layers (dotted names) to bool tensors, True where a unit is silent: (units,) for all images, or
@@ -31,7 +31,7 @@ def lesioning(network: nn.Module, lesions: Mapping[str, torch.Tensor]) -> Iterat
     places = []
     for layer, silent in lesions.items():
         if layer not in modules or not layer:
-            raise StudyError(f"this network has no layer {layer!r}: {did_you_mean(layer, filter(None, modules))}")
+            raise StudyError(f"this network has no layer {layer!r}: {suggest_spelling(layer, filter(None, modules))}")
         _check(layer, silent)
         last = isinstance(modules[layer], nn.Linear | nn.LayerNorm)  # the units of these are the last dimension
         places.append((modules[_place(network, layer)], _silencing(layer, silent.clone(), flat=last)))
@@ -48,11 +48,11 @@ def lesioning(network: nn.Module, lesions: Mapping[str, torch.Tensor]) -> Iterat
 def _place(network: nn.Module, layer: str) -> str:
     """The module where units of `layer` are silenced."""
     if isinstance(network, FaceNetwork):
-        return rectified(network, layer) if layer in convolutions(network) else layer
+        return find_rectifier(network, layer) if layer in list_convolutions(network) else layer
     if not isinstance(network.get_submodule(layer), nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return layer
     try:
-        return silent_place(network, layer)
+        return find_lesion_module(network, layer)
     except Untraceable:
         return layer
 

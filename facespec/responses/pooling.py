@@ -8,15 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from facespec.data.batches import Preset, batches
+from facespec.data.batches import Preset, iterate_batches
 from facespec.data.faceset import FaceSet
-from facespec.models.device import borrowed
+from facespec.models.device import on_device
 from facespec.models.networks import FaceNetwork
-from facespec.responses.recording import recording
+from facespec.responses.recording import record_responses
 from facespec.study.errors import StudyError
 
 
-def pooled_responses(
+def pool_responses(
     network: FaceNetwork,
     faces: FaceSet,
     indices: np.ndarray,
@@ -36,8 +36,12 @@ def pooled_responses(
     if not len(indices):
         raise StudyError("no responses without images: got 0 images, at least 1 is needed.")
     pooled: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in names}
-    with borrowed(network, device, training=False), torch.inference_mode(), recording(network, names) as responses:
-        for batch in batches(faces, indices, batch_size=batch_size, preset=preset, generator=None):
+    with (
+        on_device(network, device, training=False),
+        torch.inference_mode(),
+        record_responses(network, names) as responses,
+    ):
+        for batch in iterate_batches(faces, indices, batch_size=batch_size, preset=preset, generator=None):
             network(batch.images.to(device))
             for name in names:
                 own = responses[name].float()

@@ -10,22 +10,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from facespec.data.batches import Preset, batches
+from facespec.data.batches import Preset, iterate_batches
 from facespec.data.faceset import FaceSet
-from facespec.models.device import borrowed
-from facespec.models.layers import layer
+from facespec.models.device import on_device
+from facespec.models.layers import get_layer
 from facespec.models.networks import FaceNetwork
 
 
 @contextmanager
-def recording(network: FaceNetwork, layers: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
+def record_responses(network: FaceNetwork, layers: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
     """Record the responses of `layers` (dotted names) inside the context.
 
     Lends a dict that every forward pass fills: layer -> its latest responses, (n, units, h, w) or (n, units), detached
     and cloned. Nothing remains attached to the network afterwards, also after an error.
     """
     responses: dict[str, torch.Tensor] = {}
-    modules = {name: layer(network, name) for name in layers}
+    modules = {name: get_layer(network, name) for name in layers}
     handles = []
     try:
         for name, module in modules.items():
@@ -37,7 +37,7 @@ def recording(network: FaceNetwork, layers: Iterable[str]) -> Iterator[dict[str,
 
 
 @contextmanager
-def attached(network: FaceNetwork, layers: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
+def record_with_grad(network: FaceNetwork, layers: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
     """Inside the context, what the network answers can be differentiated by the responses of `layers`.
 
     Lends a dict that every forward pass fills: layer -> its latest responses, to be handed to `torch.autograd.grad`.
@@ -46,7 +46,7 @@ def attached(network: FaceNetwork, layers: Iterable[str]) -> Iterator[dict[str, 
     parameters as before afterwards, also after an error.
     """
     responses: dict[str, torch.Tensor] = {}
-    modules = {name: layer(network, name) for name in layers}
+    modules = {name: get_layer(network, name) for name in layers}
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     handles = []
     try:
@@ -63,7 +63,7 @@ def attached(network: FaceNetwork, layers: Iterable[str]) -> Iterator[dict[str, 
             parameter.requires_grad_(True)
 
 
-def penultimate_responses(
+def record_penultimate(
     network: FaceNetwork,
     faces: FaceSet,
     indices: np.ndarray,
@@ -78,15 +78,15 @@ def penultimate_responses(
     One batch of images is held at a time. The network gets its mode and device back.
     """
     chunks = []
-    with borrowed(network, device, training=False), torch.inference_mode():
-        for batch in batches(faces, indices, batch_size=batch_size, preset=preset, generator=None):
+    with on_device(network, device, training=False), torch.inference_mode():
+        for batch in iterate_batches(faces, indices, batch_size=batch_size, preset=preset, generator=None):
             chunks.append(network.penultimate(batch.images.to(device), task).float().cpu().numpy())
     if chunks:
         return np.concatenate(chunks)
     return np.empty((0, network.width), dtype=np.float32)
 
 
-def predictions(
+def predict_classes(
     network: FaceNetwork,
     faces: FaceSet,
     indices: np.ndarray,
@@ -100,8 +100,8 @@ def predictions(
     One batch of images is held at a time. The network gets its mode and device back. Of equal logits the first wins.
     """
     answers: dict[str, list[np.ndarray]] = {task: [] for task in network.tasks}
-    with borrowed(network, device, training=False), torch.inference_mode():
-        for batch in batches(faces, indices, batch_size=batch_size, preset=preset, generator=None):
+    with on_device(network, device, training=False), torch.inference_mode():
+        for batch in iterate_batches(faces, indices, batch_size=batch_size, preset=preset, generator=None):
             for task, logits in network(batch.images.to(device)).items():
                 answers[task].append(logits.argmax(dim=1).cpu().numpy())
     return {task: np.concatenate([np.empty(0, dtype=np.int64), *chunks]) for task, chunks in answers.items()}

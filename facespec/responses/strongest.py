@@ -18,12 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from facespec.data.batches import Batch, Preset
-from facespec.models.device import borrowed
-from facespec.models.layers import layer
+from facespec.data.batches import ImageBatch, Preset
+from facespec.models.device import on_device
+from facespec.models.layers import get_layer
 from facespec.models.networks import FaceNetwork
 from facespec.models.receptive import Window
-from facespec.study.errors import StudyError, did_you_mean
+from facespec.study.errors import StudyError, suggest_spelling
 
 Reduction = Literal["max", "mean"]
 REDUCTIONS = ("max", "mean")
@@ -45,13 +45,13 @@ class Strongest:
     column: Integers | None
 
 
-def reduced(maps: torch.Tensor, reduction: Reduction = "max") -> torch.Tensor:
+def reduce_maps(maps: torch.Tensor, reduction: Reduction = "max") -> torch.Tensor:
     """One response per image and unit, (n, units), of `maps` (n, units, h, w): their ``max`` or their ``mean``.
 
     Raises `StudyError` for responses without a map, and for another reduction.
     """
     if reduction not in REDUCTIONS:
-        raise StudyError(f"unknown reduction {reduction!r}: {did_you_mean(str(reduction), REDUCTIONS)}")
+        raise StudyError(f"unknown reduction {reduction!r}: {suggest_spelling(str(reduction), REDUCTIONS)}")
     if maps.ndim != 4:
         raise StudyError(f"responses of shape {tuple(maps.shape)}: no map in them. Use a convolution or its ReLU.")
     if reduction == "mean":
@@ -80,7 +80,7 @@ class Ranking:
 
         An image is to be added once. Raises `StudyError` for responses that are not finite or have no map.
         """
-        responses = reduced(maps, self.reduction).float().cpu().numpy().T
+        responses = reduce_maps(maps, self.reduction).float().cpu().numpy().T
         if not np.isfinite(responses).all():
             raise StudyError(f"a response to image {positions[~np.isfinite(responses).all(axis=0)][0]} is not finite.")
         if not self.seen:
@@ -129,9 +129,9 @@ class Ranking:
         return Strongest(response, image, cell // self.width, cell % self.width)
 
 
-def strongest_images(
+def find_strongest_images(
     network: FaceNetwork,
-    seen: Iterable[Batch],
+    seen: Iterable[ImageBatch],
     layers: Iterable[str],
     *,
     k: int,
@@ -146,7 +146,7 @@ def strongest_images(
     `StudyError` for unknown layers, layers without a map, no images, and responses that are not finite.
     """
     rankings = {name: Ranking(k, reduction) for name in layers}
-    with borrowed(network, device, training=False), torch.inference_mode():
+    with on_device(network, device, training=False), torch.inference_mode():
         for batch in seen:
             readers = {name: partial(own.add, positions=batch.positions) for name, own in rankings.items()}
             with _read_by(network, readers):
@@ -157,7 +157,7 @@ def strongest_images(
 @contextmanager
 def _read_by(network: FaceNetwork, readers: Mapping[str, Callable[[torch.Tensor], None]]) -> Iterator[None]:
     """Inside, every forward pass shows each layer's responses to its reader, as they are made and without a copy."""
-    modules = {name: layer(network, name) for name in readers}
+    modules = {name: get_layer(network, name) for name in readers}
     handles = []
     try:
         for name, module in modules.items():
@@ -178,7 +178,7 @@ def _showing(name: str, reader: Callable[[torch.Tensor], None]) -> Any:
     return hook
 
 
-def stored_window(window: Window, preset: Preset, image: tuple[int, int]) -> Window:
+def locate_window(window: Window, preset: Preset, image: tuple[int, int]) -> Window:
     """Which pixels of an image of (height, width) px, as stored, a `window` of the network's input is made of.
 
     The way back through the test-time part of `preset`: centre crop, then antialiased bilinear resizing, in which a

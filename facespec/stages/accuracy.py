@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from facespec.analyses.accuracy import correct_answers
-from facespec.analyses.resampling import Cell, accuracy_rows
+from facespec.analyses.accuracy import mark_correct
+from facespec.analyses.resampling import Cell, tabulate_accuracy
 from facespec.data.batches import Preset
 from facespec.data.faceset import FaceSet
 from facespec.data.splits import hold_out
 from facespec.models import checkpoints
-from facespec.models.device import deterministic, pick
-from facespec.responses.recording import predictions
+from facespec.models.device import deterministic_torch, pick_device
+from facespec.responses.recording import predict_classes
 from facespec.stages.network_files import load_network
 from facespec.study.params import Accuracy, Params
 from facespec.study.paths import Paths
@@ -43,7 +43,7 @@ class Test:
 def run(paths: Paths, params: Params, *, device: str) -> None:
     """Write ``Results/accuracy.csv``: figures 1C and S1B, every seed, all test images and their resamples."""
     tables: list[pd.DataFrame] = []
-    with deterministic():
+    with deterministic_torch():
         for test, network, seed in itertools.product(_tests(paths, params), NETWORKS, params.seeds):
             tasks = tuple(task for task in test.tasks if task in network.tasks)
             if tasks:
@@ -65,13 +65,13 @@ def _tests(paths: Paths, params: Params) -> Iterator[Test]:
 def _tested(
     test: Test, checkpoint: checkpoints.Checkpoint, seed: int, block: Accuracy, *, device: str
 ) -> Iterator[pd.DataFrame]:
-    answers = predictions(
+    answers = predict_classes(
         checkpoint.network,
         test.faces,
         test.rows,
         preset=Preset(**checkpoint.preset),
         batch_size=BATCH,
-        device=pick(device),
+        device=pick_device(device),
     )
     for task in test.tasks:
         names = checkpoint.classes[task.value]
@@ -87,5 +87,5 @@ def _tested(
         )
         # the stream's name lacks network and seed: all of them are resampled alike, so that differences are paired
         draws = generator(block.seed, "resamples", test.figure, test.role.value)
-        correct = correct_answers(answers[task.value], true)
-        yield accuracy_rows(correct, cell, resamples=block.resamples, generator=draws)
+        correct = mark_correct(answers[task.value], true)
+        yield tabulate_accuracy(correct, cell, resamples=block.resamples, generator=draws)

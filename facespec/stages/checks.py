@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from facespec.checks.claims import judged
-from facespec.checks.claims_depth import judged_depth
-from facespec.checks.claims_heatmaps import judged_heatmaps
-from facespec.checks.claims_lesions import judged_lesions
-from facespec.checks.verdicts import as_metric
+from facespec.checks.claims import judge_accuracy_claims
+from facespec.checks.claims_depth import judge_depth_claims
+from facespec.checks.claims_heatmaps import judge_heatmap_claims
+from facespec.checks.claims_lesions import judge_lesion_claims
+from facespec.checks.verdicts import make_metrics
 from facespec.stages.accuracies import read_accuracies
 from facespec.study.params import Params
 from facespec.study.paths import Paths
@@ -21,27 +21,27 @@ from facespec.study.tables_lesions import DISSOCIATION
 def run(paths: Paths, params: Params) -> None:
     """Write ``Results/checks/verdicts.csv``, one row per part of a claim, and ``verdicts.json``, a DVC metric."""
     block = params.checks
-    accuracies = judged(
+    accuracies = judge_accuracy_claims(
         read_accuracies(paths),
         level=block.level,
         margin=block.margin,
         draws=block.draws,
         generator=generator(block.seed, "claims"),
     )
-    heatmaps = judged_heatmaps(
+    heatmaps = judge_heatmap_claims(
         OVERLAP.read(paths.table("overlap")),
         level=block.level,
         draws=block.draws,
         generator=generator(block.seed, "claims", "heatmaps"),
     )
-    depth = judged_depth(
+    depth = judge_depth_claims(
         UNIT_SHARES.read(paths.table("depth_shares")),
         level=block.level,
         margin=block.early,
         draws=block.draws,
         generator=generator(block.seed, "claims", "depth"),
     )
-    lesions = judged_lesions(
+    lesions = judge_lesion_claims(
         DISSOCIATION.read(paths.table("dissociation")),
         level=block.level,
         margin=block.dissociation,
@@ -51,4 +51,4 @@ def run(paths: Paths, params: Params) -> None:
     )
     verdicts = pd.concat([accuracies, heatmaps, depth, lesions], ignore_index=True)
     write_table(paths.verdicts.with_suffix(".csv"), verdicts)
-    write_json(paths.verdicts, as_metric(verdicts))
+    write_json(paths.verdicts, make_metrics(verdicts))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from facespec.analyses.contrasts import contrasts
-from facespec.models.device import deterministic
-from facespec.stages.person_maps import person_maps
+from facespec.analyses.contrasts import contrast_maps
+from facespec.models.device import deterministic_torch
+from facespec.stages.person_maps import average_person_maps
 from facespec.study.maps import MapSet
 from facespec.study.params import Params
 from facespec.study.paths import Paths
@@ -15,9 +15,9 @@ from facespec.study.storage import write_table
 def run(paths: Paths, params: Params) -> None:
     """Write ``Results/contrasts.csv``: joint against single-task networks, and the joint network's two tasks."""
     block = params.contrasts
-    with deterministic():
-        table = contrasts(
-            person_maps(MapSet.open(paths.heatmaps)),
+    with deterministic_torch():
+        table = contrast_maps(
+            average_person_maps(MapSet.open(paths.heatmaps)),
             permutations=block.permutations,
             draws=block.draws,
             generator=generator(block.seed, "contrasts"),

@@ -11,13 +11,13 @@ from rich.progress import Progress
 
 from facespec.data import fer2013, kdef, voxceleb
 from facespec.data.archives import refuse_missing
-from facespec.data.chunks import Import
+from facespec.data.chunks import FaceImport
 from facespec.data.embedded import production
-from facespec.data.embedded.roles import draw
-from facespec.data.faceset import HEAD, FaceSet, write_faceset
-from facespec.data.intake import Wanted
+from facespec.data.embedded.roles import draw_role
+from facespec.data.faceset import HEADER_FILE, FaceSet, write_faceset
+from facespec.data.intake import ImportOptions
 from facespec.stages.dvc_digests import digest_below, digest_listing
-from facespec.stages.faces_info import described
+from facespec.stages.faces_info import describe_faces
 from facespec.stages.faces_record import (
     EMBEDDED,
     Entry,
@@ -150,7 +150,7 @@ def _fill(paths: Paths, block: Data, role: Role, *, source: str, given: bool, wo
     with progress_bar() as bar:
         faces = _faces(block, role, source, workers=workers, report=_reporting(bar, f"{role.value} faces"))
         write_faceset(paths.faces(role), faces.chunks, faces.description)
-    faceset = digest_file(paths.faces(role) / HEAD)
+    faceset = digest_file(paths.faces(role) / HEADER_FILE)
     write_entry(paths, role, Entry(source, given, digest_settings(block, role, source), fingerprint, faceset))
 
 
@@ -159,18 +159,20 @@ def _reporting(bar: Progress, name: str) -> Callable[[int, int], None]:
     return lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _faces(block: Data, role: Role, source: str, *, workers: int, report: Callable[[int, int], None]) -> Import:
+def _faces(block: Data, role: Role, source: str, *, workers: int, report: Callable[[int, int], None]) -> FaceImport:
     if source == EMBEDDED:
-        stimuli = draw(role, block, generator(block.seed, "faces", role.value))
-        return production.imported(stimuli, size=block.size, channels=block.channels, workers=workers, report=report)
-    wanted = Wanted(block.size, block.channels, block.tolerated)
+        stimuli = draw_role(role, block, generator(block.seed, "faces", role.value))
+        return production.import_embedded(
+            stimuli, size=block.size, channels=block.channels, workers=workers, report=report
+        )
+    wanted = ImportOptions(block.size, block.channels, block.tolerated)
     path = Path(source)
     if role is Role.EXPRESSION:
-        return fer2013.read(path, wanted, report=report)
+        return fer2013.read_fer2013(path, wanted, report=report)
     if role is Role.PROBE:
-        return kdef.read(path, wanted, report=report)
+        return kdef.read_kdef(path, wanted, report=report)
     stream = generator(block.seed, "videos")
-    return voxceleb.read(path, wanted, test=block.identity.test, generator=stream, report=report)
+    return voxceleb.read_voxceleb(path, wanted, test=block.identity.test, generator=stream, report=report)
 
 
 def pin(paths: Paths) -> None:
@@ -182,7 +184,7 @@ def pin(paths: Paths) -> None:
     write_bytes(paths.root / PIN, yaml.safe_dump(content, sort_keys=False).encode())
 
 
-def differences(paths: Paths) -> list[str]:
+def list_differences(paths: Paths) -> list[str]:
     """What differs between ``data/`` and ``data.dvc``, one sentence per file; empty: the bytes are the pinned ones."""
     pinned, directory_digest = _read_pins(paths)
     found = digest_below(_existing(paths))
@@ -217,7 +219,7 @@ def _existing(paths: Paths) -> Path:
     return paths.data
 
 
-def opened(paths: Paths) -> list[FaceSet]:
+def open_faces(paths: Paths) -> list[FaceSet]:
     """The FaceSets of all three roles."""
     return [FaceSet.open(paths.faces(role), role=role) for role in ROLES]
 
@@ -226,11 +228,11 @@ def show(paths: Paths, to: Path) -> None:
     """Draw a contact sheet of all three roles into the PNG file `to`; the same data give the same picture."""
     # drawing libraries take a second to load, and building faces does not need them
     from facespec.figures.style import save_png
-    from facespec.stages.faces_show import sheet
+    from facespec.stages.faces_show import make_sheet
 
-    save_png(sheet(dict(zip(ROLES, opened(paths), strict=True)), read_params(paths.params).data), to)
+    save_png(make_sheet(dict(zip(ROLES, open_faces(paths), strict=True)), read_params(paths.params).data), to)
 
 
 def info(paths: Paths) -> list[RenderableType]:
     """What every role says about itself, for the terminal: see `faces_info.described`."""
-    return [part for faces in opened(paths) for part in described(faces)]
+    return [part for faces in open_faces(paths) for part in describe_faces(faces)]

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from facespec.analyses.accuracy import correct_answers
-from facespec.analyses.decoding import decoded
-from facespec.analyses.resampling import Cell, accuracy_rows
+from facespec.analyses.accuracy import mark_correct
+from facespec.analyses.decoding import decode_classes
+from facespec.analyses.resampling import Cell, tabulate_accuracy
 from facespec.data.batches import Preset
 from facespec.data.faceset import FaceSet
-from facespec.data.splits import balanced_subset, class_codes, draw_images, draw_people, hold_out
+from facespec.data.splits import draw_balanced_subset, draw_images, draw_people, encode_classes, hold_out
 from facespec.models import checkpoints
-from facespec.models.device import deterministic, pick
-from facespec.responses.recording import penultimate_responses
+from facespec.models.device import deterministic_torch, pick_device
+from facespec.responses.recording import record_penultimate
 from facespec.stages.network_files import load_network
 from facespec.study.params import Params
 from facespec.study.paths import Paths
@@ -44,7 +44,7 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
     """Write ``Results/decoding.csv``: figures 1B and S1A, every seed, all test images and their resamples."""
     readings = list(_probe_readings(paths, params)) + list(_role_readings(paths, params))
     tables = []
-    with deterministic():
+    with deterministic_torch():
         for seed in params.seeds:
             for network in (Network.EXPRESSION, Network.IDENTITY):
                 checkpoint = load_network(paths, "train", network, seed)
@@ -71,7 +71,7 @@ def _role_readings(paths: Paths, params: Params) -> Iterator[Reading]:
             people = draw_people(faces.labels, block.identity_people, stream)
             rows = {split: r[faces.labels["identity"].iloc[r].isin(people)] for split, r in rows.items()}
             per_class = block.identity_test // block.identity_people
-        test = rows[TEST][balanced_subset(faces.labels.iloc[rows[TEST]], task.value, per_class, stream)]
+        test = rows[TEST][draw_balanced_subset(faces.labels.iloc[rows[TEST]], task.value, per_class, stream)]
         fit = rows[TRAIN][draw_images(faces.labels.iloc[rows[TRAIN]], block.fit_images, stream)]
         yield Reading("S1A", Role(task.value), task, faces, fit, test)
 
@@ -80,20 +80,20 @@ def _decoded(
     reading: Reading, checkpoint: checkpoints.Checkpoint, seed: int, params: Params, *, device: str
 ) -> pd.DataFrame:
     block, network = params.decoding, checkpoint.network_name
-    codes, _ = class_codes(reading.faces.labels, reading.task.value)
+    codes, _ = encode_classes(reading.faces.labels, reading.task.value)
     fit, test = (
-        penultimate_responses(
+        record_penultimate(
             checkpoint.network,
             reading.faces,
             rows,
             network.tasks[0].value,
             preset=Preset(**checkpoint.preset),
             batch_size=BATCH,
-            device=pick(device),
+            device=pick_device(device),
         )
         for rows in (reading.fit, reading.test)
     )
-    answers = decoded(fit, codes[reading.fit], test, penalty=block.penalty, iterations=block.iterations)
+    answers = decode_classes(fit, codes[reading.fit], test, penalty=block.penalty, iterations=block.iterations)
     cell = Cell(
         figure=reading.figure,
         trained_on=network.value,
@@ -105,5 +105,5 @@ def _decoded(
     )
     # the stream's name lacks network and seed: all of them are resampled alike, so that differences are paired
     draws = generator(block.seed, "resamples", reading.figure, reading.role.value)
-    correct = correct_answers(answers, codes[reading.test])
-    return accuracy_rows(correct, cell, resamples=block.resamples, generator=draws)
+    correct = mark_correct(answers, codes[reading.test])
+    return tabulate_accuracy(correct, cell, resamples=block.resamples, generator=draws)

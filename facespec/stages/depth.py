@@ -11,17 +11,24 @@ import numpy as np
 import pandas as pd
 import torch
 
-from facespec.analyses.decoding import decoded
-from facespec.analyses.depth import Design, Place, crossed, unit_classes, unit_effects, unit_shares
-from facespec.analyses.similarity import similarity
+from facespec.analyses.decoding import decode_classes
+from facespec.analyses.depth import (
+    BalancedDesign,
+    LayerKey,
+    classify_units,
+    count_unit_classes,
+    find_balanced_design,
+    measure_unit_effects,
+)
+from facespec.analyses.similarity import compare_layers
 from facespec.data.batches import Preset
 from facespec.data.faceset import FaceSet
-from facespec.data.splits import class_codes, hold_out
+from facespec.data.splits import encode_classes, hold_out
 from facespec.models import checkpoints
-from facespec.models.device import deterministic, pick
-from facespec.models.layers import convolutions, rectified
-from facespec.models.networks import build
-from facespec.responses.pooling import pooled_responses
+from facespec.models.device import deterministic_torch, pick_device
+from facespec.models.layers import find_rectifier, list_convolutions
+from facespec.models.networks import build_network
+from facespec.responses.pooling import pool_responses
 from facespec.stages.network_files import load_network
 from facespec.stages.progress import progress_bar
 from facespec.study.errors import StudyError
@@ -38,12 +45,12 @@ Responses = dict[str, np.ndarray]  # layer -> (n_images, n_units)
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class DepthImages:
     """The frontal probe images at `rows`: their `design`, and on which (bool) decoders are fitted and tested."""
 
     faces: FaceSet
     rows: np.ndarray
-    design: Design
+    design: BalancedDesign
     fit: np.ndarray
     test: np.ndarray
 
@@ -53,7 +60,7 @@ class Images:
         return self.faces.labels.iloc[self.rows].reset_index(drop=True)
 
 
-class Seen(NamedTuple):
+class NetworkResponses(NamedTuple):
     """Who answered, and how deep each layer lies."""
 
     trained_on: str
@@ -71,14 +78,14 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
     block = params.depth
     images = _images(FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE), params)
     units, decoding, everyone = [], [], []
-    with deterministic(), progress_bar() as bar:
+    with deterministic_torch(), progress_bar() as bar:
         shown = bar.add_task("depth", total=len(params.seeds) * (len(NETWORKS) + 1), numbers="")
         for seen in _networks(paths, params, images, device=device):
             everyone.append(seen)
             for place, responses in _places(images, seen):
                 stream = generator(block.seed, "permutations", place.trained_on, place.seed, place.layer)
                 units.append(
-                    unit_effects(
+                    measure_unit_effects(
                         responses,
                         images.design,
                         place,
@@ -91,15 +98,15 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
             bar.advance(shown)
         alike = pd.concat(_similarities(images, [seen for seen in everyone if seen.trained_on != UNTRAINED]))
     effects = pd.concat(units, ignore_index=True)
-    classes = unit_classes(effects, rate=block.rate, selectivity=block.selectivity)
+    classes = classify_units(effects, rate=block.rate, selectivity=block.selectivity)
     write_table(paths.table("depth_units"), effects)
     write_table(paths.table("depth_classes"), classes)
-    write_table(paths.table("depth_shares"), unit_shares(classes))
+    write_table(paths.table("depth_shares"), count_unit_classes(classes))
     write_table(paths.table("depth_decoding"), LAYER_DECODING.check(pd.DataFrame(decoding)))
     write_table(paths.table("similarity"), SIMILARITY.check(alike))
 
 
-def _images(faces: FaceSet, params: Params) -> Images:
+def _images(faces: FaceSet, params: Params) -> DepthImages:
     """The frontal images; what fine-tuning held out is tested [O]."""
     rows = np.flatnonzero(faces.labels["view"] == View.STRAIGHT)
     if not len(rows):
@@ -113,14 +120,14 @@ def _images(faces: FaceSet, params: Params) -> Images:
             f"{faces.directory}: of {len(rows)} frontal images, {fit.sum()} are to be fitted and {test.sum()} tested; "
             "at least one of each is needed. Choose another split.seed or split.hold_out in params.yaml."
         )
-    return Images(faces, rows, crossed(faces.labels.iloc[rows].reset_index(drop=True)), fit, test)
+    return DepthImages(faces, rows, find_balanced_design(faces.labels.iloc[rows].reset_index(drop=True)), fit, test)
 
 
 def _split(params: Params) -> np.random.Generator:
     return generator(params.split.seed, "split")  # as fine-tuning splits
 
 
-def _networks(paths: Paths, params: Params, images: Images, *, device: str) -> Iterator[Seen]:
+def _networks(paths: Paths, params: Params, images: DepthImages, *, device: str) -> Iterator[NetworkResponses]:
     """What the networks of every seed answer to the images, the untrained trunk last."""
     for seed in params.seeds:
         for network in NETWORKS:
@@ -133,35 +140,39 @@ def _untrained(checkpoint: checkpoints.Checkpoint, seed: int) -> checkpoints.Che
     """The weights that training began with: the trunk of all networks of a seed, joint branches included."""
     draws = torch.Generator().manual_seed(integer_seed(seed, "train", "weights"))
     network = checkpoint.network
-    fresh = build(network.block, network.classes, channels=network.channels, generator=draws)
+    fresh = build_network(network.block, network.classes, channels=network.channels, generator=draws)
     return replace(checkpoint, network=fresh)
 
 
-def _seen(checkpoint: checkpoints.Checkpoint, trained_on: str, seed: int, images: Images, *, device: str) -> Seen:
-    known = convolutions(checkpoint.network)
-    depths = {rectified(checkpoint.network, name): int(name.rsplit("conv", 1)[1]) for name in known}
-    responses = pooled_responses(
+def _seen(
+    checkpoint: checkpoints.Checkpoint, trained_on: str, seed: int, images: DepthImages, *, device: str
+) -> NetworkResponses:
+    known = list_convolutions(checkpoint.network)
+    depths = {find_rectifier(checkpoint.network, name): int(name.rsplit("conv", 1)[1]) for name in known}
+    responses = pool_responses(
         checkpoint.network,
         images.faces,
         images.rows,
         depths,
         preset=Preset(**checkpoint.preset),
         batch_size=BATCH,
-        device=pick(device),
+        device=pick_device(device),
     )
-    return Seen(trained_on, seed, responses, depths)
+    return NetworkResponses(trained_on, seed, responses, depths)
 
 
-def _places(images: Images, seen: Seen) -> Iterator[tuple[Place, np.ndarray]]:
+def _places(images: DepthImages, seen: NetworkResponses) -> Iterator[tuple[LayerKey, np.ndarray]]:
     for layer, depth in seen.depths.items():
-        place = Place(seen.trained_on, images.faces.source, seen.seed, layer, depth)
+        place = LayerKey(seen.trained_on, images.faces.source, seen.seed, layer, depth)
         yield place, seen.responses[layer]
 
 
-def _decoded(images: Images, responses: np.ndarray, place: Place, task: str, params: Params) -> dict[str, object]:
+def _decoded(
+    images: DepthImages, responses: np.ndarray, place: LayerKey, task: str, params: Params
+) -> dict[str, object]:
     """The LAYER_DECODING row of one layer and task."""
-    codes, names = class_codes(images.labels, task)
-    answers = decoded(
+    codes, names = encode_classes(images.labels, task)
+    answers = decode_classes(
         responses[images.fit],
         codes[images.fit],
         responses[images.test],
@@ -172,11 +183,11 @@ def _decoded(images: Images, responses: np.ndarray, place: Place, task: str, par
     return {**vars(place), "tested_on": task, "n": len(answers), "chance": 1 / len(names), "accuracy": accuracy}
 
 
-def _similarities(images: Images, everyone: list[Seen]) -> Iterator[pd.DataFrame]:
+def _similarities(images: DepthImages, everyone: list[NetworkResponses]) -> Iterator[pd.DataFrame]:
     """SIMILARITY rows of all networks of one seed, and of all seeds of one network."""
     for first, second in combinations(everyone, 2):
         if (first.seed == second.seed) != (first.trained_on == second.trained_on):
-            yield similarity(first.responses, _paired(first, second), first.depths).assign(
+            yield compare_layers(first.responses, _paired(first, second), first.depths).assign(
                 first_trained_on=first.trained_on,
                 first_seed=first.seed,
                 second_trained_on=second.trained_on,
@@ -185,7 +196,7 @@ def _similarities(images: Images, everyone: list[Seen]) -> Iterator[pd.DataFrame
             )
 
 
-def _paired(first: Seen, second: Seen) -> Responses:
+def _paired(first: NetworkResponses, second: NetworkResponses) -> Responses:
     """What `second` answers, under the layer names of `first`: the same layer, or the one as deep in its own branch."""
     as_deep = {depth: layer for layer, depth in second.depths.items()}
     return {

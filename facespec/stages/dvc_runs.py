@@ -22,12 +22,12 @@ from facespec.study.errors import StudyError
 from facespec.study.processes import (
     ENDING,
     RUN,
-    Ended,
     Handler,
+    RunEnded,
     await_processes,
     describe_process,
     end_with_run,
-    handling,
+    handle_signals,
 )
 
 # glibc returns large arrays to the system and fetches them again, page by page, in every training step; told to keep
@@ -66,7 +66,7 @@ def reproduce(root: Path, runs: Sequence[Sequence[str]], *, workers: int) -> Non
     handlers: dict[int, Handler] = dict.fromkeys(ENDING, remember)
     if hasattr(signal, "SIGTSTP"):
         handlers[signal.SIGTSTP] = pause
-    with ExitStack() as files, handling(handlers):
+    with ExitStack() as files, handle_signals(handlers):
         # the first run shows its progress, the others would write across it
         shown: list[TextIO | None] = [None, *(files.enter_context(log.open("w", encoding="utf-8")) for log in logs)]
         try:
@@ -82,7 +82,7 @@ def reproduce(root: Path, runs: Sequence[Sequence[str]], *, workers: int) -> Non
         finally:
             _stop(running, received)
     if received:
-        raise Ended(received[0][0])
+        raise RunEnded(received[0][0])
     _check_status([run.returncode for run in started], logs)
 
 
@@ -103,10 +103,10 @@ def announce_stop() -> Iterator[None]:
     """When a signal ends the block, say what that means for finished work, and end with the signal's exit status."""
     try:
         yield
-    except (KeyboardInterrupt, Ended) as stop:
+    except (KeyboardInterrupt, RunEnded) as stop:
         with suppress(OSError):  # the terminal may be gone
             print(STOPPED, file=sys.stderr, flush=True)
-        raise Ended(getattr(stop, "number", signal.SIGINT)) from None
+        raise RunEnded(getattr(stop, "number", signal.SIGINT)) from None
 
 
 def await_earlier_runs(root: Path) -> None:
@@ -196,7 +196,7 @@ def run_dvc(root: str, arguments: Sequence[str]) -> int:
 
     def refuse(event: str, _: tuple[Any, ...]) -> None:
         if stopped and event == "subprocess.Popen":
-            raise Ended(stopped[0])
+            raise RunEnded(stopped[0])
 
     sys.addaudithook(refuse)
     signal.signal(signal.SIGTERM, stop)

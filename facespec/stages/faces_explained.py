@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 
 from facespec.data.faceset import FaceSet
-from facespec.published.export_heatmaps import Example, example_rows
+from facespec.published.export_heatmaps import Example, choose_examples
 from facespec.study.errors import StudyError
-from facespec.study.maps import MapSet, scaled
+from facespec.study.maps import MapSet, scale_maps
 from facespec.study.vocabulary import Network, Task
 
 
-def explained_rows(maps: MapSet, faces: FaceSet) -> np.ndarray:
+def list_explained_rows(maps: MapSet, faces: FaceSet) -> np.ndarray:
     """Row in `faces` of every map, integer (n,), matched by the stimulus' name.
 
     Raises `StudyError` if a stimulus is not there, or source, size or labels differ: the faces have changed since.
@@ -34,13 +34,13 @@ def explained_rows(maps: MapSet, faces: FaceSet) -> np.ndarray:
     )
 
 
-def examples(maps: MapSet, faces: FaceSet, *, named: str) -> dict[str, Example]:
+def make_examples(maps: MapSet, faces: FaceSet, *, named: str) -> dict[str, Example]:
     """The faces of Figure 2D with the scaled maps of the study's first seed, by what a column of the labels says."""
-    rows = example_rows(maps.labels)
+    rows = choose_examples(maps.labels)
     joint, single = (
-        scaled(maps.maps(network, Task.EXPRESSION, maps.seeds[0])[rows])
+        scale_maps(maps.maps(network, Task.EXPRESSION, maps.seeds[0])[rows])
         for network in (Network.JOINT, Network.EXPRESSION)
     )
-    images = faces.images(explained_rows(maps, faces)[rows])
+    images = faces.images(list_explained_rows(maps, faces)[rows])
     names = maps.labels[named].iloc[rows]
     return {name: Example(*shown) for name, *shown in zip(names, images, joint, single, strict=True)}

@@ -19,7 +19,7 @@ SPLITS = LABELS.columns["split"].allowed
 LISTED = 20  # excluded files named one by one, at most
 
 
-def described(faces: FaceSet) -> list[RenderableType]:
+def describe_faces(faces: FaceSet) -> list[RenderableType]:
     """About `faces`: a table, the counts per class and split, and excluded files with reasons (at most 20 named)."""
     return [_about(faces), _counts(faces.labels), *_excluded(faces), Text("")]
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from facespec.data.embedded import production
-from facespec.data.faceset import HEAD, REMEDY, FaceSet
+from facespec.data.faceset import HEADER_FILE, REMEDY, FaceSet
 from facespec.data.limits import check_count
 from facespec.study.artefacts import digest_file, read_document, write_document
 from facespec.study.errors import StudyError
@@ -110,7 +110,7 @@ def find_damage(paths: Paths, role: Role, entry: Entry) -> str:
     directory = paths.faces(role)
     try:
         FaceSet.open(directory, role=role).check_pixels()
-        if digest_file(directory / HEAD) != entry.faceset:
+        if digest_file(directory / HEADER_FILE) != entry.faceset:
             return f"{directory}: other faces than those that were made here."
     except (StudyError, OSError) as error:
         return str(error).removesuffix(f" {REMEDY}")  # which whoever asks here does, or says better

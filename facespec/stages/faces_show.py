@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from facespec.data.embedded import production
-from facespec.data.embedded.roles import draw
-from facespec.data.embedded.stimuli import with_expression, with_identity
+from facespec.data.embedded.roles import draw_role
+from facespec.data.embedded.stimuli import replace_expressions, replace_people
 from facespec.data.faceset import FaceSet
-from facespec.figures.faces import Grid, contact_sheet, difference_picture, region_picture
+from facespec.figures.faces import Grid, draw_contact_sheet, paint_difference, paint_regions
 from facespec.study.params import Data
 from facespec.study.seeds import generator
 from facespec.study.vocabulary import EXPRESSIONS, SESSIONS, VIEWS, Expression, Role, View
@@ -20,14 +20,14 @@ PEOPLE, ACROSS = 8, len(EXPRESSIONS)
 Cell = np.ndarray | None
 
 
-def sheet(faces: Mapping[Role, FaceSet], block: Data) -> Figure:
+def make_sheet(faces: Mapping[Role, FaceSet], block: Data) -> Figure:
     """The contact sheet of all three roles; `block` is what embedded faces were made from."""
     probe = faces[Role.PROBE]
     people = _people_of(probe, PEOPLE)
     right = [_views(probe, people[0]), _expressions(faces[Role.EXPRESSION]), _identities(faces[Role.IDENTITY])]
     right += _regions(probe, faces[Role.EXPRESSION], people[0])
     left = [_people(probe, people), *_counterfactuals(probe, block, people)]
-    return contact_sheet([left, right], regions=probe.region_codes or faces[Role.EXPRESSION].region_codes)
+    return draw_contact_sheet([left, right], regions=probe.region_codes or faces[Role.EXPRESSION].region_codes)
 
 
 def _people_of(faces: FaceSet, most: int) -> list[str]:
@@ -101,7 +101,7 @@ def _regions(probe: FaceSet, wild: FaceSet, who: str) -> list[Grid]:
     if not chosen:
         return []
     images = [faces.images(row)[0] for faces, row in chosen]
-    maps = [region_picture(faces.regions(row)[0], faces.region_codes) for faces, row in chosen]
+    maps = [paint_regions(faces.regions(row)[0], faces.region_codes) for faces, row in chosen]
     return [Grid("Region maps", [images, maps], (), ["face", "regions"])]
 
 
@@ -109,16 +109,16 @@ def _counterfactuals(probe: FaceSet, block: Data, people: Sequence[str]) -> list
     """A neutral face; only its expression, then only its identity changed. Only embedded faces can be rendered so."""
     if probe.source != production.SOURCE or len(people) < 2:
         return []
-    stimuli = draw(Role.PROBE, block, generator(block.seed, "faces", Role.PROBE.value))
+    stimuli = draw_role(Role.PROBE, block, generator(block.seed, "faces", Role.PROBE.value))
     if not stimuli.labels.equals(probe.labels):
         return []  # params.yaml has changed since these faces were made
     wanted = {"expression": Expression.NEUTRAL.value, "view": View.STRAIGHT.value}
     rows = [_rows(probe, identity=who, **wanted)[0] for who in (people[0], people[-1])]
     own, other = stimuli.take(rows[:1]), stimuli.take(rows[1:])
     changed = {
-        "only happy": with_expression(own, [Expression.HAPPY]),
-        "only surprise": with_expression(own, [Expression.SURPRISE]),
-        "only identity": with_identity(own, other.people),
+        "only happy": replace_expressions(own, [Expression.HAPPY]),
+        "only surprise": replace_expressions(own, [Expression.SURPRISE]),
+        "only identity": replace_people(own, other.people),
     }
     neutral, *pictures = (
         production.render(one, [0], size=probe.height, channels=probe.channels)[0][0]
@@ -126,7 +126,7 @@ def _counterfactuals(probe: FaceSet, block: Data, people: Sequence[str]) -> list
     )
     images, names = [neutral], ["neutral"]
     for name, picture in zip(changed, pictures, strict=True):
-        images += [picture, difference_picture(picture, neutral)]
+        images += [picture, paint_difference(picture, neutral)]
         names += [name, "difference"]
     return [Grid("One face with one thing changed", [images], names)]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from facespec.data.faceset import FaceSet
-from facespec.data.splits import class_codes, hold_out
-from facespec.models.networks import with_new_heads
-from facespec.stages.fitting import Job, complete
+from facespec.data.splits import encode_classes, hold_out
+from facespec.models.networks import replace_heads
+from facespec.stages.fitting import FitJob, run_fit
 from facespec.stages.network_files import load_network
 from facespec.study.params import Params
 from facespec.study.paths import Paths
@@ -25,12 +25,12 @@ def run(paths: Paths, params: Params, *, network: Network, seed: int, device: st
     rows, _ = hold_out(faces.labels, params.split, generator(params.split.seed, "split"))
     data, classes = {}, {}
     for task in network.tasks:
-        codes, classes[task.value] = class_codes(faces.labels, task.value)
+        codes, classes[task.value] = encode_classes(faces.labels, task.value)
         data[task.value] = TaskData(faces, rows, codes[rows])
     trained = load_network(paths, "train", network, seed).network
     draws = torch.Generator().manual_seed(integer_seed(seed, "finetune", "heads"))
-    model = with_new_heads(trained, {task: len(names) for task, names in classes.items()}, generator=draws)
+    model = replace_heads(trained, {task: len(names) for task, names in classes.items()}, generator=draws)
     used = {"split": params.split.model_dump(), "finetune": params.finetune.model_dump()}
     steps = count_epoch_steps([len(rows)], params.finetune.batch_size)  # both tasks are learned from the same images
-    job = Job("finetune", network, seed, params.finetune, steps, used=used)
-    complete(paths, job, model, data, classes=classes, device=device)
+    job = FitJob("finetune", network, seed, params.finetune, steps, used=used)
+    run_fit(paths, job, model, data, classes=classes, device=device)

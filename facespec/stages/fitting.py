@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 from rich.progress import Progress
 
-from facespec.data.batches import preset_for
+from facespec.data.batches import make_preset
 from facespec.models import checkpoints
-from facespec.models.device import deterministic, pick
+from facespec.models.device import deterministic_torch, pick_device
 from facespec.models.networks import FaceNetwork
 from facespec.stages.package import package_digest
 from facespec.stages.progress import progress_bar
@@ -25,7 +25,7 @@ from facespec.training.fit import Plan, Report, Status, TaskData, fit
 
 
 @dataclass(frozen=True)
-class Job:
+class FitJob:
     """Which network is fitted, how, for how long, and under which parameters (`used`, kept with the weights)."""
 
     stage: str
@@ -36,9 +36,9 @@ class Job:
     used: dict[str, Any]
 
 
-def complete(
+def run_fit(
     paths: Paths,
-    job: Job,
+    job: FitJob,
     model: FaceNetwork,
     data: Mapping[str, TaskData],
     *,
@@ -47,20 +47,20 @@ def complete(
 ) -> None:
     """Fit `model` and write its checkpoint and its history (one row per epoch and task)."""
     faces = next(iter(data.values())).faces
-    preset = preset_for(job.block.preset, faces.height, faces.channels)
+    preset = make_preset(job.block.preset, faces.height, faces.channels)
     unfinished = paths.progress(job.stage, job.network, job.seed)
-    with deterministic(), progress_bar() as bar:
-        plan = Plan(job.block, preset, pick(device), job.epoch_steps, code=package_digest())
+    with deterministic_torch(), progress_bar() as bar:
+        plan = Plan(job.block, preset, pick_device(device), job.epoch_steps, code=package_digest())
         stream = generator(job.seed, job.stage, "batches")
         history = fit(model, data, plan, generator=stream, unfinished=unfinished, report=_reporting(bar, job))
     origin = checkpoints.Origin(job.stage, job.network, job.seed)
     checkpoint = checkpoints.Checkpoint(model, origin, classes, asdict(preset), job.used, history)
-    checkpoints.save(paths.checkpoint(*origin), checkpoint)
+    checkpoints.save_checkpoint(paths.checkpoint(*origin), checkpoint)
     write_bytes(paths.history(*origin), encode_table(pd.DataFrame(history)))  # for plots: the checkpoint holds it too
     unfinished.unlink(missing_ok=True)
 
 
-def _reporting(bar: Progress, job: Job) -> Report:
+def _reporting(bar: Progress, job: FitJob) -> Report:
     task = bar.add_task(f"{job.stage} {job.network.value}-{job.seed}", total=None, numbers="")
     began = time.monotonic()
 

@@ -9,13 +9,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from facespec.analyses.groundtruth import LOOKS, MEASURES, centre_map, changed, score_table, scored, unscored_table
+from facespec.analyses.groundtruth import (
+    LOOKS,
+    MEASURES,
+    find_changed_pixels,
+    make_centre_map,
+    score_heatmaps,
+    tabulate_scores,
+    tabulate_unscored,
+)
 from facespec.data.embedded import production
-from facespec.data.embedded.roles import draw
-from facespec.data.embedded.stimuli import Stimuli, with_expression, with_identity
+from facespec.data.embedded.roles import draw_role
+from facespec.data.embedded.stimuli import Stimuli, replace_expressions, replace_people
 from facespec.data.faceset import FaceSet
-from facespec.models.device import deterministic
-from facespec.stages.faces_explained import explained_rows
+from facespec.models.device import deterministic_torch
+from facespec.stages.faces_explained import list_explained_rows
 from facespec.stages.progress import progress_bar
 from facespec.study.maps import MapSet
 from facespec.study.params import Data, GroundTruth, Params
@@ -43,15 +51,15 @@ def run(paths: Paths, params: Params, *, workers: int) -> None:
     """Write ``Results/groundtruth.csv``: scores of all networks and baselines; no numbers where there is no truth."""
     block = params.groundtruth
     maps, faces = MapSet.open(paths.heatmaps), FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE)
-    stimuli = draw(Role.PROBE, params.data, generator(params.data.seed, "faces", Role.PROBE.value))
-    images = Explained(faces, explained_rows(maps, faces), stimuli)
+    stimuli = draw_role(Role.PROBE, params.data, generator(params.data.seed, "faces", Role.PROBE.value))
+    images = Explained(faces, list_explained_rows(maps, faces), stimuli)
     reason = _untrue(images, params.data)
     if reason:
-        table = unscored_table(source=maps.source, seeds=len(maps.seeds), reason=reason)
+        table = tabulate_unscored(source=maps.source, seeds=len(maps.seeds), reason=reason)
     else:
-        with deterministic():
-            truths = drawn_truths(images, block, workers=workers)
-            table = score_table(
+        with deterministic_torch():
+            truths = render_truths(images, block, workers=workers)
+            table = tabulate_scores(
                 _scores(maps, truths, block),
                 truths.mean(axis=(2, 3)),
                 people=maps.labels["identity"],
@@ -75,7 +83,7 @@ def _untrue(images: Explained, block: Data) -> str:
     return "" if np.array_equal(again, faces.images(some)) else other
 
 
-def drawn_truths(images: Explained, block: GroundTruth, *, workers: int) -> Mask:
+def render_truths(images: Explained, block: GroundTruth, *, workers: int) -> Mask:
     """Pixels that carry the expression, and those that carry the identity: bool (n, 2, H, W), in the order of `TASKS`.
 
     An image is drawn with the six other expressions, and on the faces of `block.others` other people of the set (all,
@@ -97,7 +105,7 @@ def drawn_truths(images: Explained, block: GroundTruth, *, workers: int) -> Mask
 def _other_expressions(images: Explained) -> Stimuli:
     """Six stimuli for each image, in a row."""
     names = [name for code in images.stimuli.codes[images.rows] for name in EXPRESSIONS if name != EXPRESSIONS[code]]
-    return with_expression(images.stimuli.take(np.repeat(images.rows, len(EXPRESSIONS) - 1)), names)
+    return replace_expressions(images.stimuli.take(np.repeat(images.rows, len(EXPRESSIONS) - 1)), names)
 
 
 def _other_people(images: Explained, block: GroundTruth) -> Stimuli:
@@ -110,7 +118,7 @@ def _other_people(images: Explained, block: GroundTruth) -> Stimuli:
     chosen = stream.permuted(np.tile(np.arange(len(first) - 1), (len(rows), 1)), axis=1)[:, :several]
     chosen += chosen >= own[:, None]  # nobody replaces themselves
     people = stimuli.people[first.index.to_numpy()[chosen.ravel()]]
-    return with_identity(stimuli.take(np.repeat(rows, several)), people)
+    return replace_people(stimuli.take(np.repeat(rows, several)), people)
 
 
 def _masks(images: Explained, others: Stimuli, *, share: float, workers: int) -> Iterator[tuple[Mask, int]]:
@@ -118,9 +126,14 @@ def _masks(images: Explained, others: Stimuli, *, share: float, workers: int) ->
     faces, each = images.faces, len(others) // len(images.rows)
     chunk = each * max(1, PIXELS // (each * faces.height * faces.width))
     start = 0
-    for drawn in production.chunks(others, size=faces.height, channels=faces.channels, chunk=chunk, workers=workers):
+    for drawn in production.iterate_chunks(
+        others, size=faces.height, channels=faces.channels, chunk=chunk, workers=workers
+    ):
         own = faces.images(images.rows[start : start + len(drawn.images) // each])
-        yield changed(own, drawn.images.reshape(len(own), each, *own.shape[1:]), share=share), len(drawn.images)
+        yield (
+            find_changed_pixels(own, drawn.images.reshape(len(own), each, *own.shape[1:]), share=share),
+            len(drawn.images),
+        )
         start += len(own)
 
 
@@ -130,14 +143,14 @@ def _scores(maps: MapSet, truths: Mask, block: GroundTruth) -> np.ndarray:
     # `LOOKS`: the networks as in `PAIRS`, random maps, the centre
     scores = np.empty((n, len(maps.seeds), len(LOOKS), len(TASKS), len(MEASURES)))
     shape = maps.maps(*PAIRS[0], maps.seeds[0]).shape  # every network's: they have the same trunk
-    centre = centre_map(maps.size, spread=block.spread)
+    centre = make_centre_map(maps.size, spread=block.spread)
     random = [generator(block.seed, "groundtruth", "random", seed).random(shape) for seed in maps.seeds]
     step = max(1, PIXELS // (maps.size[0] * maps.size[1]))
     for start in range(0, n, step):
         part = slice(start, min(start + step, n))
-        scores[part, :, -1] = scored(np.broadcast_to(centre, truths[part, 0].shape), truths[part])[:, None]
+        scores[part, :, -1] = score_heatmaps(np.broadcast_to(centre, truths[part, 0].shape), truths[part])[:, None]
         for one, seed in enumerate(maps.seeds):
             looks: list[np.ndarray] = [maps.maps(network, task, seed)[part] for network, task in PAIRS]
             for look, own in enumerate([*looks, random[one][part]]):
-                scores[part, one, look] = scored(own, truths[part])
+                scores[part, one, look] = score_heatmaps(own, truths[part])
     return scores

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from facespec.analyses.heatmaps import Moments, faceset_heatmaps
+from facespec.analyses.heatmaps import Moments, iterate_heatmaps
 from facespec.data.batches import Preset
-from facespec.data.directories import replacing_directory
+from facespec.data.directories import atomic_directory
 from facespec.data.faceset import FaceSet
 from facespec.models import checkpoints
-from facespec.models.device import deterministic, pick
-from facespec.models.layers import last_map
+from facespec.models.device import deterministic_torch, pick_device
+from facespec.models.layers import find_last_convolution
 from facespec.stages.network_files import load_network
 from facespec.stages.progress import progress_bar
 from facespec.study.artefacts import digest_files, write_document
 from facespec.study.errors import StudyError
-from facespec.study.maps import HEAD, LABELS_FILE, MEAN_FACE, map_file, scaled
+from facespec.study.maps import HEADER_FILE, LABELS_FILE, MEAN_FACE, name_map_file, scale_maps
 from facespec.study.params import Heatmaps, Params
 from facespec.study.paths import Paths
 from facespec.study.storage import encode_table, write_bytes, write_table
@@ -33,7 +33,7 @@ LAST, ALL = "last", "all"
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class HeatmapJob:
     """Which images are explained, how, and where the maps go."""
 
     faces: FaceSet
@@ -52,9 +52,13 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
     rows = _rows(faces, block)
     tables: list[pd.DataFrame] = []
     layers: dict[str, str] = {}
-    with deterministic(), progress_bar() as bar, replacing_directory(paths.heatmaps, marks=(HEAD,)) as directory:
+    with (
+        deterministic_torch(),
+        progress_bar() as bar,
+        atomic_directory(paths.heatmaps, marks=(HEADER_FILE,)) as directory,
+    ):
         shown = bar.add_task("heatmaps", total=len(rows) * len(NETWORKS) * len(params.seeds), numbers="")
-        job = Job(faces, rows, block, directory)
+        job = HeatmapJob(faces, rows, block, directory)
         for network in NETWORKS:
             for seed in params.seeds:
                 checkpoint = load_network(paths, "finetune", network, seed)
@@ -81,7 +85,7 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
             "target": block.target,
             "digests": digest_files(directory),
         }
-        write_document(directory / HEAD, head)
+        write_document(directory / HEADER_FILE, head)
     write_table(paths.table("heatmaps"), HEATMAPS.check(pd.concat(tables, ignore_index=True)))
 
 
@@ -103,11 +107,13 @@ def _mean_face(faces: FaceSet, rows: np.ndarray) -> np.ndarray:
 
 def _layers(checkpoint: checkpoints.Checkpoint, block: Heatmaps) -> dict[str, str]:
     network = checkpoint.network
-    return {task: last_map(network, task) if block.layer == LAST else block.layer for task in network.tasks}
+    return {
+        task: find_last_convolution(network, task) if block.layer == LAST else block.layer for task in network.tasks
+    }
 
 
 def _write_maps(
-    job: Job,
+    job: HeatmapJob,
     checkpoint: checkpoints.Checkpoint,
     layers: dict[str, str],
     seed: int,
@@ -125,7 +131,7 @@ def _write_maps(
     files: dict[str, np.memmap[Any, Any]] = {}
     moments: dict[str, tuple[Moments, Moments]] = {}
     start = 0
-    for batch in faceset_heatmaps(
+    for batch in iterate_heatmaps(
         checkpoint.network,
         job.faces,
         job.rows,
@@ -133,11 +139,11 @@ def _write_maps(
         targets,
         preset=Preset(**checkpoint.preset),
         batch_size=BATCH,
-        device=pick(device),
+        device=pick_device(device),
     ):
         for task, maps in batch.items():
             if task not in files:
-                path = job.directory / map_file(checkpoint.network_name, task, seed)
+                path = job.directory / name_map_file(checkpoint.network_name, task, seed)
                 shape = (len(job.rows), *maps.shape[1:])
                 files[task] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
                 moments[task] = Moments(len(EXPRESSIONS), maps.shape[1:]), Moments(len(EXPRESSIONS), maps.shape[1:])
@@ -145,7 +151,7 @@ def _write_maps(
             files[task][start:stop] = maps
             raw, stretched = moments[task]
             raw.add(maps, expressions[start:stop])
-            stretched.add(scaled(maps), expressions[start:stop])
+            stretched.add(scale_maps(maps), expressions[start:stop])
         report(stop - start)
         start = stop
     for file in files.values():
@@ -166,7 +172,7 @@ def _codes(names: tuple[str, ...], labels: pd.Series) -> np.ndarray:
 def _rows_of(moments: Moments, stretched: Moments, scale: str) -> pd.DataFrame:
     """The HEATMAPS rows of one network, task and seed: all images, then every expression."""
     everyone = np.zeros(len(EXPRESSIONS), dtype=np.int64)
-    all_images = _groups((ALL,), moments.joined(everyone), stretched.joined(everyone).blank)
+    all_images = _groups((ALL,), moments.merge(everyone), stretched.merge(everyone).blank)
     return pd.concat([*all_images, *_groups(EXPRESSIONS, moments, stretched.blank)]).assign(scale=scale)
 
 

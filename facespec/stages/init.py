@@ -14,10 +14,10 @@ from ruamel.yaml import YAML
 
 from facespec.stages.study_directory import check_path, is_study, mark_study, write_dvc_config
 from facespec.study.documents import parse_mapping, parse_yaml, read_text
-from facespec.study.errors import StudyError, did_you_mean
+from facespec.study.errors import StudyError, suggest_spelling
 from facespec.study.params import Params, read_params, validate_params
 from facespec.study.paths import Paths
-from facespec.study.storage import replacing, write_bytes
+from facespec.study.storage import atomic_write, write_bytes
 
 PROJECT = Path(__file__).resolve().parents[2]
 COPIED = ("facespec", "Analysis_Reproduction")
@@ -41,7 +41,7 @@ def run(directory: Path, *, profile: str = "default", settings: Iterable[str] = 
     params = _parameters(project / "params.yaml", profile, settings)
     directory.mkdir(parents=True, exist_ok=True)
     mark_study(directory, profile=profile)  # first: an init that is interrupted can be repeated
-    with replacing(paths.params) as partial:
+    with atomic_write(paths.params) as partial:
         with partial.open("w", encoding="utf-8") as file:
             _yaml().dump(params, file)
         checked = read_params(partial)  # a refused parameter leaves the directory's own as they were
@@ -114,7 +114,7 @@ def _parameters(path: Path, profile: str, settings: Iterable[str]) -> Any:
             f"{path}: lists no profiles, so it is a study's. Run facespec init from a clone of the project."
         )
     if profile not in profiles:
-        raise StudyError(f"unknown profile {profile!r}: {did_you_mean(profile, profiles)}")
+        raise StudyError(f"unknown profile {profile!r}: {suggest_spelling(profile, profiles)}")
     _overlay(params, profiles[profile])
     params["profile"] = profile
     names: set[str] = set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from facespec.data.batches import Preset
-from facespec.models.checkpoints import REMEDY, Checkpoint, Origin, load
+from facespec.models.checkpoints import REMEDY, Checkpoint, Origin, load_checkpoint
 from facespec.study.errors import StudyError
 from facespec.study.paths import Paths
 from facespec.study.vocabulary import Network
@@ -15,7 +15,7 @@ def load_network(paths: Paths, stage: str, network: Network | str, seed: int) ->
     Raises `StudyError`, naming the file, if it is damaged, that of another fit, or says nothing about its images.
     """
     origin = Origin(stage, Network(network), seed)
-    checkpoint = load(paths.checkpoint(*origin), expect=origin)
+    checkpoint = load_checkpoint(paths.checkpoint(*origin), expect=origin)
     try:
         Preset(**checkpoint.preset)
     except (StudyError, TypeError) as error:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from facespec.analyses.overlap import overlap
-from facespec.models.device import deterministic
-from facespec.stages.person_maps import person_maps
+from facespec.analyses.overlap import measure_overlap
+from facespec.models.device import deterministic_torch
+from facespec.stages.person_maps import average_person_maps
 from facespec.study.maps import MapSet
 from facespec.study.params import Params
 from facespec.study.paths import Paths
@@ -15,9 +15,9 @@ from facespec.study.storage import write_table
 def run(paths: Paths, params: Params) -> None:
     """Write ``Results/overlap.csv``: every number on all people and on bootstrap draws of them."""
     block = params.overlap
-    with deterministic():
-        table = overlap(
-            person_maps(MapSet.open(paths.heatmaps)),
+    with deterministic_torch():
+        table = measure_overlap(
+            average_person_maps(MapSet.open(paths.heatmaps)),
             quantile=block.quantile,
             top=block.top,
             resamples=block.resamples,

@@ -28,12 +28,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from facespec.analyses.lesions import UNKNOWN, Trials
-from facespec.data.archives import Unusable, read_whole, unreadable
+from facespec.analyses.lesions import UNKNOWN, LabelledImages
+from facespec.data.archives import UnusableArchive, explain_unreadable, read_whole
 from facespec.data.pictures import decode
 from facespec.data.text_tables import parse_table
-from facespec.study.errors import StudyError, did_you_mean
-from facespec.study.storage import only_one
+from facespec.study.errors import StudyError, suggest_spelling
+from facespec.study.storage import file_lock
 from facespec.study.tables_lesions import INDEX
 
 SPLITS = ("train", "test")
@@ -44,8 +44,8 @@ CLASS = r"\d{1,9}(?:\.0*)?|"  # pandas writes integers with a decimal point wher
 class Labelled(NamedTuple):
     """Trials to rank units on and to test them on; `people`: whom each test image shows, None if nobody says."""
 
-    train: Trials
-    test: Trials
+    train: LabelledImages
+    test: LabelledImages
     people: pd.Series | None
 
 
@@ -67,7 +67,7 @@ def load_network(module: str) -> nn.Module:
     if not callable(made := getattr(own, function, None)):
         known = [word for word, value in vars(own).items() if callable(value) and not word.startswith("_")]
         raise StudyError(
-            f"{file}: no function {function!r}: {did_you_mean(function, known) if known else 'it has none.'}"
+            f"{file}: no function {function!r}: {suggest_spelling(function, known) if known else 'it has none.'}"
         )
     with _blaming(f"{file}: {function}()"):
         network = made()
@@ -95,7 +95,7 @@ def read_labels(path: Path, *, size: int) -> Labelled:
     """
     table = _read(path)
     tasks = _tasks(path, table)
-    _refuse(path, table["split"], ~table["split"].isin(SPLITS), lambda word: did_you_mean(word, SPLITS))
+    _refuse(path, table["split"], ~table["split"].isin(SPLITS), lambda word: suggest_spelling(word, SPLITS))
     classes = {task: _classes(path, table[task]) for task in tasks}
     files = [path.parent / name for name in table["image"]]
     absent = [bool(_find_fault(file)) for file in files]
@@ -109,7 +109,9 @@ def read_labels(path: Path, *, size: int) -> Labelled:
         if not len(own):
             raise StudyError(f"{path}: no row is of split {split!r}; units are ranked on train, tested on test images.")
     train, test = (
-        Trials(_reader([files[row] for row in own], size), {task: codes[own] for task, codes in classes.items()})
+        LabelledImages(
+            _reader([files[row] for row in own], size), {task: codes[own] for task, codes in classes.items()}
+        )
         for own in rows.values()
     )
     if GROUP not in table:
@@ -127,8 +129,8 @@ def _read(path: Path) -> pd.DataFrame:
         with path.open("rb") as file:
             rows = parse_table(read_whole(file), delimiter=",")
     except OSError as error:
-        raise unreadable(path, error) from error
-    except Unusable as verdict:
+        raise explain_unreadable(path, error) from error
+    except UnusableArchive as verdict:
         raise StudyError(f"{path}: {verdict}.") from None
     header = rows[0].cells if rows else []
     for name in header:
@@ -181,8 +183,8 @@ def _image(file: Path, size: int) -> torch.Tensor:
         with file.open("rb") as content:
             picture = decode(read_whole(content))
         if picture.mode.startswith(("I", "F")):  # Pillow would cut off all that is brighter than 255
-            raise Unusable(f"mode {picture.mode}: more than 8 bits per channel")
-    except (OSError, Unusable) as error:
+            raise UnusableArchive(f"mode {picture.mode}: more than 8 bits per channel")
+    except (OSError, UnusableArchive) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise StudyError(
             f"{file}: not a readable image ({why}). Save it anew, with 8 bits per channel, or take its row out."
@@ -191,7 +193,7 @@ def _image(file: Path, size: int) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
 
-def check_trials(train: Trials, test: Trials) -> None:
+def check_images(train: LabelledImages, test: LabelledImages) -> None:
     """Refuse trials that cannot be compared, or of which nothing can be learnt."""
     if train.tasks != test.tasks:
         raise StudyError(f"train is about the tasks {train.tasks}, test about {test.tasks}; both need the same.")
@@ -204,7 +206,7 @@ def check_trials(train: Trials, test: Trials) -> None:
                 raise StudyError(f"the {split} images show {len(known)} class of task {task!r}; at least 2 are needed.")
 
 
-def check_answers(answers: Any, train: Trials, test: Trials, *, n: int) -> None:
+def check_answers(answers: Any, train: LabelledImages, test: LabelledImages, *, n: int) -> None:
     """Refuse what a network answers to `n` images, unless these are logits for the classes of both tasks."""
     if not isinstance(answers, dict):
         raise StudyError(
@@ -212,7 +214,7 @@ def check_answers(answers: Any, train: Trials, test: Trials, *, n: int) -> None:
         )
     for task in test.tasks:
         if task not in answers:
-            raise StudyError(f"the network does not answer task {task!r}: {did_you_mean(task, map(str, answers))}")
+            raise StudyError(f"the network does not answer task {task!r}: {suggest_spelling(task, map(str, answers))}")
         logits = answers[task]
         if not isinstance(logits, torch.Tensor) or logits.shape[:1] != (n,) or logits.ndim != 2:
             what = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -228,7 +230,7 @@ def check_answers(answers: Any, train: Trials, test: Trials, *, n: int) -> None:
 
 
 @contextmanager
-def alone_in(to: Path, *parts: str) -> Iterator[None]:
+def lock_output_dir(to: Path, *parts: str) -> Iterator[None]:
     """Hold the directory `to`, or a link to one; `parts` are directories in it.
 
     Whichever of them is something else, or cannot be written, is a `StudyError` now, and not after the first lesions.
@@ -245,7 +247,7 @@ def alone_in(to: Path, *parts: str) -> Iterator[None]:
         for directory in directories:
             try:
                 if directory == to:
-                    stack.enter_context(only_one(to.resolve()))  # a link and its directory share their lock
+                    stack.enter_context(file_lock(to.resolve()))  # a link and its directory share their lock
                 if directory.exists():
                     tempfile.TemporaryFile(dir=directory).close()
             except (OSError, RuntimeError) as error:  # RuntimeError: of links in a circle

@@ -24,17 +24,17 @@ from pydantic import ValidationError
 from torch import nn
 from torch.nn import functional
 
-from facespec.analyses.lesions import Trials
-from facespec.figures.lesion_classes import figure_lesion_classes
-from facespec.figures.lesions import figure_lesions
-from facespec.figures.style import save
+from facespec.analyses.lesions import LabelledImages
+from facespec.figures.lesion_classes import draw_figure_lesion_classes
+from facespec.figures.lesions import draw_figure_lesions
+from facespec.figures.style import save_figure
 from facespec.models import checkpoints
-from facespec.models.device import borrowed, deterministic, pick
+from facespec.models.device import deterministic_torch, on_device, pick_device
 from facespec.responses.lesioned import LesionedNetwork
 from facespec.stages.init import PROJECT
-from facespec.stages.own_files import alone_in, check_answers, check_trials, load_network, read_labels
+from facespec.stages.own_files import check_answers, check_images, load_network, lock_output_dir, read_labels
 from facespec.stages.progress import progress_bar
-from facespec.stages.sweep import remove_kept_jobs, swept
+from facespec.stages.sweep import remove_kept_jobs, run_sweep
 from facespec.stages.sweep_jobs import Subject, Sweep
 from facespec.study.documents import parse_yaml
 from facespec.study.errors import StudyError
@@ -49,10 +49,10 @@ TABLES = ("lesion_ranking", "lesions", "lesion_classes", "dissociation", "segreg
 FIGURES = ("figure_lesions", "figure_lesion_classes")
 
 
-def default_plan(**changes: Any) -> Lesions:
+def make_plan(**changes: Any) -> Lesions:
     """The `lesions` block of the project's ``params.yaml``, with some of its values changed.
 
-    For example ``default_plan(images=64, random=10)``. Raises `StudyError` for values that it does not allow.
+    For example ``make_plan(images=64, random=10)``. Raises `StudyError` for values that it does not allow.
     """
     if not (file := PROJECT / "params.yaml").is_file():
         raise StudyError(
@@ -67,8 +67,8 @@ def default_plan(**changes: Any) -> Lesions:
         raise StudyError("\n".join(told).replace("Value error, ", "")) from None
 
 
-def plan_with(settings: Iterable[str]) -> Lesions:
-    """`default_plan` with changes as text, ``NAME=VALUE``, the values in YAML."""
+def parse_plan(settings: Iterable[str]) -> Lesions:
+    """`make_plan` with changes as text, ``NAME=VALUE``, the values in YAML."""
     changes: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = (part.strip() for part in setting.partition("="))
@@ -79,15 +79,15 @@ def plan_with(settings: Iterable[str]) -> Lesions:
         if name in changes:
             raise StudyError(f"setting {setting!r}: {name} is set twice. Keep one of the settings.")
         changes[name] = parse_yaml(text, name=f"setting {setting!r}")
-    return default_plan(**changes)
+    return make_plan(**changes)
 
 
 @dataclass(frozen=True)
 class Options:
     """How a study is done, and named in its tables.
 
-    `plan`: None for `default_plan`. `name` of the network and `source` of the images; `seed`: which replicate it is.
-    `workers`: jobs at a time, in threads; on a GPU it is 1. `kept`: directory for the results of finished jobs, from
+    `plan`: None for `make_plan`. `name` of the network and `source` of the images; `seed`: which replicate it is.
+    `workers`: jobs at a time, in threads; on a GPU it is 1. `jobs_directory`: directory for the results of finished jobs, from
     which a study that was interrupted goes on; the caller removes it.
     """
 
@@ -96,7 +96,7 @@ class Options:
     source: str = "own images"
     seed: int = 0
     workers: int = 1
-    kept: Path | None = None
+    jobs_directory: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no table could hold."""
@@ -108,8 +108,8 @@ def lesion_study(
     network: nn.Module,
     layers: Sequence[str],
     *,
-    train: Trials,
-    test: Trials,
+    train: LabelledImages,
+    test: LabelledImages,
     people: Sequence[Any] | pd.Series | None = None,
     options: Options = Options(),
 ) -> dict[str, pd.DataFrame]:
@@ -121,24 +121,24 @@ def lesion_study(
     None: every image stands for itself. With more than one worker, `images` of the trials is called from threads.
     Raises `StudyError`, before any lesion, for what does not fit together.
     """
-    plan = options.plan or default_plan()
+    plan = options.plan or make_plan()
     _check_layers(layers)
-    check_trials(train, test)
+    check_images(train, test)
     _check_text(options.name, options.source, *layers, *test.tasks)
     shown = pd.Series(range(len(test)) if people is None else people).reset_index(drop=True)
     if len(shown) != len(test) or shown.isna().any():
         raise StudyError(f"people has {shown.count()} names for {len(test)} test images; each needs one.")
     if (place := next(network.parameters(), None)) is None:
         raise StudyError(f"{type(network).__name__} has no weights: nothing in it can be lesioned.")
-    with deterministic(), borrowed(network, place.device, training=False), progress_bar() as bar:
+    with deterministic_torch(), on_device(network, place.device, training=False), progress_bar() as bar:
         answers = _tried(network, layers, train, test)
-        digest = _digest(network, answers, [train, test]) if options.kept else ""
+        digest = _digest(network, answers, [train, test]) if options.jobs_directory else ""
         depths = {layer: depth for depth, layer in enumerate(layers, start=1)}
         subject = Subject(network, options.seed, depths, train, test, digest)
-        sweep = Sweep(options.name, options.source, [subject], shown, plan, options.kept)
+        sweep = Sweep(options.name, options.source, [subject], shown, plan, options.jobs_directory)
         task = bar.add_task("lesions", total=len(sweep.jobs()), numbers="")
         workers = options.workers if place.device.type == "cpu" else 1
-        return swept(sweep, workers=workers, report=lambda: bar.advance(task))
+        return run_sweep(sweep, workers=workers, report=lambda: bar.advance(task))
 
 
 def _check_layers(layers: Sequence[str]) -> None:
@@ -154,7 +154,9 @@ def _check_text(*names: str) -> None:
             raise StudyError(f"name {name!r}: UTF-8 has no such letters, so no table can hold it. Rename it.") from None
 
 
-def _tried(network: nn.Module, layers: Sequence[str], train: Trials, test: Trials) -> dict[str, torch.Tensor]:
+def _tried(
+    network: nn.Module, layers: Sequence[str], train: LabelledImages, test: LabelledImages
+) -> dict[str, torch.Tensor]:
     """What `network` answers to a few images; refused if that does not fit the trials, or the cuts answer otherwise."""
     images = test.images(np.arange(min(FEW, len(test))))
     try:
@@ -189,10 +191,10 @@ def _lesioned(network: nn.Module, layer: str, images: torch.Tensor) -> list[dict
     All at once, so that images or lesions that influence each other show; the two also as the ranking computes them.
     """
     place = LesionedNetwork(network, layer)
-    batch = place.batch(images)
+    batch = place.prepare_batch(images)
     none, ends = torch.zeros(batch.units, dtype=torch.bool), torch.tensor([0, batch.units - 1])
     lesions = torch.stack([none, *functional.one_hot(ends, batch.units).bool(), ~none])
-    ways = place.answers(batch, lesions), place.singles(batch, none, ends)
+    ways = place.compute_logits(batch, lesions), place.compute_single_lesions(batch, none, ends)
     parts = [[logits for _, logits in way] for way in ways]
     return [{task: torch.cat([logits[task] for logits in way]) for task in way[0]} for way in parts]
 
@@ -206,21 +208,21 @@ def _check_alike(logits: str, one: torch.Tensor, other: torch.Tensor) -> None:
         )
 
 
-def _digest(network: nn.Module, answers: dict[str, torch.Tensor], everything: Sequence[Trials]) -> str:
+def _digest(network: nn.Module, answers: dict[str, torch.Tensor], everything: Sequence[LabelledImages]) -> str:
     """Of weights, of what the network makes of them, and of all images and classes; reads every image."""
     weights = {name: value for name, value in network.state_dict().items() if isinstance(value, torch.Tensor)}
-    content = hashlib.sha256(f"{checkpoints.digest(weights)} {checkpoints.digest(answers)}".encode())
+    content = hashlib.sha256(f"{checkpoints.digest_tensors(weights)} {checkpoints.digest_tensors(answers)}".encode())
     for trials in everything:
         for task, classes in trials.classes.items():
             content.update(json.dumps([task, classes.tolist()]).encode())
         for start in range(0, len(trials), BATCH):
             images = trials.images(np.arange(start, min(start + BATCH, len(trials))))
-            content.update(checkpoints.digest({"images": images}).encode())
+            content.update(checkpoints.digest_tensors({"images": images}).encode())
     return content.hexdigest()
 
 
 @dataclass(frozen=True)
-class Own:
+class UserModel:
     """What the user brings: see `own_files` for `module`, ``FILE.py:FUNCTION``, and `labels`; `size`: px of images."""
 
     module: str
@@ -229,29 +231,29 @@ class Own:
     size: int
 
 
-def run(own: Own, plan: Lesions, *, to: Path, device: str, workers: int) -> None:
+def run(own: UserModel, plan: Lesions, *, to: Path, device: str, workers: int) -> None:
     """Write tables and figures to the directory `to`, or to the one that it is a link to; other files in it stay.
 
     What a killed run has finished is in ``to/.unfinished``, which may be a link too, and is not done again, if network,
     images, labels, plan (but for `draws`), facespec, torch and the kind of device are the same. In the end only the
     files of finished jobs are removed from there. Raises `StudyError` before any lesion for what cannot be used.
     """
-    where = pick(device)
+    where = pick_device(device)
     labelled = read_labels(own.labels, size=own.size)
     network = load_network(own.module)
     name = Path(own.module.rpartition(":")[0]).stem
-    options = Options(plan, name=name, source=own.labels.name, workers=workers, kept=to / UNFINISHED)
-    with alone_in(to, UNFINISHED), borrowed(network, where, training=False):
+    options = Options(plan, name=name, source=own.labels.name, workers=workers, jobs_directory=to / UNFINISHED)
+    with lock_output_dir(to, UNFINISHED), on_device(network, where, training=False):
         _check_files(to)
         tables = lesion_study(network, own.layers, **labelled._asdict(), options=options)
         figures = [  # drawn before the first file is written
-            figure_lesions(tables["lesions"], tables["segregation"]),
-            figure_lesion_classes(tables["lesion_classes"], tables["lesions"]),
+            draw_figure_lesions(tables["lesions"], tables["segregation"]),
+            draw_figure_lesion_classes(tables["lesion_classes"], tables["lesions"]),
         ]
         for table in TABLES:
             write_table(to / f"{table}.csv", tables[table])
         for name, figure in zip(FIGURES, figures, strict=True):
-            save(figure, to / name)
+            save_figure(figure, to / name)
         remove_kept_jobs(to / UNFINISHED)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from facespec.analyses.heatmaps import Moments
-from facespec.study.maps import MapSet, PersonMaps, scaled
+from facespec.study.maps import MapSet, PersonMaps, scale_maps
 from facespec.study.vocabulary import PAIRS
 
 BATCH = 512
 
 
-def person_maps(maps: MapSet) -> PersonMaps:
+def average_person_maps(maps: MapSet) -> PersonMaps:
     """The scaled maps of all networks, tasks and seeds, gathered per person, a batch of images at a time."""
     people = sorted(set(maps.labels["identity"]))
     person = np.searchsorted(people, maps.labels["identity"])
@@ -24,5 +24,5 @@ def person_maps(maps: MapSet) -> PersonMaps:
 def _gathered(maps: np.ndarray, person: np.ndarray, people: int) -> Moments:
     moments = Moments(people, maps.shape[1:])
     for start in range(0, len(maps), BATCH):
-        moments.add(scaled(maps[start : start + BATCH]), person[start : start + BATCH])
+        moments.add(scale_maps(maps[start : start + BATCH]), person[start : start + BATCH])
     return moments

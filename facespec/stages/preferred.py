@@ -11,22 +11,22 @@ import numpy as np
 import pandas as pd
 import torch
 
-from facespec.analyses.preferred import PreferredStimuli, Recipe, preferred_stimuli
-from facespec.data.batches import Preset, batches
-from facespec.data.directories import replacing_directory
+from facespec.analyses.preferred import PreferredStimuli, Recipe, optimise_stimuli
+from facespec.data.batches import Preset, iterate_batches
+from facespec.data.directories import atomic_directory
 from facespec.data.faceset import FaceSet
 from facespec.models import checkpoints
-from facespec.models.device import borrowed, deterministic, pick
-from facespec.models.layers import convolutions, rectified
-from facespec.responses.recording import recording
-from facespec.responses.strongest import Strongest, strongest_images
+from facespec.models.device import deterministic_torch, on_device, pick_device
+from facespec.models.layers import find_rectifier, list_convolutions
+from facespec.responses.recording import record_responses
+from facespec.responses.strongest import Strongest, find_strongest_images
 from facespec.stages.network_files import load_network
 from facespec.stages.progress import progress_bar
 from facespec.study.artefacts import digest_files, write_document
 from facespec.study.params import Params
 from facespec.study.params import Preferred as Settings
 from facespec.study.paths import Paths
-from facespec.study.preferred import HEAD, preferred_file
+from facespec.study.preferred import HEADER_FILE, name_preferred_file
 from facespec.study.seeds import generator
 from facespec.study.storage import write_table
 from facespec.study.tables import PREFERRED
@@ -38,7 +38,7 @@ UNITS = 32  # optimised at once; on another number the last bits of the pictures
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class PreferredJob:
     """Of which faces and with which settings stimuli are made, and where they go."""
 
     faces: FaceSet
@@ -59,9 +59,13 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
     places = {checkpoint.network_name: _places(checkpoint) for checkpoint in loaded}
     total = sum(place["units"] for own in places.values() for place in own)
     tables: list[pd.DataFrame] = []
-    with deterministic(), progress_bar() as bar, replacing_directory(paths.preferred, marks=(HEAD,)) as directory:
+    with (
+        deterministic_torch(),
+        progress_bar() as bar,
+        atomic_directory(paths.preferred, marks=(HEADER_FILE,)) as directory,
+    ):
         shown = bar.add_task("preferred", total=total, numbers="")
-        job = Job(faces, params.preferred, directory, pick(device), lambda n: bar.advance(shown, n))
+        job = PreferredJob(faces, params.preferred, directory, pick_device(device), lambda n: bar.advance(shown, n))
         for checkpoint in loaded:
             own = places[checkpoint.network_name]
             best = _best_images(checkpoint, faces, [place["name"] for place in own], job.device)
@@ -89,7 +93,7 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
             "layers": {name.value: own for name, own in places.items()},
             "digests": digest_files(directory),
         }
-        write_document(directory / HEAD, head)
+        write_document(directory / HEADER_FILE, head)
     write_table(paths.table("preferred"), PREFERRED.check(pd.concat(tables, ignore_index=True)))
 
 
@@ -98,37 +102,41 @@ def _places(checkpoint: checkpoints.Checkpoint) -> list[dict[str, Any]]:
     network = checkpoint.network
     return [
         {
-            "name": rectified(network, name),
+            "name": find_rectifier(network, name),
             "depth": int(name.rsplit("conv", 1)[1]),
             "units": len(network.get_parameter(f"{name}.weight")),
         }
-        for name in convolutions(network)
+        for name in list_convolutions(network)
     ]
 
 
 def _best_images(
     checkpoint: checkpoints.Checkpoint, faces: FaceSet, layers: list[str], device: torch.device
 ) -> dict[str, Strongest]:
-    seen = batches(faces, np.arange(len(faces)), batch_size=BATCH, preset=Preset(**checkpoint.preset), generator=None)
-    return strongest_images(checkpoint.network, seen, layers, k=1, device=device, reduction="mean")
+    seen = iterate_batches(
+        faces, np.arange(len(faces)), batch_size=BATCH, preset=Preset(**checkpoint.preset), generator=None
+    )
+    return find_strongest_images(checkpoint.network, seen, layers, k=1, device=device, reduction="mean")
 
 
-def _layer(job: Job, checkpoint: checkpoints.Checkpoint, place: dict[str, Any], best: Strongest) -> pd.DataFrame:
+def _layer(
+    job: PreferredJob, checkpoint: checkpoints.Checkpoint, place: dict[str, Any], best: Strongest
+) -> pd.DataFrame:
     """Write the pictures and the best faces of one layer; returns its PREFERRED rows, as far as they are its own."""
     network, layer = checkpoint.network_name, place["name"]
     preset, recipe = Preset(**checkpoint.preset), Recipe(batch_size=UNITS, **job.settings.model_dump(exclude={"seed"}))
     images, driven = best.image[:, 0], best.response[:, 0] > 0
     stored = job.faces.images(images)
     stored[~driven] = 0
-    np.save(job.directory / preferred_file(network, layer, "best"), stored)
+    np.save(job.directory / name_preferred_file(network, layer, "best"), stored)
     tables: list[pd.DataFrame] = []
     shape = place["units"], preset.size, preset.size, *((3,) if preset.channels == 3 else ())
-    path = job.directory / preferred_file(network, layer, "optimised")
+    path = job.directory / name_preferred_file(network, layer, "optimised")
     pictures = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     for first in range(0, place["units"], UNITS):  # pictures of all units of a wide layer would not fit the memory
         units = range(first, min(first + UNITS, place["units"]))
         streams = {unit: generator(job.settings.seed, "preferred", network.value, layer, unit) for unit in units}
-        found = preferred_stimuli(checkpoint.network, layer, streams, preset=preset, recipe=recipe, device=job.device)
+        found = optimise_stimuli(checkpoint.network, layer, streams, preset=preset, recipe=recipe, device=job.device)
         pictures[units.start : units.stop] = found.images
         tables.append(_picture_rows(found))
         job.report(len(units))
@@ -152,7 +160,7 @@ def _picture_rows(found: PreferredStimuli) -> pd.DataFrame:
     return _completed(pd.concat(rows))
 
 
-def _image_rows(job: Job, checkpoint: checkpoints.Checkpoint, layer: str, best: Strongest) -> pd.DataFrame:
+def _image_rows(job: PreferredJob, checkpoint: checkpoints.Checkpoint, layer: str, best: Strongest) -> pd.DataFrame:
     """What the units answer to the face that drives them most, and where in it their maps are largest."""
     driven = best.response[:, 0] > 0
     rows = pd.DataFrame({"unit": np.arange(len(driven)), "kind": "image", "response": best.response[:, 0]})
@@ -173,14 +181,14 @@ def _completed(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _peaks(
-    job: Job, checkpoint: checkpoints.Checkpoint, layer: str, units: np.ndarray, images: np.ndarray
+    job: PreferredJob, checkpoint: checkpoints.Checkpoint, layer: str, units: np.ndarray, images: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Row and column of the cell, the first in reading order, in which the map of unit i of image i is largest."""
     network, preset, cells = checkpoint.network, Preset(**checkpoint.preset), [np.empty(0, dtype=np.int64)]
     width, done = 1, 0
-    with borrowed(network, job.device, training=False), torch.inference_mode():
-        for batch in batches(job.faces, images, batch_size=UNITS, preset=preset, generator=None):
-            with recording(network, [layer]) as responses:
+    with on_device(network, job.device, training=False), torch.inference_mode():
+        for batch in iterate_batches(job.faces, images, batch_size=UNITS, preset=preset, generator=None):
+            with record_responses(network, [layer]) as responses:
                 network(batch.images.to(job.device))
             n = len(batch.positions)
             maps = responses[layer][torch.arange(n), torch.from_numpy(units[done : done + n])]

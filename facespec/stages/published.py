@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from facespec.checks import replay as check
-from facespec.figures.accuracy import side_by_side
-from facespec.figures.bars import PUBLISHED, TITLES, Panel, accuracy_panel
-from facespec.figures.style import save
+from facespec.figures.accuracy import draw_panels
+from facespec.figures.bars import PUBLISHED, TITLES, Panel, make_accuracy_panel
+from facespec.figures.style import save_figure
 from facespec.published import fetch as fetching
-from facespec.published.export import accuracy_table, read_results
+from facespec.published.export import read_results, tabulate_results
 from facespec.study.errors import StudyError
 from facespec.study.seeds import generator
 
@@ -48,22 +48,22 @@ def replay(directory: Path, to: Path, console: Console) -> None:
     Each figure shows the percentile intervals beside the original's own error bars. Prints the check, the absent files
     and where the figures are. Raises `StudyError` if a file is refused, a number differs, or no file is there.
     """
-    table = accuracy_table(read_results(directory))
-    absent = check.absent(table)
+    table = tabulate_results(read_results(directory))
+    absent = check.list_absent(table)
     if table.empty:
         raise StudyError(
             f"{directory}: none of the published accuracy files is there ({', '.join(absent)}). "
             f"`facespec published fetch --to {directory}` gets them."
         )
-    compared = check.replayed(table)
-    console.print(check.summary(compared))
+    compared = check.replay_results(table)
+    console.print(check.summarise(compared))
     for figure in TITLES:
         if (table["figure"] == figure).any():
-            for path in save(side_by_side(_panels(table, figure)), to / f"figure_{figure}"):
+            for path in save_figure(draw_panels(_panels(table, figure)), to / f"figure_{figure}"):
                 console.print(f"figure  {path}")
     for file in absent:
         console.print(f"absent  {file}")
-    failed = check.failures(compared)
+    failed = check.list_failures(compared)
     if failed:
         raise StudyError(f"{directory}: not the published numbers:\n" + "\n".join(f"  {line}" for line in failed))
 
@@ -71,6 +71,6 @@ def replay(directory: Path, to: Path, console: Console) -> None:
 def _panels(table: pd.DataFrame, figure: str) -> dict[str, Panel]:
     draws = generator(SEED, "published error bars", figure)
     return {
-        "published, with percentile intervals": accuracy_panel(table, figure),
-        "published, as the original drew it": accuracy_panel(table, figure, style=PUBLISHED, generator=draws),
+        "published, with percentile intervals": make_accuracy_panel(table, figure),
+        "published, as the original drew it": make_accuracy_panel(table, figure, style=PUBLISHED, generator=draws),
     }

@@ -6,10 +6,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from facespec.analyses.regions import RegionShares, region_areas, region_shares, region_table, template
+from facespec.analyses.regions import (
+    RegionShares,
+    make_region_template,
+    measure_region_areas,
+    measure_region_shares,
+    tabulate_regions,
+)
 from facespec.data.faceset import FaceSet
-from facespec.models.device import deterministic
-from facespec.stages.faces_explained import explained_rows
+from facespec.models.device import deterministic_torch
+from facespec.stages.faces_explained import list_explained_rows
 from facespec.study.errors import StudyError
 from facespec.study.maps import MapSet
 from facespec.study.params import FaceBox, Params
@@ -30,18 +36,18 @@ def run(paths: Paths, params: Params) -> None:
     frontal views only: others are left out then.
     """
     maps, faces = MapSet.open(paths.heatmaps), FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE)
-    with deterministic():
+    with deterministic_torch():
         found = _found(maps, faces, params.regions.face)
         stream = generator(params.regions.seed, "regions")
-        table = region_table(found, draws=params.regions.draws, generator=stream)
+        table = tabulate_regions(found, draws=params.regions.draws, generator=stream)
     write_table(paths.table("regions"), table)
 
 
 def _found(maps: MapSet, faces: FaceSet, face: FaceBox) -> RegionShares:
-    rows = explained_rows(maps, faces)
+    rows = list_explained_rows(maps, faces)
     if faces.region_codes:
         return _shares(maps, np.arange(len(rows)), lambda at: faces.regions(rows[at]), faces.region_codes)
-    one, names = template(maps.size, face)
+    one, names = make_region_template(maps.size, face)
     frontal = np.flatnonzero(maps.labels["view"] == View.STRAIGHT)
     if not len(frontal):
         raise StudyError(
@@ -61,9 +67,11 @@ def _shares(
     for start in range(0, len(places), step):
         part = slice(start, start + step)
         shown = regions(places[part])
-        area[part] = region_areas(shown, codes)
+        area[part] = measure_region_areas(shown, codes)
         for one, seed in enumerate(maps.seeds):
             for pair, (network, task) in enumerate(PAIRS):
-                share[part, one, pair] = region_shares(maps.maps(network, task, seed)[places[part]], shown, codes)
+                share[part, one, pair] = measure_region_shares(
+                    maps.maps(network, task, seed)[places[part]], shown, codes
+                )
     labels = maps.labels.iloc[places].reset_index(drop=True)
     return RegionShares(share, area, labels, tuple(codes), maps.source, origin)

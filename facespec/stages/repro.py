@@ -23,7 +23,7 @@ from facespec.study.documents import parse_mapping, read_json
 from facespec.study.errors import StudyError
 from facespec.study.params import read_params
 from facespec.study.paths import Paths
-from facespec.study.storage import only_one, sweep_leftovers, write_bytes
+from facespec.study.storage import file_lock, remove_leftovers, write_bytes
 from facespec.study.tables import VERDICTS
 from facespec.study.vocabulary import NETWORKS
 
@@ -46,7 +46,7 @@ Lines = Mapping[tuple[str, ...], int]  # targets that are run one after the othe
 def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
     """Build, run, report. Finished stages are kept when a later one stops; run again to continue.
 
-    Returns the exit status: 0, or `DIFFERENT` where the results are not those of the recorded run (see `comparison`).
+    Returns the exit status: 0, or `DIFFERENT` where the results are not those of the recorded run (see `compare_runs`).
     """
     console = console or _console()
     report = partial(console.print, soft_wrap=True, markup=False)  # paths hold anything
@@ -57,22 +57,22 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
         f"code path: {get_code_path().name}" + (f"; other bits than recorded are expected: {reason}" if reason else "")
     )
     reason = _recall_reason(paths.state / OTHER_BITS, reason)
-    with only_one(paths.state / "repro"), announce_stop():
+    with file_lock(paths.state / "repro"), announce_stop():
         await_earlier_runs(paths.root)
-        sweep_leftovers(paths.root)
+        remove_leftovers(paths.root)
         recover_state(paths, report)
         recorded = _recorded(paths.root)
-        with only_one(paths.data):
+        with file_lock(paths.data):
             data.build_missing(paths, params.data, workers=workers, report=report)
         verify.prepare(paths.root, report)
         try:
-            for lines in (networks(params.seeds), ANALYSES):
-                reproduce(paths.root, shares(lines, workers), workers=workers)
+            for lines in (count_networks(params.seeds), ANALYSES):
+                reproduce(paths.root, share_lines(lines, workers), workers=workers)
             reproduce(paths.root, [[]], workers=workers)
         finally:
             keep_lock(paths)
     table = VERDICTS.read(paths.verdicts.with_suffix(".csv"))
-    console.print(verdicts.summary(table))
+    console.print(verdicts.summarise(table))
     for figure in sorted(paths.figure("x", "png").parent.glob("*.png")):
         report(f"figure  {figure}")
     differences, _ = verify.run(paths)  # the last line is about files, not about DVC's notes
@@ -80,7 +80,7 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
         report("\n".join([*differences, f"The files are not what {LOCK} records, although just made."]))
         return DIFFERENT
     now = _read(paths.root)
-    line, status = comparison(recorded, now, order=list_stages(paths.root), reason=reason)
+    line, status = compare_runs(recorded, now, order=list_stages(paths.root), reason=reason)
     report(line)
     if recorded["lock"] and _outputs(recorded["lock"]) == _outputs(now["lock"]):
         (paths.state / OTHER_BITS).unlink(missing_ok=True)
@@ -103,9 +103,9 @@ def explain_other_bits() -> str:
     """Why the networks of this run may have other bits than those of the recorded run; empty where they may not."""
     device = os.environ.get("FACESPEC_DEVICE", "auto")
     if device != "cpu":
-        from facespec.models.device import pick  # torch takes seconds to load
+        from facespec.models.device import pick_device  # torch takes seconds to load
 
-        if pick(device).type != "cpu":
+        if pick_device(device).type != "cpu":
             return "networks run on a GPU"
     return get_code_path().reason
 
@@ -116,7 +116,7 @@ def _console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=120)
 
 
-def networks(seeds: Iterable[int]) -> Lines:
+def count_networks(seeds: Iterable[int]) -> Lines:
     """Every network is trained, then fine-tuned; it takes as long as it has tasks."""
     return {
         tuple(f"{stage}@{network.value}-{seed}" for stage in ("train", "finetune")): len(network.tasks)
@@ -124,7 +124,7 @@ def networks(seeds: Iterable[int]) -> Lines:
     }
 
 
-def shares(lines: Lines, workers: int) -> list[list[str]]:
+def share_lines(lines: Lines, workers: int) -> list[list[str]]:
     """Targets for at most `workers` concurrent runs of DVC, the work shared evenly: the longest line first."""
     found: list[list[str]] = [[] for _ in range(min(workers, len(lines)))]
     load = [0] * len(found)
@@ -135,7 +135,9 @@ def shares(lines: Lines, workers: int) -> list[list[str]]:
     return found
 
 
-def comparison(recorded: dict[str, Any], now: dict[str, Any], *, order: Sequence[str], reason: str) -> tuple[str, int]:
+def compare_runs(
+    recorded: dict[str, Any], now: dict[str, Any], *, order: Sequence[str], reason: str
+) -> tuple[str, int]:
     """Are the outputs those of the recorded run, bit for bit? If not, may they differ, and how far are they off?
 
     Parameters

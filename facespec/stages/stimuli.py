@@ -18,17 +18,17 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from facespec.data.batches import Preset, batches
-from facespec.data.directories import replacing_directory
+from facespec.data.batches import Preset, iterate_batches
+from facespec.data.directories import atomic_directory
 from facespec.data.faceset import FaceSet
 from facespec.models import checkpoints
-from facespec.models.device import deterministic, pick
-from facespec.models.layers import rectified
-from facespec.models.receptive import Window, receptive_field
-from facespec.responses.strongest import stored_window, strongest_images
+from facespec.models.device import deterministic_torch, pick_device
+from facespec.models.layers import find_rectifier
+from facespec.models.receptive import Window, compute_receptive_field
+from facespec.responses.strongest import find_strongest_images, locate_window
 from facespec.stages.network_files import load_network
 from facespec.stages.progress import progress_bar
-from facespec.study.errors import StudyError, did_you_mean
+from facespec.study.errors import StudyError, suggest_spelling
 from facespec.study.params import Params
 from facespec.study.paths import Paths
 from facespec.study.schema import Column, Schema
@@ -82,7 +82,7 @@ def run(paths: Paths, params: Params, choice: Choice, *, to: Path, device: str) 
     """
     checkpoint, faces = _opened(paths, params, choice)
     _refuse_strangers(to)
-    with replacing_directory(to, marks=(MARK,)) as directory:
+    with atomic_directory(to, marks=(MARK,)) as directory:
         table = _ranked(checkpoint, faces, choice, device=device)
         pictures = faces.images(table.pop("image").to_numpy())
         for picture, row in zip(pictures, table.to_dict("records"), strict=True):
@@ -90,7 +90,7 @@ def run(paths: Paths, params: Params, choice: Choice, *, to: Path, device: str) 
             Image.fromarray(picture).save(directory / row["file"])
             Image.fromarray(picture[window.slices]).save(directory / row["crop"])
         write_table(directory / TABLE, STIMULI.check(table))
-        weights = checkpoints.digest(checkpoint.network.state_dict())
+        weights = checkpoints.digest_tensors(checkpoint.network.state_dict())
         about = {"source": faces.source, "content": faces.provenance.get("content"), "weights": weights}
         write_json(directory / MARK, asdict(choice) | about)
 
@@ -100,11 +100,11 @@ def _opened(paths: Paths, params: Params, choice: Choice) -> tuple[checkpoints.C
     for name, known in (("network", NETWORKS), ("role", ROLES)):
         word = getattr(choice, name)
         if word not in known:
-            raise StudyError(f"unknown {name} {str(word)!r}: {did_you_mean(word, map(str, known))}")
+            raise StudyError(f"unknown {name} {str(word)!r}: {suggest_spelling(word, map(str, known))}")
     if choice.seed not in params.seeds:
         raise StudyError(f"this study has no networks of seed {choice.seed}; its seeds are {list(params.seeds)}.")
     checkpoint = load_network(paths, "finetune", choice.network, choice.seed)
-    rectified(checkpoint.network, choice.layer)  # refuses what is not a convolution
+    find_rectifier(checkpoint.network, choice.layer)  # refuses what is not a convolution
     units = len(checkpoint.network.get_parameter(f"{choice.layer}.weight"))
     if not 0 <= choice.unit < units:
         raise StudyError(f"{choice.layer} has no unit {choice.unit}; its {units} units are 0 to {units - 1}.")
@@ -135,12 +135,12 @@ def _refuse_strangers(to: Path) -> None:
 
 def _ranked(checkpoint: checkpoints.Checkpoint, faces: FaceSet, choice: Choice, *, device: str) -> pd.DataFrame:
     """The STIMULI rows, and in column `image` the faces' indices."""
-    preset, read = Preset(**checkpoint.preset), rectified(checkpoint.network, choice.layer)
-    with deterministic(), progress_bar() as bar:
+    preset, read = Preset(**checkpoint.preset), find_rectifier(checkpoint.network, choice.layer)
+    with deterministic_torch(), progress_bar() as bar:
         shown = bar.add_task("faces", numbers="")
-        seen = batches(faces, np.arange(len(faces)), batch_size=BATCH, preset=preset, generator=None)
+        seen = iterate_batches(faces, np.arange(len(faces)), batch_size=BATCH, preset=preset, generator=None)
         tracked = bar.track(seen, total=math.ceil(len(faces) / BATCH), task_id=shown)
-        found = strongest_images(checkpoint.network, tracked, [read], k=choice.n, device=pick(device))[read]
+        found = find_strongest_images(checkpoint.network, tracked, [read], k=choice.n, device=pick_device(device))[read]
     assert found.row is not None and found.column is not None  # responses are maxima
     if found.response[choice.unit, 0] == 0:
         raise StudyError(
@@ -154,9 +154,9 @@ def _ranked(checkpoint: checkpoints.Checkpoint, faces: FaceSet, choice: Choice, 
             f"{choice.layer}; n is {choice.n}. Take 1 to {driving}."
         )
     image, row, column = (own[choice.unit] for own in (found.image, found.row, found.column))
-    field = receptive_field(checkpoint.network, read)
+    field = compute_receptive_field(checkpoint.network, read)
     windows = [field.window(*cell, (preset.size, preset.size)) for cell in zip(row, column, strict=True)]
-    stored = [stored_window(window, preset, (faces.height, faces.width)) for window in windows]
+    stored = [locate_window(window, preset, (faces.height, faces.width)) for window in windows]
     table = faces.labels.iloc[image].drop(columns="split").reset_index(drop=True)
     table = table.assign(
         rank=range(1, choice.n + 1),

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import pandas as pd
 from torch import nn
 
-from facespec.analyses.lesions import Trials
+from facespec.analyses.lesions import LabelledImages
 from facespec.study.errors import StudyError
 from facespec.study.params import Lesions
 
 
-class Job(NamedTuple):
+class LesionJob(NamedTuple):
     """One choice of units of a layer. `ranked_by`: the task; empty where units of both tasks are chosen, or any.
 
     Chosen units are silenced; but "ranked" and "random" ones are also kept, all others being silenced.
@@ -43,21 +43,21 @@ class Subject:
     network: nn.Module
     seed: int
     layers: Mapping[str, int]
-    train: Trials
-    test: Trials
+    train: LabelledImages
+    test: LabelledImages
     digest: str
 
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """Networks of the same layers and two tasks, tested on the same images; `people` (n,): whom each shows."""
+    """Networks of the same layers and two tasks, tested on the same images; `group` (n,): whom each shows."""
 
     trained_on: str
     source: str
     subjects: Sequence[Subject]
-    people: pd.Series
+    group: pd.Series
     plan: Lesions
-    kept: Path | None = None  # where results of finished jobs go
+    jobs_directory: Path | None = None  # where results of finished jobs go
 
     def __post_init__(self) -> None:
         """Refuse networks that cannot be compared."""
@@ -70,7 +70,7 @@ class Sweep:
         seeds = [subject.seed for subject in self.subjects]
         if len(set(seeds)) != len(seeds):
             raise StudyError(f"networks of one sweep are told apart by their seeds; got {seeds}.")
-        sizes = {len(self.people), *(len(subject.test) for subject in self.subjects)}
+        sizes = {len(self.group), *(len(subject.test) for subject in self.subjects)}
         if len(sizes) != 1:
             raise StudyError(
                 f"networks of one sweep are tested on the same images of known people, got {sorted(sizes)}."
@@ -81,21 +81,21 @@ class Sweep:
         """The two tasks."""
         return self.subjects[0].test.tasks
 
-    def jobs(self) -> list[tuple[Subject, Job]]:
+    def jobs(self) -> list[tuple[Subject, LesionJob]]:
         """All of them, those of a layer together; of these the longest last."""
         return [
             (subject, job)
             for subject in self.subjects
             for layer in subject.layers
             for job in (
-                *(Job(layer, "ranked", 0, task) for task in subject.test.tasks),
-                *(Job(layer, "shuffled", draw) for draw in range(self.plan.shuffled)),
-                Job(layer, "random"),
+                *(LesionJob(layer, "ranked", 0, task) for task in subject.test.tasks),
+                *(LesionJob(layer, "shuffled", draw) for draw in range(self.plan.shuffled)),
+                LesionJob(layer, "random"),
             )
         ]
 
 
-def labels(sweep: Sweep, job: Job) -> list[Lesion]:
+def list_lesions(sweep: Sweep, job: LesionJob) -> list[Lesion]:
     """What each of the lesions of `job` is, in the order of its result."""
     fractions = sweep.plan.fractions
     if job.condition == "ranked":

@@ -11,18 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from facespec.analyses.lesion_classes import between_classes, recalls
-from facespec.analyses.lesions import UNKNOWN, count
-from facespec.analyses.resampling import person_means
+from facespec.analyses.lesion_classes import measure_class_spread, tabulate_recalls
+from facespec.analyses.lesions import UNKNOWN, count_units
+from facespec.analyses.resampling import average_people
 from facespec.analyses.segregation import (
-    PeopleTested,
-    Place,
-    dissociation_rows,
-    no_drop,
-    relative_drop,
-    segregation_rows,
+    LesionSite,
+    PeopleAccuracies,
+    compute_relative_drop,
+    explain_no_drop,
+    tabulate_dissociation,
+    tabulate_segregation,
 )
-from facespec.stages.sweep_jobs import Job, Lesion, Subject, Sweep, labels
+from facespec.stages.sweep_jobs import Lesion, LesionJob, Subject, Sweep, list_lesions
 from facespec.study.seeds import generator
 from facespec.study.tables_lesions import DISSOCIATION, LESION_CLASSES, LESION_RANKING, LESIONS, SEGREGATION
 
@@ -30,11 +30,11 @@ Result = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Finished:
+class JobResult:
     """A job and its `result`: ``ranking``, columns of a ranking for every choice of units, and ``right``."""
 
     subject: Subject
-    job: Job
+    job: LesionJob
     result: Result
 
     def place(self, sweep: Sweep) -> dict[str, Any]:
@@ -49,24 +49,26 @@ class Finished:
         }
 
 
-def tables(sweep: Sweep, finished: Sequence[Finished]) -> dict[str, pd.DataFrame]:
+def make_tables(sweep: Sweep, finished: Sequence[JobResult]) -> dict[str, pd.DataFrame]:
     """LESION_RANKING, LESIONS, LESION_CLASSES, DISSOCIATION and SEGREGATION of all jobs, by name."""
     rankings = [table for own in finished for table in _rankings(sweep, own)]
     tested = [_tested(sweep, own) for own in finished]
     classes = [table for own in finished if own.job.condition == "ranked" for table in _classes(sweep, own)]
     alone, overall = [], []
     for layer, depth in sweep.subjects[0].layers.items():
-        place = Place(sweep.trained_on, sweep.source, layer, depth)
+        place = LesionSite(sweep.trained_on, sweep.source, layer, depth)
         people = _People(sweep, [own for own in finished if own.job.layer == layer])
         for fraction in sweep.plan.fractions:
             # equal streams: the same people are drawn for all layers, fractions and conditions
             common: dict[str, Any] = {"fraction": fraction, "resamples": sweep.plan.draws}
             alone.append(
-                dissociation_rows(people.tested("ranked", fraction), place, **common, generator=_people_stream(sweep))
+                tabulate_dissociation(
+                    people.tested("ranked", fraction), place, **common, generator=_people_stream(sweep)
+                )
             )
             for condition in ("ranked", "shuffled", "random"):
                 overall.append(
-                    segregation_rows(
+                    tabulate_segregation(
                         people.tested(condition, fraction),
                         place,
                         condition=condition,
@@ -87,7 +89,7 @@ def _people_stream(sweep: Sweep) -> np.random.Generator:
     return generator(sweep.plan.seed, "lesions", "people")
 
 
-def _rankings(sweep: Sweep, own: Finished) -> Iterator[pd.DataFrame]:
+def _rankings(sweep: Sweep, own: JobResult) -> Iterator[pd.DataFrame]:
     """A table per choice of units; random units are not ranked."""
     procedure = "greedy" if sweep.plan.greedy_p else "one-pass"
     for task, table in zip(_chosen_for(sweep, own.job), own.result["ranking"], strict=True):
@@ -101,13 +103,13 @@ def _rankings(sweep: Sweep, own: Finished) -> Iterator[pd.DataFrame]:
         )
 
 
-def _chosen_for(sweep: Sweep, job: Job) -> tuple[str, ...]:
+def _chosen_for(sweep: Sweep, job: LesionJob) -> tuple[str, ...]:
     if job.condition == "random":
         return ()
     return (job.ranked_by,) if job.ranked_by else sweep.tasks
 
 
-def _tested(sweep: Sweep, own: Finished) -> pd.DataFrame:
+def _tested(sweep: Sweep, own: JobResult) -> pd.DataFrame:
     """The LESIONS rows of one job."""
     rows = []
     units = own.result["units"]
@@ -115,9 +117,11 @@ def _tested(sweep: Sweep, own: Finished) -> pd.DataFrame:
         known = classes != UNKNOWN
         right = own.result["right"][task][:, known]
         whole, chance = own.result["whole"][task][known].mean(), _chance(classes)
-        told = zip(labels(sweep, own.job), right.mean(axis=1), between_classes(right, classes[known]), strict=True)
+        told = zip(
+            list_lesions(sweep, own.job), right.mean(axis=1), measure_class_spread(right, classes[known]), strict=True
+        )
         for lesion, number, between in told:
-            silenced = count(lesion.fraction, units)
+            silenced = count_units(lesion.fraction, units)
             rows.append(
                 {
                     **own.place(sweep),
@@ -128,22 +132,24 @@ def _tested(sweep: Sweep, own: Finished) -> pd.DataFrame:
                     "n": int(known.sum()),
                     "chance": chance,
                     "accuracy": number,
-                    "drop": float(relative_drop(whole, number, chance)),
-                    "reason": str(no_drop(whole, chance, task)),
+                    "drop": float(compute_relative_drop(whole, number, chance)),
+                    "reason": str(explain_no_drop(whole, chance, task)),
                     "between_classes": between,
                 }
             )
     return pd.DataFrame(rows)
 
 
-def _classes(sweep: Sweep, own: Finished) -> Iterator[pd.DataFrame]:
+def _classes(sweep: Sweep, own: JobResult) -> Iterator[pd.DataFrame]:
     """The LESION_CLASSES rows of one job, a table per tested task."""
-    silenced = [(row, lesion) for row, lesion in enumerate(labels(sweep, own.job)) if lesion.condition == "ranked"]
+    silenced = [
+        (row, lesion) for row, lesion in enumerate(list_lesions(sweep, own.job)) if lesion.condition == "ranked"
+    ]
     rows, lesions = zip(*silenced, strict=True)
     fractions = np.array([lesion.fraction for lesion in lesions])
     for task, classes in own.subject.test.classes.items():
         known = classes != UNKNOWN
-        table = recalls(own.result["right"][task][list(rows)][:, known], classes[known])
+        table = tabulate_recalls(own.result["right"][task][list(rows)][:, known], classes[known])
         fraction = fractions[table.pop("lesion")]
         yield table.assign(**own.place(sweep), ranked_by=own.job.ranked_by, fraction=fraction, tested_on=task)
 
@@ -158,7 +164,7 @@ def _people_chance(classes: np.ndarray, people: pd.Series) -> float:
     """The same where people count alike: the mean over them of their share of the class that is best to say."""
     known = classes != UNKNOWN
     said = classes[known][:, None] == np.unique(classes[known])  # right, image by image, if always this class is said
-    return float(person_means(said.astype(np.float64), people[known].reset_index(drop=True)).mean(axis=0).max())
+    return float(average_people(said.astype(np.float64), people[known].reset_index(drop=True)).mean(axis=0).max())
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,9 +172,9 @@ class _People:
     """Accuracies of people under the lesions of one layer."""
 
     sweep: Sweep
-    finished: Sequence[Finished]
+    finished: Sequence[JobResult]
 
-    def tested(self, condition: str, fraction: float) -> PeopleTested:
+    def tested(self, condition: str, fraction: float) -> PeopleAccuracies:
         """Whole and lesioned at one fraction; random units serve as both choices, two draws at a time."""
         sweep = self.sweep
         seeds = tuple(subject.seed for subject in sweep.subjects)
@@ -183,9 +189,9 @@ class _People:
         ]
         whole = [self._accuracies[seed, Lesion("ranked", 0, sweep.tasks[0], 0.0)] for seed in seeds]
         test = sweep.subjects[0].test
-        chance = np.array([_people_chance(classes, sweep.people) for classes in test.classes.values()])
+        chance = np.array([_people_chance(classes, sweep.group) for classes in test.classes.values()])
         first, second = sweep.tasks
-        return PeopleTested(np.array(whole), np.array(lesioned), chance, (first, second), seeds)
+        return PeopleAccuracies(np.array(whole), np.array(lesioned), chance, (first, second), seeds)
 
     @cached_property
     def _accuracies(self) -> dict[tuple[int, Lesion], npt.NDArray[np.float64]]:
@@ -195,7 +201,9 @@ class _People:
             by_task = []
             for task, classes in own.subject.test.classes.items():
                 right = np.where(classes == UNKNOWN, np.nan, own.result["right"][task])  # (lesions, n)
-                by_task.append(person_means(right.T, self.sweep.people))  # (people, lesions)
-            for lesion, accuracy in zip(labels(self.sweep, own.job), np.stack(by_task).transpose(2, 0, 1), strict=True):
+                by_task.append(average_people(right.T, self.sweep.group))  # (people, lesions)
+            for lesion, accuracy in zip(
+                list_lesions(self.sweep, own.job), np.stack(by_task).transpose(2, 0, 1), strict=True
+            ):
                 found[own.subject.seed, lesion] = accuracy
         return found

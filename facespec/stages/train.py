@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from facespec.data.faceset import FaceSet
-from facespec.data.splits import class_codes
-from facespec.models.networks import build
-from facespec.stages.fitting import Job, complete
+from facespec.data.splits import encode_classes
+from facespec.models.networks import build_network
+from facespec.stages.fitting import FitJob, run_fit
 from facespec.study.params import Params
 from facespec.study.paths import Paths
 from facespec.study.seeds import integer_seed
@@ -28,12 +28,12 @@ def run(paths: Paths, params: Params, *, network: Network, seed: int, device: st
         rows = np.flatnonzero(faces.labels["split"] == TRAIN)
         images.append(len(rows))
         if task in network.tasks:
-            codes, classes[task.value] = class_codes(faces.labels.iloc[rows], task.value)
+            codes, classes[task.value] = encode_classes(faces.labels.iloc[rows], task.value)
             data[task.value] = TaskData(faces, rows, codes)
     draws = torch.Generator().manual_seed(integer_seed(seed, "train", "weights"))
     sizes = {task: len(names) for task, names in classes.items()}
-    model = build(params.network, sizes, channels=faces.channels, generator=draws)
+    model = build_network(params.network, sizes, channels=faces.channels, generator=draws)
     used = {"network": params.network.model_dump(), "train": params.train.model_dump()}
     steps = count_epoch_steps(images, params.train.batch_size)
-    job = Job("train", network, seed, params.train, steps, used=used)
-    complete(paths, job, model, data, classes=classes, device=device)
+    job = FitJob("train", network, seed, params.train, steps, used=used)
+    run_fit(paths, job, model, data, classes=classes, device=device)

@@ -57,7 +57,7 @@ def run(paths: Paths) -> tuple[list[str], int]:
     ]
     if (paths.root / data.PIN).exists():
         remedy = "`facespec repro` makes embedded faces again; `facespec data pin` records what is there."
-        lines += [f"data/{line}. {remedy}" for line in data.differences(paths)]
+        lines += [f"data/{line}. {remedy}" for line in data.list_differences(paths)]
     else:
         faces = {entry["path"]: entry["md5"] for job in jobs for entry in lock["stages"].get(job, {}).get("deps", ())}
         lines += [

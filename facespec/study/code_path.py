@@ -16,7 +16,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from facespec.study.errors import StudyError, did_you_mean
+from facespec.study.errors import StudyError, suggest_spelling
 
 CODE_PATHS = ("portable", "native")
 VARIABLE = "FACESPEC_CODE_PATH"  # an environment variable, not a parameter of the study: hardware is not science
@@ -67,7 +67,7 @@ def choose_code_path(name: str | None = None) -> CodePath:
     """
     name = name or os.environ.get(VARIABLE) or CODE_PATHS[0]
     if name not in CODE_PATHS:
-        raise StudyError(f"unknown code path {name!r} ({VARIABLE}): {did_you_mean(name, CODE_PATHS)}")
+        raise StudyError(f"unknown code path {name!r} ({VARIABLE}): {suggest_spelling(name, CODE_PATHS)}")
     os.environ[VARIABLE] = name
     if name == "native":  # started by a process on the portable code path: its settings are not for this one
         for setting in [setting for setting, value in SETTINGS.items() if os.environ.get(setting) == value]:

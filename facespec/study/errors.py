@@ -48,7 +48,7 @@ class StudyError(ValueError):
     """
 
 
-def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+def suggest_spelling(word: str, allowed: Iterable[str]) -> str:
     """The allowed words as a sentence, the nearest spelling first: ``did you mean 'x'? Allowed: 'x', 'y'.``"""
     options = list(allowed)
     near = difflib.get_close_matches(word, options, n=1, cutoff=0.5)

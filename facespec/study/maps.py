@@ -2,7 +2,7 @@
 
 ::
 
-    heatmaps.json               `Head`: source, image size, people's networks and tasks, seeds, layers, digests
+    heatmaps.json               `MapSetHeader`: source, image size, people's networks and tasks, seeds, layers, digests
     labels.csv                  `study.tables.LABELS`; row i belongs to map i of every file
     mean_face.npy               float64 (H, W) grey or (H, W, 3) RGB, 0-255: the mean of the images
     <network>-<task>-<seed>.npy float32 (n, h, w), raw: as large as the responses of the layer, never scaled
@@ -27,11 +27,11 @@ from facespec.study.tables import LABELS
 from facespec.study.vocabulary import PAIRS, Network, Task
 
 Floats = npt.NDArray[np.float64]
-HEAD, LABELS_FILE, MEAN_FACE = "heatmaps.json", "labels.csv", "mean_face.npy"
+HEADER_FILE, LABELS_FILE, MEAN_FACE = "heatmaps.json", "labels.csv", "mean_face.npy"
 REMEDY = "Remove the directory: `facespec repro` makes it again."
 
 
-class Head(Block):
+class MapSetHeader(Block):
     """`heatmaps.json`: what the maps are of. `layers` names, per ``<network>-<task>``, the layer they were taken at."""
 
     version: Literal[2]  # 1 had no digests
@@ -53,20 +53,24 @@ class MapSet:
     """
 
     directory: Path
-    head: Head
+    header: MapSetHeader
     labels: pd.DataFrame
 
     @classmethod
     def open(cls, directory: Path) -> MapSet:
         """Open and validate `directory` without reading a map; `StudyError`, naming the file, if something is wrong."""
-        if not (directory / HEAD).is_file():
-            raise StudyError(f"{directory}: no heatmaps here (no {HEAD} in it). `dvc repro heatmaps` makes them.")
+        if not (directory / HEADER_FILE).is_file():
+            raise StudyError(
+                f"{directory}: no heatmaps here (no {HEADER_FILE} in it). `dvc repro heatmaps` makes them."
+            )
         try:
-            head = Head.model_validate(read_document(directory / HEAD, remedy=REMEDY))
+            head = MapSetHeader.model_validate(read_document(directory / HEADER_FILE, remedy=REMEDY))
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(map(str, problem["loc"])) or "the whole file"
-            raise StudyError(f"{directory / HEAD}: {where}: {problem['msg']}. Make the heatmaps again.") from None
+            raise StudyError(
+                f"{directory / HEADER_FILE}: {where}: {problem['msg']}. Make the heatmaps again."
+            ) from None
         path = directory / LABELS_FILE
         check_file(path, head.digests.get(LABELS_FILE), remedy=REMEDY)
         labels = LABELS.parse(path.read_bytes(), path)
@@ -77,24 +81,24 @@ class MapSet:
     @property
     def source(self) -> str:
         """Where the faces come from, as figures name it."""
-        return self.head.source
+        return self.header.source
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        return tuple(self.head.seeds)
+        return tuple(self.header.seeds)
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the images in px; the maps are smaller."""
-        return self.head.height, self.head.width
+        return self.header.height, self.header.width
 
     def maps(self, network: Network | str, task: Task | str, seed: int) -> npt.NDArray[np.float32]:
         """Raw heatmaps (n, h, w), read from disk as they are used."""
-        name = map_file(network, task, seed)
+        name = name_map_file(network, task, seed)
         path, maps = self.directory / name, self._array(name)
-        if maps.ndim != 3 or len(maps) != self.head.n or maps.dtype != np.float32:
+        if maps.ndim != 3 or len(maps) != self.header.n or maps.dtype != np.float32:
             raise StudyError(
-                f"{path}: {maps.dtype} of shape {maps.shape}, expected float32 ({self.head.n}, h, w). Make it again."
+                f"{path}: {maps.dtype} of shape {maps.shape}, expected float32 ({self.header.n}, h, w). Make it again."
             )
         return maps
 
@@ -104,10 +108,10 @@ class MapSet:
         return np.array(self._array(MEAN_FACE), dtype=np.float64)
 
     def _array(self, name: str) -> np.ndarray:
-        return load_array(self.directory / name, self.head.digests.get(name), remedy=REMEDY)
+        return load_array(self.directory / name, self.header.digests.get(name), remedy=REMEDY)
 
 
-def map_file(network: Network | str, task: Task | str, seed: int) -> str:
+def name_map_file(network: Network | str, task: Task | str, seed: int) -> str:
     """The name of the file that holds one network's maps for one of its tasks."""
     return f"{Network(network).value}-{Task(task).value}-{seed}.npy"
 
@@ -146,7 +150,7 @@ class PersonMaps:
             return np.tensordot(self.total, drawn, (2, 0)) / np.tensordot(self.count, drawn, (2, 0))[..., None, None]
 
 
-def scaled(maps: np.ndarray) -> Floats:
+def scale_maps(maps: np.ndarray) -> Floats:
     """Each map of (n, h, w) stretched to [0, 1] by its own minimum and maximum [P]; NaN for one without any contrast.
 
     A map without contrast (all zero, as Grad-CAM's are where no unit speaks for the class) is *blank*: it points
@@ -161,7 +165,7 @@ def scaled(maps: np.ndarray) -> Floats:
         return np.where(span > 0, maps - low, np.nan) / np.where(span > 0, span, 1.0)
 
 
-def upsampled(maps: np.ndarray, size: tuple[int, int]) -> Floats:
+def upsample_maps(maps: np.ndarray, size: tuple[int, int]) -> Floats:
     """Maps (..., h, w) at `size` (H, W), bilinear between the centres of their cells; edge values go on outside.
 
     The same as torch's ``interpolate(mode="bilinear", align_corners=False)``. It is linear, so that the mean of

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from facespec.study.documents import read_mapping
-from facespec.study.errors import StudyError, did_you_mean
+from facespec.study.errors import StudyError, suggest_spelling
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -28,7 +28,7 @@ class Block(BaseModel):
         if isinstance(values, dict):
             for key in values:
                 if key not in cls.model_fields:
-                    raise ValueError(f"unknown key {key!r}: {did_you_mean(str(key), cls.model_fields)}")
+                    raise ValueError(f"unknown key {key!r}: {suggest_spelling(str(key), cls.model_fields)}")
         return values
 
 
@@ -279,7 +279,7 @@ def read_params(path: Path) -> Params:
     for name, overlay in profiles.items():  # a mistyped profile should not wait until it is used
         if not isinstance(overlay, dict):
             raise StudyError(f"{path}: profiles.{name}: got {overlay!r}. Expected the parameters it changes, or {{}}.")
-        validate_params(merged(values, overlay), name=f"{path}: profiles.{name}")
+        validate_params(merge_params(values, overlay), name=f"{path}: profiles.{name}")
     return validate_params(values, name=str(path))
 
 
@@ -291,12 +291,12 @@ def validate_params(values: dict[str, Any], *, name: str) -> Params:
         raise StudyError("\n".join(f"{name}: {_sentence(problem)}" for problem in error.errors())) from None
 
 
-def merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+def merge_params(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
     """`base` with the values of `overlay` in their places; lists are replaced, not joined."""
     result = dict(base)
     for key, value in overlay.items():
         nested = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if nested else value
+        result[key] = merge_params(result[key], value) if nested else value
     return result
 
 

@@ -29,7 +29,7 @@ Handler = Callable[[int, FrameType | None], Any]
 _present: list[IO[str]] = []  # files whose locks end with this process
 
 
-class Ended(SystemExit):
+class RunEnded(SystemExit):
     """The signal `number` ends this process, with exit status 128 + `number`."""
 
     def __init__(self, number: int) -> None:
@@ -38,7 +38,7 @@ class Ended(SystemExit):
 
 
 def end_on_signals() -> None:
-    """Let SIGTERM and SIGHUP raise `Ended` in the main thread, so that nothing half-written stays behind.
+    """Let SIGTERM and SIGHUP raise `RunEnded` in the main thread, so that nothing half-written stays behind.
 
     Whatever has not ended after `LIMIT` seconds, such as threads at long work, is ended by the system.
     """
@@ -51,7 +51,7 @@ def _end(number: int, _: FrameType | None) -> None:
     for each in ENDING:  # whoever asks twice must not interrupt the cleaning up
         signal.signal(each, signal.SIG_IGN)
     _limit()
-    raise Ended(number)
+    raise RunEnded(number)
 
 
 def _limit() -> None:
@@ -60,7 +60,7 @@ def _limit() -> None:
 
 
 @contextmanager
-def handling(handlers: dict[int, Handler]) -> Iterator[None]:
+def handle_signals(handlers: dict[int, Handler]) -> Iterator[None]:
     """Inside, `handlers` answer their signals; ignored ones, such as SIGHUP under nohup, stay ignored.
 
     In another thread than the main one, where Python lets nobody answer signals, nothing changes.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from facespec.study.errors import StudyError, did_you_mean
+from facespec.study.errors import StudyError, suggest_spelling
 from facespec.study.storage import digest_path
 
 
@@ -49,7 +49,7 @@ class Schema:
         for column in table.columns:
             if column not in self.columns:
                 raise StudyError(
-                    f"table {self.name!r}: unknown column {column!r}; {did_you_mean(column, self.columns)}"
+                    f"table {self.name!r}: unknown column {column!r}; {suggest_spelling(column, self.columns)}"
                 )
         for column, rule in self.columns.items():
             self._check_column(table[column], rule)

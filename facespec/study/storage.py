@@ -32,16 +32,16 @@ FULL = ("Not enough free space", "No space left on device")  # numpy, safetensor
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Lend a temporary path beside `path`; on success it becomes `path` in one step, on any error nothing remains.
 
     A full disk (or quota) becomes a `StudyError` that names the file; what was at `path` before stays untouched.
     """
-    with naming_a_full_disk(path):
+    with explain_full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial, lock = make_partial(path, tempfile.mkstemp)
     try:
-        with naming_a_full_disk(path):
+        with explain_full_disk(path):
             yield partial
             with partial.open("rb+") as written:
                 os.fsync(written.fileno())
@@ -57,7 +57,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def make_partial(path: Path, make: Callable[..., Any]) -> tuple[Path, int | None]:
     """A new temporary file or directory beside `path`, made by `make` of `tempfile`, and a descriptor that locks it.
 
-    Whoever closes the descriptor, or dies, leaves it to `sweep_leftovers`. None where the system has no such locks.
+    Whoever closes the descriptor, or dies, leaves it to `remove_leftovers`. None where the system has no such locks.
     """
     while True:
         made = make(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
@@ -75,17 +75,17 @@ def make_partial(path: Path, make: Callable[..., Any]) -> tuple[Path, int | None
             os.close(lock)
 
 
-def sweep_leftovers(root: Path) -> None:
-    """Remove what killed processes left half-written in the study directory `root`, see `sweep_directory`."""
+def remove_leftovers(root: Path) -> None:
+    """Remove what killed processes left half-written in the study directory `root`, see `remove_leftovers_in`."""
     for directory in (root, root / ".dvc", root / ".facespec"):
-        sweep_directory(directory)
+        remove_leftovers_in(directory)
     for name in ("data", "checkpoints", "Results"):
         for place, below, _ in os.walk(root / name):
-            sweep_directory(Path(place))
+            remove_leftovers_in(Path(place))
             below[:] = [directory for directory in below if not LEFTOVER.fullmatch(directory)]
 
 
-def sweep_directory(directory: Path, name: str | None = None) -> None:
+def remove_leftovers_in(directory: Path, name: str | None = None) -> None:
     """Remove temporary files and directories in `directory`, of `name` or of all, whose writers have died.
 
     An earlier directory that its writer had put aside, and replaced by nothing, is put back.
@@ -123,7 +123,7 @@ def remove_partial(partial: Path) -> None:
 
 
 @contextmanager
-def naming_a_full_disk(path: Path) -> Iterator[None]:
+def explain_full_disk(path: Path) -> Iterator[None]:
     """Turn a full disk (or quota) inside the context into a `StudyError` that names it, or `path` if that is on it.
 
     Other errors pass; those of the system that name the temporary file beside `path` name `path` instead.
@@ -160,7 +160,7 @@ def _umask() -> int:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically."""
-    with replacing(path) as partial, partial.open("wb") as file:
+    with atomic_write(path) as partial, partial.open("wb") as file:
         file.write(content)
 
 
@@ -195,7 +195,7 @@ def digest_path(path: Path) -> Path:
 
 
 @contextmanager
-def only_one(work: Path) -> Iterator[None]:
+def file_lock(work: Path) -> Iterator[None]:
     """Hold the right to make `work` (a file or directory); a second holder is refused at once, not mixed in.
 
     The lock is a file beside `work`, held by the operating system: it ends with the process, also when that is killed.

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from facespec.data.batches import Preset, batches
+from facespec.data.batches import Preset, iterate_batches
 from facespec.data.faceset import FaceSet
-from facespec.models.device import borrowed
+from facespec.models.device import on_device
 from facespec.models.networks import FaceNetwork
 from facespec.study.errors import StudyError
 from facespec.study.params import Finetune, Train
 from facespec.study.vocabulary import TASKS
-from facespec.training.resume import History, digest_of, keep, restore
-from facespec.training.schedule import rate
+from facespec.training.resume import History, digest_fit, restore_progress, save_progress
+from facespec.training.schedule import compute_rate
 
 MOMENTUM = 0.9  # [L] of sgd
 
@@ -70,7 +70,7 @@ class Status:
 Report = Callable[[Status], None]
 
 
-def quiet(status: Status) -> None:
+def report_nothing(status: Status) -> None:
     """Report to nobody."""
 
 
@@ -81,7 +81,7 @@ def fit(
     *,
     generator: np.random.Generator,
     unfinished: Path,
-    report: Report = quiet,
+    report: Report = report_nothing,
 ) -> History:
     """Fit `model`, in place, to the `data` of its tasks; returns one row per epoch and task.
 
@@ -99,23 +99,23 @@ def fit(
     Raises `StudyError` for tasks other than the network's, fewer than two images, or a loss that is not finite.
     """
     _check(model, data)
-    begun = digest_of(model, _described(data, plan), generator)
+    begun = digest_fit(model, _described(data, plan), generator)
     streams = [generator.spawn(len(TASKS) + 1) for _ in range(plan.block.epochs)]
-    with borrowed(model, plan.device, training=True):
+    with on_device(model, plan.device, training=True):
         optimizer = _optimizer(model, plan.block)
-        history = restore(unfinished, begun, model=model, optimizer=optimizer)
+        history = restore_progress(unfinished, begun, model=model, optimizer=optimizer)
         status = Status(0, 0)
         for epoch in range(len(history) // len(data), plan.block.epochs):
             *own, masks = streams[epoch]
             model.draw_from(torch.Generator().manual_seed(int(masks.integers(2**63))))
-            taken = _Taken(data, plan, own, report)
+            taken = _EpochBatches(data, plan, own, report)
             history += _epoch(model, optimizer, epoch, taken=taken, status=status)
-            keep(unfinished, begun, history, model=model, optimizer=optimizer)
+            save_progress(unfinished, begun, history, model=model, optimizer=optimizer)
         model.draw_from(None)
     return history
 
 
-class _Taken:
+class _EpochBatches:
     """The batches of one epoch: `streams` are those of `TASKS`, in that order."""
 
     def __init__(
@@ -139,17 +139,17 @@ class _Taken:
         code[data.rows] = data.codes
         size, preset, device = self.plan.block.batch_size, self.plan.preset, self.plan.device
         while True:
-            for batch in batches(data.faces, data.rows, batch_size=size, preset=preset, generator=stream):
+            for batch in iterate_batches(data.faces, data.rows, batch_size=size, preset=preset, generator=stream):
                 yield batch.images.to(device), torch.from_numpy(code[batch.positions]).to(device)
 
 
 def _epoch(
-    model: FaceNetwork, optimizer: torch.optim.Optimizer, epoch: int, *, taken: _Taken, status: Status
+    model: FaceNetwork, optimizer: torch.optim.Optimizer, epoch: int, *, taken: _EpochBatches, status: Status
 ) -> History:
     block, steps = taken.plan.block, len(taken)
     sums = {task: np.zeros(3) for task in model.tasks}  # loss, right answers, images
     for step, batch in enumerate(taken, start=epoch * steps):
-        learning_rate = rate(block, step, steps_per_epoch=steps)
+        learning_rate = compute_rate(block, step, steps_per_epoch=steps)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         for task, seen in _step(model, optimizer, batch, smoothing=block.label_smoothing).items():
@@ -175,7 +175,7 @@ def _step(
     model: FaceNetwork, optimizer: torch.optim.Optimizer, batch: Batches, *, smoothing: float
 ) -> dict[str, np.ndarray]:
     """One step of the optimiser on the summed losses; per task: summed loss, right answers, images."""
-    logits = model.answers({task: images for task, (images, _) in batch.items()})
+    logits = model.compute_logits({task: images for task, (images, _) in batch.items()})
     losses = {
         task: functional.cross_entropy(logits[task], classes, label_smoothing=smoothing)
         for task, (_, classes) in batch.items()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from facespec.models.checkpoints import digest
+from facespec.models.checkpoints import digest_tensors
 from facespec.models.networks import FaceNetwork
 from facespec.study.arrays import read_arrays, write_arrays
 from facespec.study.errors import StudyError
@@ -20,13 +20,15 @@ History = list[dict[str, Any]]  # one row per epoch and task
 COLUMNS = ("epoch", "learning_rate", "task", "loss", "accuracy")  # of a row, in this order: JSON objects have none
 
 
-def digest_of(model: FaceNetwork, described: str, generator: np.random.Generator) -> str:
+def digest_fit(model: FaceNetwork, described: str, generator: np.random.Generator) -> str:
     """What a fit begins with, as a digest: the initial weights, a description of all else, the random stream."""
     state = json.dumps(generator.bit_generator.state, sort_keys=True, default=str)
-    return hashlib.sha256(f"{digest(model.state_dict())}\n{described}\n{state}".encode()).hexdigest()
+    return hashlib.sha256(f"{digest_tensors(model.state_dict())}\n{described}\n{state}".encode()).hexdigest()
 
 
-def keep(path: Path, begun: str, history: History, *, model: FaceNetwork, optimizer: torch.optim.Optimizer) -> None:
+def save_progress(
+    path: Path, begun: str, history: History, *, model: FaceNetwork, optimizer: torch.optim.Optimizer
+) -> None:
     """Write the state after a whole epoch, atomically: a fit killed meanwhile goes on from the epoch before."""
     tensors = {f"model {name}": tensor for name, tensor in model.state_dict().items()}
     for weight, state in optimizer.state_dict()["state"].items():  # its other part is the plan's
@@ -35,7 +37,7 @@ def keep(path: Path, begun: str, history: History, *, model: FaceNetwork, optimi
     write_arrays(path, {"begun": begun, "history": history}, arrays)
 
 
-def restore(path: Path, begun: str, *, model: FaceNetwork, optimizer: torch.optim.Optimizer) -> History:
+def restore_progress(path: Path, begun: str, *, model: FaceNetwork, optimizer: torch.optim.Optimizer) -> History:
     """Load the state at `path` into `model` and `optimizer`; returns its history.
 
     Where there is none, or that of a fit which began with something else, nothing is loaded and the history is empty:

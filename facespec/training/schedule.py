@@ -12,7 +12,7 @@ LAST = FIRST / 1e4  # [O] last rate, as a share of the peak
 STEP_FACTOR = 0.1  # [L] StepLR
 
 
-def rate(block: Finetune, step: int, *, steps_per_epoch: int) -> float:
+def compute_rate(block: Finetune, step: int, *, steps_per_epoch: int) -> float:
     """The learning rate of `step` (0, 1, ... over all epochs) under `block`: one cycle for adamw, steps for sgd."""
     if block.optimizer == "adamw":
         return one_cycle(step, steps=block.epochs * steps_per_epoch, peak=block.learning_rate)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from facespec.analyses.contrasts import COMPARISONS, contrasts, published, sound
-from facespec.study.maps import PersonMaps, upsampled
+from facespec.analyses.contrasts import COMPARISONS, contrast_maps, contrast_people, contrast_pixels
+from facespec.study.maps import PersonMaps, upsample_maps
 from facespec.study.seeds import generator
 from facespec.study.tables import CONTRASTS
 from facespec.study.vocabulary import PAIRS
@@ -33,7 +33,7 @@ def people_of(maps: np.ndarray, *, count: np.ndarray | int = 1, size: tuple[int,
 
 
 def table(maps: PersonMaps, *, permutations: int = 99, draws: int = 100, seed: int = 0) -> pd.DataFrame:
-    return contrasts(maps, permutations=permutations, draws=draws, generator=generator(seed))
+    return contrast_maps(maps, permutations=permutations, draws=draws, generator=generator(seed))
 
 
 def rows(found: pd.DataFrame, comparison: int, style: str) -> pd.DataFrame:
@@ -179,7 +179,9 @@ def test_published_by_hand() -> None:
 
 
 def test_published_is_about_the_pixels_of_mean_maps(maps: PersonMaps) -> None:
-    pixels = upsampled(maps.total.sum(axis=2) / maps.count.sum(axis=2)[..., None, None], maps.size).reshape(4, 2, -1)
+    pixels = upsample_maps(maps.total.sum(axis=2) / maps.count.sum(axis=2)[..., None, None], maps.size).reshape(
+        4, 2, -1
+    )
     for comparison, sides in enumerate(COMPARISONS):
         found = rows(table(maps), comparison, "published")
         first, second = (pixels[PAIRS.index(side)] for side in sides)
@@ -195,7 +197,7 @@ def test_published_is_about_the_pixels_of_mean_maps(maps: PersonMaps) -> None:
 def test_published_turns_round_with_its_sides(seed: int) -> None:
     maps = people_of(generator(seed).random((4, 1, 2, 2, 3)), size=(7, 5))
     first, second = COMPARISONS[2]
-    one, other = published(maps, (first, second)).loc[0], published(maps, (second, first)).loc[0]
+    one, other = contrast_pixels(maps, (first, second)).loc[0], contrast_pixels(maps, (second, first)).loc[0]
     assert one["effect"] == pytest.approx(-other["effect"])
     assert one["difference"] == pytest.approx(-other["difference"])
     assert one["p"] == pytest.approx(other["p"])
@@ -205,16 +207,16 @@ def test_published_turns_round_with_its_sides(seed: int) -> None:
 def test_published_p_shrinks_with_the_size_maps_are_drawn_at() -> None:
     """The pictures, and the effect, stay the same: what p counts is pixels."""
     maps = generator(2).random((4, 1, 3, 4, 4))
-    small, large = (published(people_of(maps, size=size), COMPARISONS[0]).loc[0] for size in ((12, 12), (60, 60)))
+    small, large = (contrast_pixels(people_of(maps, size=size), COMPARISONS[0]).loc[0] for size in ((12, 12), (60, 60)))
     assert small["effect"] == pytest.approx(large["effect"], abs=0.03)
     assert large["p"] < small["p"] ** 4
 
 
 def test_equal_maps_are_not_called_different() -> None:
     maps = people_of(np.full((4, 1, 3, 2, 3), 0.5), size=(7, 5))
-    (row,) = published(maps, COMPARISONS[0]).to_dict("records")
+    (row,) = contrast_pixels(maps, COMPARISONS[0]).to_dict("records")
     assert (row["difference"], row["effect"], row["p"]) == (0, 0, 1)
-    cells = sound(maps, COMPARISONS[0], permutations=9, draws=9, generator=generator(1))
+    cells = contrast_people(maps, COMPARISONS[0], permutations=9, draws=9, generator=generator(1))
     assert set(cells["p"]) == {1} and set(cells["statistic"]) == {0}
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facespec.analyses.decoding import decoded
+from facespec.analyses.decoding import decode_classes
 from facespec.study.errors import StudyError
 from facespec.study.seeds import generator
 
@@ -22,14 +22,16 @@ def blobs(
 
 def test_separable_classes_are_read_out() -> None:
     fit, test = blobs(300, 5, seed=1, spread=0.2), blobs(200, 5, seed=2, spread=0.2)
-    answers = decoded(*fit, test[0], penalty=1.0, iterations=300)
+    answers = decode_classes(*fit, test[0], penalty=1.0, iterations=300)
     np.testing.assert_array_equal(answers, test[1])
 
 
 def test_shuffled_labels_are_read_out_at_chance() -> None:
     """Mean accuracy over 20 shuffles lies within 4 standard errors of chance."""
     (fit, codes), (test, true) = blobs(210, 7, seed=3), blobs(490, 7, seed=4)
-    shuffles = [decoded(fit, generator(i).permutation(codes), test, penalty=1.0, iterations=500) for i in range(20)]
+    shuffles = [
+        decode_classes(fit, generator(i).permutation(codes), test, penalty=1.0, iterations=500) for i in range(20)
+    ]
     accuracy = np.mean([(answers == true).mean() for answers in shuffles])
     # the shuffles share the test images; 490 / 7 images per class bound the effective number of tests from below
     assert abs(accuracy - 1 / 7) < 4 * np.sqrt(1 / 7 * 6 / 7 / 490)
@@ -39,8 +41,8 @@ def test_shuffled_labels_are_read_out_at_chance() -> None:
 @given(st.floats(0.01, 100), st.floats(-50, 50))
 def test_the_scale_of_responses_does_not_matter(scale: float, shift: float) -> None:
     (fit, codes), (test, _) = blobs(120, 3, seed=5), blobs(60, 3, seed=6)
-    plain = decoded(fit, codes, test, penalty=1.0, iterations=500)
-    moved = decoded(fit * scale + shift, codes, test * scale + shift, penalty=1.0, iterations=500)
+    plain = decode_classes(fit, codes, test, penalty=1.0, iterations=500)
+    moved = decode_classes(fit * scale + shift, codes, test * scale + shift, penalty=1.0, iterations=500)
     assert (plain == moved).mean() > 0.98  # float32 rounding may move an image on the border
 
 
@@ -48,18 +50,18 @@ def test_the_scale_of_responses_does_not_matter(scale: float, shift: float) -> N
 @given(st.permutations(range(4)))
 def test_renaming_classes_renames_answers(names: list[int]) -> None:
     (fit, codes), (test, _) = blobs(160, 4, seed=7), blobs(80, 4, seed=8)
-    renamed = decoded(fit, np.array(names)[codes], test, penalty=1.0, iterations=500)
-    plain = decoded(fit, codes, test, penalty=1.0, iterations=500)
+    renamed = decode_classes(fit, np.array(names)[codes], test, penalty=1.0, iterations=500)
+    plain = decode_classes(fit, codes, test, penalty=1.0, iterations=500)
     assert (renamed == np.array(names)[plain]).mean() > 0.97  # lbfgs stops at a tolerance, not at the optimum
 
 
 def test_silent_units_are_harmless() -> None:
     (fit, codes), (test, true) = blobs(200, 3, seed=9, spread=0.1), blobs(50, 3, seed=10, spread=0.1)
     fit[:, 4] = test[:, 4] = 0
-    np.testing.assert_array_equal(decoded(fit, codes, test, penalty=1.0, iterations=300), true)
+    np.testing.assert_array_equal(decode_classes(fit, codes, test, penalty=1.0, iterations=300), true)
 
 
 def test_one_class_is_refused() -> None:
     with pytest.raises(StudyError) as caught:
-        decoded(np.zeros((4, 2)), np.zeros(4, int), np.zeros((1, 2)), penalty=1.0, iterations=10)
+        decode_classes(np.zeros((4, 2)), np.zeros(4, int), np.zeros((1, 2)), penalty=1.0, iterations=10)
     assert str(caught.value) == "a decoder needs at least 2 classes to tell apart, got 1 in 4 images."

@@ -10,11 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facespec.analyses.depth import SILENT, Design, Place, crossed, permuted_p, unit_effects, variance
+from facespec.analyses.depth import (
+    SILENT,
+    BalancedDesign,
+    LayerKey,
+    compute_permutation_p,
+    find_balanced_design,
+    measure_unit_effects,
+    partition_variance,
+)
 from facespec.study.errors import StudyError
 from facespec.study.seeds import generator
 
-PLACE = Place("joint", "embedded faces", 3, "trunk.relu2", 2)
+PLACE = LayerKey("joint", "embedded faces", 3, "trunk.relu2", 2)
 ASK = {"rate": 0.05, "permutations": 200}
 
 
@@ -25,16 +33,16 @@ def labels_of(
     return pd.DataFrame(rows, columns=["stimulus", "split", "identity", "expression", "view", "session"])
 
 
-def design_of(people: int, expressions: int, sessions: int = 2) -> Design:
+def design_of(people: int, expressions: int, sessions: int = 2) -> BalancedDesign:
     rows = np.arange(people * expressions * sessions).reshape(people, expressions, sessions)
-    return Design(rows, tuple(f"p{i:02d}" for i in range(people)), (), (), ())
+    return BalancedDesign(rows, tuple(f"p{i:02d}" for i in range(people)), (), (), ())
 
 
 def effects(responses: np.ndarray, *, seed: int = 1, **changes: float) -> pd.DataFrame:
     """Of responses (people, expressions, sessions, units)."""
     flat = responses.reshape(-1, responses.shape[-1])
     design = design_of(*responses.shape[:3])
-    return unit_effects(flat, design, PLACE, generator=generator(seed), **(ASK | changes))
+    return measure_unit_effects(flat, design, PLACE, generator=generator(seed), **(ASK | changes))
 
 
 def column(table: pd.DataFrame, factor: str, name: str) -> np.ndarray:
@@ -46,7 +54,7 @@ def column(table: pd.DataFrame, factor: str, name: str) -> np.ndarray:
 
 def test_rows_lie_by_person_expression_and_session_whatever_their_order() -> None:
     labels = labels_of("bca").sample(frac=1, random_state=4)  # its index is shuffled as well
-    design = crossed(labels)
+    design = find_balanced_design(labels)
     assert (design.people, design.expressions, design.sessions) == (tuple("abc"), ("fear", "happy"), tuple("AB"))
     assert design.left_out == () and design.rows.dtype == np.int64
     names = labels["stimulus"].to_numpy()[design.rows]
@@ -56,14 +64,14 @@ def test_rows_lie_by_person_expression_and_session_whatever_their_order() -> Non
 
 def test_a_person_without_all_images_is_left_out_whole() -> None:
     labels = labels_of("abcde").query("stimulus not in ['dhappyB', 'bfearA']").reset_index(drop=True)
-    design = crossed(labels)
+    design = find_balanced_design(labels)
     assert (design.people, design.left_out) == (("a", "c", "e"), ("b", "d"))
     assert sorted(labels["identity"].iloc[design.rows.ravel()]) == sorted("ace" * 4)
 
 
 def refusal(labels: pd.DataFrame) -> str:
     with pytest.raises(StudyError) as caught:
-        crossed(labels)
+        find_balanced_design(labels)
     return str(caught.value)
 
 
@@ -91,7 +99,7 @@ def test_sums_of_squares_by_hand() -> None:
     """Every source moves each of 8 images by one of two opposite amounts: 8 times its square."""
     who, what, when = np.indices((2, 2, 2)) * 2 - 1
     one = 3 + 1 * who + 2 * what + 0.5 * who * what + 0.25 * who * what * when
-    found = variance(np.stack([one, 10 * what + 0.0 * who, who * what], axis=-1))
+    found = partition_variance(np.stack([one, 10 * what + 0.0 * who, who * what], axis=-1))
     assert {source: values.tolist() for source, values in found.squares.items()} == {
         "identity": [8, 0, 0],
         "expression": [32, 800, 0],
@@ -115,13 +123,13 @@ sizes = st.tuples(st.integers(2, 5), st.integers(2, 4), st.integers(2, 3), st.in
 def test_laws_of_variance(shape: tuple[int, ...], seed: int, scale: float, shift: float) -> None:
     draw = generator(seed)
     responses = draw.normal(size=shape)
-    found = variance(responses)
+    found = partition_variance(responses)
     total = ((responses - responses.mean(axis=(0, 1, 2))) ** 2).sum(axis=(0, 1, 2))
     np.testing.assert_allclose(found.total, total, rtol=1e-9)
     assert sum(found.freedom.values()) == math.prod(shape[:3]) - 1
-    moved = variance(scale * responses + shift)
-    renamed = variance(responses[draw.permutation(shape[0])][:, draw.permutation(shape[1])][:, :, ::-1])
-    swapped = variance(responses.swapaxes(0, 1))
+    moved = partition_variance(scale * responses + shift)
+    renamed = partition_variance(responses[draw.permutation(shape[0])][:, draw.permutation(shape[1])][:, :, ::-1])
+    swapped = partition_variance(responses.swapaxes(0, 1))
     other = {"identity": "expression", "expression": "identity"}
     for source, values in found.squares.items():
         np.testing.assert_allclose(moved.squares[source], scale**2 * values, rtol=1e-6, atol=1e-9 * scale**2)
@@ -198,17 +206,19 @@ def test_more_permutations_are_taken_when_asked_for() -> None:
 
 def test_the_p_of_a_unit_does_not_depend_on_the_units_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
     cells = generator(8).normal(size=(5, 4, 11))
-    wide = permuted_p(cells, permutations=150, generator=generator(9))
-    np.testing.assert_array_equal(permuted_p(cells[..., [7]], permutations=150, generator=generator(9)), wide[[7]])
+    wide = compute_permutation_p(cells, permutations=150, generator=generator(9))
+    np.testing.assert_array_equal(
+        compute_permutation_p(cells[..., [7]], permutations=150, generator=generator(9)), wide[[7]]
+    )
     monkeypatch.setattr("facespec.analyses.depth.AT_ONCE", 4 * 11 * 7)  # 7 permutations at a time, the last 3
-    np.testing.assert_array_equal(permuted_p(cells, permutations=150, generator=generator(9)), wide)
+    np.testing.assert_array_equal(compute_permutation_p(cells, permutations=150, generator=generator(9)), wide)
     assert len(set(wide)) > 5
 
 
 def test_equal_sums_count_as_reached() -> None:
     """In a single block every permutation gives the same sum of squares, but adds it up in another order."""
     cells = generator(10).normal(size=(1, 7, 60))
-    assert permuted_p(cells, permutations=200, generator=generator(11)).tolist() == [1.0] * 60
+    assert compute_permutation_p(cells, permutations=200, generator=generator(11)).tolist() == [1.0] * 60
 
 
 def test_silent_units_are_an_answer_and_change_no_other_unit() -> None:
@@ -231,6 +241,6 @@ def test_the_design_picks_the_images() -> None:
     scattered = 1e3 * draw.normal(size=(50, 4))
     scattered[order] = flat
     plain = design_of(6, 3)
-    design = Design(order[plain.rows], plain.people, (), (), ())
-    got = unit_effects(scattered, design, PLACE, generator=generator(1), **ASK)
+    design = BalancedDesign(order[plain.rows], plain.people, (), (), ())
+    got = measure_unit_effects(scattered, design, PLACE, generator=generator(1), **ASK)
     pd.testing.assert_frame_equal(got, effects(responses))

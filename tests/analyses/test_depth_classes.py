@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from facespec.analyses.depth import SILENT, Design, Place, unit_classes, unit_effects, unit_shares
+from facespec.analyses.depth import (
+    SILENT,
+    BalancedDesign,
+    LayerKey,
+    classify_units,
+    count_unit_classes,
+    measure_unit_effects,
+)
 from facespec.study.seeds import generator
 
 
@@ -13,10 +20,10 @@ def effects(responses: np.ndarray, *, rate: float) -> pd.DataFrame:
     """Of responses (people, expressions, sessions, units)."""
     people, *_, units = responses.shape
     rows = np.arange(responses.size // units).reshape(responses.shape[:3])
-    design = Design(rows, tuple(f"p{i:02d}" for i in range(people)), (), (), ())
-    place = Place("joint", "embedded faces", 3, "trunk.relu2", 2)
+    design = BalancedDesign(rows, tuple(f"p{i:02d}" for i in range(people)), (), (), ())
+    place = LayerKey("joint", "embedded faces", 3, "trunk.relu2", 2)
     flat = responses.reshape(-1, units)
-    return unit_effects(flat, design, place, rate=rate, permutations=200, generator=generator(1))
+    return measure_unit_effects(flat, design, place, rate=rate, permutations=200, generator=generator(1))
 
 
 def planted(people: int = 11, expressions: int = 7) -> np.ndarray:
@@ -42,7 +49,7 @@ def planted(people: int = 11, expressions: int = 7) -> np.ndarray:
 
 def test_planted_units_are_told_apart() -> None:
     table = effects(planted(), rate=0.001)
-    classes = unit_classes(table, rate=0.001, selectivity=0.5)
+    classes = classify_units(table, rate=0.001, selectivity=0.5)
     assert classes["unit"].tolist() == list(range(8))
     assert classes["class"].tolist() == ["expression", "identity", "both", "neither", "", "", "both", ""]
     assert classes["specific"].tolist() == ["expression", "identity", "", "", "", "", "identity", ""]
@@ -55,9 +62,9 @@ def test_planted_units_are_told_apart() -> None:
 
 
 def test_a_layer_of_silent_units_only() -> None:
-    classes = unit_classes(effects(np.zeros((3, 2, 2, 4)), rate=0.05), rate=0.05, selectivity=0.5)
+    classes = classify_units(effects(np.zeros((3, 2, 2, 4)), rate=0.05), rate=0.05, selectivity=0.5)
     assert classes["class"].tolist() == [""] * 4
-    shares = unit_shares(classes)
+    shares = count_unit_classes(classes)
     assert (shares["units"] == 0).all() and (shares["silent"] == 4).all() and shares["share"].isna().all()
 
 
@@ -83,7 +90,7 @@ def test_rules_of_classes_at_their_limits() -> None:
         + both(5, (0.9, 0.01), (0.2, -0.3))  # significant for one, larger for the other
         + both(6, (0.01, 0.01), (-0.3, 0.2))
     )
-    classes = unit_classes(table.sample(frac=1, random_state=1), rate=0.05, selectivity=0.5)
+    classes = classify_units(table.sample(frac=1, random_state=1), rate=0.05, selectivity=0.5)
     assert classes["class"].tolist() == ["expression", "identity", "both", "neither", "neither", "identity", "both"]
     assert classes["specific"].tolist() == ["expression", "identity", "", "", "", "", "identity"]
     np.testing.assert_allclose(classes["selectivity"], [0.5, -0.5, 0.49 / 0.99, 1, np.nan, 1, -1])
@@ -97,7 +104,7 @@ def test_shares_count_units_of_each_place() -> None:
         + both(0, (0.0, 0.0), (0.1, 0.9), seed=2)
         + both(0, (0.9, 0.9), (0.1, 0.1), layer="trunk.relu2", depth=2)
     )
-    shares = unit_shares(unit_classes(table, rate=0.05, selectivity=0.5))
+    shares = count_unit_classes(classify_units(table, rate=0.05, selectivity=0.5))
     assert len(shares) == 3 * 6
     first = shares[(shares["seed"] == 1) & (shares["depth"] == 1)]
     assert (first["units"] == 3).all() and (first["silent"] == 0).all()

@@ -9,9 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from facespec.analyses.groundtruth import LOOKS, centre_map, changed, score_table, scored, unscored_table
-from facespec.analyses.resampling import hierarchical_interval
-from facespec.study.maps import upsampled
+from facespec.analyses.groundtruth import (
+    LOOKS,
+    find_changed_pixels,
+    make_centre_map,
+    score_heatmaps,
+    tabulate_scores,
+    tabulate_unscored,
+)
+from facespec.analyses.resampling import estimate_interval
+from facespec.study.maps import upsample_maps
 from facespec.study.vocabulary import PAIRS
 
 # 3x5 px, six of them true
@@ -20,7 +27,7 @@ TRUE = np.array([[0, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 0, 1, 0, 0]], bool)
 
 def one(maps: np.ndarray, truth: np.ndarray = TRUE) -> np.ndarray:
     """The three scores of one map against one truth."""
-    return scored(np.asarray(maps)[None], truth[None, None])[0, 0]
+    return score_heatmaps(np.asarray(maps)[None], truth[None, None])[0, 0]
 
 
 # --- where pictures differ ---
@@ -29,23 +36,28 @@ def one(maps: np.ndarray, truth: np.ndarray = TRUE) -> np.ndarray:
 def test_the_pixels_that_change_most_over_all_pictures() -> None:
     own = np.array([[[100, 0, 255, 9]]], np.uint8)
     others = np.array([[[[108, 255, 0, 9]], [[92, 0, 255, 9]], [[107, 0, 252, 9]]]], np.uint8)  # sums 23, 255, 258, 0
-    assert changed(own, others, share=0.25).tolist() == [[[False, False, True, False]]]
-    assert changed(own, others, share=0.01).tolist() == [[[False, False, True, False]]]  # never nothing
-    assert changed(own, others, share=0.5).tolist() == [[[False, True, True, False]]]
-    assert changed(own, others, share=0.99).tolist() == [[[True, True, True, False]]]  # what is equal is not true
+    assert find_changed_pixels(own, others, share=0.25).tolist() == [[[False, False, True, False]]]
+    assert find_changed_pixels(own, others, share=0.01).tolist() == [[[False, False, True, False]]]  # never nothing
+    assert find_changed_pixels(own, others, share=0.5).tolist() == [[[False, True, True, False]]]
+    assert find_changed_pixels(own, others, share=0.99).tolist() == [
+        [[True, True, True, False]]
+    ]  # what is equal is not true
 
 
 def test_every_image_has_its_own_threshold_and_ties_are_true() -> None:
     own = np.full((2, 1, 4), 50, np.uint8)
     others = own[:, None] + np.array([[[[0, 1, 2, 3]]], [[[90, 70, 90, 80]]]], np.uint8)
-    assert changed(own, others, share=0.25).tolist() == [[[False, False, False, True]], [[True, False, True, False]]]
+    assert find_changed_pixels(own, others, share=0.25).tolist() == [
+        [[False, False, False, True]],
+        [[True, False, True, False]],
+    ]
 
 
 def test_colours_are_averaged_too_and_equal_pictures_have_no_truth() -> None:
     own = np.zeros((2, 1, 2, 3), np.uint8)
     others = np.zeros((2, 5, 1, 2, 3), np.uint8)
     others[1, :, 0, 0], others[1, :, 0, 1] = (40, 0, 0), (20, 10, 11)
-    assert changed(own, others, share=0.5).tolist() == [[[False, False]], [[False, True]]]
+    assert find_changed_pixels(own, others, share=0.5).tolist() == [[[False, False]], [[False, True]]]
 
 
 # --- scores ---
@@ -67,7 +79,7 @@ def test_every_map_is_scored_against_every_truth() -> None:
     maps = np.stack([TRUE, ~TRUE, TRUE]).astype(float)
     truths = np.stack([np.stack([TRUE, ~TRUE]), np.stack([TRUE, ~TRUE]), np.stack([~TRUE, TRUE])])
     expected = [[1, 0], [0, 1], [0, 1]]
-    np.testing.assert_array_equal(scored(maps, truths), np.repeat(np.array(expected)[..., None], 3, axis=2))
+    np.testing.assert_array_equal(score_heatmaps(maps, truths), np.repeat(np.array(expected)[..., None], 3, axis=2))
 
 
 @pytest.mark.parametrize("cells", [(3, 4), (7, 11)])
@@ -77,15 +89,15 @@ def test_areas_under_the_curve_are_those_of_scikit_learn(cells: tuple[int, int])
     if cells == (7, 11):  # as large as the image, so that ties stay exact
         maps = np.floor(maps * 4)
     truths = random.random((6, 2, 7, 11)) < 0.3
-    found = scored(maps, truths)
+    found = score_heatmaps(maps, truths)
     for i, j in np.ndindex(6, 2):
-        shown = upsampled(maps[i], (7, 11))
+        shown = upsample_maps(maps[i], (7, 11))
         assert found[i, j, 2] == pytest.approx(roc_auc_score(truths[i, j].ravel(), shown.ravel()), abs=1e-12)
         assert found[i, j, 1] == pytest.approx(shown[truths[i, j]].sum() / shown.sum(), rel=1e-12)
 
 
 def test_a_map_without_mass_has_no_scores_and_spoils_no_other() -> None:
-    found = scored(np.stack([np.zeros((2, 3)), np.ones((2, 3))]), np.stack([TRUE[None]] * 2))
+    found = score_heatmaps(np.stack([np.zeros((2, 3)), np.ones((2, 3))]), np.stack([TRUE[None]] * 2))
     assert np.isnan(found[0]).all() and not np.isnan(found[1]).any()
 
 
@@ -106,7 +118,7 @@ def test_random_maps_know_nothing_on_average() -> None:
     """Chance is one half for the curve and the true share of the picture for the others; 400 maps err by a few %."""
     random = np.random.default_rng(3)
     truths = np.broadcast_to(np.arange(18) < 5, (400, 1, 16, 18))
-    pointing, mass, auc = scored(random.random((400, 4, 5)), truths)[:, 0].mean(axis=0)
+    pointing, mass, auc = score_heatmaps(random.random((400, 4, 5)), truths)[:, 0].mean(axis=0)
     assert pointing == pytest.approx(5 / 18, abs=0.07)  # 3 standard errors
     assert mass == pytest.approx(5 / 18, abs=0.02)
     assert auc == pytest.approx(0.5, abs=0.03)
@@ -117,15 +129,15 @@ def test_scores_know_no_scale_and_keep_their_bounds(seed: int, factor: float) ->
     random = np.random.default_rng(seed)
     maps = random.random((2, 3, 4)) * (random.random((2, 3, 4)) < 0.5) + 0.1 * np.eye(3, 4)
     truths = random.random((2, 2, 7, 5)) < random.random()
-    found = scored(maps, truths)
-    np.testing.assert_allclose(scored(maps * factor, truths), found, rtol=1e-9, atol=1e-12)
+    found = score_heatmaps(maps, truths)
+    np.testing.assert_allclose(score_heatmaps(maps * factor, truths), found, rtol=1e-9, atol=1e-12)
     assert ((found >= 0) & (found <= 1) | np.isnan(found)).all()
     # the opposite truth gets the rest
-    np.testing.assert_allclose(scored(maps, ~truths), 1 - found, atol=1e-12)
+    np.testing.assert_allclose(score_heatmaps(maps, ~truths), 1 - found, atol=1e-12)
 
 
 def test_the_centre_map_is_a_gaussian_of_the_image_width() -> None:
-    found = centre_map((7, 21), spread=0.25)
+    found = make_centre_map((7, 21), spread=0.25)
     assert found.shape == (7, 21) and np.unravel_index(found.argmax(), found.shape) == (3, 10)
     np.testing.assert_array_equal(found, found[::-1, ::-1])
     offsets = np.array([0, 3, 10])
@@ -134,7 +146,7 @@ def test_the_centre_map_is_a_gaussian_of_the_image_width() -> None:
 
 
 def test_in_an_even_image_the_centre_lies_between_pixels() -> None:
-    found = centre_map((4, 6), spread=0.3)
+    found = make_centre_map((4, 6), spread=0.3)
     assert (found == found.max()).nonzero()[0].tolist() == [1, 1, 2, 2]
 
 
@@ -151,7 +163,7 @@ def random_scores() -> np.ndarray:
 
 def table_of(scores: np.ndarray, *, draws: int = 120, seed: int = 4) -> pd.DataFrame:
     stream = np.random.default_rng(seed)
-    return score_table(scores, AREAS, people=WHO, source="toy faces", draws=draws, generator=stream)
+    return tabulate_scores(scores, AREAS, people=WHO, source="toy faces", draws=draws, generator=stream)
 
 
 def row_of(
@@ -212,7 +224,7 @@ def test_numbers_and_intervals_are_over_seeds_and_people() -> None:
                 for measure, name in enumerate(("pointing", "mass", "auc")):
                     values = slow(scores, look, truth, measure)
                     values = values if base is None else values - slow(scores, base, truth, measure)
-                    expected = hierarchical_interval(values, draws=120, generator=np.random.default_rng(4))
+                    expected = estimate_interval(values, draws=120, generator=np.random.default_rng(4))
                     row = row_of(table, looks, tested_on, truth=task, measure=name, against=against)
                     np.testing.assert_allclose(row[["number", "low", "high"]].astype(float), expected, rtol=1e-9)
                     assert row["low"] < row["number"] < row["high"]
@@ -253,7 +265,7 @@ def test_what_is_missing_has_a_reason() -> None:
 
 
 def test_without_truth_the_same_rows_say_why() -> None:
-    table = unscored_table(source="KDEF", seeds=3, reason="these are photographs")
+    table = tabulate_unscored(source="KDEF", seeds=3, reason="these are photographs")
     keys = ["looks", "tested_on", "truth", "measure", "against"]
     pd.testing.assert_frame_equal(table[keys], table_of(random_scores())[keys])
     assert table[["area", "number", "low", "high"]].isna().all(axis=None)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from facespec.analyses.heatmaps import heatmaps
-from facespec.models.layers import last_map
-from facespec.models.networks import FaceNetwork, build
+from facespec.analyses.heatmaps import compute_heatmaps
+from facespec.models.layers import find_last_convolution
+from facespec.models.networks import FaceNetwork, build_network
 from facespec.study.params import NetworkBlock
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -26,7 +26,7 @@ def seeded(seed: int) -> torch.Generator:
 def made(*, channels: int = 1, branch_after: str | None = None, blocks: tuple[int, ...] = (4, 6)) -> FaceNetwork:
     """A network with two convolutions per block whose batch norm is not the identity."""
     block = NetworkBlock(trunk="small_vgg", channels=list(blocks), convolutions=2, branch_after=branch_after)
-    network = build(block, {"expression": 7, "identity": 5}, channels=channels, generator=seeded(1)).train()
+    network = build_network(block, {"expression": 7, "identity": 5}, channels=channels, generator=seeded(1)).train()
     with torch.no_grad():
         for _ in range(5):
             network(faces_like(9, channels))
@@ -50,13 +50,13 @@ def both(name: str) -> dict[str, str]:
 
 
 def last(network: FaceNetwork) -> dict[str, str]:
-    return {task: last_map(network, task) for task in TASKS}
+    return {task: find_last_convolution(network, task) for task in TASKS}
 
 
 def by_hand() -> FaceNetwork:
     """Two units, the image and its negative; the heads' weights are round numbers."""
     block = NetworkBlock(trunk="small_vgg", channels=[2], convolutions=1, branch_after=None)
-    network = build(block, {"expression": 2, "identity": 3}, channels=1, generator=seeded(1)).eval()
+    network = build_network(block, {"expression": 2, "identity": 3}, channels=1, generator=seeded(1)).eval()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
@@ -74,7 +74,7 @@ def test_maps_worked_out_on_paper_behind_the_relu() -> None:
     """Units there: x+ and (-x)+. The head reads means of 6 cells, so that every gradient is its weight / 6."""
     network, faces = by_hand(), IMAGE.expand(3, 1, 2, 3)
     targets = {"expression": torch.tensor([0, 1, 1]), "identity": torch.tensor([0, 1, 2])}
-    maps = heatmaps(network, faces, both("trunk.relu1"), targets)
+    maps = compute_heatmaps(network, faces, both("trunk.relu1"), targets)
     first = [[2, 0, 0], [6, 0, 4]]  # 2 x+ - (-x)+ is 2 -2 0 / 6 -1 4
     second = [[0, 6, 0], [0, 3, 0]]  # -x+ + 3 (-x)+ is -1 6 0 / -3 3 -2
     torch.testing.assert_close(maps["expression"], torch.tensor([first, second, second]) / 6, **CLOSE)
@@ -91,16 +91,16 @@ def test_maps_worked_out_on_paper_at_the_convolution() -> None:
     """
     for name in ("trunk.conv1", "trunk.norm1"):
         for code, wanted in enumerate(([[8, 0, 0], [24, 0, 16]], [[0, 18, 0], [0, 9, 0]])):
-            maps = heatmaps(by_hand(), IMAGE, {"expression": name}, {"expression": torch.tensor([code])})
+            maps = compute_heatmaps(by_hand(), IMAGE, {"expression": name}, {"expression": torch.tensor([code])})
             torch.testing.assert_close(maps["expression"], torch.tensor([wanted]) / 36, **CLOSE)
 
 
 def test_of_none_the_likeliest_class_is_explained() -> None:
     """Logits by hand: x+ sums to 6 and (-x)+ to 3, so 9/6 and 3/6; identity -12/6, 9/6, 15/6."""
     network = by_hand()
-    likeliest = heatmaps(network, IMAGE, both("trunk.relu1"), dict.fromkeys(TASKS))
+    likeliest = compute_heatmaps(network, IMAGE, both("trunk.relu1"), dict.fromkeys(TASKS))
     named = {"expression": torch.tensor([0]), "identity": torch.tensor([2])}
-    wanted = heatmaps(network, IMAGE, both("trunk.relu1"), named)
+    wanted = compute_heatmaps(network, IMAGE, both("trunk.relu1"), named)
     assert all(torch.equal(likeliest[task], wanted[task]) and wanted[task].any() for task in TASKS)
 
 
@@ -113,7 +113,7 @@ def test_behind_the_last_convolution_it_is_the_class_activation_map(channels: in
         shared = network.trunk(faces)
         logits = network(faces)
     for targets in (classes(6), {task: out.argmax(dim=1) for task, out in logits.items()}):
-        maps = heatmaps(network, faces, last(network), targets)
+        maps = compute_heatmaps(network, faces, last(network), targets)
         for task in TASKS:
             section, enters = (network.trunk, faces) if branch_after is None else (network.branches[task], shared)
             responses = section[:-1](enters)
@@ -135,8 +135,8 @@ def inplace(network: FaceNetwork) -> FaceNetwork:
 def test_relus_in_place_change_nothing(name: str) -> None:
     """Neither one that follows the layer, nor the layer itself."""
     targets, names = classes(3), both(f"trunk.{name}")
-    wanted = heatmaps(made(), faces_like(3), names, targets)
-    got = heatmaps(inplace(made()), faces_like(3), names, targets)
+    wanted = compute_heatmaps(made(), faces_like(3), names, targets)
+    got = compute_heatmaps(inplace(made()), faces_like(3), names, targets)
     assert all(torch.equal(got[task], wanted[task]) for task in TASKS)
 
 
@@ -149,10 +149,12 @@ def test_two_tasks_at_layers_one_below_the_other(names: tuple[str, str], written
     """The same maps as of each task alone."""
     network, faces, targets = made(), faces_like(3), classes(3)
     alone = {
-        task: heatmaps(network, faces, {task: name}, {task: targets[task]})
+        task: compute_heatmaps(network, faces, {task: name}, {task: targets[task]})
         for task, name in zip(TASKS, names, strict=True)
     }
-    together = heatmaps(inplace(made()) if written else network, faces, dict(zip(TASKS, names, strict=True)), targets)
+    together = compute_heatmaps(
+        inplace(made()) if written else network, faces, dict(zip(TASKS, names, strict=True)), targets
+    )
     assert list(together) == list(TASKS)
     for task in TASKS:
         assert torch.equal(together[task], alone[task][task]) and together[task].any()
@@ -161,9 +163,9 @@ def test_two_tasks_at_layers_one_below_the_other(names: tuple[str, str], written
 def test_a_layer_in_a_branch_and_one_in_the_trunk() -> None:
     network, faces, targets = made(branch_after="conv2"), faces_like(3), classes(3)
     names = {"expression": "trunk.norm2", "identity": "branches.identity.conv3"}
-    together = heatmaps(network, faces, names, targets)
+    together = compute_heatmaps(network, faces, names, targets)
     for task in TASKS:
-        alone = heatmaps(network, faces, {task: names[task]}, {task: targets[task]})
+        alone = compute_heatmaps(network, faces, {task: names[task]}, {task: targets[task]})
         assert torch.equal(together[task], alone[task]) and together[task].any()
 
 
@@ -171,7 +173,7 @@ def test_one_pass_through_the_trunk_serves_both_tasks() -> None:
     network, calls = made(branch_after="conv3"), []
     for name in ("conv1", "relu3"):
         network.get_submodule(f"trunk.{name}").register_forward_hook(lambda *_: calls.append(1))
-    heatmaps(network, faces_like(3), last(network), classes(3))
+    compute_heatmaps(network, faces_like(3), last(network), classes(3))
     assert len(calls) == 2
 
 
@@ -179,8 +181,8 @@ def test_one_pass_through_the_trunk_serves_both_tasks() -> None:
 def test_a_map_depends_on_its_own_image(name: str) -> None:
     """Close: sums of other batches may run in another order."""
     network, faces, targets = made(), faces_like(7), classes(7)
-    wanted = heatmaps(network, faces, both(name), targets)
+    wanted = compute_heatmaps(network, faces, both(name), targets)
     for i in range(7):
         own = {task: target[i : i + 1] for task, target in targets.items()}
-        for task, alone in heatmaps(network, faces[i : i + 1], both(name), own).items():
+        for task, alone in compute_heatmaps(network, faces[i : i + 1], both(name), own).items():
             torch.testing.assert_close(alone[0], wanted[task][i], rtol=1e-4, atol=1e-8)

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from facespec.analyses.heatmaps import faceset_heatmaps, heatmaps
-from facespec.data.batches import Preset, apply
-from facespec.data.chunks import Description, FaceChunk
+from facespec.analyses.heatmaps import compute_heatmaps, iterate_heatmaps
+from facespec.data.batches import Preset, apply_preset
+from facespec.data.chunks import FaceChunk, FaceSetDescription
 from facespec.data.faceset import FaceSet, write_faceset
-from facespec.models.layers import last_map
-from facespec.models.networks import FaceNetwork, build
+from facespec.models.layers import find_last_convolution
+from facespec.models.networks import FaceNetwork, build_network
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
 from facespec.study.vocabulary import Task
@@ -35,7 +35,7 @@ def seeded(seed: int) -> torch.Generator:
 
 def made(branch_after: str | None = None) -> FaceNetwork:
     block = NetworkBlock(trunk="small_vgg", channels=[4, 6], convolutions=2, branch_after=branch_after)
-    network = build(block, {"expression": 7, "identity": 5}, channels=1, generator=seeded(1)).train()
+    network = build_network(block, {"expression": 7, "identity": 5}, channels=1, generator=seeded(1)).train()
     network(faces_like(9))  # batch norm has seen images: modes differ
     return network.eval()
 
@@ -54,7 +54,7 @@ def both(name: str) -> dict[str, str]:
 
 
 def last(network: FaceNetwork) -> dict[str, str]:
-    return {task: last_map(network, task) for task in TASKS}
+    return {task: find_last_convolution(network, task) for task in TASKS}
 
 
 class Refusing(torch.autograd.Function):
@@ -79,8 +79,8 @@ def test_nothing_below_the_layer_gets_a_gradient() -> None:
         network(faces)["identity"].sum().backward()
     network.zero_grad()
     for names in (both("trunk.relu2"), {"expression": "trunk.pool1", "identity": "trunk.relu4"}):
-        heatmaps(network, faces, names, classes(3))
-        heatmaps(network, faces.detach(), names, classes(3))
+        compute_heatmaps(network, faces, names, classes(3))
+        compute_heatmaps(network, faces.detach(), names, classes(3))
     assert faces.grad is None and all(parameter.grad is None for parameter in network.parameters())
 
 
@@ -101,7 +101,7 @@ def test_the_network_comes_back_as_it_was(case: str) -> None:
     wanted = {name: (parameter.requires_grad, parameter.clone()) for name, parameter in network.named_parameters()}
     given = {"images": faces_like(3), "layers": both("trunk.relu3"), "targets": classes(3)} | WRONG[case]
     try:
-        heatmaps(network, **given)
+        compute_heatmaps(network, **given)
         assert not WRONG[case]
     except StudyError:
         assert WRONG[case]
@@ -114,9 +114,9 @@ def test_the_network_comes_back_as_it_was(case: str) -> None:
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_where_gradients_are_off_maps_are_the_same(context: Any) -> None:
     network = made()
-    wanted = heatmaps(network, faces_like(3), last(network), classes(3))
+    wanted = compute_heatmaps(network, faces_like(3), last(network), classes(3))
     with context():
-        got = heatmaps(network, faces_like(3), last(network), classes(3))
+        got = compute_heatmaps(network, faces_like(3), last(network), classes(3))
         assert not torch.is_grad_enabled()
     assert all(torch.equal(got[task], wanted[task]) for task in TASKS)
 
@@ -127,7 +127,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceSet:
     images = np.random.Generator(np.random.PCG64(3)).integers(0, 256, (13, 17, 17), dtype=np.uint8)
     labels = pd.DataFrame({"stimulus": [f"{i:02d}" for i in range(13)]})
     labels = labels.assign(split="test", identity="", expression="", view="", session="")
-    chunk, description = FaceChunk(images, labels), Description("probe", 5, None, {"source": "toy"})
+    chunk, description = FaceChunk(images, labels), FaceSetDescription("probe", 5, None, {"source": "toy"})
     return write_faceset(tmp_path_factory.mktemp("heatmaps") / "faces", [chunk], description)
 
 
@@ -137,7 +137,7 @@ ORDER = np.array([12, 3, 3, 0, 7, 1, 11])
 def collected(network: FaceNetwork, faces: FaceSet, **changes: Any) -> dict[str, np.ndarray]:
     targets: Mapping[str, np.ndarray | None] = changes.pop("targets", {t: c.numpy() for t, c in classes(7).items()})
     how = {"preset": PRESET, "batch_size": 3, "device": CPU} | changes
-    found = list(faceset_heatmaps(network, faces, ORDER, last(network), targets, **how))
+    found = list(iterate_heatmaps(network, faces, ORDER, last(network), targets, **how))
     return {task: np.concatenate([batch[task] for batch in found]) for task in targets}
 
 
@@ -145,7 +145,7 @@ def collected(network: FaceNetwork, faces: FaceSet, **changes: Any) -> dict[str,
 def test_faces_are_explained_in_their_order_whatever_the_batches(faces: FaceSet, targets: str) -> None:
     network = made()
     own = classes(7) if targets == "labelled" else dict.fromkeys(TASKS)
-    wanted = heatmaps(network, apply(faces.images(ORDER), PRESET, None), last(network), own)
+    wanted = compute_heatmaps(network, apply_preset(faces.images(ORDER), PRESET, None), last(network), own)
     given = {task: None if target is None else target.numpy() for task, target in own.items()}
     for batch_size in (1, 2, 3, 7, 100):
         for task, maps in collected(network, faces, targets=given, batch_size=batch_size).items():
@@ -163,7 +163,7 @@ def test_one_batch_at_a_time_and_the_mode_comes_back(faces: FaceSet, monkeypatch
     network.trunk.norm1.eval()
     images = FaceSet.images
     monkeypatch.setattr(FaceSet, "images", lambda self, indices: read.append(len(indices)) or images(self, indices))
-    found = faceset_heatmaps(
+    found = iterate_heatmaps(
         network, faces, ORDER, last(network), dict.fromkeys(TASKS), preset=PRESET, batch_size=3, device=CPU
     )
     assert len(next(found)["identity"]) == 3 and read == [3] and not network.training
@@ -182,7 +182,7 @@ def test_a_gpu_makes_the_same_maps(faces: FaceSet) -> None:
 
 
 def asked(network: FaceNetwork, layers: Mapping[str, str], targets: Mapping[str, torch.Tensor | None]) -> Any:
-    return heatmaps(network, faces_like(3), layers, targets)
+    return compute_heatmaps(network, faces_like(3), layers, targets)
 
 
 LAYERS = (
@@ -258,10 +258,10 @@ def test_every_face_needs_a_class(faces: FaceSet) -> None:
 
 
 def test_no_image_no_map(faces: FaceSet) -> None:
-    maps = heatmaps(made(), faces_like(0), both("trunk.relu3"), classes(0))
+    maps = compute_heatmaps(made(), faces_like(0), both("trunk.relu3"), classes(0))
     assert {task: tuple(own.shape) for task, own in maps.items()} == dict.fromkeys(TASKS, (0, 8, 5))
     none = np.array([], dtype=np.int64)
-    found = faceset_heatmaps(
+    found = iterate_heatmaps(
         made(), faces, none, both("trunk.relu3"), dict.fromkeys(TASKS), preset=PRESET, batch_size=3, device=CPU
     )
     assert list(found) == []

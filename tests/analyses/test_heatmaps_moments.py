@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from facespec.analyses.heatmaps import Moments
 from facespec.study.errors import StudyError
-from facespec.study.maps import scaled
+from facespec.study.maps import scale_maps
 
 
 def noise(n: int, shape: tuple[int, int] = (3, 5), seed: int = 1) -> np.ndarray:
@@ -61,11 +61,11 @@ def test_blank_maps_are_counted_and_left_out() -> None:
     maps, groups = noise(8), np.array([0, 0, 0, 1, 1, 2, 2, 2])
     maps[[1, 4]] = 0
     maps[5] = 0.25
-    moments = streamed(scaled(maps), groups, 3)
+    moments = streamed(scale_maps(maps), groups, 3)
     assert moments.count.tolist() == [2, 1, 2] and moments.blank.tolist() == [1, 1, 1]
-    np.testing.assert_allclose(moments.mean[0], scaled(maps[[0, 2]]).mean(axis=0), rtol=1e-13)
-    np.testing.assert_allclose(moments.mean[1], scaled(maps[[3]])[0], rtol=1e-13)
-    np.testing.assert_allclose(moments.sd[2], scaled(maps[[6, 7]]).std(axis=0), rtol=1e-9, atol=3e-8)
+    np.testing.assert_allclose(moments.mean[0], scale_maps(maps[[0, 2]]).mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(moments.mean[1], scale_maps(maps[[3]])[0], rtol=1e-13)
+    np.testing.assert_allclose(moments.sd[2], scale_maps(maps[[6, 7]]).std(axis=0), rtol=1e-9, atol=3e-8)
     raw = streamed(maps, groups, 3)
     assert raw.count.tolist() == [3, 2, 3] and not raw.blank.any()
     np.testing.assert_allclose(raw.mean[1], maps[3] / 2, rtol=1e-6)
@@ -73,7 +73,7 @@ def test_blank_maps_are_counted_and_left_out() -> None:
 
 def test_a_group_of_blank_maps_alone_has_no_mean() -> None:
     moments = Moments(1, (3, 5))
-    moments.add(scaled(np.zeros((4, 3, 5))), np.zeros(4, dtype=int))
+    moments.add(scale_maps(np.zeros((4, 3, 5))), np.zeros(4, dtype=int))
     assert (moments.count[0], moments.blank[0]) == (0, 4)
     assert np.isnan(moments.mean).all() and np.isnan(moments.sd).all()
 
@@ -87,9 +87,9 @@ def test_one_odd_cell_makes_a_map_blank_as_a_whole() -> None:
 
 
 def test_groups_are_joined_as_if_they_had_been_one() -> None:
-    maps, groups, onto = scaled(noise(17)), np.arange(17) % 5, np.array([1, 0, 1, 1, 0])
+    maps, groups, onto = scale_maps(noise(17)), np.arange(17) % 5, np.array([1, 0, 1, 1, 0])
     maps[3] = np.nan
-    joined, wanted = streamed(maps, groups, 4, n_groups=5).joined(onto), streamed(maps, onto[groups], 17, n_groups=2)
+    joined, wanted = streamed(maps, groups, 4, n_groups=5).merge(onto), streamed(maps, onto[groups], 17, n_groups=2)
     assert joined.count.tolist() == wanted.count.tolist() == [7, 9]
     assert joined.blank.tolist() == wanted.blank.tolist() == [0, 1]
     np.testing.assert_allclose(joined.mean, wanted.mean, rtol=1e-13)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from facespec.analyses.lesions import Objective, Search, Trials, objective, ranking
+from facespec.analyses.lesions import LabelledImages, Objective, Search, make_objective, rank_units
 from facespec.responses.lesioned import LesionedNetwork
 from facespec.study.errors import StudyError
 
@@ -46,18 +46,20 @@ def voting(*votes: float) -> list[list[float]]:
     return [list(votes), [0.0] * len(votes)]
 
 
-def shown(responses: np.ndarray, **classes: Sequence[int]) -> Trials:
+def shown(responses: np.ndarray, **classes: Sequence[int]) -> LabelledImages:
     pictures = torch.from_numpy(np.asarray(responses, dtype=np.float64))[:, :, None, None]
-    return Trials(lambda rows: pictures[rows], {task: np.array(own, dtype=np.int64) for task, own in classes.items()})
+    return LabelledImages(
+        lambda rows: pictures[rows], {task: np.array(own, dtype=np.int64) for task, own in classes.items()}
+    )
 
 
-def ranked(network: nn.Module, trials: Trials, loss: Objective | str, **search: float) -> pd.DataFrame:
-    loss = objective(trials, loss) if isinstance(loss, str) else loss
+def ranked(network: nn.Module, trials: LabelledImages, loss: Objective | str, **search: float) -> pd.DataFrame:
+    loss = make_objective(trials, loss) if isinstance(loss, str) else loss
     how = Search(**({"group_p": 0.01, "greedy_p": 0.0, "images": 1000} | search))
-    return ranking(LesionedNetwork(network, "units"), trials, loss, search=how, generator=np.random.default_rng(8))
+    return rank_units(LesionedNetwork(network, "units"), trials, loss, search=how, generator=np.random.default_rng(8))
 
 
-def noisy(seed: int, *, units: int, n: int) -> tuple[Toy, Trials]:
+def noisy(seed: int, *, units: int, n: int) -> tuple[Toy, LabelledImages]:
     """A network and images without anything to know by hand; some classes are not known."""
     draw = np.random.default_rng(seed)
     hidden, heads = draw.normal(size=(9, units)), draw.normal(size=(2, 2, 9))
@@ -66,7 +68,7 @@ def noisy(seed: int, *, units: int, n: int) -> tuple[Toy, Trials]:
     return network, shown(draw.uniform(size=(n, units)), first=classes[0], second=classes[1])
 
 
-def naive(network: nn.Module, trials: Trials, weights: dict[str, np.ndarray], silent: Sequence[int]) -> float:
+def naive(network: nn.Module, trials: LabelledImages, weights: dict[str, np.ndarray], silent: Sequence[int]) -> float:
     """The loss, image after image, of the whole network with units set to 0."""
     handle = network.relu.register_forward_hook(
         lambda module, inputs, output: output.index_fill(1, torch.tensor(silent, dtype=torch.int64), 0)
@@ -92,13 +94,13 @@ class Spy:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.singles: list[tuple[list[int], int]] = []
-        original: Callable[..., Iterator[object]] = LesionedNetwork.singles
+        original: Callable[..., Iterator[object]] = LesionedNetwork.compute_single_lesions
 
         def counted(place: LesionedNetwork, batch: object, silent: object, units: torch.Tensor) -> Iterator[object]:
             self.singles.append((sorted(units.tolist()), len(batch)))
             return original(place, batch, silent, units)
 
-        monkeypatch.setattr(LesionedNetwork, "singles", counted)
+        monkeypatch.setattr(LesionedNetwork, "compute_single_lesions", counted)
 
     @property
     def answers(self) -> int:
@@ -179,7 +181,7 @@ def test_of_equal_units_the_lower_number_goes_first(greedy_p: float) -> None:
 
 def test_classes_may_be_small_integers() -> None:
     network, trials = noisy(4, units=5, n=9)
-    small = Trials(trials.images, {task: own.astype(np.int8) for task, own in trials.classes.items()})
+    small = LabelledImages(trials.images, {task: own.astype(np.int8) for task, own in trials.classes.items()})
     pd.testing.assert_frame_equal(ranked(network, small, "first"), ranked(network, trials, "first"))
 
 
@@ -209,7 +211,7 @@ def test_images_of_unknown_class_weigh_nothing() -> None:
 def test_all_units_of_a_round_see_the_same_images_and_every_round_others(monkeypatch: pytest.MonkeyPatch) -> None:
     network, trials = noisy(4, units=5, n=40)
     asked, spy = [], Spy(monkeypatch)
-    watched = Trials(lambda rows: (asked.append(rows.tolist()), trials.images(rows))[1], trials.classes)
+    watched = LabelledImages(lambda rows: (asked.append(rows.tolist()), trials.images(rows))[1], trials.classes)
     table = ranked(network, watched, "second", greedy_p=0.4, images=10, batch_size=4)
     known = set(np.flatnonzero(trials.classes["second"] >= 0))
     assert [len(rows) for rows in asked[1:]] == [4, 4, 2] * 3  # the first tells how many units there are

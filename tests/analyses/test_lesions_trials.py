@@ -9,15 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from facespec.analyses.lesions import Search, Trials, answered_right, count, lesions, objective, shuffled_objectives
+from facespec.analyses.lesions import (
+    LabelledImages,
+    Search,
+    count_units,
+    make_lesions,
+    make_objective,
+    mark_correct_under_lesions,
+    shuffle_objectives,
+)
 from facespec.responses.lesioned import LesionedNetwork
 from facespec.study.errors import StudyError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def about(**classes: np.ndarray | list[int]) -> Trials:
-    return Trials(lambda rows: torch.zeros(len(rows), 1, 1, 1), {task: np.array(own) for task, own in classes.items()})
+def about(**classes: np.ndarray | list[int]) -> LabelledImages:
+    return LabelledImages(
+        lambda rows: torch.zeros(len(rows), 1, 1, 1), {task: np.array(own) for task, own in classes.items()}
+    )
 
 
 NEEDED = ": needed are two tasks, each a numpy array of integers, one per image, of the same images."
@@ -49,7 +59,7 @@ def test_refused_trials(classes: dict[str, list[int]], shapes: str) -> None:
 )
 def test_classes_are_arrays(own: object, told: str) -> None:
     with pytest.raises(StudyError) as caught:
-        Trials(lambda rows: torch.zeros(len(rows), 1), {"a": np.array([0, 1]), "b": own})  # type: ignore[dict-item]
+        LabelledImages(lambda rows: torch.zeros(len(rows), 1), {"a": np.array([0, 1]), "b": own})  # type: ignore[dict-item]
     assert str(caught.value) == f"classes are {{'a': 'int64 of shape (2,)', 'b': '{told}'}}{NEEDED}"
 
 
@@ -66,7 +76,7 @@ def test_of_the_labels_below_0_only_one_is_known(label: int) -> None:
 def test_trials_know_their_tasks_and_number() -> None:
     trials = about(b=[0, 1, 2], a=[0, 0, -1])
     assert trials.tasks == ("b", "a") and len(trials) == 3
-    assert {task: own.tolist() for task, own in objective(trials, "a").items()} == {"a": [1.0, 1.0, 0.0]}
+    assert {task: own.tolist() for task, own in make_objective(trials, "a").items()} == {"a": [1.0, 1.0, 0.0]}
 
 
 @pytest.mark.parametrize(
@@ -91,8 +101,8 @@ def test_groups(group_p: float, greedy_p: float, units: int, groups: list[int]) 
 def test_groups_are_all_units(group_p: float, greedy_p: float, units: int) -> None:
     groups = Search(group_p, greedy_p, 5).groups(units)
     assert sum(groups) == units and min(groups) >= 1
-    greedy = groups if count(greedy_p, units) == units else groups[:-1]
-    assert sum(greedy) == count(greedy_p, units)
+    greedy = groups if count_units(greedy_p, units) == units else groups[:-1]
+    assert sum(greedy) == count_units(greedy_p, units)
     assert not greedy or (set(greedy[:-1]) <= {greedy[0]} and greedy[-1] <= greedy[0])
 
 
@@ -112,15 +122,15 @@ def test_groups_are_all_units(group_p: float, greedy_p: float, units: int) -> No
     ],  # the last two are a little less than a half in binary
 )
 def test_halves_are_rounded_up(fraction: float, units: int, number: int) -> None:
-    assert count(fraction, units) == number
+    assert count_units(fraction, units) == number
 
 
 def test_lesions_silence_the_first_or_all_others() -> None:
     order, fractions = [3, 0, 4, 1, 2], [0, 0.2, 0.5, 1]
-    silent = lesions(order, fractions)
+    silent = make_lesions(order, fractions)
     assert silent.dtype == bool
     assert silent.astype(int).tolist() == [[0, 0, 0, 0, 0], [0, 0, 0, 1, 0], [1, 0, 0, 1, 1], [1, 1, 1, 1, 1]]
-    np.testing.assert_array_equal(lesions(np.array(order), fractions, keep=True), ~silent)
+    np.testing.assert_array_equal(make_lesions(np.array(order), fractions, keep=True), ~silent)
 
 
 class Small(nn.Module):
@@ -144,8 +154,11 @@ def test_right_answers_are_those_of_a_loop(batch_size: int) -> None:
     pictures = torch.from_numpy(draw.normal(size=(23, 1, 5, 5)).astype(np.float32))
     classes = {"first": draw.integers(-1, 3, size=23), "second": draw.integers(-1, 4, size=23)}
     silent = draw.random((4, 6)) < np.array([-1, 0.3, 0.6, 2])[:, None]
-    right = answered_right(
-        LesionedNetwork(network, "units"), Trials(lambda rows: pictures[rows], classes), silent, batch_size=batch_size
+    right = mark_correct_under_lesions(
+        LesionedNetwork(network, "units"),
+        LabelledImages(lambda rows: pictures[rows], classes),
+        silent,
+        batch_size=batch_size,
     )
     assert set(right) == {"first", "second"}
     for task, own in right.items():
@@ -166,8 +179,8 @@ def test_of_equal_logits_the_first_is_the_answer() -> None:
     for head in network.heads.values():
         nn.init.zeros_(head.bias)
     classes = {"first": np.array([0, 1, 2, -1]), "second": np.array([-1, 0, 0, 3])}
-    trials = Trials(lambda rows: torch.ones(len(rows), 1, 5, 5), classes)
-    right = answered_right(LesionedNetwork(network, "units"), trials, np.ones((1, 6), dtype=bool))
+    trials = LabelledImages(lambda rows: torch.ones(len(rows), 1, 5, 5), classes)
+    right = mark_correct_under_lesions(LesionedNetwork(network, "units"), trials, np.ones((1, 6), dtype=bool))
     assert right["first"].tolist() == [[True, False, False, False]]
     assert right["second"].tolist() == [[False, True, True, False]]
 
@@ -177,14 +190,14 @@ MIXED = about(first=[0, 1, 2, 3, 4, 0, 1, -1, 4, 4], second=[-1, 7, 7, 9, 2, 5, 
 
 @given(st.integers(0, 10**6))
 def test_mixtures_part_the_classes_of_both_tasks(seed: int) -> None:
-    halves = shuffled_objectives(MIXED, np.random.default_rng(seed))
+    halves = shuffle_objectives(MIXED, np.random.default_rng(seed))
     assert [list(half) for half in halves] == [["first", "second"]] * 2
     for task, classes in MIXED.classes.items():
         one, other = (half[task] for half in halves)
         np.testing.assert_array_equal(one + other, classes != -1)  # each known image belongs to one of them
         parts = [{c for c, weight in zip(classes, own, strict=True) if weight} for own in (one, other)]
         assert not parts[0] & parts[1] and abs(len(parts[0]) - len(parts[1])) <= 1
-    again = shuffled_objectives(MIXED, np.random.default_rng(seed))
+    again = shuffle_objectives(MIXED, np.random.default_rng(seed))
     for half, same in zip(halves, again, strict=True):
         for task, weights in half.items():
             np.testing.assert_array_equal(same[task], weights)
@@ -193,7 +206,7 @@ def test_mixtures_part_the_classes_of_both_tasks(seed: int) -> None:
 def test_every_class_falls_in_either_half_half_of_the_time() -> None:
     """Also of an odd number, of which one half gets more; and whatever the other task's classes do."""
     generator, n = np.random.default_rng(11), 2000
-    drawn = [shuffled_objectives(MIXED, generator)[0] for _ in range(n)]
+    drawn = [shuffle_objectives(MIXED, generator)[0] for _ in range(n)]
     firsts = np.array([[*half["first"][[0, 1, 2, 3, 4]], *half["second"][[1, 3, 4, 5]]] for half in drawn])
     np.testing.assert_allclose(firsts.mean(axis=0), 0.5, atol=4 * 0.5 / np.sqrt(n))
     together = np.corrcoef(firsts.T)

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from matplotlib.cbook import boxplot_stats
 
 from facespec.analyses import overlap as module
-from facespec.analyses.overlap import compared, halved_weights, overlap
+from facespec.analyses.overlap import compare_masks, draw_halves, measure_overlap
 from facespec.study.errors import StudyError
 from facespec.study.maps import PersonMaps
 from facespec.study.seeds import generator
@@ -40,7 +40,7 @@ def people_of(maps: np.ndarray, *, count: np.ndarray | int = 1, size: tuple[int,
 def table(
     maps: PersonMaps, *, quantile: float = 0.8, top: float = 0.3, resamples: int = 2, seed: int = 0
 ) -> pd.DataFrame:
-    return overlap(maps, quantile=quantile, top=top, resamples=resamples, generator=generator(seed))
+    return measure_overlap(maps, quantile=quantile, top=top, resamples=resamples, generator=generator(seed))
 
 
 def numbers(found: pd.DataFrame, **labels: object) -> pd.DataFrame:
@@ -153,7 +153,7 @@ level = st.integers(1, 19).map(lambda n: n / 20)
 @given(two_maps, level, st.sampled_from(["published", "top"]))
 def test_laws_of_masks(maps: tuple[np.ndarray, np.ndarray], level: float, rule: str) -> None:
     first, second = maps
-    thresholds, found = compared(first, second, level=level, rule=rule)
+    thresholds, found = compare_masks(first, second, level=level, rule=rule)
     areas = [float(found["first_area"]), float(found["second_area"])]
     assert 0 < min(areas) <= max(areas) <= 1
     assert min(areas) > 1 - level - 1 / len(first)  # a share of n pixels is known to one of them
@@ -161,13 +161,13 @@ def test_laws_of_masks(maps: tuple[np.ndarray, np.ndarray], level: float, rule: 
     assert found["dice"] == pytest.approx(2 * found["iou"] / (1 + found["iou"]))
     assert found["iou"] == pytest.approx(slow_iou(first, second, rule, quantile=level, top=1 - level))
     assert areas[0] == len(mask(first, float(thresholds[0]))) / len(first)
-    swapped = compared(second, first, level=level, rule=rule)[1]
+    swapped = compare_masks(second, first, level=level, rule=rule)[1]
     assert swapped["iou"] == found["iou"] and swapped["first_area"] == areas[1]
-    assert compared(first, first, level=level, rule=rule)[1]["iou"] == 1
-    both = compared(first / 4, second / 4, level=level, rule=rule)[1]  # a quarter: exact in binary
+    assert compare_masks(first, first, level=level, rule=rule)[1]["iou"] == 1
+    both = compare_masks(first / 4, second / 4, level=level, rule=rule)[1]  # a quarter: exact in binary
     assert both == found
     if rule == "top":
-        assert compared(first / 4, second, level=level, rule=rule)[1] == found
+        assert compare_masks(first / 4, second, level=level, rule=rule)[1] == found
 
 
 # --- halves
@@ -175,7 +175,7 @@ def test_laws_of_masks(maps: tuple[np.ndarray, np.ndarray], level: float, rule: 
 
 @given(st.integers(2, 9), st.integers(0, 5))
 def test_halves_part_the_people_and_draw_within(people: int, seed: int) -> None:
-    whole, drawn = halved_weights(people, draws=6, generator=generator(seed))
+    whole, drawn = draw_halves(people, draws=6, generator=generator(seed))
     assert whole.shape == drawn.shape == (6, 2, people)
     np.testing.assert_array_equal(whole.sum(axis=1), 1)  # everybody is in one half
     sizes = [people - people // 2, people // 2]
@@ -186,7 +186,7 @@ def test_halves_part_the_people_and_draw_within(people: int, seed: int) -> None:
 
 
 def test_halves_are_random() -> None:
-    whole, drawn = halved_weights(5, draws=4000, generator=generator(2))
+    whole, drawn = draw_halves(5, draws=4000, generator=generator(2))
     together = (whole[:, 0, 0] == whole[:, 0, 1]).mean()
     assert whole[:, 0].mean(axis=0) == pytest.approx(3 / 5, abs=0.04)
     assert together == pytest.approx((3 + 1) / 10, abs=0.04)  # pairs within a half, of 10 pairs
@@ -213,7 +213,7 @@ def test_halves_against_a_slow_reference() -> None:
     draw, size, rules = generator(6), (17, 11), {"quantile": 0.8, "top": 0.3}
     cells, count = draw.random((4, 2, 5, 3, 4)), draw.integers(1, 9, size=(4, 2, 5))
     found = table(people_of(cells, count=count, size=size), resamples=7, seed=8)
-    weights = halved_weights(5, draws=7, generator=generator(8).spawn(2)[1])
+    weights = draw_halves(5, draws=7, generator=generator(8).spawn(2)[1])
     expected = {}
     for kind, resample, seed in np.ndindex(2, 7, 2):
         images = [count[:, seed] * half for half in weights[kind, resample]]

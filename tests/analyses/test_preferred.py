@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from facespec.analyses.preferred import PreferredStimuli, Recipe, preferred_stimuli
+from facespec.analyses.preferred import PreferredStimuli, Recipe, optimise_stimuli
 from facespec.data.batches import Preset
-from facespec.models.device import deterministic
-from facespec.models.networks import FaceNetwork, build
-from facespec.responses.recording import recording
+from facespec.models.device import deterministic_torch
+from facespec.models.networks import FaceNetwork, build_network
+from facespec.responses.recording import record_responses
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
 from facespec.study.seeds import generator
@@ -29,7 +29,7 @@ TASKS = {"expression": 7, "identity": 5}
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    with deterministic():
+    with deterministic_torch():
         yield
 
 
@@ -37,7 +37,7 @@ def made(seed: int = 1, *, channels: int = 1, widths: tuple[int, ...] = (4, 6), 
     """A network whose batch norm has seen images; `block` overrides parts of its description."""
     described = {"trunk": "small_vgg", "channels": list(widths), "convolutions": 1, "branch_after": None} | block
     draw = torch.Generator().manual_seed(seed)
-    network = build(NetworkBlock(**described), TASKS, channels=channels, generator=draw).train()
+    network = build_network(NetworkBlock(**described), TASKS, channels=channels, generator=draw).train()
     network(torch.rand((9, channels, 13, 13), generator=draw) * 2 - 1)
     return network.eval()
 
@@ -46,13 +46,13 @@ def found(network: FaceNetwork, layer: str, units: Any, recipe: Recipe = SHORT, 
     seed = changes.pop("seed", 5)
     streams = {unit: generator(seed, layer, unit) for unit in units}
     how = {"preset": replace(GREY, channels=network.channels), "device": torch.device("cpu")} | changes
-    return preferred_stimuli(network, layer, streams, recipe=recipe, **how)
+    return optimise_stimuli(network, layer, streams, recipe=recipe, **how)
 
 
 def shown(network: FaceNetwork, layer: str, images: np.ndarray) -> np.ndarray:
     """What all units of `layer` answer to pictures in [0, 1]: the network's own forward pass."""
     pictures = torch.from_numpy(images if images.ndim == 4 else images[..., None]).permute(0, 3, 1, 2)
-    with recording(network, [layer]) as responses, torch.no_grad():
+    with record_responses(network, [layer]) as responses, torch.no_grad():
         network((pictures - GREY.mean) / GREY.std)
     return responses[layer].numpy()
 

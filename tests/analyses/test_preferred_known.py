@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from facespec.analyses.preferred import PreferredStimuli, Recipe, preferred_stimuli
+from facespec.analyses.preferred import PreferredStimuli, Recipe, optimise_stimuli
 from facespec.data.batches import Preset
-from facespec.models.device import deterministic
-from facespec.models.networks import FaceNetwork, build
+from facespec.models.device import deterministic_torch
+from facespec.models.networks import FaceNetwork, build_network
 from facespec.study.params import NetworkBlock
 from facespec.study.seeds import generator
 
@@ -25,7 +25,7 @@ TASKS = {"expression": 7, "identity": 5}
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    with deterministic():
+    with deterministic_torch():
         yield
 
 
@@ -33,7 +33,7 @@ def made(seed: int = 1, *, channels: int = 1, widths: tuple[int, ...] = (4, 6), 
     """A network whose batch norm has seen images; `block` overrides parts of its description."""
     described = {"trunk": "small_vgg", "channels": list(widths), "convolutions": 1, "branch_after": None} | block
     draw = torch.Generator().manual_seed(seed)
-    network = build(NetworkBlock(**described), TASKS, channels=channels, generator=draw).train()
+    network = build_network(NetworkBlock(**described), TASKS, channels=channels, generator=draw).train()
     network(torch.rand((9, channels, 13, 13), generator=draw) * 2 - 1)
     return network.eval()
 
@@ -51,7 +51,7 @@ def found(network: FaceNetwork, layer: str, units: Any, recipe: Recipe = SHORT, 
     seed = changes.pop("seed", 5)
     streams = {unit: generator(seed, layer, unit) for unit in units}
     how = {"preset": replace(GREY, channels=network.channels), "device": torch.device("cpu")} | changes
-    return preferred_stimuli(network, layer, streams, recipe=recipe, **how)
+    return optimise_stimuli(network, layer, streams, recipe=recipe, **how)
 
 
 def hand_weighted(kernels: np.ndarray) -> FaceNetwork:

@@ -11,11 +11,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facespec.analyses.regions import RegionShares, region_areas, region_shares, region_table, template
-from facespec.analyses.resampling import hierarchical_interval
+from facespec.analyses.regions import (
+    RegionShares,
+    make_region_template,
+    measure_region_areas,
+    measure_region_shares,
+    tabulate_regions,
+)
+from facespec.analyses.resampling import estimate_interval
 from facespec.data.embedded.canvas import REGIONS as CODES
 from facespec.data.embedded.production import render
-from facespec.data.embedded.roles import draw
+from facespec.data.embedded.roles import draw_role
 from facespec.study.errors import StudyError
 from facespec.study.params import Data, ExpressionFaces, FaceBox, IdentityFaces, ProbeFaces
 from facespec.study.seeds import generator
@@ -31,16 +37,16 @@ def test_shares_and_areas_by_hand() -> None:
     maps[0, 1, 1], maps[0, 0, 4] = 3, 1  # three quarters on the mouth
     maps[1, 2, 2] = 7
     regions = np.stack([LABELS, LABELS, np.zeros_like(LABELS)])
-    np.testing.assert_array_equal(region_shares(maps[:2], regions[:2], NAMES), [[0.25, 0.75, 0], [0, 1, 0]])
-    np.testing.assert_array_equal(region_areas(regions, NAMES) * 15, [[10, 5, 0], [10, 5, 0], [15, 0, 0]])
+    np.testing.assert_array_equal(measure_region_shares(maps[:2], regions[:2], NAMES), [[0.25, 0.75, 0], [0, 1, 0]])
+    np.testing.assert_array_equal(measure_region_areas(regions, NAMES) * 15, [[10, 5, 0], [10, 5, 0], [15, 0, 0]])
 
 
 def test_columns_follow_the_order_of_the_names() -> None:
     turned = dict(reversed(NAMES.items()))
     maps = np.arange(15.0).reshape(1, 3, 5)
     for found in (
-        lambda codes: region_shares(maps, LABELS[None], codes),
-        lambda codes: region_areas(LABELS[None], codes),
+        lambda codes: measure_region_shares(maps, LABELS[None], codes),
+        lambda codes: measure_region_areas(LABELS[None], codes),
     ):
         np.testing.assert_array_equal(found(turned), found(NAMES)[:, ::-1])
 
@@ -50,17 +56,19 @@ def test_small_maps_are_brought_to_the_size_of_the_image() -> None:
     maps = np.random.default_rng(5).random((2, 2, 3)).astype(np.float32)
     large = torch.nn.functional.interpolate(torch.from_numpy(maps)[None], (3, 5), mode="bilinear")[0].numpy()
     expected = [one[LABELS == 6].sum() / one.sum() for one in large]
-    np.testing.assert_allclose(region_shares(maps, np.stack([LABELS] * 2), NAMES)[:, 1], expected, rtol=1e-6)  # float32
+    np.testing.assert_allclose(
+        measure_region_shares(maps, np.stack([LABELS] * 2), NAMES)[:, 1], expected, rtol=1e-6
+    )  # float32
 
 
 def test_a_map_without_mass_has_no_shares() -> None:
-    found = region_shares(np.stack([np.zeros((2, 3)), np.ones((2, 3))]), np.stack([LABELS] * 2), NAMES)
+    found = measure_region_shares(np.stack([np.zeros((2, 3)), np.ones((2, 3))]), np.stack([LABELS] * 2), NAMES)
     assert np.isnan(found[0]).all() and not np.isnan(found[1]).any()
 
 
 def test_a_code_without_a_name_is_refused() -> None:
     with pytest.raises(StudyError) as caught:
-        region_areas(LABELS[None], {"background": 0, "nose": 5})
+        measure_region_areas(LABELS[None], {"background": 0, "nose": 5})
     assert str(caught.value) == "a region map holds code 6; allowed: {'background': 0, 'nose': 5}."
 
 
@@ -69,11 +77,13 @@ def test_shares_are_a_whole_and_know_no_scale(seed: int, factor: float) -> None:
     random = np.random.default_rng(seed)
     maps = random.random((3, 4, 3)) * (random.random((3, 4, 3)) < 0.6) + np.eye(4, 3) * 0.01
     regions = random.choice([0, 6, 11], (3, 7, 11)).astype(np.uint8)
-    shares = region_shares(maps, regions, NAMES)
+    shares = measure_region_shares(maps, regions, NAMES)
     np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-12)
     assert (shares >= 0).all()
-    np.testing.assert_allclose(region_shares(maps * factor, regions, NAMES), shares, rtol=1e-9, atol=1e-15)
-    np.testing.assert_allclose(region_shares(np.ones((3, 4, 3)), regions, NAMES), region_areas(regions, NAMES))
+    np.testing.assert_allclose(measure_region_shares(maps * factor, regions, NAMES), shares, rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(
+        measure_region_shares(np.ones((3, 4, 3)), regions, NAMES), measure_region_areas(regions, NAMES)
+    )
 
 
 # --- the template ---
@@ -88,7 +98,7 @@ def centre(mask: np.ndarray) -> np.ndarray:
 
 def test_the_template_follows_the_canon() -> None:
     """A head of 700 rows (half a unit is 100) and 500 columns (an eye is 100), from row 87.5 and column 200."""
-    codes, names = template((875, 1000), BOX)
+    codes, names = make_region_template((875, 1000), BOX)
     assert list(names) == ["background", "hair", "outline", "brows", "eyes", "nose", "mouth"]
     assert {name: CODES[name] for name in names} == names and codes.dtype == np.uint8
     head = codes != names["background"]
@@ -108,7 +118,7 @@ def test_the_template_follows_the_canon() -> None:
 
 
 def test_the_template_is_symmetric_in_its_box() -> None:
-    codes, _ = template((31, 47), FaceBox(top=0.0, bottom=1.0, left=0.1, right=0.9))
+    codes, _ = make_region_template((31, 47), FaceBox(top=0.0, bottom=1.0, left=0.1, right=0.9))
     np.testing.assert_array_equal(codes, codes[:, ::-1])
 
 
@@ -123,7 +133,7 @@ def label_maps() -> np.ndarray:
         identity=IdentityFaces(source="embedded", people=2, train=1, test=1),
         probe=ProbeFaces(source="embedded", people=9),
     )
-    stimuli = draw(Role.PROBE, block, generator(3, "faces"))
+    stimuli = draw_role(Role.PROBE, block, generator(3, "faces"))
     chosen = stimuli.labels.query("view == 'straight' and session == 'A'").index.to_numpy()
     return render(stimuli, chosen, size=48, channels=1)[1]
 
@@ -140,7 +150,7 @@ def test_the_template_is_anatomically_sane() -> None:
     eye = middle(shown["eyes"] * (grid[1] < 24))
     height, width = 2 * (chin - eye[0]), (24 - eye[1]) / 0.2
     box = FaceBox(top=(chin - height) / 48, bottom=chin / 48, left=0.5 - width / 96, right=0.5 + width / 96)
-    codes, names = template((48, 48), box)
+    codes, names = make_region_template((48, 48), box)
     for name, least in {"brows": 0.3, "eyes": 0.5, "nose": 0.5, "mouth": 0.5, "background": 0.7}.items():
         ours, theirs = codes == names[name], shown[name] >= 0.5
         assert (ours & theirs).sum() / (ours | theirs).sum() > least, name
@@ -177,7 +187,7 @@ JOINT = {"trained_on": "joint", "tested_on": "identity"}
 
 
 def test_every_row_is_there_once() -> None:
-    table = region_table(found(random_shares()), draws=100, generator=np.random.default_rng(1))
+    table = tabulate_regions(found(random_shares()), draws=100, generator=np.random.default_rng(1))
     keys = ["trained_on", "tested_on", "expression", "region", "measure", "against"]
     assert len(table) == 6 * 8 * 3 * 2 and not table.duplicated(keys).any()
     assert set(table["trained_on"][table["against"] == "single"]) == {"joint"}
@@ -190,7 +200,7 @@ def test_images_are_averaged_within_people_first() -> None:
     """By hand: b's three images count as much as c's one."""
     share = np.zeros((6, 1, 4, 3))
     share[..., 0] = np.array([0.1, 0.4, 0.3, 0.9, 0.6, 0.5])[:, None, None]
-    table = region_table(found(share), draws=100, generator=np.random.default_rng(1))
+    table = tabulate_regions(found(share), draws=100, generator=np.random.default_rng(1))
     row = one(table, **JOINT, expression="all", region="background", measure="share", against="")
     assert row["number"] == pytest.approx((0.3 + 0.5 + 0.9) / 3, rel=1e-12)
     assert (row["people"], row["n"], row["blank"], row["reason"]) == (3, 6, 0, "")
@@ -218,14 +228,14 @@ def test_intervals_are_over_seeds_and_people_with_draws_shared_by_all(group: str
     share = random_shares()
     share[3, 1] = np.nan  # c has no map of the second seed
     share[0, 0, 3] = np.nan
-    table = region_table(found(share), draws=150, generator=np.random.default_rng(4))
+    table = tabulate_regions(found(share), draws=150, generator=np.random.default_rng(4))
     for side, (trained_on, tested_on) in enumerate(PAIRS):
         difference = share[:, :, [side]] - share[:, :, [side - 2]]
         for against, values in (("", slow(share, side, 1, group)), ("single", slow(difference, 0, 1, group))):
             if against and trained_on != "joint":
                 continue
             stream = np.random.default_rng(4).spawn(8)[place]
-            expected = hierarchical_interval(values, draws=150, generator=stream)
+            expected = estimate_interval(values, draws=150, generator=stream)
             row = one(
                 table,
                 trained_on=trained_on,
@@ -244,7 +254,7 @@ def test_a_blank_map_takes_its_image_from_both_sides_of_a_difference() -> None:
     share = np.random.default_rng(2).random((6, 2, 4, 3)) / 4
     share[:, :, 2] = share[:, :, 0]
     share[2:4, :, 2] = np.nan
-    table = region_table(found(share), draws=100, generator=np.random.default_rng(1))
+    table = tabulate_regions(found(share), draws=100, generator=np.random.default_rng(1))
     own = rows(table, against="single", tested_on="expression", measure="share", expression="all")
     np.testing.assert_array_equal(own[["number", "low", "high"]], 0)
     assert (own["n"] == 4).all()
@@ -255,7 +265,7 @@ def test_joint_minus_single_is_paired() -> None:
     share = np.random.default_rng(2).random((6, 2, 4, 3)) / 4
     share[:, :, 2] = share[:, :, 0] + 0.25
     share[:, :, 3] = share[:, :, 1] - 0.125
-    table = region_table(found(share), draws=100, generator=np.random.default_rng(1))
+    table = tabulate_regions(found(share), draws=100, generator=np.random.default_rng(1))
     for task, difference in (("expression", 0.25), ("identity", -0.125)):
         some = rows(table, against="single", tested_on=task, measure="share")
         some = some[some["expression"].isin(["all", "happy", "sad"])]
@@ -267,7 +277,7 @@ def test_blank_maps_are_counted_and_left_out() -> None:
     share[[1, 4], :, 3] = np.nan  # everything of a
     share[2, 0, 3] = np.nan
     share[5, 1, 1] = np.nan
-    table = region_table(found(share), draws=100, generator=np.random.default_rng(1))
+    table = tabulate_regions(found(share), draws=100, generator=np.random.default_rng(1))
     kept = one(table, **JOINT, expression="all", region="mouth", measure="share", against="")
     assert (kept["n"], kept["people"], kept["blank"]) == (4, 2, 5)
     assert kept["number"] == pytest.approx(np.nanmean(np.nanmean(slow(share, 3, 1, "all"), axis=1)), rel=1e-12)
@@ -282,7 +292,7 @@ def test_what_is_missing_has_a_reason() -> None:
     share[:, :, 1] = np.nan  # the identity network sees nothing
     share[..., 2] = np.where(np.isnan(share[..., 2]), np.nan, 0)
     area = np.tile([0.7, 0.3, 0.0], (6, 1))  # no occluder anywhere
-    table = region_table(found(share, area), draws=100, generator=np.random.default_rng(1))
+    table = tabulate_regions(found(share, area), draws=100, generator=np.random.default_rng(1))
     nothing = rows(table, expression="all", reason="no heatmap has any mass")
     assert set(zip(nothing["trained_on"], nothing["tested_on"], nothing["against"], strict=True)) == {
         ("identity", "identity", ""),
@@ -302,7 +312,7 @@ def test_a_region_that_some_images_show_has_their_density() -> None:
     share, area = random_shares(), np.tile([0.6, 0.4, 0.0], (6, 1))
     share[..., 2] = 0
     share[3, ..., 2], area[3, 2] = 0.5, 0.25  # c's only image
-    table = region_table(found(share, area), draws=100, generator=np.random.default_rng(1))
+    table = tabulate_regions(found(share, area), draws=100, generator=np.random.default_rng(1))
     row = one(table, **JOINT, expression="all", region="occluder", measure="density", against="")
     assert (row["number"], row["n"], row["people"]) == (2, 1, 1)
 
@@ -314,5 +324,5 @@ def test_the_order_of_images_does_not_matter() -> None:
     order = np.array([4, 2, 0, 5, 1, 3])
     labels = before.labels.iloc[order].reset_index(drop=True)
     after = RegionShares(share[order], before.area[order], labels, before.names, before.source, before.regions)
-    tables = [region_table(this, draws=100, generator=np.random.default_rng(6)) for this in (before, after)]
+    tables = [tabulate_regions(this, draws=100, generator=np.random.default_rng(6)) for this in (before, after)]
     pd.testing.assert_frame_equal(*tables, rtol=1e-12)

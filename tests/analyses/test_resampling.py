@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from facespec.analyses.resampling import Cell, accuracy_rows, resampled_means
+from facespec.analyses.resampling import Cell, resample_means, tabulate_accuracy
 from facespec.study.errors import StudyError
 from facespec.study.seeds import generator
 
@@ -16,7 +16,7 @@ answers = st.lists(st.booleans(), min_size=2, max_size=60).map(np.array)
 
 
 def draws(values: np.ndarray, n: int = 400, *, seed: int = 0) -> np.ndarray:
-    return resampled_means(values, resamples=n, generator=generator(seed))
+    return resample_means(values, resamples=n, generator=generator(seed))
 
 
 @given(answers)
@@ -69,11 +69,11 @@ def test_relabelling_the_images_keeps_the_distribution(correct: np.ndarray, rand
 
 def test_rows() -> None:
     correct = np.array([True, False, True])
-    table = accuracy_rows(correct, CELL, resamples=5, generator=generator(1))
+    table = tabulate_accuracy(correct, CELL, resamples=5, generator=generator(1))
     assert table["resample"].tolist() == [-1, 0, 1, 2, 3, 4]
     assert table["accuracy"].iloc[0] == 2 / 3
     np.testing.assert_array_equal(
-        table["accuracy"].iloc[1:], resampled_means(correct, resamples=5, generator=generator(1))
+        table["accuracy"].iloc[1:], resample_means(correct, resamples=5, generator=generator(1))
     )
     rest = table.drop(columns=["resample", "accuracy"]).drop_duplicates()
     expected = {
@@ -91,5 +91,5 @@ def test_rows() -> None:
 
 def test_nothing_to_resample() -> None:
     with pytest.raises(StudyError) as caught:
-        resampled_means(np.array([]), resamples=5, generator=generator(1))
+        resample_means(np.array([]), resamples=5, generator=generator(1))
     assert str(caught.value) == "nothing to resample: got 0 test images, at least 1 is needed."

@@ -13,11 +13,11 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from facespec.analyses.resampling import (
-    drawn_weights,
-    hierarchical_interval,
-    hierarchical_means,
-    person_means,
-    resampled_means,
+    average_people,
+    draw_weights,
+    estimate_interval,
+    resample_hierarchically,
+    resample_means,
     sign_flip_test,
 )
 from facespec.study.errors import StudyError
@@ -30,7 +30,7 @@ def test_means_within_people_leave_out_nan_and_stand_in_the_order_of_names() -> 
     people = pd.Series(["b", "a", "b", "c"], index=[7, 3, 5, 1])
     values = np.array([[[1.0, 2.0]], [[5.0, np.nan]], [[3.0, np.nan]], [[np.nan, 4.0]]])
     expected = np.array([[[5.0, np.nan]], [[2.0, 2.0]], [[np.nan, 4.0]]])
-    np.testing.assert_array_equal(person_means(values, people), expected)
+    np.testing.assert_array_equal(average_people(values, people), expected)
 
 
 # --- weights
@@ -38,17 +38,17 @@ def test_means_within_people_leave_out_nan_and_stand_in_the_order_of_names() -> 
 
 @given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 5))
 def test_weights_count_draws(units: int, draws: int, seed: int) -> None:
-    weights = drawn_weights(units, draws=draws, generator=generator(seed))
+    weights = draw_weights(units, draws=draws, generator=generator(seed))
     assert weights.shape == (draws, units) and weights.dtype == np.float64
     np.testing.assert_array_equal(weights.sum(axis=1), units)
     np.testing.assert_array_equal(weights, np.abs(weights).round())
     values = generator(seed, "values").random(units)
-    means = resampled_means(values, resamples=draws, generator=generator(seed))
+    means = resample_means(values, resamples=draws, generator=generator(seed))
     np.testing.assert_allclose(weights @ values / units, means, rtol=1e-12)  # the same draws, counted
 
 
 def test_weights_are_multinomial() -> None:
-    weights = drawn_weights(5, draws=20000, generator=generator(1))
+    weights = draw_weights(5, draws=20000, generator=generator(1))
     np.testing.assert_allclose(weights.mean(axis=0), 1, atol=0.03)
     expected = 5 * (np.eye(5) / 5 - 1 / 25)
     np.testing.assert_allclose(np.cov(weights.T), expected, atol=0.03)
@@ -56,7 +56,7 @@ def test_weights_are_multinomial() -> None:
 
 def test_nothing_to_draw() -> None:
     with pytest.raises(StudyError) as caught:
-        drawn_weights(0, draws=3, generator=generator(1))
+        draw_weights(0, draws=3, generator=generator(1))
     assert str(caught.value) == "nothing to resample: got 0 units, at least 1 is needed."
 
 
@@ -66,8 +66,8 @@ def test_nothing_to_draw() -> None:
 def slow_means(values: np.ndarray, *, draws: int, seed: int) -> np.ndarray:
     """Draw by draw: values of everybody drawn in a list, its mean; a list of those of the seeds drawn, its mean."""
     stream = generator(seed)
-    seeds = drawn_weights(values.shape[0], draws=draws, generator=stream)
-    people = drawn_weights(values.shape[1], draws=draws, generator=stream)
+    seeds = draw_weights(values.shape[0], draws=draws, generator=stream)
+    people = draw_weights(values.shape[1], draws=draws, generator=stream)
     result = np.full((draws, *values.shape[2:]), np.nan)
     for draw, *entry in np.ndindex(*result.shape):
         within = []
@@ -85,7 +85,7 @@ def test_means_against_a_slow_reference(shape: tuple[int, ...]) -> None:
     values = generator(2).normal(size=shape)
     values[generator(3).random(shape) < 0.3] = np.nan
     values.reshape(*shape[:2], -1)[0, :, 0] = np.nan  # nobody at all, in the first entry of the first seed
-    means = hierarchical_means(values, draws=150, generator=generator(4))
+    means = resample_hierarchically(values, draws=150, generator=generator(4))
     expected = slow_means(values, draws=150, seed=4)
     assert np.isnan(expected).any() and not np.isnan(expected).all()
     np.testing.assert_allclose(means, expected, rtol=1e-12)
@@ -94,7 +94,7 @@ def test_means_against_a_slow_reference(shape: tuple[int, ...]) -> None:
 def test_a_draw_takes_the_same_people_for_all_seeds() -> None:
     """Seeds that answer in opposite ways about each person cancel: only where people are shared."""
     person = generator(1).normal(size=9)
-    means = hierarchical_means(np.stack([person, -person]), draws=300, generator=generator(2))
+    means = resample_hierarchically(np.stack([person, -person]), draws=300, generator=generator(2))
     balanced = np.abs(means) < 1e-12
     assert balanced.mean() == pytest.approx(1 / 2, abs=0.12)  # both seeds drawn
 
@@ -102,23 +102,23 @@ def test_a_draw_takes_the_same_people_for_all_seeds() -> None:
 def test_spread_of_two_levels() -> None:
     """Var of a mean of n drawn is the variance (divisor n) over n; the two levels add."""
     seeds, people = generator(1).normal(size=(6, 1)), generator(2).normal(size=(1, 11))
-    means = hierarchical_means(seeds + people, draws=6000, generator=generator(3))
+    means = resample_hierarchically(seeds + people, draws=6000, generator=generator(3))
     assert means.var() == pytest.approx(seeds.var() / 6 + people.var() / 11, rel=0.08)
 
 
 def test_interval_by_hand() -> None:
     """Two people see .0 and .8: a quarter of the draws takes one of them twice. A third sees nothing."""
     values = np.array([[0, 0.8, np.nan], [0, 0.8, np.nan]])
-    mean, low, high = hierarchical_interval(values, draws=500, generator=generator(1))
+    mean, low, high = estimate_interval(values, draws=500, generator=generator(1))
     assert [float(mean), float(low), float(high)] == pytest.approx([0.4, 0, 0.8])
     uneven = np.array([[0, np.nan, np.nan], [1, 1, 0.7]])  # seeds count alike, however many people they show
-    assert hierarchical_interval(uneven, draws=5, generator=generator(1))[0] == pytest.approx((0 + 0.9) / 2)
+    assert estimate_interval(uneven, draws=5, generator=generator(1))[0] == pytest.approx((0 + 0.9) / 2)
 
 
 def test_interval_is_made_of_percentiles() -> None:
     values = generator(1).normal(size=(3, 6, 2))
-    mean, low, high = hierarchical_interval(values, draws=201, generator=generator(5))
-    drawn = np.sort(hierarchical_means(values, draws=201, generator=generator(5)), axis=0)
+    mean, low, high = estimate_interval(values, draws=201, generator=generator(5))
+    drawn = np.sort(resample_hierarchically(values, draws=201, generator=generator(5)), axis=0)
     np.testing.assert_allclose(mean, values.mean(axis=(0, 1)))
     np.testing.assert_allclose([low, high], [drawn[5], drawn[195]])  # 2.5 % of 200 steps
 
@@ -126,7 +126,7 @@ def test_interval_is_made_of_percentiles() -> None:
 def test_interval_of_nothing_is_nan_beside_others() -> None:
     values = np.ones((2, 3, 2))
     values[..., 1] = np.nan
-    for bound in hierarchical_interval(values, draws=9, generator=generator(1)):
+    for bound in estimate_interval(values, draws=9, generator=generator(1)):
         np.testing.assert_array_equal(bound, [1, np.nan])
 
 
@@ -136,7 +136,7 @@ def test_coverage(seeds: int, low: float, high: float) -> None:
     draw, held = generator(7, seeds), 0
     for _ in range(300):
         values = draw.normal(size=(seeds, 1)) + draw.normal(size=(1, 70)) + draw.normal(size=(seeds, 70))
-        _, below, above = hierarchical_interval(values, draws=200, generator=draw)
+        _, below, above = estimate_interval(values, draws=200, generator=draw)
         held += bool(below <= 0 <= above)
     assert low < held / 300 < high
 

@@ -11,22 +11,22 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from facespec.analyses.resampling import drawn_weights
+from facespec.analyses.resampling import draw_weights
 from facespec.analyses.segregation import (
-    PeopleTested,
-    Place,
-    dissociation_rows,
-    no_drop,
-    relative_drop,
-    segregation_index,
-    segregation_rows,
+    LesionSite,
+    PeopleAccuracies,
+    compute_relative_drop,
+    compute_segregation_index,
+    explain_no_drop,
+    tabulate_dissociation,
+    tabulate_segregation,
 )
 from facespec.study.errors import StudyError
 from facespec.study.seeds import generator
 from facespec.study.tables_lesions import DISSOCIATION, SEGREGATION
 
 TASKS = ("expression", "identity")
-PLACE = Place(trained_on="joint", source="toy faces", layer="trunk.conv2", depth=2)
+PLACE = LesionSite(trained_on="joint", source="toy faces", layer="trunk.conv2", depth=2)
 CHANCE = np.array([0.2, 0.1])
 SHARED = np.array([[1.0, 1.0], [1.0, 1.0]])  # drops: each lesion harms both tasks
 APART = np.eye(2)
@@ -35,11 +35,15 @@ drops_of = arrays(np.float64, (2, 2), elements=st.floats(-3, 3, width=32))
 
 def people_tested(
     whole: np.ndarray, lesioned: np.ndarray, *, chance: np.ndarray = CHANCE, **names: Any
-) -> PeopleTested:
-    return PeopleTested(whole, lesioned, chance, **{"tasks": TASKS, "seeds": tuple(range(3, 3 + len(whole))), **names})
+) -> PeopleAccuracies:
+    return PeopleAccuracies(
+        whole, lesioned, chance, **{"tasks": TASKS, "seeds": tuple(range(3, 3 + len(whole))), **names}
+    )
 
 
-def planted(drops: np.ndarray, *, people: int = 5, draws: int = 1, noise: float = 0.0, seed: int = 0) -> PeopleTested:
+def planted(
+    drops: np.ndarray, *, people: int = 5, draws: int = 1, noise: float = 0.0, seed: int = 0
+) -> PeopleAccuracies:
     """People whose accuracies have `drops` (seeds, 2, 2), up to noise that differs between people and lesions."""
     whole = np.broadcast_to(np.array([0.8, 0.6])[:, None], (len(drops), 2, people))
     lesioned = 0.8 * APART[0] + 0.6 * APART[1] - np.asarray(drops)[:, None] * ([0.8, 0.6] - CHANCE)
@@ -47,12 +51,12 @@ def planted(drops: np.ndarray, *, people: int = 5, draws: int = 1, noise: float 
     return people_tested(whole, lesioned[..., None] + spread)
 
 
-def dissociated(found: PeopleTested, *, resamples: int = 20, seed: int = 0, fraction: float = 0.2) -> pd.DataFrame:
-    return dissociation_rows(found, PLACE, fraction=fraction, resamples=resamples, generator=generator(seed))
+def dissociated(found: PeopleAccuracies, *, resamples: int = 20, seed: int = 0, fraction: float = 0.2) -> pd.DataFrame:
+    return tabulate_dissociation(found, PLACE, fraction=fraction, resamples=resamples, generator=generator(seed))
 
 
-def segregated(found: PeopleTested, *, resamples: int = 100, seed: int = 0) -> pd.DataFrame:
-    rows = segregation_rows(
+def segregated(found: PeopleAccuracies, *, resamples: int = 100, seed: int = 0) -> pd.DataFrame:
+    rows = tabulate_segregation(
         found, PLACE, condition="ranked", fraction=0.2, resamples=resamples, generator=generator(seed)
     )
     return rows.set_index("quantity")
@@ -63,21 +67,21 @@ def segregated(found: PeopleTested, *, resamples: int = 100, seed: int = 0) -> p
 
 def test_drops_by_hand() -> None:
     """Chance a quarter: half of what is above it, all, none, more than all, a gain; a column of tasks broadcasts."""
-    drops = relative_drop(0.75, [0.5, 0.25, 0.75, 0.0, 1.0], 0.25)
+    drops = compute_relative_drop(0.75, [0.5, 0.25, 0.75, 0.0, 1.0], 0.25)
     assert drops.tolist() == [0.5, 1, 0, 1.5, -0.5]
-    assert relative_drop([0.5, 0.9], np.full((3, 1), 0.1), [0.1, 0.5]).tolist() == [[1, 2]] * 3
+    assert compute_relative_drop([0.5, 0.9], np.full((3, 1), 0.1), [0.1, 0.5]).tolist() == [[1, 2]] * 3
 
 
 @pytest.mark.parametrize("whole", [0.25, 0.2, 0.1 + 0.15, 0.25 + 1e-16, np.nan])
 def test_without_an_accuracy_above_chance_there_is_no_drop(whole: float) -> None:
-    assert np.isnan(relative_drop(whole, 0.1, 0.25))
-    assert str(no_drop(whole, 0.25, "age")) == (
+    assert np.isnan(compute_relative_drop(whole, 0.1, 0.25))
+    assert str(explain_no_drop(whole, 0.25, "age")) == (
         "no test image is labelled for age" if np.isnan(whole) else "the whole network is not above chance on age"
     )
 
 
 def test_no_drop_says_nothing_where_there_is_one() -> None:
-    assert no_drop([0.3, 0.2, np.nan], 0.25, "age").tolist() == [
+    assert explain_no_drop([0.3, 0.2, np.nan], 0.25, "age").tolist() == [
         "",
         "the whole network is not above chance on age",
         "no test image is labelled for age",
@@ -86,34 +90,36 @@ def test_no_drop_says_nothing_where_there_is_one() -> None:
 
 def test_equal_accuracies_are_equal_whatever_order_they_were_summed_in() -> None:
     """0.1 + 0.2 is not 0.3 in floating point: no lesion may seem to harm a task by that."""
-    drops = relative_drop(0.3, [0.1 + 0.2, 0.3], 0.1)
+    drops = compute_relative_drop(0.3, [0.1 + 0.2, 0.3], 0.1)
     assert drops.tolist() == [0, 0] and not np.signbit(drops).any()
-    assert relative_drop(0.7, 0.1 + 0.2, 0.3) == 1
+    assert compute_relative_drop(0.7, 0.1 + 0.2, 0.3) == 1
 
 
 def test_index_by_hand() -> None:
     """Rows are lesions. (.6 - .2) / .8 = 1/2 and (.3 - .1) / .4 = 1/2; then own .1 and other .3, for both."""
     drops = [[[0.6, 0.2], [0.1, 0.3]], [[0.1, 0.3], [0.9, 0.3]], [[0.5, -0.4], [0.2, 0.2]]]
-    np.testing.assert_allclose(segregation_index(drops), [0.5, -0.5, 0.5])
-    np.testing.assert_array_equal(segregation_index([APART, SHARED, SHARED - APART]), [1, 0, -1])
+    np.testing.assert_allclose(compute_segregation_index(drops), [0.5, -0.5, 0.5])
+    np.testing.assert_array_equal(compute_segregation_index([APART, SHARED, SHARED - APART]), [1, 0, -1])
 
 
 @pytest.mark.parametrize("drops", [[[0, 0], [0, 1]], [[1, 0], [-0.1, -0.2]], [[np.nan, 1], [0, 1]]])
 def test_no_index_where_a_lesion_harms_nothing_or_a_drop_is_missing(drops: list[list[float]]) -> None:
-    assert np.isnan(segregation_index(drops))
+    assert np.isnan(compute_segregation_index(drops))
 
 
 @given(drops_of, st.floats(0.01, 100))
 @example(np.array([[0.5, 0.1], [0.3, 0.2]]), 3.0)
 def test_laws_of_the_index(drops: np.ndarray, factor: float) -> None:
     """It is bounded, knows no scale, stays if tasks and lesions change places, and turns round if one of them does."""
-    index = segregation_index(drops)
+    index = compute_segregation_index(drops)
     assert -1 <= index <= 1 or (np.isnan(index) and (drops <= 0).all(axis=1).any())
-    np.testing.assert_allclose(segregation_index(drops[::-1, ::-1]), index, atol=1e-12)
-    np.testing.assert_allclose(segregation_index(drops[::-1]), -index, atol=1e-12)
-    np.testing.assert_allclose(segregation_index(drops[:, ::-1]), -index, atol=1e-12)
-    np.testing.assert_allclose(segregation_index(drops * factor), index, atol=1e-9)
-    np.testing.assert_allclose(segregation_index(drops * [[factor], [1]]), index, atol=1e-9)  # a lesion at a time
+    np.testing.assert_allclose(compute_segregation_index(drops[::-1, ::-1]), index, atol=1e-12)
+    np.testing.assert_allclose(compute_segregation_index(drops[::-1]), -index, atol=1e-12)
+    np.testing.assert_allclose(compute_segregation_index(drops[:, ::-1]), -index, atol=1e-12)
+    np.testing.assert_allclose(compute_segregation_index(drops * factor), index, atol=1e-9)
+    np.testing.assert_allclose(
+        compute_segregation_index(drops * [[factor], [1]]), index, atol=1e-9
+    )  # a lesion at a time
 
 
 @given(*[st.floats(0, 1)] * 3, st.floats(0.1, 1), st.floats(-0.5, 0.5))
@@ -122,13 +128,15 @@ def test_drops_do_not_depend_on_the_scale_of_accuracies(
 ) -> None:
     assume(whole - chance > 1e-3)
     moved = (factor * np.array([whole, lesioned, chance])) + shift
-    np.testing.assert_allclose(relative_drop(*moved), relative_drop(whole, lesioned, chance), rtol=1e-9, atol=3e-9)
+    np.testing.assert_allclose(
+        compute_relative_drop(*moved), compute_relative_drop(whole, lesioned, chance), rtol=1e-9, atol=3e-9
+    )
 
 
 # --- dissociation, seed by seed
 
 
-def by_hand() -> PeopleTested:
+def by_hand() -> PeopleAccuracies:
     """Two seeds and three people, the last without images of identity.
 
     Means, whole: .6 and .5; minus chance .4 and .4. The first seed's drops, rows are lesions: .75 .25, .5 1.
@@ -161,7 +169,7 @@ def test_dissociation_in_a_draw_is_that_of_the_people_drawn() -> None:
     """By the slow road: people repeated as often as they are drawn."""
     found = planted([0.7 * APART + 0.1, 0.5 * SHARED], people=7, noise=0.1)
     table = dissociated(found, resamples=9, seed=4)
-    weights = drawn_weights(7, draws=9, generator=generator(4)).astype(int)
+    weights = draw_weights(7, draws=9, generator=generator(4)).astype(int)
     for resample, weight in enumerate(weights):
         people = np.repeat(np.arange(7), weight)
         again = dissociated(people_tested(found.whole[..., people], found.lesioned[..., people]), resamples=1)
@@ -191,7 +199,7 @@ def test_dissociation_reasons() -> None:
     lesioned = np.broadcast_to(whole[:, None, None] - np.array([[0.5], [0.0]]), (1, 1, 2, 2, 3)).copy()
     lesioned[:, :, 1, 0] = 0.9
     table = dissociated(people_tested(whole, lesioned), resamples=60)
-    drawn = drawn_weights(3, draws=60, generator=generator(0)) > 0
+    drawn = draw_weights(3, draws=60, generator=generator(0)) > 0
     reason = np.where(
         drawn[:, 1],
         "",
@@ -265,7 +273,7 @@ def test_three_seeds_that_differ_bound_the_interval() -> None:
     assert found[["number", "low", "high"]].tolist() == pytest.approx([0.4, 0, 0.7], abs=1e-8)
 
 
-def slow(found: PeopleTested, people: np.ndarray, picked: np.ndarray, drawn: np.ndarray) -> list[float]:
+def slow(found: PeopleAccuracies, people: np.ndarray, picked: np.ndarray, drawn: np.ndarray) -> list[float]:
     """The quantities of one bootstrap draw: who is drawn, which seeds, and for each of these which draws."""
     by_seed = []
     for seed, draws in zip(picked, drawn, strict=True):
@@ -291,9 +299,9 @@ def test_intervals_against_a_slow_reference() -> None:
     lesioned[0, 2, 1] = whole[0]  # this lesion does nothing
     found = people_tested(whole, lesioned)
     random, resamples = generator(6), 40
-    people = drawn_weights(5, draws=resamples, generator=random).astype(int)
+    people = draw_weights(5, draws=resamples, generator=random).astype(int)
     picked = random.integers(2, size=(resamples, 2))
-    draws = drawn_weights(3, draws=2 * resamples, generator=random).astype(int).reshape(resamples, 2, 3)
+    draws = draw_weights(3, draws=2 * resamples, generator=random).astype(int).reshape(resamples, 2, 3)
     expected = np.array(
         [
             slow(found, np.repeat(np.arange(5), people[r]), picked[r], [np.repeat(np.arange(3), w) for w in draws[r]])
@@ -313,7 +321,7 @@ def test_intervals_against_a_slow_reference() -> None:
     assert table.loc["expression", "reason"] == ""
 
 
-def null_study(seed: int, *, draws: int, people: int, spread: float) -> PeopleTested:
+def null_study(seed: int, *, draws: int, people: int, spread: float) -> PeopleAccuracies:
     """One seed; both lesions come from one distribution, so that they can change places and the index is 0."""
     random = generator(seed, "null")
     whole = random.binomial(7, 0.8, size=(1, 2, people)) / 7
@@ -444,7 +452,7 @@ def test_without_any_number() -> None:
 )
 def test_shapes_that_do_not_fit_are_refused(whole: Any, lesioned: Any, chance: Any, seeds: int) -> None:
     with pytest.raises(StudyError) as caught:
-        PeopleTested(np.ones(whole), np.ones(lesioned), np.ones(chance), TASKS, tuple(range(seeds)))
+        PeopleAccuracies(np.ones(whole), np.ones(lesioned), np.ones(chance), TASKS, tuple(range(seeds)))
     assert str(caught.value) == (
         f"whole {whole}, lesioned {lesioned}, chance {chance} and {seeds} seeds do not fit together; wanted: "
         "(seeds, 2, people), (seeds, draws, 2, 2, people) and (2,), with at least 1 of each."

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import special_ortho_group
 
-from facespec.analyses.similarity import debiased, plain, similarity
+from facespec.analyses.similarity import compare_layers, compute_cka, compute_debiased_cka
 from facespec.study.errors import StudyError
 from facespec.study.seeds import generator
 
 Estimate = Callable[[np.ndarray, np.ndarray], float]
-BOTH = pytest.mark.parametrize("estimate", [plain, debiased])
+BOTH = pytest.mark.parametrize("estimate", [compute_cka, compute_debiased_cka])
 
 
 def responses(n: int, units: int, *, seed: int) -> np.ndarray:
@@ -59,8 +59,8 @@ def slow_debiased(x: np.ndarray, y: np.ndarray) -> float:
 def test_units_give_what_kernels_over_images_give(n: int, units: int, seed: int) -> None:
     """Fewer and more units than images; responses far from zero mean."""
     x, y = related(n, units, seed=seed)
-    np.testing.assert_allclose(plain(x, y), slow_plain(x, y), rtol=1e-8)
-    np.testing.assert_allclose(debiased(x, y), slow_debiased(x, y), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(compute_cka(x, y), slow_plain(x, y), rtol=1e-8)
+    np.testing.assert_allclose(compute_debiased_cka(x, y), slow_debiased(x, y), rtol=1e-6, atol=1e-8)
 
 
 @BOTH
@@ -68,11 +68,11 @@ def test_by_hand(estimate: Estimate) -> None:
     """One unit each: plain CKA is the squared correlation; for these contrasts, 0.5 and 0."""
     x = np.array([1.0, 1, -1, -1, 1, 1, -1, -1])[:, None]
     y = np.array([1.0, 1, 1, 1, -1, -1, -1, -1])[:, None]
-    assert plain(x, y) == pytest.approx(0, abs=1e-15)
-    assert plain(x, x + y) == pytest.approx(0.5)
+    assert compute_cka(x, y) == pytest.approx(0, abs=1e-15)
+    assert compute_cka(x, x + y) == pytest.approx(0.5)
     # of norm 1, rows are 1/8: ||X'Y||^2 = 0, correction 8/6 * 8/64 - 1/42; own: 1 less the same
     correction = 8 / 6 / 8 - 1 / 42
-    assert debiased(x, y) == pytest.approx(-correction / (1 - correction))
+    assert compute_debiased_cka(x, y) == pytest.approx(-correction / (1 - correction))
     assert estimate(x, 3 * x + 7) == pytest.approx(1)
 
 
@@ -107,10 +107,10 @@ def test_a_layer_is_like_itself(estimate: Estimate, n: int, units: int) -> None:
 def test_unrelated_layers_are_at_zero_when_debiased_only() -> None:
     """The bias of plain CKA grows with units per image; without it, 200 pairs scatter around zero."""
     pairs = [(responses(30, 40, seed=s), responses(30, 25, seed=1000 + s)) for s in range(200)]
-    unbiased = np.array([debiased(x, y) for x, y in pairs])
+    unbiased = np.array([compute_debiased_cka(x, y) for x, y in pairs])
     assert abs(unbiased.mean()) < 4 * unbiased.std() / np.sqrt(200)
     assert (unbiased < 0).any() and unbiased.std() < 0.1
-    assert np.mean([plain(x, y) for x, y in pairs]) > 0.4
+    assert np.mean([compute_cka(x, y) for x, y in pairs]) > 0.4
 
 
 @BOTH
@@ -136,19 +136,19 @@ def test_responses_that_do_not_pair_up_are_refused(estimate: Estimate) -> None:
 def test_table() -> None:
     x, y = related(20, 4, seed=8)
     first, second = {"a": x, "b": np.zeros((20, 2)), "c": x}, {"b": x, "a": y}
-    table = similarity(first, second, {"b": 2, "a": 1})
+    table = compare_layers(first, second, {"b": 2, "a": 1})
     expected = pd.DataFrame(
         {
             "layer": ["b", "b", "a", "a"],
             "depth": [2, 2, 1, 1],
             "n": 20,
             "estimator": ["plain", "debiased"] * 2,
-            "cka": [np.nan, np.nan, plain(x, y), debiased(x, y)],
+            "cka": [np.nan, np.nan, compute_cka(x, y), compute_debiased_cka(x, y)],
             "reason": ["a network answers all images alike"] * 2 + ["", ""],
         }
     )
     pd.testing.assert_frame_equal(table, expected)
     for pair in ((first, second), (second, first)):
         with pytest.raises(StudyError) as caught:
-            similarity(*pair, {"c": 3})
+            compare_layers(*pair, {"c": 3})
         assert str(caught.value) == "one network has no responses of layer 'c'; it has ['b', 'a']."

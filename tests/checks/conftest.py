@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from facespec.checks.claims import judged
+from facespec.checks.claims import judge_accuracy_claims
 from facespec.study.seeds import generator
 
 Key = tuple[str, str, str]  # figure, trained_on, tested_on
@@ -72,7 +72,7 @@ def _planted(rates: Mapping[Key, float] | None = None, *, seeds: tuple[int, ...]
 def _judge(
     table: pd.DataFrame, *, level: float = 0.95, margin: float = 0.02, draws: int = 400, seed: int = 1
 ) -> pd.DataFrame:
-    found = judged(table, level=level, margin=margin, draws=draws, generator=generator(seed, "claims"))
+    found = judge_accuracy_claims(table, level=level, margin=margin, draws=draws, generator=generator(seed, "claims"))
     return found.set_index(["claim", "part"], drop=False)
 
 

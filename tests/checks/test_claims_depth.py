@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from facespec.checks.claims_depth import judged_depth
+from facespec.checks.claims_depth import judge_depth_claims
 from facespec.study.errors import StudyError
 from facespec.study.seeds import generator
 from facespec.study.tables import UNIT_SHARES, VERDICTS
@@ -59,7 +59,7 @@ def shares(
 def judge(
     table: pd.DataFrame, *, level: float = 0.95, margin: float = 0.1, draws: int = 500, seed: int = 1
 ) -> pd.DataFrame:
-    found = judged_depth(table, level=level, margin=margin, draws=draws, generator=generator(seed, "claims"))
+    found = judge_depth_claims(table, level=level, margin=margin, draws=draws, generator=generator(seed, "claims"))
     return found.set_index("part", drop=False)
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facespec.analyses.overlap import overlap
-from facespec.checks.claims_heatmaps import judged_heatmaps
+from facespec.analyses.overlap import measure_overlap
+from facespec.checks.claims_heatmaps import judge_heatmap_claims
 from facespec.study.errors import StudyError
 from facespec.study.maps import PersonMaps
 from facespec.study.seeds import generator
@@ -75,7 +75,7 @@ def planted(means: dict[Key, float] | None = None, *, seeds: tuple[int, ...] = S
 
 
 def judge(table: pd.DataFrame, *, level: float = 0.95, draws: int = 400, seed: int = 1) -> pd.DataFrame:
-    found = judged_heatmaps(table, level=level, draws=draws, generator=generator(seed, "claims"))
+    found = judge_heatmap_claims(table, level=level, draws=draws, generator=generator(seed, "claims"))
     return found.set_index(["claim", "part"], drop=False)
 
 
@@ -324,7 +324,7 @@ def test_one_place_at_two_levels_is_one_place() -> None:
     maps = np.stack([bump, bump, 0.5 * bump, 0.8 * bump + 0.1])  # in the order of `PAIRS`: the last two are joint
     people = maps[:, None, None] + generator(5, "people").uniform(0, 0.02, (4, 2, 12, 9, 7))
     given_maps = PersonMaps(people, np.ones((4, 2, 12), np.int64), (1, 2), tuple("abcdefghijkl"), (36, 28), "bumps")
-    table = overlap(given_maps, quantile=0.95, top=0.05, resamples=100, generator=generator(6))
+    table = measure_overlap(given_maps, quantile=0.95, top=0.05, resamples=100, generator=generator(6))
     halves = table[(table["quantity"] == "iou_halves") & (table["resample"] == -1)]
     across = halves[halves["tested_on"] == "both"].groupby("rule")["number"].mean()
     assert across["published"] < 0.3 and across["top"] > 0.7

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facespec.checks.intervals import hierarchical_draws, negligible
+from facespec.checks.intervals import is_negligible, resample_hierarchically
 from facespec.study.seeds import generator
 
 ToTable = Callable[..., pd.DataFrame]
@@ -56,7 +56,7 @@ def test_draws_take_whole_seeds_and_share_one_resample() -> None:
     """Every value names its seed and resample, so that a draw tells where it came from."""
     values = np.array([[[s * 1000 + r for r in range(7)] for s in (0, 1, 3)]] * 2, dtype=float)
     values[1] *= -1
-    drawn = hierarchical_draws(values, draws=3000, generator=generator(1))
+    drawn = resample_hierarchically(values, draws=3000, generator=generator(1))
     assert drawn.shape == (2, 3000)
     np.testing.assert_array_equal(drawn[0], -drawn[1])
     allowed = {round(v, 6) for v in exact(values[0])}
@@ -157,4 +157,4 @@ def test_figure_s1a_is_no_part_of_any_claim(judge: ToTable, table: pd.DataFrame)
     ],
 )
 def test_what_is_negligible(low: float, high: float, verdict: str, reason: str) -> None:
-    assert negligible(low, high, 0.125) == {"verdict": verdict, "reason": reason}
+    assert is_negligible(low, high, 0.125) == {"verdict": verdict, "reason": reason}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facespec.checks.claims_lesions import judged_lesions
+from facespec.checks.claims_lesions import judge_lesion_claims
 from facespec.study.errors import StudyError
 from facespec.study.seeds import generator
 from facespec.study.tables import VERDICTS
@@ -69,7 +69,7 @@ def planted(means: Mapping[Key, float] | None = None, *, seeds: tuple[int, ...] 
 def judge(
     table: pd.DataFrame, *, level: float = 0.95, margin: float = 0.1, fraction: float = 0.2, draws: int = 400
 ) -> pd.DataFrame:
-    found = judged_lesions(
+    found = judge_lesion_claims(
         table, level=level, margin=margin, fraction=fraction, draws=draws, generator=generator(1, "claims")
     )
     return found.set_index("part", drop=False)

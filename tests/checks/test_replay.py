@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from facespec.checks.replay import REPLAY, absent, failures, replayed, summary
-from facespec.published.export import accuracy_table, read_results
-from facespec.published.reference import reference_accuracy
+from facespec.checks.replay import REPLAY, list_absent, list_failures, replay_results, summarise
+from facespec.published.export import read_results, tabulate_results
+from facespec.published.reference import read_reference_accuracy
 from facespec.study.tables import ACCURACY
 
 FIG1C = "Fig1C_KDEF_SPLIT_Accuracy_Results.pickle"
@@ -21,21 +21,21 @@ KEYS = [f"avg_valid_prec_1_{joint}face_{task}" for task in ("expression", "ident
 def made(seed: int = 1) -> pd.DataFrame:
     """A file of Figure 1C with numbers that are not the published ones."""
     draws = np.random.default_rng(seed)
-    return accuracy_table({FIG1C: {key: draws.uniform(0.4, 0.6, 100).tolist() for key in KEYS}})
+    return tabulate_results({FIG1C: {key: draws.uniform(0.4, 0.6, 100).tolist() for key in KEYS}})
 
 
 def test_the_published_pickles_give_the_reference(published: Path) -> None:
-    table = replayed(accuracy_table(read_results(published)))
+    table = replay_results(tabulate_results(read_results(published)))
     assert len(table) == 16 * 4 and (table["ok"] == "yes").all()
     assert table["error"].max() <= 0.51e-6  # the reference's rounding and nothing else
-    assert not failures(table) and not absent(accuracy_table(read_results(published)))
-    reference = reference_accuracy()
+    assert not list_failures(table) and not list_absent(tabulate_results(read_results(published)))
+    reference = read_reference_accuracy()
     assert table.loc[table["statistic"] == "mean", "expected"].tolist() == reference["mean"].tolist()
 
 
 def test_statistics_by_another_road() -> None:
     accuracies = made()
-    table = replayed(accuracies)
+    table = replay_results(accuracies)
     assert set(table["figure"]) == {"1C"} and set(table["file"]) == {FIG1C} and len(table) == 16
     own = accuracies.query("trained_on == 'joint' and tested_on == 'identity'")["accuracy"].tolist()
     found = table[table["bar"] == "joint network, identity"].set_index("statistic")
@@ -48,55 +48,55 @@ def test_statistics_by_another_road() -> None:
 def test_only_the_resamples_count() -> None:
     rows = made()
     on_images = rows.drop_duplicates(["trained_on", "tested_on"]).assign(resample=-1, accuracy=0.0)
-    pd.testing.assert_frame_equal(replayed(pd.concat([rows, on_images])), replayed(rows))
+    pd.testing.assert_frame_equal(replay_results(pd.concat([rows, on_images])), replay_results(rows))
 
 
 @pytest.mark.parametrize("shift, ok", [(0.9e-6, "yes"), (-0.9e-6, "yes"), (1.1e-6, "no"), (-1.1e-6, "no")])
 def test_a_millionth_is_the_limit(shift: float, ok: str) -> None:
-    reference = reference_accuracy("1C").iloc[0]
+    reference = read_reference_accuracy("1C").iloc[0]
     rows = made()
     cell = (rows["trained_on"] == reference["trained_on"]) & (rows["tested_on"] == reference["tested_on"])
     rows.loc[cell, "accuracy"] = reference["mean"] + shift
-    found = replayed(rows).iloc[0]
+    found = replay_results(rows).iloc[0]
     assert (found["statistic"], found["ok"]) == ("mean", ok)
 
 
 def test_failures_name_the_number() -> None:
     rows = made()
     rows["accuracy"] = 0.5
-    said = failures(replayed(rows))
+    said = list_failures(replay_results(rows))
     assert len(said) == 16
     assert said[0] == "figure 1C, expression network, expression: mean is 0.500000, published 0.546429"
 
 
 def test_a_bar_without_resamples_is_not_ok() -> None:
     rows = made().query("trained_on != 'joint'")
-    table = replayed(rows)
+    table = replay_results(rows)
     missing = table[table["bar"].str.startswith("joint")]
     assert len(missing) == 8 and missing["number"].isna().all() and (missing["ok"] == "no").all()
-    assert "figure 1C, joint network, identity: mean is nan, published 0.984592" in failures(table)
+    assert "figure 1C, joint network, identity: mean is nan, published 0.984592" in list_failures(table)
 
 
 def test_absent_files_are_named() -> None:
-    files = list(dict.fromkeys(reference_accuracy()["file"]))
-    assert absent(made()) == [file for file in files if file != FIG1C]
+    files = list(dict.fromkeys(read_reference_accuracy()["file"]))
+    assert list_absent(made()) == [file for file in files if file != FIG1C]
     nothing = pd.DataFrame(columns=list(ACCURACY.columns))
-    assert absent(nothing) == files
-    assert replayed(nothing).empty and list(replayed(nothing).columns) == list(REPLAY.columns)
+    assert list_absent(nothing) == files
+    assert replay_results(nothing).empty and list(replay_results(nothing).columns) == list(REPLAY.columns)
 
 
 def printed(table: pd.DataFrame) -> str:
     text = io.StringIO()
-    Console(width=80, file=text).print(summary(table))
+    Console(width=80, file=text).print(summarise(table))
     return text.getvalue()
 
 
 def test_summary_has_a_line_per_bar_and_its_worst_error() -> None:
     rows = made()
-    lines = [line.split() for line in printed(replayed(rows)).splitlines()]
+    lines = [line.split() for line in printed(replay_results(rows)).splitlines()]
     bars = [line for line in lines if line and line[0] == "1C"]
     assert len(bars) == 4
-    cell = replayed(rows).query("bar == 'joint network, expression'")
+    cell = replay_results(rows).query("bar == 'joint network, expression'")
     (joint,) = [line for line in bars if line[1:4] == ["joint", "network,", "expression"]]
     mean = cell.loc[cell["statistic"] == "mean", "number"].item()
     assert joint[4:] == [f"{mean:.6f}", "0.546612", f"{cell['error'].max():.1e}", "-", "other"]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from facespec.checks.verdicts import as_metric, claim_verdict, summary
+from facespec.checks.verdicts import combine_parts, make_metrics, summarise
 from facespec.study.errors import StudyError
 from facespec.study.tables import VERDICTS
 
@@ -52,7 +52,7 @@ TABLE = VERDICTS.check(
 @pytest.mark.parametrize("parts", [p for n in (1, 2, 3) for p in itertools.product((YES, NO, OPEN), repeat=n)])
 def test_the_weakest_part_decides(parts: tuple[str, ...]) -> None:
     strength = {YES: 2, OPEN: 1, NO: 0}
-    assert claim_verdict(pd.Series(parts)) == min(parts, key=strength.__getitem__)
+    assert combine_parts(pd.Series(parts)) == min(parts, key=strength.__getitem__)
 
 
 def test_metric_leaves_absent_numbers_out() -> None:
@@ -71,7 +71,7 @@ def test_metric_leaves_absent_numbers_out() -> None:
             "parts": {"identity": {"number": 0.02, "low": 0.01, "high": 0.03, "published": 0.006612, "verdict": YES}},
         },
     }
-    metric = as_metric(TABLE)
+    metric = make_metrics(TABLE)
     assert metric == expected and list(metric) == list(expected)
     assert json.loads(json.dumps(metric, allow_nan=False)) == expected  # plain floats, no NaN
 
@@ -79,7 +79,7 @@ def test_metric_leaves_absent_numbers_out() -> None:
 def shown(table: pd.DataFrame, width: int, **how: bool) -> str:
     console = Console(width=width, highlight=False, **how)  # type: ignore[arg-type]
     with console.capture() as captured:
-        console.print(summary(table))
+        console.print(summarise(table))
     return captured.get()
 
 
@@ -129,13 +129,13 @@ def test_summary_prints_on_a_plain_terminal_and_takes_no_markup_from_the_table()
 
 def test_a_claim_without_a_published_number() -> None:
     table = VERDICTS.check(pd.DataFrame([part("C6", "identity", YES, 0.3, 0.2, 0.4, NAN)]))
-    assert as_metric(table)["C6"]["parts"]["identity"] == {"number": 0.3, "low": 0.2, "high": 0.4, "verdict": YES}
+    assert make_metrics(table)["C6"]["parts"]["identity"] == {"number": 0.3, "low": 0.2, "high": 0.4, "verdict": YES}
     assert f"{LONG} +0.300 +0.200 to +0.400 none + reproduced" in " ".join(shown(table, 300).split())
 
 
 def test_an_unknown_verdict_is_refused() -> None:
     with pytest.raises(StudyError) as caught:
-        as_metric(TABLE.assign(verdict="maybe"))
+        make_metrics(TABLE.assign(verdict="maybe"))
     assert str(caught.value) == (
         "table 'verdicts', column 'verdict', row 0: got 'maybe', allowed: one of ['reproduced', 'not reproduced', "
         "'not testable on this data']."

@@ -24,12 +24,12 @@ from PIL import Image
 from facespec.data import fer2013 as fer2013_module
 from facespec.data import kdef as kdef_module
 from facespec.data import voxceleb as voxceleb_module
-from facespec.data.chunks import Import
+from facespec.data.chunks import FaceImport
 from facespec.data.faceset import FaceSet, write_faceset
-from facespec.data.intake import Report, Wanted
+from facespec.data.intake import ImportOptions, Report
 from facespec.study.errors import StudyError
 
-WANTED = Wanted(48, 1, 0.0)
+WANTED = ImportOptions(48, 1, 0.0)
 COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
     ".tar": bytes,
     ".tar.gz": gzip.compress,
@@ -78,11 +78,11 @@ def _packed(at: Path, kind: str, files: Mapping[str, bytes], *, method: int = zi
 class Adapter:
     """What the tests of one adapter do again and again with its `read`."""
 
-    def __init__(self, read: Callable[..., Import]) -> None:
+    def __init__(self, read: Callable[..., FaceImport]) -> None:
         self.read = read
         self.packed, self.encoded = _packed, _encoded
 
-    def imported(self, path: Path, to: Path, wanted: Wanted = WANTED, **more: int) -> FaceSet:
+    def imported(self, path: Path, to: Path, wanted: ImportOptions = WANTED, **more: int) -> FaceSet:
         """The data set at `path`, written to the directory `to`."""
         taken = self.read(path, wanted, report=lambda done, total: None, **more)
         return write_faceset(to, taken.chunks, taken.description)
@@ -155,9 +155,9 @@ class Fer2013(Adapter):
         return files
 
 
-def _read_voxceleb(path: Path, wanted: Wanted, *, report: Report, test: int = 2, seed: int = 0) -> Import:
+def _read_voxceleb(path: Path, wanted: ImportOptions, *, report: Report, test: int = 2, seed: int = 0) -> FaceImport:
     generator = np.random.Generator(np.random.PCG64(seed))
-    return voxceleb_module.read(path, wanted, test=test, generator=generator, report=report)
+    return voxceleb_module.read_voxceleb(path, wanted, test=test, generator=generator, report=report)
 
 
 class VoxCeleb(Adapter):
@@ -187,7 +187,7 @@ def packed() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def fer2013() -> Fer2013:
     """FER2013 and its adapter."""
-    return Fer2013(fer2013_module.read)
+    return Fer2013(fer2013_module.read_fer2013)
 
 
 @pytest.fixture(scope="session")
@@ -199,4 +199,4 @@ def voxceleb() -> VoxCeleb:
 @pytest.fixture(scope="session")
 def kdef() -> Adapter:
     """KDEF's adapter."""
-    return Adapter(kdef_module.read)
+    return Adapter(kdef_module.read_kdef)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facespec.data.archives import opened
+from facespec.data.archives import open_files
 from facespec.data.spool import Spool
 
 KEEP = (".jpg", ".csv")
@@ -25,7 +25,7 @@ FILES = {"b/two.jpg": b"2" * 1000, "a/one.JPG": b"1", "table.csv": b"x,y\n" * 50
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    with opened(path, keep=KEEP) as files:
+    with open_files(path, keep=KEEP) as files:
         return {name: files.read(name) for name in files.names if name.lower().endswith(KEEP)}
 
 
@@ -33,7 +33,7 @@ def contents(path: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_files_however_packed(packed: Callable[..., Path], kind: str, order: int, tmp_path: Path) -> None:
     path = packed(tmp_path, kind, dict(list(FILES.items())[::order]))
-    with opened(path, keep=KEEP) as files:
+    with open_files(path, keep=KEEP) as files:
         assert files.names == ("a/one.JPG", "a/zero.jpg", "b/two.jpg", "read.me", "table.csv")
         assert files.refused == ()
         for name in ("table.csv", "a/one.JPG", "b/two.jpg", "a/zero.jpg", "a/one.JPG"):
@@ -58,7 +58,7 @@ def test_the_first_bytes_tell_the_kind_not_the_name(packed: Callable[..., Path],
 def test_system_files_are_left_out(packed: Callable[..., Path], kind: str, tmp_path: Path) -> None:
     system = ["__MACOSX/a/._one.jpg", "a/.DS_Store", ".git/x.jpg", "a/.ipynb_checkpoints/one.jpg", "Thumbs.db"]
     path = packed(tmp_path, kind, dict.fromkeys([*system, "a/one.jpg"], b"1"))
-    with opened(path, keep=KEEP) as files:
+    with open_files(path, keep=KEEP) as files:
         assert (files.names, files.refused) == (("a/one.jpg",), ())
 
 
@@ -71,7 +71,7 @@ def test_names_that_lead_out_are_refused_and_nothing_is_written(
     monkeypatch.chdir(room)
     names = ["../out.jpg", "a/../../out.jpg", "/etc/out.jpg", "./a/one.jpg"]
     path = packed(tmp_path, kind, dict.fromkeys(names, b"1"))
-    with opened(path, keep=KEEP) as files:
+    with open_files(path, keep=KEEP) as files:
         assert files.names == ("a/one.jpg",)
         assert files.refused == tuple((name, "a name that leads out of the archive") for name in sorted(names[:3]))
     assert sorted(tmp_path.rglob("*")) == [path, room]
@@ -79,7 +79,7 @@ def test_names_that_lead_out_are_refused_and_nothing_is_written(
 
 def test_windows_separators_in_a_zip(packed: Callable[..., Path], tmp_path: Path) -> None:
     path = packed(tmp_path, ".zip", {"a\\one.jpg": b"1", "..\\out.jpg": b"1"})
-    with opened(path, keep=KEEP) as files:
+    with open_files(path, keep=KEEP) as files:
         assert files.names == ("a/one.jpg",)
         assert files.refused == (("../out.jpg", "a name that leads out of the archive"),)
 
@@ -104,14 +104,14 @@ def test_links_and_devices_in_archives_are_refused(tmp_path: Path) -> None:
             info = tarfile.TarInfo(f"{number}.jpg")
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
-    with opened(tmp_path / "t.tar.xz", keep=KEEP) as files:
+    with open_files(tmp_path / "t.tar.xz", keep=KEEP) as files:
         assert files.names == ()
         assert files.refused == tuple((f"{n}.jpg", "a link or a device, not a file") for n in range(4))
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
         link = zipfile.ZipInfo("link.jpg")
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(link, "/etc/passwd")
-    with opened(tmp_path / "z.zip", keep=KEEP) as files:
+    with open_files(tmp_path / "z.zip", keep=KEEP) as files:
         assert (files.names, files.refused) == ((), (("link.jpg", "a link or a device, not a file"),))
 
 
@@ -126,7 +126,7 @@ def test_directories_follow_links_but_not_in_circles(packed: Callable[..., Path]
     (path / "broken.jpg").symlink_to(elsewhere / "none.jpg")
     os.mkfifo(path / "pipe.jpg")
     assert contents(path) == {"a/one.jpg": b"1", "again/one.jpg": b"1", "b/two.jpg": b"2", "three.jpg": b"1"}
-    with opened(path, keep=KEEP) as files:
+    with open_files(path, keep=KEEP) as files:
         assert [name for name, _ in files.refused] == ["broken.jpg", "pipe.jpg"]
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facespec.data import limits, tars
-from facespec.data.archives import Unusable, opened
+from facespec.data.archives import UnusableArchive, open_files
 from facespec.study.errors import StudyError
 
 KEEP = (".jpg", ".csv")
@@ -25,7 +25,7 @@ FILES = {"b/two.jpg": b"2" * 1000, "a/one.JPG": b"1", "table.csv": b"x,y\n" * 50
 
 
 def refused(path: Path) -> str:
-    with pytest.raises(StudyError) as caught, opened(path, keep=KEEP):
+    with pytest.raises(StudyError) as caught, open_files(path, keep=KEEP):
         pass
     return str(caught.value).replace(str(path), "PATH")
 
@@ -122,9 +122,9 @@ def test_files_that_vanish_or_may_not_be_read_spoil_only_themselves(
     packed: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = packed(tmp_path, "", FILES)
-    with opened(path, keep=KEEP) as files:
+    with open_files(path, keep=KEEP) as files:
         (path / "b" / "two.jpg").unlink()
-        with pytest.raises(Unusable, match=r"^no longer there$"):
+        with pytest.raises(UnusableArchive, match=r"^no longer there$"):
             files.read("b/two.jpg")
         assert files.read("a/one.JPG") == b"1"
 
@@ -132,7 +132,7 @@ def test_files_that_vanish_or_may_not_be_read_spoil_only_themselves(
             raise PermissionError(errno.EACCES, "Permission denied")
 
         monkeypatch.setattr(Path, "open", forbidden)
-        with pytest.raises(Unusable, match=r"^may not be read$"):
+        with pytest.raises(UnusableArchive, match=r"^may not be read$"):
             files.read("a/one.JPG")
 
 
@@ -184,7 +184,7 @@ def test_wherever_an_archive_is_cut_it_is_noticed(packed: Callable[..., Path], d
         # a tar ends in zeros beyond its end mark: nothing is lost with those
         last = len(whole.rstrip(b"\0")) if kind == ".tar" else len(whole) - 1
         path.write_bytes(whole[: data.draw(st.integers(0, last))])
-        with pytest.raises(StudyError, match="not a whole zip or tar archive"), opened(path, keep=KEEP):
+        with pytest.raises(StudyError, match="not a whole zip or tar archive"), open_files(path, keep=KEEP):
             pass
 
 
@@ -206,9 +206,9 @@ def test_one_damaged_file_in_a_zip_spoils_only_itself(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[content.index(b"b.jpgb.jpg") + 50] ^= 0xFF
     path.write_bytes(content)
-    with opened(path, keep=KEEP) as files:
+    with open_files(path, keep=KEEP) as files:
         assert files.read("a.jpg") == b"a.jpg" * 100
-        with pytest.raises(Unusable, match=r"^damaged in the archive$"):
+        with pytest.raises(UnusableArchive, match=r"^damaged in the archive$"):
             files.read("b.jpg")
 
 
@@ -218,7 +218,7 @@ def test_a_file_with_a_password(packed: Callable[..., Path], tmp_path: Path) -> 
     for header, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         content[content.index(header) + flags] |= 1
     path.write_bytes(content)
-    with opened(path, keep=KEEP) as files, pytest.raises(Unusable, match=r"^cannot be opened$"):
+    with open_files(path, keep=KEEP) as files, pytest.raises(UnusableArchive, match=r"^cannot be opened$"):
         files.read("a.jpg")
 
 
@@ -228,9 +228,9 @@ def test_a_file_larger_than_any_face_is_not_read_whole(
 ) -> None:
     monkeypatch.setattr(limits, "LARGEST", 2**20)
     path = packed(tmp_path, kind, {"a.jpg": bytes(2**20 + 1), "b.jpg": bytes(2**20)})
-    with opened(path, keep=KEEP) as files:
+    with open_files(path, keep=KEEP) as files:
         assert len(files.read("b.jpg")) == 2**20
-        with pytest.raises(Unusable, match=r"^larger than 1 MiB$"):
+        with pytest.raises(UnusableArchive, match=r"^larger than 1 MiB$"):
             files.read("a.jpg")
 
 

@@ -16,11 +16,11 @@ import pandas as pd
 import pytest
 
 from facespec.data import shards
-from facespec.data.chunks import Description, FaceChunk
-from facespec.data.directories import replacing_directory, write_synced
+from facespec.data.chunks import FaceChunk, FaceSetDescription
+from facespec.data.directories import atomic_directory, write_synced
 from facespec.data.faceset import write_faceset
 from facespec.study.errors import StudyError
-from facespec.study.storage import sweep_leftovers
+from facespec.study.storage import remove_leftovers
 
 FULL = (
     "DIR/faces: the disk is full, so it was not written. Earlier files are untouched; "
@@ -40,7 +40,7 @@ def untouched(tmp_path: Path) -> bool:
 
 
 def fill(directory: Path) -> None:
-    with replacing_directory(directory, marks=("mark",)) as partial:
+    with atomic_directory(directory, marks=("mark",)) as partial:
         assert partial != directory and not any(partial.iterdir())
         write_synced(partial / "mark", b"later")
         write_synced(partial / "more", b"")
@@ -98,7 +98,7 @@ def test_somebody_elses_files_are_refused(tmp_path: Path, somebody: str) -> None
 @pytest.mark.parametrize("error", [RuntimeError("no more"), KeyboardInterrupt(), OSError(errno.EACCES, "not yours")])
 def test_any_error_leaves_everything_as_it_was(tmp_path: Path, error: BaseException) -> None:
     place = earlier(tmp_path)
-    with pytest.raises(type(error)) as caught, replacing_directory(place, marks=("mark",)) as partial:
+    with pytest.raises(type(error)) as caught, atomic_directory(place, marks=("mark",)) as partial:
         write_synced(partial / "mark", b"half")
         raise error
     assert caught.value is error
@@ -179,7 +179,7 @@ def faces(directory: Path, k: int = 5, *, error: BaseException | None = None) ->
             )
             yield FaceChunk(np.full((3, 17, 11), number, np.uint8), labels)
 
-    write_faceset(directory, chunks(), Description("identity", 4, None, {"source": "embedded faces"}))
+    write_faceset(directory, chunks(), FaceSetDescription("identity", 4, None, {"source": "embedded faces"}))
 
 
 def bytes_below(directory: Path) -> dict[str, bytes]:
@@ -281,7 +281,7 @@ def die(root: Path, last: str) -> None:
         Path.rename = dying_rename  # type: ignore[method-assign]
         if last == "while removing":
             shutil.rmtree = dying_rmtree
-        with replacing_directory(root / "faces", marks=("mark",)) as partial:
+        with atomic_directory(root / "faces", marks=("mark",)) as partial:
             (partial / "mark").write_text("later")
             if last == "half":
                 os._exit(9)
@@ -305,7 +305,7 @@ def content(tmp_path: Path) -> dict[str, str]:
         ("while removing", "later"),
     ],
 )
-@pytest.mark.parametrize("sweep", ["sweep_leftovers", "replacing_directory"])
+@pytest.mark.parametrize("sweep", ["remove_leftovers", "atomic_directory"])
 def test_a_kill_at_any_step_leaves_one_whole_directory(tmp_path: Path, last: str, mark: str, sweep: str) -> None:
     """The earlier one comes back where nothing has taken its place: at the next run, or the next time it is made."""
     pytest.importorskip("fcntl")
@@ -313,10 +313,10 @@ def test_a_kill_at_any_step_leaves_one_whole_directory(tmp_path: Path, last: str
     root.mkdir()
     earlier(root)
     die(root, last)
-    if sweep == "sweep_leftovers":
-        sweep_leftovers(tmp_path)
+    if sweep == "remove_leftovers":
+        remove_leftovers(tmp_path)
     else:
-        with pytest.raises(ZeroDivisionError), replacing_directory(root / "faces", marks=("mark",)):
+        with pytest.raises(ZeroDivisionError), atomic_directory(root / "faces", marks=("mark",)):
             raise ZeroDivisionError
     assert content(root) == {"faces/mark": mark}
     assert [path.name for path in root.iterdir()] == ["faces"]
@@ -329,15 +329,15 @@ def test_what_was_half_removed_is_not_put_back(tmp_path: Path) -> None:
     die(tmp_path, "while removing")
     (tmp_path / "faces" / "mark").unlink()
     (tmp_path / "faces").rmdir()
-    sweep_leftovers(tmp_path)
+    remove_leftovers(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_that_is_being_made_is_not_swept(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
-    with replacing_directory(tmp_path / "faces", marks=("mark",)) as partial:
+    with atomic_directory(tmp_path / "faces", marks=("mark",)) as partial:
         write_synced(partial / "mark", b"later")
-        sweep_leftovers(tmp_path)
+        remove_leftovers(tmp_path)
         assert (partial / "mark").exists()
-    sweep_leftovers(tmp_path)
+    remove_leftovers(tmp_path)
     assert content(tmp_path) == {"faces/mark": "later"}

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facespec.data.chunks import Description, FaceChunk
+from facespec.data.chunks import FaceChunk, FaceSetDescription
 from facespec.data.faceset import FaceSet, write_faceset
 from facespec.study.errors import StudyError
 from facespec.study.tables import LABELS
@@ -56,14 +56,14 @@ def cut(shape: tuple[int, ...], bounds: Iterable[int], *, regions: bool) -> Iter
         yield FaceChunk(pictures(shape)[rows], own, maps()[rows] if regions else None)
 
 
-def described(*, regions: bool, size: int = 4, **changes: Any) -> Description:
+def described(*, regions: bool, size: int = 4, **changes: Any) -> FaceSetDescription:
     given = {
         "role": "probe",
         "shard_size": size,
         "region_codes": CODES if regions else None,
         "provenance": {"source": "embedded faces", "excluded": []},
     }
-    return Description(**(given | changes))
+    return FaceSetDescription(**(given | changes))
 
 
 def write(directory: Path, shape: tuple[int, ...] = GREY, *, regions: bool = False) -> FaceSet:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facespec.data.chunks import Description, FaceChunk
+from facespec.data.chunks import FaceChunk, FaceSetDescription
 from facespec.data.faceset import FaceSet, write_faceset
 from facespec.study.artefacts import read_document, write_document
 from facespec.study.errors import StudyError
@@ -42,7 +42,9 @@ def make(directory: Path) -> None:
     )
     images = np.arange(7 * 17 * 11, dtype=np.int64).astype(np.uint8).reshape(7, 17, 11)
     chunk = FaceChunk(images, labels, images % 2)
-    write_faceset(directory, [chunk], Description("probe", 3, {"none": 0, "face": 1}, {"source": "embedded faces"}))
+    write_faceset(
+        directory, [chunk], FaceSetDescription("probe", 3, {"none": 0, "face": 1}, {"source": "embedded faces"})
+    )
 
 
 def head(**changes: Any) -> Damage:

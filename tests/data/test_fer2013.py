@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facespec.data.intake import Wanted
+from facespec.data.intake import ImportOptions
 
-WANTED = Wanted(48, 1, 0.0)
+WANTED = ImportOptions(48, 1, 0.0)
 
 
 @settings(max_examples=6, deadline=None)
@@ -35,11 +35,13 @@ def test_all_forms_of_the_same_pictures_give_the_same_faces(
             at = Path(directory) / str(number)
             at.mkdir()
             results.append(
-                fer2013.in_bytes(fer2013.imported(fer2013.packed(at, kind, files), at / "set", Wanted(*shape, 0.0)))
+                fer2013.in_bytes(
+                    fer2013.imported(fer2013.packed(at, kind, files), at / "set", ImportOptions(*shape, 0.0))
+                )
             )
         assert all(result == results[0] for result in results[1:])
         faceset = fer2013.imported(
-            fer2013.packed(Path(directory), ".zip", spaced), Path(directory) / "set", Wanted(*shape, 0.0)
+            fer2013.packed(Path(directory), ".zip", spaced), Path(directory) / "set", ImportOptions(*shape, 0.0)
         )
         assert faceset.provenance["excluded"] == [{"file": "README", "reason": "not FER2013's table"}]
         assert fer2013.in_bytes(faceset).keys() == results[0].keys()
@@ -51,7 +53,7 @@ def test_the_content_is_the_same_under_other_names_order_and_size(fer2013: Any, 
     some = fer2013.faces()
     one = fer2013.imported(fer2013.packed(tmp_path, "", fer2013.as_folders(some)), tmp_path / "one")
     two = fer2013.imported(
-        fer2013.packed(tmp_path, "file", fer2013.as_table(some[::-1])), tmp_path / "two", Wanted(64, 3, 0.0)
+        fer2013.packed(tmp_path, "file", fer2013.as_table(some[::-1])), tmp_path / "two", ImportOptions(64, 3, 0.0)
     )
     assert one.provenance["content"] == two.provenance["content"]
     assert list(one.labels["stimulus"]) != list(two.labels["stimulus"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facespec.data.intake import Wanted
+from facespec.data.intake import ImportOptions
 from facespec.study.errors import StudyError
 
 
@@ -41,7 +41,7 @@ def test_bad_picture(fer2013: Any, case: str, kind: str, tmp_path: Path) -> None
         "PATH: 1 of 22 images (4.55%) cannot be used; at most 0.00% may be left out (data.tolerated). "
         f"First: train/sad/bad.jpg: {reason}. Fetch the data set again, or raise data.tolerated in params.yaml."
     )
-    faceset = fer2013.imported(tmp_path / f"faces{kind}", tmp_path / "set", Wanted(48, 1, 0.05))
+    faceset = fer2013.imported(tmp_path / f"faces{kind}", tmp_path / "set", ImportOptions(48, 1, 0.05))
     assert faceset.n == 21 and faceset.provenance["excluded"] == [{"file": "train/sad/bad.jpg", "reason": reason}]
 
 
@@ -58,7 +58,7 @@ def test_files_that_do_not_belong(fer2013: Any, tmp_path: Path) -> None:
         "labels.csv": b"a,b\n",
     }
     path = fer2013.packed(tmp_path, ".zip", files)
-    assert fer2013.imported(path, tmp_path / "set", Wanted(48, 1, 0.2)).provenance["excluded"] == [
+    assert fer2013.imported(path, tmp_path / "set", ImportOptions(48, 1, 0.2)).provenance["excluded"] == [
         {"file": "../train/sad/out.png", "reason": "a name that leads out of the archive"},
         {"file": "a/README.txt", "reason": "not in train/<expression>/ or test/<expression>/"},
         {"file": "banner.png", "reason": "not in train/<expression>/ or test/<expression>/"},

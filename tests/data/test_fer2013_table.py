@@ -10,7 +10,7 @@ import pytest
 
 from facespec.data import fer2013 as fer2013_module
 from facespec.data import fer2013_table as module
-from facespec.data.intake import Wanted
+from facespec.data.intake import ImportOptions
 from facespec.study.errors import StudyError
 
 
@@ -98,7 +98,7 @@ def test_bad_row(fer2013: Any, case: str, tmp_path: Path) -> None:
         "PATH: 1 of 22 images (4.55%) cannot be used; at most 0.00% may be left out (data.tolerated). "
         f"First: fer.csv, row 4: {reason}. Fetch the data set again, or raise data.tolerated in params.yaml."
     )
-    faceset = fer2013.imported(tmp_path / "fer.csv", tmp_path / "set", Wanted(48, 1, 0.05))
+    faceset = fer2013.imported(tmp_path / "fer.csv", tmp_path / "set", ImportOptions(48, 1, 0.05))
     assert faceset.n == 21 and faceset.provenance["excluded"] == [{"file": "fer.csv, row 4", "reason": reason}]
     assert not faceset.labels["stimulus"].str.endswith("_00004").any()
 
@@ -132,7 +132,7 @@ def test_table_with_a_cell_without_end(fer2013: Any, tmp_path: Path) -> None:
 def test_a_line_without_end_does_not_fill_the_memory(fer2013: Any, tmp_path: Path) -> None:
     rows = fer2013.as_table(fer2013.faces())["fer2013.csv"] + b"0," + b"1 " * 200_000 + b'\n"'
     faceset = fer2013.imported(
-        fer2013.packed(tmp_path, "file", {"fer.csv": rows}), tmp_path / "set", Wanted(48, 1, 0.5)
+        fer2013.packed(tmp_path, "file", {"fer.csv": rows}), tmp_path / "set", ImportOptions(48, 1, 0.5)
     )
     reasons = [row["reason"] for row in faceset.provenance["excluded"]]
     # the line falls into pieces of 65,536 characters

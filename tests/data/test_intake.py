@@ -9,19 +9,19 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from facespec.data import intake as module
-from facespec.data.archives import Files, Unusable
-from facespec.data.intake import Entry, Intake, Wanted
+from facespec.data.archives import ArchiveFiles, UnusableArchive
+from facespec.data.intake import FileEntry, FileImporter, ImportOptions
 from facespec.study.errors import StudyError
 
 PATH = Path("faces.zip")
 
 
-def entry(number: int, *, name: str | None = None, **labels: str) -> Entry:
+def entry(number: int, *, name: str | None = None, **labels: str) -> FileEntry:
     row = {"split": "train", "expression": "sad"} | labels
-    return Entry(number, f"{number:03d}.png", name or f"face {number:03d}", **row)
+    return FileEntry(number, f"{number:03d}.png", name or f"face {number:03d}", **row)
 
 
-def load(entry: Entry) -> Image.Image:
+def load(entry: FileEntry) -> Image.Image:
     """A 48x48 px picture, another one for every place."""
     return Image.new("L", (48, 48), entry.place % 256)
 
@@ -30,21 +30,21 @@ def silent(done: int, total: int) -> None:
     del done, total
 
 
-def taken(entries: list[Entry], wanted: Wanted = Wanted(48, 1, 0.0)) -> Intake:  # noqa: B008 - frozen
-    intake = Intake(PATH, "toy", wanted)
+def taken(entries: list[FileEntry], wanted: ImportOptions = ImportOptions(48, 1, 0.0)) -> FileImporter:  # noqa: B008 - frozen
+    intake = FileImporter(PATH, "toy", wanted)
     for _ in intake.chunks(entries, load, report=silent):
         pass
     return intake
 
 
-def failing(entry: Entry) -> Image.Image:
+def failing(entry: FileEntry) -> Image.Image:
     if entry.place < 0:
-        raise Unusable("torn", known=entry.place < -100)
+        raise UnusableArchive("torn", known=entry.place < -100)
     return load(entry)
 
 
-def outcome(bad: int, good: int, tolerated: float) -> Intake:
-    intake = Intake(PATH, "toy", Wanted(48, 1, tolerated))
+def outcome(bad: int, good: int, tolerated: float) -> FileImporter:
+    intake = FileImporter(PATH, "toy", ImportOptions(48, 1, tolerated))
     entries = [entry(-i) for i in range(bad, 0, -1)] + [entry(i) for i in range(good)]
     for _ in intake.chunks(entries, failing, report=silent):
         pass
@@ -72,14 +72,16 @@ def test_the_tolerated_share_itself_is_tolerated_and_every_file_listed() -> None
 
 
 def test_files_that_are_bad_in_every_copy_are_listed_but_tolerated() -> None:
-    intake = Intake(PATH, "toy", Wanted(48, 1, 0.0))
+    intake = FileImporter(PATH, "toy", ImportOptions(48, 1, 0.0))
     list(intake.chunks([entry(-101), entry(1)], failing, report=silent))
     assert intake.provenance()["excluded"] == [{"file": "-101.png", "reason": "torn"}]
 
 
 def test_other_files_count_only_if_they_are_pictures() -> None:
-    files = Files((), (("../x.jpg", "leads out"), ("../x.sh", "leads out")), opener=lambda name: pytest.fail(name))
-    intake = Intake(PATH, "toy", Wanted(48, 1, 0.0))
+    files = ArchiveFiles(
+        (), (("../x.jpg", "leads out"), ("../x.sh", "leads out")), opener=lambda name: pytest.fail(name)
+    )
+    intake = FileImporter(PATH, "toy", ImportOptions(48, 1, 0.0))
     intake.exclude_others(files, ["READ.ME", "banner.png"], why="elsewhere")
     with pytest.raises(StudyError) as caught:
         list(intake.chunks([entry(1), entry(2)], load, report=silent))
@@ -89,21 +91,23 @@ def test_other_files_count_only_if_they_are_pictures() -> None:
 
 
 def test_entries_come_in_the_order_of_their_names_and_once() -> None:
-    intake = Intake(PATH, "toy", Wanted(48, 1, 0.9))
+    intake = FileImporter(PATH, "toy", ImportOptions(48, 1, 0.9))
     entries = [entry(3, name="b"), entry(2, name="a"), entry(1, name="b"), entry(4, name="c")]
     assert [e.place for e in intake.distinct(entries)] == [2, 1, 4]
     assert intake.provenance()["excluded"] == [{"file": "003.png", "reason": "the same face as 001.png, by its name"}]
 
 
-@pytest.mark.parametrize(("wanted", "most"), [(Wanted(48, 1, 0), 512), (Wanted(512, 3, 0), 2**25 // (512 * 512 * 3))])
-def test_chunks_are_bounded_lazy_and_reported(wanted: Wanted, most: int) -> None:
+@pytest.mark.parametrize(
+    ("wanted", "most"), [(ImportOptions(48, 1, 0), 512), (ImportOptions(512, 3, 0), 2**25 // (512 * 512 * 3))]
+)
+def test_chunks_are_bounded_lazy_and_reported(wanted: ImportOptions, most: int) -> None:
     loaded, reports = [], []
 
-    def counting(entry: Entry) -> Image.Image:
+    def counting(entry: FileEntry) -> Image.Image:
         loaded.append(entry.place)
         return load(entry)
 
-    intake = Intake(PATH, "toy", wanted)
+    intake = FileImporter(PATH, "toy", wanted)
     entries = [entry(i) for i in range(2 * most + 3)]
     chunks = intake.chunks(entries, counting, report=lambda *numbers: reports.append(numbers))
     assert loaded == []
@@ -116,7 +120,7 @@ def test_chunks_are_bounded_lazy_and_reported(wanted: Wanted, most: int) -> None
 
 
 def test_images_and_labels_stay_together_across_gaps() -> None:
-    intake = Intake(PATH, "toy", Wanted(48, 1, 0.9))
+    intake = FileImporter(PATH, "toy", ImportOptions(48, 1, 0.9))
     entries = [entry(7, expression="happy"), entry(-1), entry(9, split="test")]
     (chunk,) = intake.chunks(entries, failing, report=silent)
     assert chunk.images[:, 0, 0].tolist() == [7, 9]
@@ -144,14 +148,14 @@ def test_counts_by_every_label() -> None:
     assert taken(entries).provenance()["counts"] == counts
 
 
-def content(entries: list[Entry], wanted: Wanted = Wanted(48, 1, 0.0)) -> str:  # noqa: B008 - frozen
+def content(entries: list[FileEntry], wanted: ImportOptions = ImportOptions(48, 1, 0.0)) -> str:  # noqa: B008 - frozen
     return str(taken(entries, wanted).provenance()["content"])
 
 
 @given(st.permutations(range(6)), st.sampled_from([32, 48, 64]), st.sampled_from([1, 3]))
 def test_the_content_hash_knows_pictures_and_labels_only(order: list[int], size: int, channels: int) -> None:
     renamed = [entry(i, name=f"other {i}")._replace(file=f"{i}.jpg") for i in order]
-    assert content(renamed, Wanted(size, channels, 0.5)) == content([entry(i) for i in range(6)])
+    assert content(renamed, ImportOptions(size, channels, 0.5)) == content([entry(i) for i in range(6)])
 
 
 def test_the_content_hash_changes_with_any_picture_or_label() -> None:

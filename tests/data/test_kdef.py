@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from facespec.data.faceset import FaceSet
-from facespec.data.intake import Wanted
-from facespec.data.kdef import BLACK, Photograph, formatted, parsed
+from facespec.data.intake import ImportOptions
+from facespec.data.kdef import BLACK, Photograph, format_name, parse_name
 from facespec.study.errors import StudyError
 from facespec.study.vocabulary import EXPRESSIONS, SESSIONS, VIEWS, Expression, View
 
@@ -33,17 +33,17 @@ photographs = st.builds(
 
 @given(photographs)
 def test_reading_a_name_inverts_writing_it(photograph: Photograph) -> None:
-    assert parsed(formatted(photograph)) == parsed(formatted(photograph).lower()) == photograph
+    assert parse_name(format_name(photograph)) == parse_name(format_name(photograph).lower()) == photograph
 
 
 @given(st.sampled_from(EVERY))
 def test_writing_a_name_inverts_reading_it(name: str) -> None:
-    photograph = parsed(name)
-    assert photograph is not None and formatted(photograph) == name
+    photograph = parse_name(name)
+    assert photograph is not None and format_name(photograph) == name
 
 
 def test_every_name_is_another_photograph() -> None:
-    photos = {parsed(name) for name in EVERY}
+    photos = {parse_name(name) for name in EVERY}
     assert len(photos) == len(EVERY) == 4900 and None not in photos
     assert len({photo.person for photo in photos if photo}) == 70
 
@@ -81,11 +81,11 @@ def test_every_name_is_another_photograph() -> None:
     ],
 )
 def test_names_by_hand(stem: str, photograph: Photograph | None) -> None:
-    assert parsed(stem) == photograph
+    assert parse_name(stem) == photograph
 
 
 def test_both_sessions_show_one_person() -> None:
-    assert {photo.person for stem in ("AF01AFFL", "BF01SUS") if (photo := parsed(stem))} == {"F01"}
+    assert {photo.person for stem in ("AF01AFFL", "BF01SUS") if (photo := parse_name(stem))} == {"F01"}
 
 
 def picture(grey: int, size: tuple[int, int] = (562, 762), mode: str = "RGB") -> bytes:
@@ -149,7 +149,7 @@ def test_the_crop_is_the_central_square_of_full_width(kdef: Any, channels: int, 
     face = np.zeros((762, 562, 3), dtype=np.uint8)
     face[100:662] = 200
     files = {**good(), "KDEF/AF02/AF02AFS.bmp": kdef.encoded(face, "BMP")}
-    faceset = kdef.imported(kdef.packed(tmp_path, "", files), tmp_path / "set", Wanted(64, channels, 0.0))
+    faceset = kdef.imported(kdef.packed(tmp_path, "", files), tmp_path / "set", ImportOptions(64, channels, 0.0))
     assert (faceset.images(np.array([0])) == 200).all()
     assert faceset.images(np.array([0])).shape == (1, 64, 64, 3)[: 3 if channels == 1 else 4]
 
@@ -183,7 +183,7 @@ def test_irregular_files_of_every_copy_are_listed_and_tolerated(kdef: Any, tmp_p
 def test_a_placeholder_is_told_by_its_content_and_the_list_is_a_cross_check(kdef: Any, tmp_path: Path) -> None:
     files = good() | {"BM24DIFL.bmp": picture(10), "BM24DIFR.bmp": picture(9)}
     path = kdef.packed(tmp_path, "", files)
-    faceset = kdef.imported(path, tmp_path / "set", Wanted(48, 1, 0.2))
+    faceset = kdef.imported(path, tmp_path / "set", ImportOptions(48, 1, 0.2))
     assert "BM24DIFL" in set(faceset.labels["stimulus"])
     assert excluded(faceset) == {"BM24DIFR.bmp": "a black placeholder"}
     assert faceset.provenance["notes"] == ["BM24DIFL.bmp: a photograph here, a black placeholder in the published KDEF"]
@@ -218,7 +218,7 @@ def test_bad_picture(kdef: Any, name: str, content: bytes, reason: str | None, t
 
 def test_a_repeated_face_is_named_with_its_folders(kdef: Any, tmp_path: Path) -> None:
     files = {**good(), "copy/AF02AFS.bmp": picture(99), "copy/AF02XXS.bmp": picture(99)}
-    faceset = kdef.imported(kdef.packed(tmp_path, ".zip", files), tmp_path / "set", Wanted(48, 1, 0.5))
+    faceset = kdef.imported(kdef.packed(tmp_path, ".zip", files), tmp_path / "set", ImportOptions(48, 1, 0.5))
     assert excluded(faceset) == {
         "copy/AF02AFS.bmp": "the same face as KDEF/AF02/AF02AFS.bmp, by its name",
         "copy/AF02XXS.bmp": "not a name of KDEF's, such as AF01AFFL.JPG",

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facespec.data import limits
-from facespec.data.archives import Unusable, opened
+from facespec.data.archives import UnusableArchive, open_files
 from facespec.data.spool import Spool
 from facespec.study.errors import StudyError
 
@@ -57,7 +57,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refused(path: Path) -> str:
-    with pytest.raises(StudyError) as caught, opened(path, keep=KEEP) as files:
+    with pytest.raises(StudyError) as caught, open_files(path, keep=KEEP) as files:
         for name in files.names:
             files.read(name)
     return str(caught.value).replace(str(path), "PATH")
@@ -167,7 +167,7 @@ def test_more_members_than_any_data_set(
         "Give the directory or archive that holds the faces alone."
     )
     monkeypatch.setattr(limits, "MEMBERS", 6)
-    with opened(path, keep=KEEP) as files:
+    with open_files(path, keep=KEEP) as files:
         assert len(files.names) == 6
 
 
@@ -188,11 +188,11 @@ def test_tables_may_be_larger_than_pictures_but_not_without_end(
     monkeypatch.setattr(limits, "LARGEST", MIB)
     monkeypatch.setattr(limits, "LARGEST_TABLE", 3 * MIB)
     path = packed(tmp_path, kind, {"a.csv": bytes(3 * MIB), "b.csv": bytes(3 * MIB + 1), "c.jpg": bytes(MIB + 1)})
-    with opened(path, keep=KEEP) as files:
+    with open_files(path, keep=KEEP) as files:
         with files.open("a.csv") as table:
             assert len(table.read()) == 3 * MIB
         for name, size in (("b.csv", 3), ("c.jpg", 1)):
-            with pytest.raises(Unusable, match=f"^larger than {size} MiB$"), files.open(name) as file:
+            with pytest.raises(UnusableArchive, match=f"^larger than {size} MiB$"), files.open(name) as file:
                 file.read()
 
 
@@ -202,7 +202,7 @@ def test_a_file_that_is_too_large_takes_no_room(
 ) -> None:
     monkeypatch.setattr(limits, "LARGEST", MIB)
     path = packed(tmp_path, kind, {"a.jpg": bytes(MIB + 1), "b.jpg": bytes(5)})
-    with opened(path, keep=KEEP) as files:
+    with open_files(path, keep=KEEP) as files:
         assert files.read("b.jpg") == bytes(5)
     assert written == [5]
 
@@ -259,15 +259,15 @@ def test_whatever_bits_flip_only_refusals_follow(
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(content)
-    with suppress(StudyError), opened(path, keep=KEEP) as files:
+    with suppress(StudyError), open_files(path, keep=KEEP) as files:
         for name in files.names:
-            with suppress(Unusable):
+            with suppress(UnusableArchive):
                 files.read(name)
 
 
 @pytest.mark.usefixtures("small")
 def test_a_bounded_file_gives_exactly_what_it_may() -> None:
-    excess = Unusable("too much")
-    assert io.BufferedReader(limits.Bounded(io.BytesIO(bytes(5)), 5, excess)).read() == bytes(5)
-    with pytest.raises(Unusable):
-        io.BufferedReader(limits.Bounded(io.BytesIO(bytes(6)), 5, excess)).read()
+    excess = UnusableArchive("too much")
+    assert io.BufferedReader(limits.BoundedReader(io.BytesIO(bytes(5)), 5, excess)).read() == bytes(5)
+    with pytest.raises(UnusableArchive):
+        io.BufferedReader(limits.BoundedReader(io.BytesIO(bytes(6)), 5, excess)).read()

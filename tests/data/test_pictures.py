@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from facespec.data.archives import Unusable
-from facespec.data.pictures import decode, fitted, is_picture, require_size
+from facespec.data.archives import UnusableArchive
+from facespec.data.pictures import decode, fit_image, is_picture, require_size
 
 
 def generator() -> np.random.Generator:
@@ -28,7 +28,7 @@ def noise(height: int, width: int, *colours: int) -> Image.Image:
 
 
 def why(content: bytes, modes: tuple[str, ...] = ("L",)) -> str:
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(UnusableArchive) as caught:
         decode(content, modes=modes)
     assert not caught.value.known
     return str(caught.value)
@@ -56,7 +56,7 @@ def test_every_reason() -> None:
     assert why(encoded(noise(48, 48, 3))) == "mode RGB instead of L"
     assert why(encoded(noise(48, 48, 4)), ("RGB", "L")) == "mode RGBA instead of RGB or L"
     assert why(encoded(Image.new("CMYK", (5, 5)), "JPEG"), ("RGB", "L")) == "mode CMYK instead of RGB or L"
-    with pytest.raises(Unusable, match=r"^48x49 px instead of 48x48$"):
+    with pytest.raises(UnusableArchive, match=r"^48x49 px instead of 48x48$"):
         require_size(noise(49, 48), 48, 48)
 
 
@@ -81,15 +81,15 @@ def test_endings_in_any_case() -> None:
 def test_the_central_square_by_hand() -> None:
     """Of 11 columns and 17 rows, rows 3 to 13 remain; of 17 columns and 12 rows, columns 2 to 13."""
     tall, wide = noise(17, 11), noise(12, 17, 3)
-    assert np.array_equal(fitted(tall, size=11, channels=1), np.asarray(tall)[3:14])
-    assert np.array_equal(fitted(wide, size=12, channels=3), np.asarray(wide)[:, 2:14])
+    assert np.array_equal(fit_image(tall, size=11, channels=1), np.asarray(tall)[3:14])
+    assert np.array_equal(fit_image(wide, size=12, channels=3), np.asarray(wide)[:, 2:14])
 
 
 def test_grey_is_luma_and_rgb_repeats_grey() -> None:
     colours, grey = noise(13, 13, 3), noise(13, 13)
     luma = np.asarray(colours) @ [0.299, 0.587, 0.114]
-    assert np.abs(fitted(colours, size=13, channels=1) - luma).max() <= 0.5 + 1e-3  # rounding, and 16-bit weights
-    assert np.array_equal(fitted(grey, size=13, channels=3), np.asarray(grey)[..., None].repeat(3, axis=2))
+    assert np.abs(fit_image(colours, size=13, channels=1) - luma).max() <= 0.5 + 1e-3  # rounding, and 16-bit weights
+    assert np.array_equal(fit_image(grey, size=13, channels=3), np.asarray(grey)[..., None].repeat(3, axis=2))
 
 
 @pytest.mark.parametrize("side", [31, 48, 97, 200])
@@ -98,12 +98,12 @@ def test_resizing_is_that_of_batches(side: int) -> None:
     image = noise(side, side, 3)
     planes = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].double()
     other = functional.interpolate(planes, size=[48, 48], mode="bilinear", antialias=True)[0].permute(1, 2, 0)
-    assert np.abs(fitted(image, size=48, channels=3) - other.numpy()).max() <= 1  # two roundings to whole numbers
+    assert np.abs(fit_image(image, size=48, channels=3) - other.numpy()).max() <= 1  # two roundings to whole numbers
 
 
 def test_thin_lines_are_not_lost() -> None:
     lines = np.zeros((192, 192), dtype=np.uint8)
     lines[:, ::4] = 255
-    small = fitted(Image.fromarray(lines), size=48, channels=1)
+    small = fit_image(Image.fromarray(lines), size=48, channels=1)
     assert small.shape == (48, 48) and small.dtype == np.uint8
     assert small.min() > 40 and small.max() < 90  # a quarter of 255; without antialiasing 0

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facespec.data.splits import balanced_subset, class_codes, draw_images, draw_people, hold_out
+from facespec.data.splits import draw_balanced_subset, draw_images, draw_people, encode_classes, hold_out
 from facespec.study.errors import StudyError
 from facespec.study.params import Split
 from facespec.study.vocabulary import EXPRESSIONS
@@ -144,7 +144,7 @@ def test_the_generator_decides() -> None:
         lambda g: tuple(hold_out(labels, rule("people"), g)[1]),
         lambda g: draw_people(labels, 5, g),
         lambda g: tuple(draw_images(labels, 9, g)),
-        lambda g: tuple(balanced_subset(labels, "expression", 3, g)),
+        lambda g: tuple(draw_balanced_subset(labels, "expression", 3, g)),
     ):
         assert choose(stream(1)) == choose(stream(1))
         assert len({choose(stream(seed)) for seed in range(20)}) > 15
@@ -159,16 +159,16 @@ def test_a_balanced_subset_has_as_many_of_each(
     first_short = next((value for value in sorted(sizes) if sizes[value] < per), None)
     if first_short is not None:
         with pytest.raises(StudyError) as caught:
-            balanced_subset(labels, column, per, stream())
+            draw_balanced_subset(labels, column, per, stream())
         assert str(caught.value) == (
             f"{column} {first_short!r} has {sizes[first_short]} images; {per} of each are needed."
         )
         return
-    rows = balanced_subset(labels, column, per, stream())
+    rows = draw_balanced_subset(labels, column, per, stream())
     assert list(rows) == sorted(set(rows))
     assert Counter(labels[column].iloc[rows]) == dict.fromkeys(sizes, per)
     shuffled = labels.iloc[data.draw(st.permutations(range(len(labels))))]
-    assert names(shuffled, balanced_subset(shuffled, column, per, stream())) == names(labels, rows)
+    assert names(shuffled, draw_balanced_subset(shuffled, column, per, stream())) == names(labels, rows)
 
 
 @settings(deadline=None, max_examples=30)
@@ -193,7 +193,7 @@ def test_drawn_people_are_sorted_and_different() -> None:
 def test_expressions_are_numbered_as_in_the_vocabulary() -> None:
     """All networks give an expression the same number, whatever the order of the rows."""
     labels = probe().iloc[::-1]
-    codes, known = class_codes(labels, "expression")
+    codes, known = encode_classes(labels, "expression")
     assert known == ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
     assert codes.dtype == np.int64
     assert [known[code] for code in codes] == labels["expression"].tolist()
@@ -201,7 +201,7 @@ def test_expressions_are_numbered_as_in_the_vocabulary() -> None:
 
 def test_people_are_numbered_in_the_order_of_their_names() -> None:
     labels = probe(people=12).iloc[::-1]
-    codes, known = class_codes(labels, "identity")
+    codes, known = encode_classes(labels, "identity")
     assert known == ("P0", "P1", "P10", "P11", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9")
     assert [known[code] for code in codes] == labels["identity"].tolist()
 
@@ -217,7 +217,7 @@ REFUSED = {
     "no images": (lambda: hold_out(NONE, rule("cell"), stream()), "no images to choose from."),
     "no images to draw": (lambda: draw_images(NONE, 3, stream()), "no images to choose from."),
     "no people": (lambda: draw_people(NONE, 3, stream()), "no images to choose from."),
-    "no classes": (lambda: class_codes(NONE, "identity"), "no images to choose from."),
+    "no classes": (lambda: encode_classes(NONE, "identity"), "no images to choose from."),
     "cell, no identity": (
         lambda: hold_out(without("identity", 2, 9), rule("cell"), stream()),
         "2 of 168 images have no identity (first: 'A0angry2'); this choice needs it.",
@@ -235,11 +235,11 @@ REFUSED = {
         "2 of 168 images have no identity (first: 'A0angry2'); this choice needs it.",
     ),
     "an absent value": (
-        lambda: class_codes(without("identity", 2, 9, value=None), "identity"),
+        lambda: encode_classes(without("identity", 2, 9, value=None), "identity"),
         "2 of 168 images have no identity (first: 'A0angry2'); this choice needs it.",
     ),
     "no view": (
-        lambda: balanced_subset(probe(), "view", 1, stream()),
+        lambda: draw_balanced_subset(probe(), "view", 1, stream()),
         "168 of 168 images have no view (first: 'A0angry0'); this choice needs it.",
     ),
     "another session": (
@@ -264,7 +264,7 @@ REFUSED = {
     ),
     "too few people": (lambda: draw_people(probe(), 5, stream()), "5 people are needed, the labels know 4."),
     "a missing expression": (
-        lambda: class_codes(probe(expressions=5), "expression"),
+        lambda: encode_classes(probe(expressions=5), "expression"),
         "no image shows 'sad', 'surprise': the study needs all seven expressions.",
     ),
 }

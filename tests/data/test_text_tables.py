@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from facespec.data.archives import Unusable
+from facespec.data.archives import UnusableArchive
 from facespec.data.text_tables import Row, parse_table
 
 TABLE = "name,class\nA. Ann, 1\n\n , \nZo\u00eb,2\n"
@@ -42,6 +42,6 @@ SAVE = "Save it as CSV in UTF-8"
     ],
 )
 def test_what_no_table_may_be(content: bytes, reason: str) -> None:
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(UnusableArchive) as caught:
         parse_table(content, delimiter=",")
     assert str(caught.value) == reason

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from facespec.data.intake import Wanted
-from facespec.data.voxceleb import Frame, formatted, parsed
+from facespec.data.intake import ImportOptions
+from facespec.data.voxceleb import Frame, format_name, parse_name
 from facespec.study.errors import StudyError
 
 HEADER = "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n"
@@ -26,8 +26,8 @@ names = words.filter(lambda word: not word.endswith("."))
 @given(names, words, names, st.sampled_from(["", "unzippedFaces/", "a/b/"]), st.sampled_from([".jpg", ".JPG", ".png"]))
 def test_reading_a_path_inverts_writing_it(person: str, video: str, frame: str, above: str, ending: str) -> None:
     found = Frame(person, video, frame)
-    path = formatted(found)
-    assert path.endswith(".jpg") and parsed(above + path.removesuffix(".jpg") + ending) == found
+    path = format_name(found)
+    assert path.endswith(".jpg") and parse_name(above + path.removesuffix(".jpg") + ending) == found
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_reading_a_path_inverts_writing_it(person: str, video: str, frame: str, 
     ],
 )
 def test_paths_by_hand(path: str, frame: Frame | None) -> None:
-    assert parsed(path) == frame
+    assert parse_name(path) == frame
 
 
 def test_labels_counts_and_pixels(voxceleb: Any, tmp_path: Path) -> None:
@@ -76,7 +76,9 @@ def test_crops_of_any_size_are_cut_to_their_central_square(voxceleb: Any, tmp_pa
     stripes = np.zeros((100, 180, 3), dtype=np.uint8)
     stripes[:, 40:140] = 200
     files = dict.fromkeys(voxceleb.videos(TWO), voxceleb.encoded(stripes))
-    faceset = voxceleb.imported(voxceleb.packed(tmp_path, "", files), tmp_path / "set", wanted=Wanted(48, 3, 0.0))
+    faceset = voxceleb.imported(
+        voxceleb.packed(tmp_path, "", files), tmp_path / "set", wanted=ImportOptions(48, 3, 0.0)
+    )
     images = faceset.images(np.arange(faceset.n))
     assert images.shape[1:] == (48, 48, 3) and (images == 200).all()
 
@@ -98,7 +100,7 @@ def test_the_table_is_a_cross_check(voxceleb: Any, inside: bool, tmp_path: Path)
     if not inside:
         (tmp_path / "vox1_meta.csv").write_bytes(table)
     path = voxceleb.packed(tmp_path, ".zip", files | ({"vox1_meta.csv": table} if inside else {}))
-    faceset = voxceleb.imported(path, tmp_path / "set", wanted=Wanted(48, 1, 0.5))
+    faceset = voxceleb.imported(path, tmp_path / "set", wanted=ImportOptions(48, 1, 0.5))
     assert set(faceset.labels["identity"]) == {"Ann_A", "Cat_C"}
     assert [row["reason"] for row in faceset.provenance["excluded"]] == ["Bob_B is not in vox1_meta.csv"] * 4
     with pytest.raises(
@@ -198,7 +200,9 @@ def test_pictures_elsewhere_count_as_lost_faces(voxceleb: Any, tmp_path: Path) -
 
 def test_a_repeated_face_is_named_with_its_folders(voxceleb: Any, tmp_path: Path) -> None:
     files = voxceleb.videos(TWO) | {"again/Ann_A/1.6/v1/0000000.png": voxceleb.picture(99)}
-    faceset = voxceleb.imported(voxceleb.packed(tmp_path, ".zip", files), tmp_path / "set", Wanted(48, 1, 0.5), test=1)
+    faceset = voxceleb.imported(
+        voxceleb.packed(tmp_path, ".zip", files), tmp_path / "set", ImportOptions(48, 1, 0.5), test=1
+    )
     repeated = {row["file"]: row["reason"] for row in faceset.provenance["excluded"]}
     assert repeated == {
         "unzippedFaces/Ann_A/1.6/v1/0000000.png": "the same face as again/Ann_A/1.6/v1/0000000.png, by its name"

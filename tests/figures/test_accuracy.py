@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from facespec.figures.accuracy import draw, overview, side_by_side
-from facespec.figures.bars import Bar, Panel, reference_panel
+from facespec.figures.accuracy import draw_figure_1, draw_panel, draw_panels
+from facespec.figures.bars import Bar, Panel, make_reference_panel
 from facespec.figures.style import LOOKS
-from facespec.published.reference import reference_accuracy
+from facespec.published.reference import read_reference_accuracy
 
 # in another order than they are drawn in
 DECODING = Panel(
@@ -46,7 +46,7 @@ LEFT_TO_RIGHT = [
 
 
 def axes_of(panel: Panel) -> Axes:
-    return draw(Figure().add_subplot(), panel)
+    return draw_panel(Figure().add_subplot(), panel)
 
 
 def in_order(panel: Panel, order: list[tuple[str, str]]) -> list[Bar]:
@@ -157,12 +157,12 @@ def test_published_style_is_pale_narrow_and_bare() -> None:
 
 
 def test_side_by_side_shares_the_axis_and_names_what_is_what() -> None:
-    figure = side_by_side({"published": reference_panel(reference_accuracy(), "1B"), "reproduced": DECODING})
+    figure = draw_panels({"published": make_reference_panel(read_reference_accuracy(), "1B"), "reproduced": DECODING})
     left, right = figure.axes
     assert left.get_ylim() == right.get_ylim() and list(left.get_yticks()) == list(right.get_yticks())
     assert [axes.get_title() for axes in figure.axes] == ["published\nKDEF", "reproduced\nembedded faces"]
     assert figure.get_suptitle() == "Figure 1B. Decoding from frozen single-task networks"
-    reference = reference_accuracy("1B").set_index(["trained_on", "tested_on"])
+    reference = read_reference_accuracy("1B").set_index(["trained_on", "tested_on"])
     assert [patch.get_height() for patch in left.patches] == [reference.loc[names, "mean"] for names in LEFT_TO_RIGHT]
     assert [patch.get_height() for patch in right.patches] == [0.45, 0.21, 0.34, 0.93]
     (legend,) = figure.legends
@@ -177,11 +177,11 @@ def test_side_by_side_shares_the_axis_and_names_what_is_what() -> None:
 
 def test_figures_of_two_kinds_do_not_stand_side_by_side() -> None:
     with pytest.raises(ValueError, match="too many values"):
-        side_by_side({"one": DECODING, "two": HEADS})
+        draw_panels({"one": DECODING, "two": HEADS})
 
 
 def test_overview_names_every_figure_and_its_data() -> None:
-    figure = overview([DECODING, HEADS])
+    figure = draw_figure_1([DECODING, HEADS])
     assert [axes.get_title() for axes in figure.axes] == [
         "1B  Decoding from frozen single-task networks\nembedded faces",
         "1C  Single-task and joint networks, fine-tuned\nFER2013 (expression), KDEF (identity)",
@@ -192,7 +192,7 @@ def test_overview_names_every_figure_and_its_data() -> None:
 
 
 @pytest.mark.parametrize(
-    "figure", [overview([DECODING, HEADS, DECODING, HEADS]), side_by_side({"a": HEADS, "b": HEADS})]
+    "figure", [draw_figure_1([DECODING, HEADS, DECODING, HEADS]), draw_panels({"a": HEADS, "b": HEADS})]
 )
 def test_no_text_overlaps_another_or_leaves_the_page(figure: Figure) -> None:
     figure.draw_without_rendering()
@@ -214,10 +214,10 @@ def test_no_text_overlaps_another_or_leaves_the_page(figure: Figure) -> None:
 
 def test_drawing_leaves_the_users_settings_alone() -> None:
     before = dict(matplotlib.rcParams)
-    overview([DECODING])
+    draw_figure_1([DECODING])
     assert dict(matplotlib.rcParams) == before
 
 
 def test_one_panel_is_legible(legible: Callable[[Figure], None]) -> None:
-    legible(side_by_side({"reproduced": DECODING}))
-    legible(overview([DECODING]))
+    legible(draw_panels({"reproduced": DECODING}))
+    legible(draw_figure_1([DECODING]))

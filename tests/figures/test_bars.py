@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from facespec.figures.bars import Bar, accuracy_panel, reference_panel
-from facespec.published.reference import reference_accuracy
+from facespec.figures.bars import Bar, make_accuracy_panel, make_reference_panel
+from facespec.published.reference import read_reference_accuracy
 from facespec.study.errors import StudyError
 
 CELLS = [("expression", "expression"), ("expression", "identity"), ("identity", "expression"), ("identity", "identity")]
@@ -44,7 +44,7 @@ def bar(panel: object, trained_on: str, tested_on: str) -> Bar:
 def test_sound_bars(trained_on: str, tested_on: str) -> None:
     whole = table()
     mine = whole[(whole["trained_on"] == trained_on) & (whole["tested_on"] == tested_on)]
-    found = bar(accuracy_panel(whole, "1B"), trained_on, tested_on)
+    found = bar(make_accuracy_panel(whole, "1B"), trained_on, tested_on)
     on_images = {seed: mine[(mine["seed"] == seed) & (mine["resample"] == -1)]["accuracy"].item() for seed in (3, 7)}
     assert found.dots == (on_images[3], on_images[7])
     assert found.mean == pytest.approx((on_images[3] + on_images[7]) / 2)
@@ -56,24 +56,24 @@ def test_sound_bars(trained_on: str, tested_on: str) -> None:
 
 def test_without_the_accuracy_on_the_images_the_mean_of_resamples_stands_for_it() -> None:
     whole = table().query("resample >= 0")
-    found = bar(accuracy_panel(whole, "1B"), "identity", "expression")
+    found = bar(make_accuracy_panel(whole, "1B"), "identity", "expression")
     mine = whole[(whole["trained_on"] == "identity") & (whole["tested_on"] == "expression")]["accuracy"]
     assert found.mean == pytest.approx(np.mean(mine)) and found.dots == ()
 
 
 def test_without_resamples_there_is_no_interval() -> None:
-    found = bar(accuracy_panel(table().query("resample == -1"), "1B"), "identity", "expression")
+    found = bar(make_accuracy_panel(table().query("resample == -1"), "1B"), "identity", "expression")
     assert found.low == found.high == found.mean == np.mean(found.dots)
 
 
 def test_rows_may_come_in_any_order() -> None:
     shuffled = table().sample(frac=1, random_state=1)
-    assert accuracy_panel(shuffled, "1B") == accuracy_panel(table(), "1B")
+    assert make_accuracy_panel(shuffled, "1B") == make_accuracy_panel(table(), "1B")
 
 
 def test_published_bars_are_the_first_seeds_first_hundred() -> None:
     whole = table()
-    panel = accuracy_panel(whole, "1B", style="published", generator=np.random.default_rng(1))
+    panel = make_accuracy_panel(whole, "1B", style="published", generator=np.random.default_rng(1))
     mine = whole[(whole["seed"] == 7) & whole["resample"].between(0, 99)]
     for found in panel.bars:
         values = mine[(mine["trained_on"] == found.trained_on) & (mine["tested_on"] == found.tested_on)]["accuracy"]
@@ -87,41 +87,44 @@ def test_published_bars_are_the_first_seeds_first_hundred() -> None:
 
 def test_published_intervals_are_a_tenth_of_the_sound_ones() -> None:
     whole = table().query("seed == 7 and 0 <= resample < 100")
-    sound = accuracy_panel(whole, "1B")
-    published = accuracy_panel(whole, "1B", style="published", generator=np.random.default_rng(1))
+    sound = make_accuracy_panel(whole, "1B")
+    published = make_accuracy_panel(whole, "1B", style="published", generator=np.random.default_rng(1))
     for one, other in zip(sound.bars, published.bars, strict=True):
         assert 0.07 < (other.high - other.low) / (one.high - one.low) < 0.14
 
 
 def test_equal_generators_draw_equal_bars() -> None:
     one, same, other = (
-        accuracy_panel(table(), "1B", style="published", generator=np.random.default_rng(seed)) for seed in (1, 1, 2)
+        make_accuracy_panel(table(), "1B", style="published", generator=np.random.default_rng(seed))
+        for seed in (1, 1, 2)
     )
     assert one == same != other
 
 
 def test_reference_bars_are_the_published_numbers() -> None:
-    panel = reference_panel(reference_accuracy(), "1B")
+    panel = make_reference_panel(read_reference_accuracy(), "1B")
     assert len(panel.bars) == 4 and panel.style == "sound"
     assert bar(panel, "expression", "identity") == Bar(
         "expression", "identity", "KDEF", 490, 1 / 70, 0.34051, 0.298929, 0.384745
     )
-    assert {b.figure for b in [reference_panel(reference_accuracy(), "S1B")]} == {"S1B"}
+    assert {b.figure for b in [make_reference_panel(read_reference_accuracy(), "S1B")]} == {"S1B"}
 
 
 def test_sources_come_from_the_table() -> None:
-    assert accuracy_panel(table(), "1B").sources == "embedded faces"
-    assert reference_panel(reference_accuracy(), "1C").sources == "KDEF"
-    assert reference_panel(reference_accuracy(), "S1A").sources == "FER2013 (expression), VoxCeleb1 (identity)"
+    assert make_accuracy_panel(table(), "1B").sources == "embedded faces"
+    assert make_reference_panel(read_reference_accuracy(), "1C").sources == "KDEF"
+    assert (
+        make_reference_panel(read_reference_accuracy(), "S1A").sources == "FER2013 (expression), VoxCeleb1 (identity)"
+    )
     mixed = table()
     mixed.loc[(mixed["tested_on"] == "identity") & (mixed["trained_on"] == "identity"), "source"] = "KDEF"
-    assert accuracy_panel(mixed, "1B").sources == "embedded faces (expression), KDEF and embedded faces (identity)"
+    assert make_accuracy_panel(mixed, "1B").sources == "embedded faces (expression), KDEF and embedded faces (identity)"
 
 
 def refusal(**changes: object) -> str:
     arguments = {"table": table(), "figure": "1B"} | changes
     with pytest.raises(StudyError) as caught:
-        accuracy_panel(arguments.pop("table"), arguments.pop("figure"), **arguments)
+        make_accuracy_panel(arguments.pop("table"), arguments.pop("figure"), **arguments)
     return str(caught.value)
 
 

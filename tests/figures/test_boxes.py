@@ -13,9 +13,16 @@ from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 
-from facespec.figures.boxes import draw_overlap, estimate, figure_2B, selected, short, signed
+from facespec.figures.boxes import (
+    draw_figure_2B,
+    draw_overlap,
+    format_short,
+    format_signed,
+    read_estimate,
+    select_reported,
+)
 from facespec.figures.style import LOOKS
-from facespec.published.reference import reference_heatmaps
+from facespec.published.reference import read_reference_heatmaps
 from facespec.study.errors import StudyError
 
 # as they stand from left to right
@@ -81,28 +88,34 @@ def test_an_estimate_is_the_mean_over_seeds_with_its_resamples() -> None:
             "number": [0.2, 0.1, 0.3, np.nan, 0.6, 0.5, 0.7],
         }
     )
-    own = estimate(table)
+    own = read_estimate(table)
     assert own.number == pytest.approx(0.4) and own.dots == (0.2, 0.6)
     # means over seeds of the two resamples that there are, .3 and .5; by hand: 0.025 of the gap between them
     assert (own.low, own.high) == pytest.approx((0.3 + 0.025 * 0.2, 0.5 - 0.025 * 0.2))
 
 
 def test_an_estimate_of_nothing_is_nan() -> None:
-    own = estimate(pd.DataFrame({"seed": [3], "resample": [-1], "number": [np.nan]}))
+    own = read_estimate(pd.DataFrame({"seed": [3], "resample": [-1], "number": [np.nan]}))
     assert np.isnan([own.number, own.low, own.high]).all() and own.dots == ()
 
 
 def test_shares_are_written_short() -> None:
-    assert [short(number) for number in (0.0431, 0.9996, 1.0, 0.0, np.nan)] == [".043", "1.000", "1.000", ".000", "-"]
+    assert [format_short(number) for number in (0.0431, 0.9996, 1.0, 0.0, np.nan)] == [
+        ".043",
+        "1.000",
+        "1.000",
+        ".000",
+        "-",
+    ]
 
 
 def test_rows_are_selected_by_all_of_their_values() -> None:
     table = pd.DataFrame({"a": ["x", "x", "y"], "b": ["u", "v", "u"]})
-    assert selected(table, a="x", b="u").index.tolist() == [0]
+    assert select_reported(table, a="x", b="u").index.tolist() == [0]
 
 
 def test_boxes_are_the_tables_numbers_one_per_seed() -> None:
-    figure = figure_2B(boxes_table(), reference_heatmaps())
+    figure = draw_figure_2B(boxes_table(), read_reference_heatmaps())
     _, right = figure.axes
     found = drawn_boxes(right)
     expected = [five(pair, seed) for pair in PAIRS for seed in sorted(SEEDS)]
@@ -110,14 +123,14 @@ def test_boxes_are_the_tables_numbers_one_per_seed() -> None:
     assert [round(place) for place, _ in found] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert np.mean([place for place, _ in found[:2]]) == pytest.approx(0)
     assert [t.get_text() for t in right.texts if t.get_text()[0] == "."] == [
-        short(five(pair, seed)[2]) for pair in PAIRS for seed in sorted(SEEDS)
+        format_short(five(pair, seed)[2]) for pair in PAIRS for seed in sorted(SEEDS)
     ]
     assert right.get_title() == "reproduced\npainted faces; one box per seed: 4, 9"
 
 
 def test_published_boxes_are_the_published_numbers_on_the_same_axis() -> None:
-    left, right = figure_2B(boxes_table(), reference_heatmaps()).axes
-    reference = reference_heatmaps("2B").set_index(["trained_on", "tested_on", "quantity"])["number"]
+    left, right = draw_figure_2B(boxes_table(), read_reference_heatmaps()).axes
+    reference = read_reference_heatmaps("2B").set_index(["trained_on", "tested_on", "quantity"])["number"]
     found = drawn_boxes(left)
     np.testing.assert_allclose(
         [numbers for _, numbers in found], [[reference[(*pair, name)] for name in FIVE] for pair in PAIRS]
@@ -131,7 +144,7 @@ def test_published_boxes_are_the_published_numbers_on_the_same_axis() -> None:
 
 
 def test_boxes_wear_their_networks_colours_and_patterns() -> None:
-    for axes, each in zip(figure_2B(boxes_table(), reference_heatmaps()).axes, (1, 2), strict=True):
+    for axes, each in zip(draw_figure_2B(boxes_table(), read_reference_heatmaps()).axes, (1, 2), strict=True):
         boxes = [patch for patch in axes.patches if isinstance(patch, PathPatch)]
         for box, (network, _) in zip(boxes, [pair for pair in PAIRS for _ in range(each)], strict=True):
             assert box.get_facecolor()[:3] == pytest.approx(to_rgb(LOOKS[network].colour))
@@ -139,7 +152,7 @@ def test_boxes_wear_their_networks_colours_and_patterns() -> None:
 
 
 def test_medians_carry_the_interval_of_their_own_resamples() -> None:
-    _, right = figure_2B(boxes_table(), reference_heatmaps()).axes
+    _, right = draw_figure_2B(boxes_table(), read_reference_heatmaps()).axes
     expected = [
         np.percentile(five(pair, seed)[2] + np.array([-0.02, 0.01, 0.02]), [2.5, 97.5])
         for pair in PAIRS
@@ -151,7 +164,7 @@ def test_medians_carry_the_interval_of_their_own_resamples() -> None:
 def test_a_blank_network_has_no_box_but_a_word() -> None:
     table = boxes_table()
     table.loc[(table["trained_on"] == "identity") & (table["seed"] == 9), "number"] = np.nan
-    _, right = figure_2B(table, reference_heatmaps()).axes
+    _, right = draw_figure_2B(table, read_reference_heatmaps()).axes
     assert len(drawn_boxes(right)) == 7
     (word,) = [text for text in right.texts if text.get_text() == "blank"]
     assert 3 < word.get_position()[0] < 3.4
@@ -159,7 +172,7 @@ def test_a_blank_network_has_no_box_but_a_word() -> None:
 
 def test_a_table_of_another_kind_is_refused() -> None:
     with pytest.raises(StudyError, match="table 'overlap' lacks column 'rule'"):
-        figure_2B(boxes_table().drop(columns="rule"), reference_heatmaps())
+        draw_figure_2B(boxes_table().drop(columns="rule"), read_reference_heatmaps())
 
 
 QUANTITIES = [
@@ -206,7 +219,7 @@ def bars(axes: Axes) -> dict[str, list[float]]:
 
 def masks_axes(table: pd.DataFrame) -> tuple[Axes, Axes]:
     figure = Figure(figsize=(4, 3), layout="constrained")
-    draw_overlap(figure, table, reference=reference_heatmaps("2C"))
+    draw_overlap(figure, table, reference=read_reference_heatmaps("2C"))
     upper, lower = figure.axes
     return upper, lower
 
@@ -244,7 +257,7 @@ def test_bars_carry_intervals_reading_errors_and_seeds() -> None:
 
 
 def test_a_reading_error_never_reaches_below_zero() -> None:
-    reference = reference_heatmaps("2C").assign(reading_error=0.05)
+    reference = read_reference_heatmaps("2C").assign(reading_error=0.05)
     figure = Figure(layout="constrained")
     draw_overlap(figure, masks_table(), reference=reference)
     assert intervals(figure.axes[0], along=0)[0] == pytest.approx((0, 0.093))
@@ -258,11 +271,11 @@ def test_missing_overlaps_are_said_to_be_blank() -> None:
 
 
 def test_signs_are_written_unless_of_zero() -> None:
-    assert [signed(n, 1) for n in (-3.04, 2.96, 0.04, -0.04, 10.0)] == ["−3.0", "+3.0", "0.0", "0.0", "+10.0"]
+    assert [format_signed(n, 1) for n in (-3.04, 2.96, 0.04, -0.04, 10.0)] == ["−3.0", "+3.0", "0.0", "0.0", "+10.0"]
 
 
 @given(st.floats(-0.5, 0.5))
 def test_a_written_sign_is_the_numbers(value: float) -> None:
-    text = signed(value, 3)
+    text = format_signed(value, 3)
     assert float(text.replace("−", "-")) == pytest.approx(value, abs=0.00051)
     assert (text[0] in "+−") == (float(text.replace("−", "-")) != 0)

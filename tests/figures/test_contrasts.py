@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from facespec.figures.contrasts import borders, figure_contrasts
+from facespec.figures.contrasts import draw_figure_contrasts, find_borders
 
 FACE = np.linspace(0, 255, 17 * 11).reshape(17, 11)
 SIDES = [
@@ -68,7 +68,7 @@ def contrasts_table() -> pd.DataFrame:
 
 
 def test_contrasts_are_the_tables_differences_symmetric_about_zero() -> None:
-    figure = figure_contrasts(contrasts_table(), FACE)
+    figure = draw_figure_contrasts(contrasts_table(), FACE)
     panels = [axes for axes in figure.axes if len(axes.images) == 2]
     for place, axes in enumerate(panels):
         face, shown = axes.images
@@ -91,7 +91,7 @@ def test_contrasts_are_the_tables_differences_symmetric_about_zero() -> None:
 
 
 def test_frames_run_along_the_sure_cells() -> None:
-    axes = figure_contrasts(contrasts_table(), FACE).axes[0]
+    axes = draw_figure_contrasts(contrasts_table(), FACE).axes[0]
     white, ink = axes.collections
     corners = {tuple(np.round(end, 6)) for edge in ink.get_segments() for end in edge}
     y = [-0.5, 17 / 3 - 0.5, 34 / 3 - 0.5, 16.5]
@@ -114,7 +114,7 @@ def test_borders_part_the_true_cells_from_all_else(cells: np.ndarray) -> None:
     expected |= {
         ((x, y), (x, y + 1)) for y in range(height) for x in range(width + 1) if inside(y, x) != inside(y, x - 1)
     }
-    found = [tuple(tuple(map(int, end)) for end in edge) for edge in borders(cells)]
+    found = [tuple(tuple(map(int, end)) for end in edge) for edge in find_borders(cells)]
     assert len(found) == len(set(found)) and set(found) == expected
 
 
@@ -123,7 +123,7 @@ def test_too_few_people_are_said_so() -> None:
     first = (table["style"] == "sound") & (table["first_tested_on"] == "identity")
     table.loc[first, ["difference", "p"]] = np.nan
     table.loc[first, "reason"] = "1 of 3 people is left"
-    figure = figure_contrasts(table, FACE)
+    figure = draw_figure_contrasts(table, FACE)
     axes = figure.axes[1]
     assert [text.get_text() for text in axes.texts] == ["1 of 3 people is left"] and len(axes.images) == 1
 
@@ -135,7 +135,7 @@ def test_any_number_of_contrasts_and_seeds_is_legible(
     table = contrasts_table()
     own = pd.concat([part for _, part in list(table.groupby(NAMES, sort=False))[:contrasts]])
     medians = own.query("seed == 9")
-    figure = figure_contrasts(
+    figure = draw_figure_contrasts(
         pd.concat([own[own["style"] == "sound"], *(medians.assign(seed=seed) for seed in range(seeds))]), FACE
     )
     legible(figure)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from facespec.figures.depth import figure_depth
+from facespec.figures.depth import draw_figure_depth
 from facespec.figures.style import LOOKS
 from facespec.study.errors import StudyError
 from facespec.study.tables import LAYER_DECODING, SIMILARITY, UNIT_SHARES, UNITS
@@ -101,7 +101,7 @@ def spans(axes: Axes) -> np.ndarray:
 
 
 def test_every_panel_shows_means_over_seeds_and_their_range() -> None:
-    figure = figure_depth(**tables())
+    figure = draw_figure_depth(**tables())
     for row, slack in zip(grid(figure)[:3], (1e-9, 0.0026, 1e-9), strict=True):  # shares are of 200 units
         for axes, task in zip(row, TASKS, strict=True):
             found = curves(axes)
@@ -115,7 +115,7 @@ def test_every_panel_shows_means_over_seeds_and_their_range() -> None:
 
 
 def test_similarity_of_networks_and_of_seeds() -> None:
-    between, across = grid(figure_depth(**tables()))[3]
+    between, across = grid(draw_figure_depth(**tables()))[3]
     found = curves(between)
     assert list(found) == [f"{first}-{second}" for first, second in PAIRS]
     for first, second in PAIRS:
@@ -131,7 +131,7 @@ def test_similarity_of_networks_and_of_seeds() -> None:
 
 
 def test_networks_have_their_colours_and_curves_do_not_hide_each_other() -> None:
-    figure = figure_depth(**tables())
+    figure = draw_figure_depth(**tables())
     for axes in grid(figure)[:3].flat:
         drawn = [line for line in axes.lines if line.get_gid()]
         for line in drawn:
@@ -141,7 +141,7 @@ def test_networks_have_their_colours_and_curves_do_not_hide_each_other() -> None
 
 
 def test_chance_titles_and_legend() -> None:
-    figure = figure_depth(**tables())
+    figure = draw_figure_depth(**tables())
     axes = grid(figure)
     for each, chance in zip(axes[0], (0.14, 0.02), strict=True):
         assert [line.get_ydata()[0] for line in each.lines if not line.get_gid()] == [chance]
@@ -183,7 +183,7 @@ def test_layers_of_equal_depth_are_taken_together() -> None:
     twin["decoding"] = twin["decoding"].assign(accuracy=0.0)
     twin["units"] = twin["units"].assign(eta=0.0)
     given = {name: pd.concat([given[name], twin[name]], ignore_index=True) for name in given}
-    axes = grid(figure_depth(**given))
+    axes = grid(draw_figure_depth(**given))
     joint = np.mean([level("joint", "identity", 3, seed) for seed in SEEDS])
     assert curves(axes[0, 1])["joint"][1][2] == pytest.approx(joint / 2)
     assert curves(axes[1, 1])["joint"][1][2] == pytest.approx(joint / 4, abs=0.001)
@@ -198,22 +198,22 @@ def test_layers_without_an_answer_are_left_out() -> None:
     given["shares"].loc[silent, "share"] = np.nan
     nothing = given["units"].eval("trained_on == 'identity'")
     given["units"].loc[nothing, "eta"] = np.nan
-    axes = grid(figure_depth(**given))
+    axes = grid(draw_figure_depth(**given))
     assert np.round(curves(axes[1, 0])["joint"][0]).tolist() == [1, 3]
     assert list(curves(axes[2, 0])) == ["expression", "joint", "untrained"]
 
 
 def test_one_seed_has_no_other_to_be_compared_with() -> None:
-    across = grid(figure_depth(**tables(seeds=(4,))))[3, 1]
+    across = grid(draw_figure_depth(**tables(seeds=(4,))))[3, 1]
     assert not curves(across) and [text.get_text() for text in across.texts] == ["one seed only"]
-    assert not grid(figure_depth(**tables()))[3, 1].texts
+    assert not grid(draw_figure_depth(**tables()))[3, 1].texts
 
 
 def test_a_table_of_another_kind_is_refused() -> None:
     given = tables()
     given["decoding"] = given["decoding"].assign(tested_on="age")
     with pytest.raises(StudyError) as caught:
-        figure_depth(**given)
+        draw_figure_depth(**given)
     assert str(caught.value) == (
         "table 'layer_decoding', column 'tested_on', row 0: got 'age', allowed: one of ['expression', 'identity']."
     )
@@ -225,6 +225,6 @@ def test_any_number_of_layers_is_legible(depths: int, legible: Callable[[Figure]
         name: pd.concat([table[table["depth"] == 1].assign(depth=depth) for depth in range(1, depths + 1)])
         for name, table in tables().items()
     }
-    figure = figure_depth(**given)
+    figure = draw_figure_depth(**given)
     legible(figure)
     assert (len(figure.axes[0].get_xticks()) == depths) == (depths < 14)

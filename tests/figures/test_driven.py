@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from facespec.figures.driven import figure_S2B
+from facespec.figures.driven import draw_figure_S2B
 from facespec.figures.style import LOOKS
 from facespec.study.tables import PREFERRED
 
@@ -57,7 +57,7 @@ def medians(axes: Axes) -> list[float]:
 
 
 def test_boxes_show_the_units_of_every_layer() -> None:
-    figure = figure_S2B(table())
+    figure = draw_figure_S2B(table())
     assert [axes.get_title() for axes in figure.axes] == [f"{network} network" for network in NETWORKS]
     for axes, network in zip(figure.axes, NETWORKS, strict=True):
         # of 5 units the third, of 7 the fourth; random pictures on average are not drawn
@@ -86,7 +86,7 @@ def test_small_responses_keep_a_place_though_they_are_zero() -> None:
     given = table()
     given.loc[given["kind"] == "start", "response"] = 0.0
     given.loc[(given["kind"] == "image") & (given["unit"] == 2), "response"] = 0.0
-    axes = figure_S2B(given).axes[0]
+    axes = draw_figure_S2B(given).axes[0]
     assert axes.get_yscale() == "symlog" and axes.yaxis.get_transform().linthresh == 0.1  # 0.4 is the weakest image
     assert medians(axes)[2] == 0.0
 
@@ -95,7 +95,7 @@ def test_dead_units_are_counted_and_left_out() -> None:
     given = table()
     dead = given.eval("trained_on == 'joint' and layer == 'trunk.relu2' and unit < 2")
     given.loc[dead & (given["kind"] == "optimised"), "response"] = np.nan
-    joint = figure_S2B(given).axes[2]
+    joint = draw_figure_S2B(given).axes[2]
     assert [tick.get_text() for tick in joint.get_xticklabels()] == [
         "trunk.relu1\n5 units",
         "trunk.relu2\n5 units, 2 dead",
@@ -107,7 +107,7 @@ def test_a_network_that_nothing_drives_has_an_empty_panel() -> None:
     given = table()
     given["response"] = given["response"].where(given["kind"] != "optimised")
     given.loc[given["kind"] == "image", "response"] = 0.0
-    figure = figure_S2B(given)
+    figure = draw_figure_S2B(given)
     assert [len(axes.patches) for axes in figure.axes] == [0, 0, 0]
     figure.draw_without_rendering()
 
@@ -118,7 +118,7 @@ def test_any_number_of_layers_is_legible(layers: int, legible: Callable[[Figure]
     given.loc[(given["unit"] == 4) & (given["kind"] == "optimised"), "response"] = np.nan  # dead: a longer label
     first = given[given["depth"] == 1]
     names = {depth: f"encoder.block{depth}.attention.out" for depth in range(1, layers + 1)}
-    figure = figure_S2B(pd.concat([first.assign(depth=depth, layer=name) for depth, name in names.items()]))
+    figure = draw_figure_S2B(pd.concat([first.assign(depth=depth, layer=name) for depth, name in names.items()]))
     legible(figure)
     labels = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
     assert len(set(labels)) == len(labels) and all("4 units, 1 dead" in label for label in labels)

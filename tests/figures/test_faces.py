@@ -9,8 +9,15 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from facespec.figures.faces import CELL, Grid, contact_sheet, difference_picture, region_colours, region_picture
-from facespec.figures.style import study_style
+from facespec.figures.faces import (
+    CELL,
+    Grid,
+    choose_region_colours,
+    draw_contact_sheet,
+    paint_difference,
+    paint_regions,
+)
+from facespec.figures.style import use_study_style
 
 CODES = {"background": 0, "mouth": 6, "hair": 1}
 
@@ -33,7 +40,7 @@ def grids() -> list[Grid]:
 
 
 def test_axes_carry_exactly_the_given_images(grids: list[Grid]) -> None:
-    sheet = contact_sheet([grids])
+    sheet = draw_contact_sheet([grids])
     wanted = [image for grid in grids for row in grid.images for image in row]
     assert len(sheet.axes) == len(wanted)
     for axes, image in zip(sheet.axes, wanted, strict=True):
@@ -41,27 +48,27 @@ def test_axes_carry_exactly_the_given_images(grids: list[Grid]) -> None:
 
 
 def test_grey_is_shown_as_it_is_not_stretched(grids: list[Grid]) -> None:
-    (image,) = contact_sheet([grids]).axes[0].images
+    (image,) = draw_contact_sheet([grids]).axes[0].images
     assert (image.get_clim(), image.get_cmap().name) == ((0, 255), "gray")
     assert image.get_interpolation() == "nearest"
 
 
 def test_rows_and_columns_are_named_once_beside_and_above(grids: list[Grid]) -> None:
-    sheet = contact_sheet([grids])
+    sheet = draw_contact_sheet([grids])
     assert [axes.get_title() for axes in sheet.axes] == ["happy", "sad", "fear", "", "", "", "", ""]
     assert [axes.get_ylabel() for axes in sheet.axes] == ["F01", "", "", "M02", "", "", "", ""]
     assert [text.get_text() for text in sheet.texts] == ["people", "in the wild"]
 
 
 def test_places_are_rows_and_columns(grids: list[Grid]) -> None:
-    boxes = [axes.get_position() for axes in contact_sheet([grids]).axes]
+    boxes = [axes.get_position() for axes in draw_contact_sheet([grids]).axes]
     assert boxes[0].y0 == boxes[1].y0 == boxes[2].y0 > boxes[3].y1 and boxes[3].y0 > boxes[6].y1
     assert boxes[0].x0 == boxes[3].x0 == boxes[6].x0 and boxes[0].x1 < boxes[1].x0
 
 
 def test_a_missing_face_is_a_place_that_says_so() -> None:
     images = faces(1, 2)
-    sheet = contact_sheet([[Grid("people", [[None, images[0][1]]])]])
+    sheet = draw_contact_sheet([[Grid("people", [[None, images[0][1]]])]])
     empty, full = sheet.axes
     assert not empty.images and [text.get_text() for text in empty.texts] == ["none"]
     np.testing.assert_array_equal(shown(full), images[0][1])
@@ -75,7 +82,7 @@ def pixels(sheet: Figure) -> list[tuple[float, float, float, float]]:
 
 
 def test_nothing_overlaps_or_leaves_the_page(grids: list[Grid]) -> None:
-    sheet = contact_sheet(
+    sheet = draw_contact_sheet(
         [grids, list(reversed(grids)), [Grid("one", faces(3, 1), ("a",), ("x", "y", "z"))]], regions=CODES
     )
     boxes = [*pixels(sheet), sheet.legends[0].get_window_extent().extents]
@@ -111,8 +118,8 @@ def test_long_and_odd_names_stay_in_their_places_and_apart(names: list[str], leg
         ),
         Grid("in the wild, one person per row", faces(2, 7), (), names),
     ]
-    sheet = contact_sheet([grids, grids], regions=CODES)
-    with study_style():
+    sheet = draw_contact_sheet([grids, grids], regions=CODES)
+    with use_study_style():
         legible(sheet)
     cells = [axes.get_window_extent() for axes in sheet.axes]
     for axes in sheet.axes:
@@ -125,16 +132,16 @@ def test_long_and_odd_names_stay_in_their_places_and_apart(names: list[str], leg
 
 
 def test_names_that_fit_are_written_in_full() -> None:
-    sheet = contact_sheet([[Grid("faces of {}", faces(1, 7), ("happy",) * 7, ["F01"], names=["{F01}"])]])
+    sheet = draw_contact_sheet([[Grid("faces of {}", faces(1, 7), ("happy",) * 7, ["F01"], names=["{F01}"])]])
     assert [text.get_text() for text in sheet.texts] == ["faces of {F01}"]
     assert sheet.axes[0].get_ylabel() == "F01" and sheet.axes[6].get_title() == "happy"
 
 
 def test_region_maps_are_painted_in_the_legends_colours() -> None:
     regions = np.array([[0, 6, 1], [1, 1, 6]], np.uint8)
-    picture = region_picture(regions, CODES)
+    picture = paint_regions(regions, CODES)
     assert picture.dtype == np.uint8 and picture.shape == (2, 3, 3)
-    (legend,) = contact_sheet([[Grid("maps", [[picture]])]], regions=CODES).legends
+    (legend,) = draw_contact_sheet([[Grid("maps", [[picture]])]], regions=CODES).legends
     painted = {
         text.get_text(): patch.get_facecolor()
         for text, patch in zip(legend.get_texts(), legend.get_patches(), strict=True)
@@ -143,14 +150,14 @@ def test_region_maps_are_painted_in_the_legends_colours() -> None:
     names = {code: name for name, code in CODES.items()}
     for row, column in np.ndindex(regions.shape):
         assert to_hex(picture[row, column] / 255) == to_hex(painted[names[regions[row, column]]])
-    assert len(set(region_colours(CODES).values())) == 3
+    assert len(set(choose_region_colours(CODES).values())) == 3
 
 
 def test_without_regions_there_is_no_legend(grids: list[Grid]) -> None:
-    assert not contact_sheet([grids]).legends
+    assert not draw_contact_sheet([grids]).legends
 
 
 def test_difference_is_white_where_equal_and_black_where_most_unlike() -> None:
     one, other = np.array([[0, 255, 10, 7]], np.uint8), np.array([[255, 0, 13, 7]], np.uint8)
-    assert difference_picture(one, other).tolist() == difference_picture(other, one).tolist() == [[0, 0, 252, 255]]
-    assert difference_picture(one, other).dtype == np.uint8
+    assert paint_difference(one, other).tolist() == paint_difference(other, one).tolist() == [[0, 0, 252, 255]]
+    assert paint_difference(one, other).dtype == np.uint8

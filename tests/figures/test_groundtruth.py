@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 
-from facespec.figures.groundtruth import figure_groundtruth
+from facespec.figures.groundtruth import draw_figure_groundtruth
 from facespec.figures.style import LOOKS
 from facespec.study.errors import StudyError
 
@@ -70,7 +70,7 @@ def dashed(axes: Axes) -> list[np.ndarray]:
 
 
 def test_every_network_and_baseline_is_a_point_for_each_truth() -> None:
-    figure = figure_groundtruth(scores_table())
+    figure = draw_figure_groundtruth(scores_table())
     assert len(figure.axes) == 3
     for axes, measure in zip(figure.axes, MEASURES, strict=True):
         found = points(axes)
@@ -87,7 +87,7 @@ def test_every_network_and_baseline_is_a_point_for_each_truth() -> None:
 
 
 def test_colours_are_networks_and_shapes_are_tasks() -> None:
-    found = points(figure_groundtruth(scores_table()).axes[0])[:6]
+    found = points(draw_figure_groundtruth(scores_table()).axes[0])[:6]
     assert [line.get_marker() for line in found] == ["o", "o", "s", "s", "x", "+"]
     for line, (network, task) in zip(found, LOOKING, strict=True):
         if task:
@@ -97,7 +97,7 @@ def test_colours_are_networks_and_shapes_are_tasks() -> None:
 
 @pytest.mark.parametrize("measure", range(3))
 def test_filled_points_surpass_both_baselines(measure: int) -> None:
-    found = points(figure_groundtruth(scores_table()).axes[measure])
+    found = points(draw_figure_groundtruth(scores_table()).axes[measure])
     for line, (truth, (looks, task)) in zip(found, [(t, who) for t in TRUTHS for who in LOOKING], strict=True):
         if task:
             filled = to_rgb(line.get_markerfacecolor()) != to_rgb("white")
@@ -105,7 +105,7 @@ def test_filled_points_surpass_both_baselines(measure: int) -> None:
 
 
 def test_chance_is_the_true_pixels_share_and_one_half_for_the_auc() -> None:
-    axes = figure_groundtruth(scores_table()).axes
+    axes = draw_figure_groundtruth(scores_table()).axes
     for each, levels in zip(axes, ([0.08, 0.31], [0.08, 0.31], [0.5, 0.5]), strict=True):
         lines = dashed(each)
         np.testing.assert_allclose([line[:, 1] for line in lines], [[level, level] for level in levels])
@@ -116,7 +116,7 @@ def test_chance_is_the_true_pixels_share_and_one_half_for_the_auc() -> None:
 
 
 def test_the_legend_explains_everything() -> None:
-    (legend,) = figure_groundtruth(scores_table()).legends
+    (legend,) = draw_figure_groundtruth(scores_table()).legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "joint network, expression task",
         "expression network, expression task",
@@ -135,7 +135,7 @@ def test_a_network_without_maps_is_left_out() -> None:
     gone = (table["looks"] == "joint") & (table["tested_on"] == "identity")
     table.loc[gone, ["number", "low", "high"]] = np.nan
     table.loc[gone, "reason"] = "no heatmap has any mass"
-    for axes in figure_groundtruth(table).axes:
+    for axes in draw_figure_groundtruth(table).axes:
         assert [line.get_gid() for line in points(axes)] == 2 * [
             "-".join(names) for names in LOOKING if names != ("joint", "identity")
         ]
@@ -144,14 +144,14 @@ def test_a_network_without_maps_is_left_out() -> None:
 def test_without_any_truth_the_page_says_why() -> None:
     reason = "only embedded faces can be drawn again with one thing changed; these are KDEF"
     nothing = dict.fromkeys(("number", "low", "high", "area"), np.nan)
-    figure = figure_groundtruth(scores_table().assign(**nothing, reason=reason))
+    figure = draw_figure_groundtruth(scores_table().assign(**nothing, reason=reason))
     assert not figure.axes and [text.get_text() for text in figure.texts[-1:]] == [reason]
     assert len(figure.texts) <= 2  # once, not once per row
 
 
 def test_a_table_of_another_kind_is_refused() -> None:
     with pytest.raises(StudyError) as caught:
-        figure_groundtruth(scores_table().assign(truth="age"))
+        draw_figure_groundtruth(scores_table().assign(truth="age"))
     assert str(caught.value) == (
         "table 'groundtruth', column 'truth', row 0: got 'age', allowed: one of ['expression', 'identity']."
     )

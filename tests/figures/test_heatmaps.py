@@ -15,17 +15,17 @@ from matplotlib.figure import Figure
 
 from facespec.figures.heatmaps import (
     MASKS,
-    figure_2,
-    figure_2A,
-    figure_2C,
-    figure_2D,
-    grey,
-    mask_picture,
-    mean_maps,
-    overlay,
+    convert_to_grey,
+    draw_figure_2,
+    draw_figure_2A,
+    draw_figure_2C,
+    draw_figure_2D,
+    overlay_map,
+    paint_masks,
+    read_mean_maps,
 )
 from facespec.published.export_heatmaps import Example
-from facespec.published.reference import reference_heatmaps
+from facespec.published.reference import read_reference_heatmaps
 
 # as they stand from left to right
 PAIRS = [("joint", "expression"), ("expression", "expression"), ("joint", "identity"), ("identity", "identity")]
@@ -82,7 +82,7 @@ def layers(axes: Axes) -> list[np.ndarray]:
 
 
 def test_mean_maps_are_the_scaled_ones_over_all_expressions() -> None:
-    found = mean_maps(heatmaps_table())
+    found = read_mean_maps(heatmaps_table())
     assert sorted((each.pair, each.seed) for each in found) == sorted((pair, seed) for pair in PAIRS for seed in SEEDS)
     for each in found:
         np.testing.assert_array_equal(each.mean, cells(each.pair, each.seed))
@@ -91,14 +91,14 @@ def test_mean_maps_are_the_scaled_ones_over_all_expressions() -> None:
 
 def test_grey_is_the_luminance() -> None:
     colours = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [10, 10, 10]]], np.uint8)
-    np.testing.assert_allclose(grey(colours), [[76.245, 149.685], [29.07, 10.0]])
-    np.testing.assert_array_equal(grey(FACE), FACE)
+    np.testing.assert_allclose(convert_to_grey(colours), [[76.245, 149.685], [29.07, 10.0]])
+    np.testing.assert_array_equal(convert_to_grey(FACE), FACE)
 
 
 def test_a_map_lies_half_transparent_over_its_face() -> None:
     axes = Figure().add_subplot()
     one = cells(PAIRS[0], 4)
-    mappable = overlay(axes, FACE, one)
+    mappable = overlay_map(axes, FACE, one)
     face, shown = axes.images
     np.testing.assert_array_equal(face.get_array(), FACE)
     assert (face.get_cmap().name, face.get_clim(), face.get_alpha()) == ("gray", (0, 255), None)
@@ -110,12 +110,12 @@ def test_a_map_lies_half_transparent_over_its_face() -> None:
 
 def test_a_blank_map_is_a_word_on_the_face() -> None:
     axes = Figure().add_subplot()
-    assert overlay(axes, FACE, np.full(CELLS, np.nan)) is None
+    assert overlay_map(axes, FACE, np.full(CELLS, np.nan)) is None
     assert len(axes.images) == 1 and [text.get_text() for text in axes.texts] == ["blank"]
 
 
 def test_2A_shows_the_mean_over_seeds_and_every_seed() -> None:
-    figure = figure_2A(heatmaps_table(), FACE)
+    figure = draw_figure_2A(heatmaps_table(), FACE)
     *panels, bar = figure.axes
     grid = np.array(panels).reshape(3, 4)
     for column, pair in enumerate(PAIRS):
@@ -134,16 +134,16 @@ def test_2A_shows_the_mean_over_seeds_and_every_seed() -> None:
 
 def test_2A_leaves_blank_seeds_out_of_the_mean() -> None:
     pair = PAIRS[2]
-    grid = np.array(figure_2A(blank(heatmaps_table(), pair, 4), FACE).axes[:-1]).reshape(3, 4)
+    grid = np.array(draw_figure_2A(blank(heatmaps_table(), pair, 4), FACE).axes[:-1]).reshape(3, 4)
     np.testing.assert_allclose(layers(grid[0, 2])[1], enlarged(cells(pair, 9)))
     assert [text.get_text() for text in grid[1, 2].texts] == ["blank"] and not grid[0, 2].texts
-    grid = np.array(figure_2A(blank(blank(heatmaps_table(), pair, 4), pair, 9), FACE).axes[:-1]).reshape(3, 4)
+    grid = np.array(draw_figure_2A(blank(blank(heatmaps_table(), pair, 4), pair, 9), FACE).axes[:-1]).reshape(3, 4)
     assert [len(axes.texts) for axes in grid[:, 2]] == [1, 1, 1]
 
 
 def test_2A_shows_a_single_seed_once() -> None:
     table = heatmaps_table()
-    *panels, _ = figure_2A(table[table["seed"] == 9], FACE).axes
+    *panels, _ = draw_figure_2A(table[table["seed"] == 9], FACE).axes
     assert [axes.get_ylabel() for axes in panels] == ["seed 9", "", "", ""]
     for axes, pair in zip(panels, PAIRS, strict=True):
         np.testing.assert_allclose(layers(axes)[1], enlarged(cells(pair, 9)))
@@ -157,8 +157,8 @@ def test_the_colour_bar_is_as_long_as_its_label(
     table = heatmaps_table().query("seed == 9").assign(layer=names[0], source=names[1])
     table, face = pd.concat([table.assign(seed=seed) for seed in range(seeds)]), np.zeros((16, 16))
     overlap = overlap_table(dict.fromkeys(range(seeds), 0.5))
-    whole = figure_2(table, overlap, reference=reference_heatmaps(), face=face, examples=examples())
-    for figure in (figure_2A(table, face), whole):
+    whole = draw_figure_2(table, overlap, reference=read_reference_heatmaps(), face=face, examples=examples())
+    for figure in (draw_figure_2A(table, face), whole):
         legible(figure)
         (bar,) = (axes for axes in figure.axes if "left out" in axes.get_ylabel().replace("\n", " "))
         assert bar.yaxis.label.get_window_extent().height <= bar.get_window_extent().height
@@ -167,7 +167,7 @@ def test_the_colour_bar_is_as_long_as_its_label(
 
 def test_masks_hold_the_pixels_that_reach_the_threshold() -> None:
     expression, identity = np.array([[0.5, 0.2, 0.9], [0.49, 0.1, 0.7]]), np.array([[0.5, 0.8, 0.1], [0.2, 0.3, 0.6]])
-    picture = mask_picture(expression, identity, threshold=0.5, size=(2, 3))
+    picture = paint_masks(expression, identity, threshold=0.5, size=(2, 3))
     one, other, both, none = *(to_rgba(colour, 0.8) for colour in MASKS.values()), (0, 0, 0, 0)
     np.testing.assert_allclose(picture, [[both, other, one], [none, none, both]])
     assert list(MASKS) == ["expression only", "identity only", "both"]
@@ -175,7 +175,7 @@ def test_masks_hold_the_pixels_that_reach_the_threshold() -> None:
 
 def test_a_pixel_whose_last_bits_differ_still_reaches_the_threshold() -> None:
     value = np.full((1, 1), np.nextafter(0.3, 0))
-    assert mask_picture(value, value, threshold=0.3, size=(1, 1))[0, 0, 3] > 0
+    assert paint_masks(value, value, threshold=0.3, size=(1, 1))[0, 0, 3] > 0
 
 
 def overlap_table(thresholds: dict[int, float]) -> pd.DataFrame:
@@ -224,8 +224,8 @@ def overlap_table(thresholds: dict[int, float]) -> pd.DataFrame:
 
 def test_2C_cuts_every_seeds_maps_at_its_own_published_threshold() -> None:
     thresholds = {9: 0.55, 4: 0.35}
-    figure = figure_2C(
-        heatmaps_table(), overlap_table(thresholds), reference=reference_heatmaps(), face=np.dstack([FACE] * 3)
+    figure = draw_figure_2C(
+        heatmaps_table(), overlap_table(thresholds), reference=read_reference_heatmaps(), face=np.dstack([FACE] * 3)
     )
     for axes, seed in zip(figure.axes, (4, 9), strict=False):
         one, other = (enlarged(cells(("joint", task), seed)) >= thresholds[seed] for task in ("expression", "identity"))
@@ -253,7 +253,7 @@ def test_2C_cuts_every_seeds_maps_at_its_own_published_threshold() -> None:
 def test_2Cs_legends_stay_on_the_page(seeds: tuple[int, ...]) -> None:
     table, overlap = heatmaps_table(), overlap_table(dict.fromkeys(seeds, 0.5))
     table = table[table["seed"].isin(seeds)]
-    figure = figure_2C(table, overlap, reference=reference_heatmaps(), face=FACE)
+    figure = draw_figure_2C(table, overlap, reference=read_reference_heatmaps(), face=FACE)
     figure.draw_without_rendering()
     legends = [legend.get_window_extent() for part in figure.subfigs for legend in part.legends]
     assert len(legends) == 2 and legends[0].x1 < legends[1].x0
@@ -297,11 +297,11 @@ def examples() -> dict[str, Example]:
 
 
 def test_2D_shows_face_joint_and_single_network() -> None:
-    figure = figure_2D(examples(), "painted faces", seed=9)
+    figure = draw_figure_2D(examples(), "painted faces", seed=9)
     grid = np.array(figure.axes[:-1]).reshape(3, 2)
     for column, example in zip(grid.T, examples().values(), strict=True):
         for axes in column:
-            np.testing.assert_allclose(layers(axes)[0], grey(example.image))
+            np.testing.assert_allclose(layers(axes)[0], convert_to_grey(example.image))
         assert len(layers(column[0])) == 1
         np.testing.assert_allclose(layers(column[1])[1], enlarged(example.joint))
     np.testing.assert_allclose(layers(grid[2, 0])[1], enlarged(examples()["fear"].single))
@@ -313,13 +313,13 @@ def test_2D_shows_face_joint_and_single_network() -> None:
 
 def test_the_overview_holds_all_four() -> None:
     table, overlap = heatmaps_table(), overlap_table({9: 0.55, 4: 0.35})
-    figure = figure_2(table, overlap, reference=reference_heatmaps(), face=FACE, examples=examples())
+    figure = draw_figure_2(table, overlap, reference=read_reference_heatmaps(), face=FACE, examples=examples())
     titles = [part.get_suptitle() for part in figure.subfigs]
     assert [title[:2] for title in titles] == ["2A", "2B", "2C", "2D"]
     alone = [
-        figure_2A(table, FACE),
-        figure_2C(table, overlap, reference=reference_heatmaps(), face=FACE),
-        figure_2D(examples(), "painted faces", seed=9),
+        draw_figure_2A(table, FACE),
+        draw_figure_2C(table, overlap, reference=read_reference_heatmaps(), face=FACE),
+        draw_figure_2D(examples(), "painted faces", seed=9),
     ]
     images = [image for one in alone for axes in one.axes for image in layers(axes)]
     shown = [image for axes in figure.axes for image in layers(axes)]

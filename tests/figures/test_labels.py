@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from facespec.figures.labels import ELLIPSIS, fill, fit_name, fit_names, printable, text_width
-from facespec.figures.style import DPI, study_style
+from facespec.figures.labels import ELLIPSIS, fill_template, fit_name, fit_names, make_printable, measure_text
+from facespec.figures.style import DPI, use_study_style
 
 ROOM = 60.0  # points
 
 
 @pytest.fixture(autouse=True)
 def style() -> Iterator[None]:
-    with study_style():
+    with use_study_style():
         yield
 
 
@@ -34,7 +34,7 @@ def drawn_width(text: str, *, size: float, weight: str, dpi: float) -> float:
 def test_widths_are_those_of_matplotlib(text: str) -> None:
     for size, weight in ((7, "normal"), (10, "bold")):
         widths = [drawn_width(text, size=size, weight=weight, dpi=dpi) for dpi in (100, DPI)]
-        own = text_width(text, size=size, bold=weight == "bold")
+        own = measure_text(text, size=size, bold=weight == "bold")
         assert max(widths) <= own + 1e-6 <= 1.2 * min(widths) + 1
 
 
@@ -44,15 +44,15 @@ def test_names_that_fit_stay_as_they_are() -> None:
 
 @given(st.text(), st.sampled_from([7.0, 8.5]), st.booleans())
 def test_every_name_fits_on_one_line(name: str, size: float, bold: bool) -> None:
-    with study_style():
+    with use_study_style():
         fitted = fit_name(name, ROOM, size=size, bold=bold)
         assert len(fitted.splitlines()) <= 1
-        assert text_width(fitted, size=size, bold=bold) <= ROOM
+        assert measure_text(fitted, size=size, bold=bold) <= ROOM
         if ELLIPSIS not in fitted:
-            assert fitted == printable(name)
+            assert fitted == make_printable(name)
         else:
             head, _, tail = fitted.partition(ELLIPSIS)
-            assert printable(name).startswith(head) and printable(name).endswith(tail)
+            assert make_printable(name).startswith(head) and make_printable(name).endswith(tail)
 
 
 def test_the_middle_is_left_out_and_no_more_than_needed() -> None:
@@ -61,7 +61,7 @@ def test_the_middle_is_left_out_and_no_more_than_needed() -> None:
     head, tail = fitted.split(ELLIPSIS)
     assert abs(len(head) - len(tail)) <= 1
     longer = name[: len(head) + 1] + ELLIPSIS + name[-len(tail) - 1 :]
-    assert text_width(fitted, size=7) <= ROOM < text_width(longer, size=7)
+    assert measure_text(fitted, size=7) <= ROOM < measure_text(longer, size=7)
 
 
 @pytest.mark.parametrize(
@@ -77,26 +77,26 @@ def test_the_middle_is_left_out_and_no_more_than_needed() -> None:
 def test_different_names_stay_different(names: list[str]) -> None:
     fitted = fit_names(names, ROOM, size=7)
     assert len(set(fitted)) == len(names)
-    assert all(text_width(name, size=7) <= ROOM for name in fitted)
+    assert all(measure_text(name, size=7) <= ROOM for name in fitted)
     assert fit_names([names[0], *names, "short"], ROOM, size=7) == [fitted[0], *fitted, "short"]
 
 
 def test_what_cannot_be_seen_is_spelled() -> None:
-    assert printable("a\nb\t\x00\u202e\ud800 \xa0 \\frac 表情 e\u0301") == (
+    assert make_printable("a\nb\t\x00\u202e\ud800 \xa0 \\frac 表情 e\u0301") == (
         "a\\nb\\t\\x00\\u202e\\ud800 \xa0 \\frac 表情 e\u0301"
     )
 
 
 def test_the_longest_names_are_shortened_until_the_line_fits() -> None:
     template = "What the {} network loses\n({})"
-    assert fill(template, "joint", "painted faces", width=300, size=10) == (
+    assert fill_template(template, "joint", "painted faces", width=300, size=10) == (
         "What the joint network loses\n(painted faces)"
     )
-    text = fill(template, "x" * 99 + "joint", "my {faces}", width=300, size=10, bold=True)
+    text = fill_template(template, "x" * 99 + "joint", "my {faces}", width=300, size=10, bold=True)
     first, second = text.split("\n")
     assert first.startswith("What the xxx") and ELLIPSIS in first and first.endswith("joint network loses")
     assert second == "(my {faces})"
-    assert 280 < text_width(first, size=10, bold=True) <= 300
+    assert 280 < measure_text(first, size=10, bold=True) <= 300
 
 
 def test_a_letter_that_the_font_lacks_is_drawn_without_a_warning() -> None:
@@ -104,6 +104,6 @@ def test_a_letter_that_the_font_lacks_is_drawn_without_a_warning() -> None:
     figure.text(0.1, 0.5, "表情😀 \u0378")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with study_style():
+        with use_study_style():
             for kind in ("png", "pdf"):
                 figure.savefig(io.BytesIO(), format=kind)

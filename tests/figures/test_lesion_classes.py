@@ -15,8 +15,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from facespec.figures.lesion_classes import figure_lesion_classes
-from facespec.figures.style import LOOKS, MUTED, save
+from facespec.figures.lesion_classes import draw_figure_lesion_classes
+from facespec.figures.style import LOOKS, MUTED, save_figure
 from facespec.study.errors import StudyError
 from facespec.study.tables_lesions import LESION_CLASSES, LESIONS
 
@@ -105,7 +105,7 @@ def lesions(tasks: Sequence[str] = TASKS, *, seeds: Sequence[int] = SEEDS, depth
 
 
 def shown(recalls: pd.DataFrame, shares: pd.DataFrame) -> Figure:
-    return figure_lesion_classes(recalls, shares, fraction=0.25)
+    return draw_figure_lesion_classes(recalls, shares, fraction=0.25)
 
 
 def drawn(seeds: Sequence[int] = SEEDS, depths: int = 2) -> Figure:
@@ -288,15 +288,15 @@ def test_the_middle_fraction_is_shown_if_none_is_named() -> None:
     tables = classes(), lesions()
     more = classes().query("fraction == 0.25").assign(fraction=0.3)
     for recalls, told in (tables[0], 25), (pd.concat([tables[0], more]), 25), (more, 30):
-        figure: Any = figure_lesion_classes(recalls, tables[1])
+        figure: Any = draw_figure_lesion_classes(recalls, tables[1])
         assert figure.subfigs[0].get_suptitle().startswith(f"{told} % of units silenced")
     with pytest.raises(StudyError, match=r"holds no lesions of a fraction above 0; it holds the fractions \[0\.0\]\."):
-        figure_lesion_classes(classes().query("fraction == 0"), tables[1])
+        draw_figure_lesion_classes(classes().query("fraction == 0"), tables[1])
 
 
 def test_fractions_need_only_be_close_and_tasks_may_be_the_users_own() -> None:
     tasks = ("age", "identity")
-    first, second, *_ = grid(figure_lesion_classes(classes(tasks), lesions(tasks), fraction=0.25 + 1e-12))
+    first, second, *_ = grid(draw_figure_lesion_classes(classes(tasks), lesions(tasks), fraction=0.25 + 1e-12))
     age = curves(second[0])["ranked age age"]  # after the task that the study knows; in the colour that is left
     assert to_rgb(age.get_color()) == to_rgb(LOOKS["expression"].colour)
     np.testing.assert_allclose(heights(age), KEPT["ranked identity identity"][2])
@@ -360,6 +360,6 @@ def test_any_number_of_classes_is_legible(count: int, legible: Callable[[Figure]
 
 
 def test_equal_tables_give_equal_files(tmp_path: Path) -> None:
-    written = [save(drawn(depths=1), tmp_path / name) for name in ("one", "again")]
+    written = [save_figure(drawn(depths=1), tmp_path / name) for name in ("one", "again")]
     for one, again in zip(*written, strict=True):
         assert one.read_bytes() == again.read_bytes()

@@ -14,7 +14,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from facespec.figures.lesions import figure_lesions
+from facespec.figures.lesions import draw_figure_lesions
 from facespec.figures.style import LOOKS
 from facespec.study.errors import StudyError
 from facespec.study.tables_lesions import LESIONS, SEGREGATION
@@ -96,7 +96,7 @@ def lesions(tasks: Sequence[str] = TASKS, *, seeds: Sequence[int] = SEEDS, depth
 
 
 def drawn(table: pd.DataFrame) -> Figure:
-    return figure_lesions(table, SEGREGATION_TABLE)
+    return draw_figure_lesions(table, SEGREGATION_TABLE)
 
 
 @cache

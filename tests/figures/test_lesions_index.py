@@ -14,8 +14,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from facespec.figures.lesions import RANKINGS, figure_lesions, spread, thinned
-from facespec.figures.style import LOOKS, save
+from facespec.figures.lesions import RANKINGS, draw_figure_lesions, spread_evenly, thin_out
+from facespec.figures.style import LOOKS, save_figure
 from facespec.study.errors import StudyError
 from facespec.study.tables_lesions import LESIONS, SEGREGATION
 
@@ -90,7 +90,7 @@ def segregation(layers: int = 3, fractions: tuple[float, ...] = FRACTIONS) -> pd
 
 @cache
 def usual() -> Figure:
-    return figure_lesions(lesions(), segregation())
+    return draw_figure_lesions(lesions(), segregation())
 
 
 def panels(figure: Figure) -> list[Axes]:
@@ -157,7 +157,7 @@ def test_an_undefined_index_leaves_a_gap_and_is_said_to_be_undefined() -> None:
         0.0,
         "no task suffers",
     ]
-    without, axes = panels(figure_lesions(lesions(1), given))
+    without, axes = panels(draw_figure_lesions(lesions(1), given))
     found = lines(axes)
     assert set(found) - set(lines(without)) == {"undefined ranked", "undefined random"} and not without.texts
     for condition in ("ranked", "random"):
@@ -173,13 +173,13 @@ def test_an_undefined_index_leaves_a_gap_and_is_said_to_be_undefined() -> None:
 
 def test_an_index_without_interval_has_no_bar() -> None:
     given = segregation().assign(low=np.nan)
-    for axes in panels(figure_lesions(lesions(1), given)):
+    for axes in panels(draw_figure_lesions(lesions(1), given)):
         assert [len(bars.get_segments()) for bars in axes.collections] == [0, 0, 0]
         assert not np.isnan(lines(axes)["ranked"].get_ydata()).any()
 
 
 def test_controls_that_were_not_run_are_not_named() -> None:
-    figure = figure_lesions(lesions(1), segregation().query("condition != 'shuffled' and fraction == 0.3"))
+    figure = draw_figure_lesions(lesions(1), segregation().query("condition != 'shuffled' and fraction == 0.3"))
     (axes,) = panels(figure)
     assert list(lines(axes)) == ["ranked", "random"]
     assert [text.get_text() for text in figure.subfigs[-1].legends[0].get_texts()] == [
@@ -190,7 +190,7 @@ def test_controls_that_were_not_run_are_not_named() -> None:
 
 
 def test_of_many_layers_some_have_curves_and_all_an_index() -> None:
-    figure = figure_lesions(lesions(9), segregation(9))
+    figure = draw_figure_lesions(lesions(9), segregation(9))
     titles = [axes.get_title().split("\n")[0] for axes in figure.subfigs[0].axes]
     assert titles == [f"trunk.relu{depth}" for depth in (1, 3, 5, 7, 9)]
     for axes in panels(figure):
@@ -203,7 +203,7 @@ def test_long_names_of_layers_are_shortened_and_stay_apart(legible: Callable[[Fi
     given = lesions(5)
     names = {f"trunk.relu{depth}": f"encoder.layers.{depth}.attention.output.dense" for depth in range(1, 5)}
     given["layer"] = given["layer"].replace(names)
-    figure = figure_lesions(given, segregation(5))
+    figure = draw_figure_lesions(given, segregation(5))
     titles = [axes.get_title().split("\n")[0] for axes in figure.subfigs[0].axes]
     assert len(set(titles)) == 5 and titles[4] == "trunk.relu5" and all("…" in title for title in titles[:4])
     legible(figure)
@@ -211,21 +211,21 @@ def test_long_names_of_layers_are_shortened_and_stay_apart(legible: Callable[[Fi
 
 def test_names_and_numbers_are_thinned_out_evenly() -> None:
     for count, shown in ((1, "a"), (4, "abcd"), (5, "abcde"), (6, "abcef"), (13, "adgjm")):
-        assert "".join(spread("abcdefghijklm"[:count], 5)) == shown
+        assert "".join(spread_evenly("abcdefghijklm"[:count], 5)) == shown
     for count, numbers in ((1, [0]), (7, [*range(7)]), (8, [0, 2, 4, 6]), (15, [0, 3, 6, 9, 12])):
-        assert list(thinned(range(count))) == numbers
+        assert list(thin_out(range(count))) == numbers
 
 
 def test_an_index_of_another_network_or_of_whole_networks_is_refused() -> None:
     for given in (lesions(trained_on="mine"), lesions()):
         with pytest.raises(StudyError) as caught:
-            figure_lesions(given, segregation().query("fraction == 0 or quantity == 'identity'"))
+            draw_figure_lesions(given, segregation().query("fraction == 0 or quantity == 'identity'"))
         assert str(caught.value) == (
             f"table 'segregation' holds no index of the {given['trained_on'][0]} network at a fraction above 0. Pass "
             "the table made from these lesions."
         )
     with pytest.raises(StudyError, match="no index of the mine network"):
-        figure_lesions(lesions(trained_on="mine"), segregation())
+        draw_figure_lesions(lesions(trained_on="mine"), segregation())
 
 
 @pytest.mark.parametrize(
@@ -244,11 +244,13 @@ def test_no_text_overlaps_another_or_leaves_the_page(
     given = lesions(layers, fractions=(0.0, *fractions))
     if not known:
         given["drop"] = np.nan
-    figure = figure_lesions(given, segregation(layers, fractions).assign(low=-1.0, high=1.0))
+    figure = draw_figure_lesions(given, segregation(layers, fractions).assign(low=-1.0, high=1.0))
     legible(figure)
 
 
 def test_equal_tables_give_equal_files(tmp_path: Path) -> None:
-    written = [save(figure_lesions(lesions(1), segregation(1)), tmp_path / name) for name in ("one", "again")]
+    written = [
+        save_figure(draw_figure_lesions(lesions(1), segregation(1)), tmp_path / name) for name in ("one", "again")
+    ]
     for one, again in zip(*written, strict=True):
         assert one.read_bytes() == again.read_bytes()

@@ -18,20 +18,20 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from facespec.figures import style
-from facespec.figures.accuracy import overview, side_by_side
-from facespec.figures.boxes import figure_2B
-from facespec.figures.contrasts import figure_contrasts
-from facespec.figures.depth import figure_depth
-from facespec.figures.driven import figure_S2B
-from facespec.figures.groundtruth import figure_groundtruth
-from facespec.figures.heatmaps import figure_2, figure_2A, figure_2C, figure_2D
-from facespec.figures.labels import ELLIPSIS, printable
-from facespec.figures.lesion_classes import figure_lesion_classes
-from facespec.figures.lesions import figure_lesions
-from facespec.figures.preferred import figure_3, unit_page
-from facespec.figures.regions import figure_regions
-from facespec.figures.style import save, save_pages, study_style
-from facespec.published.reference import reference_heatmaps
+from facespec.figures.accuracy import draw_figure_1, draw_panels
+from facespec.figures.boxes import draw_figure_2B
+from facespec.figures.contrasts import draw_figure_contrasts
+from facespec.figures.depth import draw_figure_depth
+from facespec.figures.driven import draw_figure_S2B
+from facespec.figures.groundtruth import draw_figure_groundtruth
+from facespec.figures.heatmaps import draw_figure_2, draw_figure_2A, draw_figure_2C, draw_figure_2D
+from facespec.figures.labels import ELLIPSIS, make_printable
+from facespec.figures.lesion_classes import draw_figure_lesion_classes
+from facespec.figures.lesions import draw_figure_lesions
+from facespec.figures.preferred import draw_figure_3, draw_unit_page
+from facespec.figures.regions import draw_figure_regions
+from facespec.figures.style import save_figure, save_pages, use_study_style
+from facespec.published.reference import read_reference_heatmaps
 
 Tables = Callable[[str], ModuleType]
 ODD = "$$ \\frac{ x^2_{ $% {0}\n\t\x00\ud800 表😀"
@@ -47,20 +47,20 @@ def tables(load_script: Callable[[str], ModuleType]) -> Tables:
 def accuracies(tables: Tables, name: str) -> list[Figure]:
     toys = tables("accuracy")
     panel = replace(toys.DECODING, bars=tuple(replace(bar, source=name) for bar in toys.DECODING.bars))
-    return [side_by_side({name: panel, "reproduced": panel}), overview([panel, toys.HEADS])]
+    return [draw_panels({name: panel, "reproduced": panel}), draw_figure_1([panel, toys.HEADS])]
 
 
 def heatmaps(tables: Tables, name: str) -> list[Figure]:
     toys = tables("heatmaps")
     table = toys.heatmaps_table().assign(source=name, layer=name)
     overlap = toys.overlap_table({9: 0.5, 4: 0.5}).assign(source=name)
-    both: dict[str, Any] = {"reference": reference_heatmaps(), "face": np.zeros((16, 16))}
+    both: dict[str, Any] = {"reference": read_reference_heatmaps(), "face": np.zeros((16, 16))}
     return [
-        figure_2A(table, both["face"]),
-        figure_2B(overlap, both["reference"]),
-        figure_2C(table, overlap, **both),
-        figure_2D(toys.examples(), name, seed=9),
-        figure_2(table, overlap, **both, examples=toys.examples()),
+        draw_figure_2A(table, both["face"]),
+        draw_figure_2B(overlap, both["reference"]),
+        draw_figure_2C(table, overlap, **both),
+        draw_figure_2D(toys.examples(), name, seed=9),
+        draw_figure_2(table, overlap, **both, examples=toys.examples()),
     ]
 
 
@@ -68,10 +68,10 @@ def beyond(tables: Tables, name: str) -> list[Figure]:
     contrasts, depth, regions = tables("contrasts"), tables("depth"), tables("regions")
     shown = regions.regions_table().assign(source=name)
     return [
-        figure_contrasts(contrasts.contrasts_table().assign(source=name), contrasts.FACE),
-        figure_depth(**{key: own.assign(source=name, layer=name) for key, own in depth.tables().items()}),
-        figure_groundtruth(tables("groundtruth").scores_table().assign(source=name)),
-        figure_regions(shown.replace({"region": {"moustache": name}})),
+        draw_figure_contrasts(contrasts.contrasts_table().assign(source=name), contrasts.FACE),
+        draw_figure_depth(**{key: own.assign(source=name, layer=name) for key, own in depth.tables().items()}),
+        draw_figure_groundtruth(tables("groundtruth").scores_table().assign(source=name)),
+        draw_figure_regions(shown.replace({"region": {"moustache": name}})),
     ]
 
 
@@ -83,8 +83,8 @@ def lesions(tables: Tables, name: str) -> list[Figure]:
     tested = toys.lesions(tasks).assign(**changed).replace(layers)
     index = tables("lesions").SEGREGATION_TABLE.assign(**changed).replace(layers)
     return [
-        figure_lesions(tested, index),
-        figure_lesion_classes(toys.classes(tasks).assign(**changed).replace(layers), tested),
+        draw_figure_lesions(tested, index),
+        draw_figure_lesion_classes(toys.classes(tasks).assign(**changed).replace(layers), tested),
     ]
 
 
@@ -93,10 +93,10 @@ def preferred(tables: Tables, name: str) -> list[Figure]:
     one, other = (replace(toys.layer(seed=seed, name=f"{name}{seed}"), source=name) for seed in range(2))
     one, other = (toys.specific(layer, "expression", {1: 0.5}) for layer in (one, other))
     return [
-        unit_page(one),
-        figure_3([one]),
-        figure_3([one, other]),
-        figure_S2B(tables("driven").table().replace({"layer": {"trunk.relu1": name}}).assign(source=name)),
+        draw_unit_page(one),
+        draw_figure_3([one]),
+        draw_figure_3([one, other]),
+        draw_figure_S2B(tables("driven").table().replace({"layer": {"trunk.relu1": name}}).assign(source=name)),
     ]
 
 
@@ -109,11 +109,11 @@ def test_every_figure_is_legible_and_shows_names_as_they_are(
     family: Callable[[Tables, str], list[Figure]], name: str, tables: Tables, legible: Callable[[Figure], None]
 ) -> None:
     for figure in family(tables, name):
-        with study_style():
+        with use_study_style():
             legible(figure)
         texts = [text.get_text() for text in figure.findobj(Text)]
         shown = [text for text in texts if name[:3] in text]
-        assert any(printable(name) in text or ELLIPSIS in text for text in shown)
+        assert any(make_printable(name) in text or ELLIPSIS in text for text in shown)
 
 
 @pytest.mark.parametrize("family", [accuracies, lesions, preferred])
@@ -122,7 +122,7 @@ def test_figures_are_written(
 ) -> None:
     monkeypatch.setattr(style, "DPI", 30)
     figure, *more = family(tables, ODD)
-    for path in save(figure, tmp_path / "first"):
+    for path in save_figure(figure, tmp_path / "first"):
         assert path.stat().st_size
     save_pages(more, tmp_path / "pages.pdf")
 
@@ -132,8 +132,8 @@ def test_figures_are_written(
 @example("$\\frac{$")
 def test_any_text_is_drawn_wherever_matplotlib_draws_text(name: str) -> None:
     """Titles, labels, ticks, legends, notes and colour bars, in both formats; nothing is read as mathematics."""
-    name = printable(name)
-    with study_style():
+    name = make_printable(name)
+    with use_study_style():
         figure = Figure(figsize=(4, 3))
         axes = figure.add_subplot()
         (line,) = axes.plot([0, 1], label=f"_{name}")
@@ -144,7 +144,7 @@ def test_any_text_is_drawn_wherever_matplotlib_draws_text(name: str) -> None:
         figure.colorbar(shown, label=name)
         figure.suptitle(f"${name}$")
         figure.legend([line], [name], title=name)
-        style.settle(figure)
+        style.settle_layout(figure)
         for kind in ("png", "pdf"):
             figure.savefig(io.BytesIO(), format=kind, dpi=20)
     texts = figure.findobj(Text)
@@ -153,7 +153,7 @@ def test_any_text_is_drawn_wherever_matplotlib_draws_text(name: str) -> None:
 
 def test_powers_of_ten_are_the_only_mathematics(tables: Tables) -> None:
     *others, figure = preferred(tables, "$x$")
-    with study_style():
+    with use_study_style():
         assert not [text for one in others for text in one.findobj(Text) if text.get_parse_math()]
         figure.draw_without_rendering()
         parsed = {text.get_text() for text in figure.findobj(Text) if text.get_parse_math()} - {""}

@@ -15,12 +15,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from facespec.figures.preferred import EMPTY, UnitLayer, figure_3, unit_layers, unit_page
+from facespec.figures.preferred import EMPTY, UnitLayer, collect_unit_layers, draw_figure_3, draw_unit_page
 from facespec.figures.style import LOOKS, save_pages
 from facespec.published.export_pages import PAGES
 from facespec.study.artefacts import digest_files, write_document
 from facespec.study.errors import StudyError
-from facespec.study.preferred import HEAD, PreferredSet
+from facespec.study.preferred import HEADER_FILE, PreferredSet
 from facespec.study.tables import PREFERRED, UNIT_CLASSES, UNITS
 from facespec.study.vocabulary import TASKS, Network
 
@@ -69,7 +69,7 @@ def grey(picture: np.ndarray) -> np.ndarray:
 
 def test_every_unit_has_its_picture_beside_its_best_image_below_its_label() -> None:
     own = layer(units=35)  # eight in a row
-    (axes,) = unit_page(own).axes
+    (axes,) = draw_unit_page(own).axes
     assert [text.get_text() for text in labels(axes)] == [f"{unit} B 0.25" for unit in range(35)]
     corners = []
     for unit, text in enumerate(labels(axes)):
@@ -84,7 +84,7 @@ def test_every_unit_has_its_picture_beside_its_best_image_below_its_label() -> N
 
 @pytest.mark.parametrize(("units", "columns"), [(1, 4), (32, 4), (33, 8), (128, 8), (129, 16), (512, 16), (513, 32)])
 def test_wider_layers_have_smaller_cells(units: int, columns: int) -> None:
-    (axes,) = unit_page(layer(units)).axes
+    (axes,) = draw_unit_page(layer(units)).axes
     lefts = {text.get_position()[0] for text in labels(axes)}
     assert len(labels(axes)) == units and len(lefts) == min(columns, units)
 
@@ -93,7 +93,7 @@ def test_labels_say_what_moves_a_unit_in_the_tasks_colours() -> None:
     own = layer()
     own.about["task"] = ["expression", "identity", "both", "neither", ""]
     own.about["eta"] = [0.126, 0.994, 0.5, 0.0, np.nan]
-    texts = labels(unit_page(own).axes[0])
+    texts = labels(draw_unit_page(own).axes[0])
     assert [text.get_text() for text in texts] == ["0 E 0.13", "1 I 0.99", "2 B 0.50", "3 - 0.00", "4 - -"]
     colours = [to_rgb(text.get_color()) for text in texts]
     assert colours[:3] == [to_rgb(LOOKS[name].colour) for name in ("expression", "identity", "joint")]
@@ -105,7 +105,7 @@ def test_dead_units_are_said_to_be_dead() -> None:
     own.optimised[2] = np.nan
     own.best[4] = 0
     own.about.loc[4, "driven"] = False
-    (axes,) = unit_page(own).axes
+    (axes,) = draw_unit_page(own).axes
     words = [text for text in axes.texts if text not in labels(axes)]
     assert [text.get_text() for text in words] == ["dead", "none"]
     for text in words:
@@ -122,7 +122,7 @@ def test_colours_and_sizes_may_differ_between_pictures_and_images() -> None:
     own = layer()
     red = np.zeros((5, 22, 11, 3), np.uint8)  # twice as high as wide
     red[..., 0] = 200
-    (axes,) = unit_page(replace(own, best=red)).axes
+    (axes,) = draw_unit_page(replace(own, best=red)).axes
     sheet = np.asarray(axes.images[0].get_array())
     ((top, left),) = found_at(axes, grey(own.optimised[0]))
     box = sheet[top : top + SIDE, left + SIDE + 1 : left + 2 * SIDE + 1]
@@ -132,7 +132,7 @@ def test_colours_and_sizes_may_differ_between_pictures_and_images() -> None:
 
 
 def test_a_page_names_network_layer_depth_data_and_seed() -> None:
-    assert unit_page(layer(depth=2)).get_suptitle() == (
+    assert draw_unit_page(layer(depth=2)).get_suptitle() == (
         "joint network, trunk.relu2 (depth 2), seed 3: 5 units (painted faces)"
     )
 
@@ -142,7 +142,7 @@ def test_figure_3_shows_the_most_specific_units_of_three_depths() -> None:
     passed = specific(layer(depth=2, seed=2), "identity", {0: -1.0})
     middle = layer(depth=3, seed=3)
     last = specific(layer(units=9, depth=4, seed=4), "expression", {7: 0.7, 1: 0.8, 4: 0.8, 0: 0.6, 5: 0.9, 8: 0.5})
-    figure = figure_3([first, passed, middle, last])
+    figure = draw_figure_3([first, passed, middle, last])
     grid = np.array(figure.axes).reshape(3, 2)
     assert [[text.get_text() for text in axes.texts if text.get_text() in ("none",)] for axes in grid.flat] == [
         ["none"],
@@ -171,7 +171,7 @@ def test_figure_3_shows_the_most_specific_units_of_three_depths() -> None:
 
 @pytest.mark.parametrize(("depths", "shown"), [([1], [1]), ([1, 2], [1, 2]), ([1, 2, 3, 4, 5], [1, 3, 5])])
 def test_shallow_networks_have_fewer_rows(depths: list[int], shown: list[int]) -> None:
-    figure = figure_3([layer(depth=depth) for depth in depths])
+    figure = draw_figure_3([layer(depth=depth) for depth in depths])
     texts = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert [text for text in texts if text.startswith("trunk")] == [f"trunk.relu{depth}" for depth in shown]
 
@@ -179,7 +179,7 @@ def test_shallow_networks_have_fewer_rows(depths: list[int], shown: list[int]) -
 def test_branches_of_equal_depth_compete() -> None:
     first = specific(layer(depth=2, name="branches.expression.relu2"), "expression", {1: 0.6, 2: 0.9})
     second = specific(layer(depth=2, name="branches.identity.relu2", seed=8), "expression", {3: 0.8})
-    axes = figure_3([layer(), first, second]).axes[2]
+    axes = draw_figure_3([layer(), first, second]).axes[2]
     assert [text.get_text() for text in labels(axes)] == [
         "expression 2 E 0.25",
         "identity 3 E 0.25",
@@ -273,12 +273,12 @@ def pictures(tmp_path: Path) -> PreferredSet:
         "layers": {network.value: layers for network in Network},
         "digests": digest_files(tmp_path),
     }
-    write_document(tmp_path / HEAD, head)
+    write_document(tmp_path / HEADER_FILE, head)
     return PreferredSet.open(tmp_path)
 
 
 def test_layers_join_pictures_with_what_is_known_of_their_units(pictures: PreferredSet) -> None:
-    found = unit_layers(pictures, Network.IDENTITY, **tables())
+    found = collect_unit_layers(pictures, Network.IDENTITY, **tables())
     assert [(own.layer, own.depth, len(own.about)) for own in found] == [
         ("trunk.relu1", 1, 5),
         ("trunk.relu2", 2, 7),
@@ -316,7 +316,7 @@ def test_units_of_equal_selectivity_are_told_apart_by_their_unclipped_lead(pictu
         for factor, epsilon in zip(TASKS, (expression, identity), strict=True):
             own = given["units"].eval(f"{here} and factor == '{factor}'", local_dict={"unit": unit})
             given["units"].loc[own, "epsilon"] = epsilon
-    axes = figure_3(unit_layers(pictures, Network.JOINT, **given)[1:2]).axes
+    axes = draw_figure_3(collect_unit_layers(pictures, Network.JOINT, **given)[1:2]).axes
     assert [[text.get_text().split()[0] for text in labels(each)] for each in axes] == [
         ["4", "2", "1", "3"],
         ["6", "0"],  # leads 0.6, 0.5, 0.45, 0.3; 0.5, 0.35
@@ -328,7 +328,7 @@ def test_units_of_which_nothing_is_known_are_refused(pictures: PreferredSet, nam
     given = tables()
     given[name] = given[name].query("not (trained_on == 'joint' and layer == 'trunk.relu2' and unit == 4)")
     with pytest.raises(StudyError) as caught:
-        unit_layers(pictures, Network.JOINT, **given)
+        collect_unit_layers(pictures, Network.JOINT, **given)
     assert str(caught.value) == (
         f"joint network, seed 3, layer 'trunk.relu2': there are pictures of 7 units, and {got} rows about them instead "
         f"of {wanted}. `dvc repro depth preferred` makes both again."
@@ -339,19 +339,19 @@ def test_units_of_which_nothing_is_known_are_refused(pictures: PreferredSet, nam
 def test_no_text_overlaps_another_or_leaves_the_page(units: int, legible: Callable[[Figure], None]) -> None:
     own = layer(units)
     own.optimised[:2] = np.nan
-    for figure in (unit_page(own), figure_3([specific(own, "identity", dict.fromkeys(range(units), -1.0))])):
+    for figure in (draw_unit_page(own), draw_figure_3([specific(own, "identity", dict.fromkeys(range(units), -1.0))])):
         legible(figure)
 
 
 def test_pages_are_written_in_one_file_with_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one.pdf", "again.pdf"):
-        save_pages((unit_page(layer(depth=depth)) for depth in (1, 2, 3)), tmp_path / name)
+        save_pages((draw_unit_page(layer(depth=depth)) for depth in (1, 2, 3)), tmp_path / name)
     pdf = (tmp_path / "one.pdf").read_bytes()
     assert pdf == (tmp_path / "again.pdf").read_bytes() and pdf.startswith(b"%PDF")
     assert len(re.findall(rb"/Type /Page\b", pdf)) == 3
     for word in (b"CreationDate", b"ModDate", b"Producer", b"Creator"):
         assert word not in pdf
-    save_pages([unit_page(layer(seed=1))], tmp_path / "other.pdf")
+    save_pages([draw_unit_page(layer(seed=1))], tmp_path / "other.pdf")
     assert len(re.findall(rb"/Type /Page\b", (tmp_path / "other.pdf").read_bytes())) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.pdf", "one.pdf", "other.pdf"]
 
@@ -376,7 +376,7 @@ def test_files_have_the_published_names() -> None:
 
 
 def test_names_of_many_branches_stay_on_the_page() -> None:
-    figure = figure_3([layer(name=f"trunk.branch{number}.relu") for number in range(4)])
+    figure = draw_figure_3([layer(name=f"trunk.branch{number}.relu") for number in range(4)])
     figure.draw_without_rendering()
     (names,) = (text for text in figure.axes[0].texts if "\n" in text.get_text())
     assert names.get_text().split("\n") == [f"trunk.branch{number}.relu" for number in range(4)]

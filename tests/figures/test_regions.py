@@ -13,8 +13,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.container import ErrorbarContainer
 from matplotlib.patches import Rectangle
 
-from facespec.figures.boxes import signed
-from facespec.figures.regions import figure_regions, shown_regions
+from facespec.figures.boxes import format_signed
+from facespec.figures.regions import choose_regions, draw_figure_regions
 from facespec.figures.style import LOOKS
 
 EXPRESSIONS = ["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"]
@@ -84,15 +84,15 @@ def points(axes: Axes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def test_regions_stand_from_the_top_of_the_face_down_and_the_negligible_are_named() -> None:
-    assert shown_regions(regions_table()) == (SHOWN, ["occluder"])
+    assert choose_regions(regions_table()) == (SHOWN, ["occluder"])
     table = regions_table()
     one = (table["region"] == "occluder") & (table["expression"] == "sad") & (table["measure"] == "share")
     table.loc[one & (table["against"] == "") & (table["trained_on"] == "joint"), "number"] = 0.01
-    assert shown_regions(table) == (["eyes", "mouth", "occluder", "background", "moustache"], [])
+    assert choose_regions(table) == (["eyes", "mouth", "occluder", "background", "moustache"], [])
 
 
 def test_every_row_shows_both_networks_for_every_region() -> None:
-    figure = figure_regions(regions_table())
+    figure = draw_figure_regions(regions_table())
     grid = np.array(figure.axes).reshape(len(ROWS), 3)
     for place, (task, _) in enumerate(ROWS):
         for axes, measure in zip(grid[place], ("share", "density"), strict=False):
@@ -120,7 +120,7 @@ def test_every_row_shows_both_networks_for_every_region() -> None:
 
 
 def test_points_wear_their_networks_colours_and_intervals() -> None:
-    axes = np.array(figure_regions(regions_table()).axes).reshape(len(ROWS), 3)[8, 0]
+    axes = np.array(draw_figure_regions(regions_table()).axes).reshape(len(ROWS), 3)[8, 0]
     for line in axes.lines:
         if line.get_label().endswith("network"):
             network = line.get_label().removesuffix(" network")
@@ -132,20 +132,20 @@ def test_points_wear_their_networks_colours_and_intervals() -> None:
 
 
 def test_density_has_a_line_at_one_and_axes_begin_at_zero() -> None:
-    grid = np.array(figure_regions(regions_table()).axes).reshape(len(ROWS), 3)
+    grid = np.array(draw_figure_regions(regions_table()).axes).reshape(len(ROWS), 3)
     for axes in grid[:, 1]:
         assert [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"] == [1]
     assert {axes.get_ylim() for axes in grid[:, 0]} == {grid[0, 0].get_ylim()} and grid[0, 0].get_ylim()[0] == 0
 
 
 def test_differences_are_points_of_share_and_framed_where_sure() -> None:
-    grid = np.array(figure_regions(regions_table()).axes).reshape(len(ROWS), 3)
+    grid = np.array(draw_figure_regions(regions_table()).axes).reshape(len(ROWS), 3)
     for place, axes in enumerate(grid[:, 2]):
         (image,) = axes.images
         own = [difference(place, region)[0] for region in SHOWN]
         np.testing.assert_allclose(image.get_array(), [own])
         assert image.get_clim() == pytest.approx((-0.09, 0.09))  # the largest that is shown: 0.05 * 1.8
-        assert [text.get_text() for text in axes.texts] == [signed(100 * n, 1) for n in own]
+        assert [text.get_text() for text in axes.texts] == [format_signed(100 * n, 1) for n in own]
         frames = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
         assert [round(frame.get_x() + frame.get_width() / 2) for frame in frames] == [0, 1]
         assert [text.get_fontweight() for text in axes.texts] == ["bold", "bold", "normal", "normal"]
@@ -157,7 +157,7 @@ def test_a_region_that_no_picture_of_a_row_shows_is_left_empty() -> None:
     gone = (table["region"] == "eyes") & (table["expression"] == "happy")
     table.loc[gone, ["number", "low", "high"]] = np.nan
     table.loc[gone, "reason"] = "no image shows this region"
-    grid = np.array(figure_regions(table).axes).reshape(len(ROWS), 3)
+    grid = np.array(draw_figure_regions(table).axes).reshape(len(ROWS), 3)
     assert [np.isnan(y[0]) for _, y in points(grid[3, 0]).values()] == [True, True]
     assert grid[3, 2].texts[0].get_text() == "none"
     assert len([patch for patch in grid[3, 2].patches if isinstance(patch, Rectangle)]) == 1
@@ -165,7 +165,7 @@ def test_a_region_that_no_picture_of_a_row_shows_is_left_empty() -> None:
 
 def test_without_any_mass_the_page_says_why() -> None:
     table = regions_table().assign(number=np.nan, low=np.nan, high=np.nan, reason="no heatmap has any mass")
-    figure = figure_regions(table)
+    figure = draw_figure_regions(table)
     assert not figure.axes and "no heatmap has any mass" in [text.get_text() for text in figure.texts]
 
 
@@ -174,7 +174,9 @@ def test_any_number_of_regions_is_legible(count: int, legible: Callable[[Any], N
     table = regions_table()
     eyes, dropped = table[table["region"] == "eyes"], table[table["region"] == "occluder"]
     shown = [eyes.assign(region=f"{'part of the face ' * 9}{number}") for number in range(count)]
-    figure = figure_regions(pd.concat([*shown, *(dropped.assign(region=f"small {number}") for number in range(30))]))
+    figure = draw_figure_regions(
+        pd.concat([*shown, *(dropped.assign(region=f"small {number}") for number in range(30))])
+    )
     legible(figure)
     labels = [text.get_text() for text in figure.axes[-1].get_xticklabels()]
     assert len(set(labels)) == count

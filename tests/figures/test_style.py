@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from facespec.figures import style
-from facespec.figures.style import LOOKS, RC, save, save_pages, save_png, settle, study_style
+from facespec.figures.style import LOOKS, RC, save_figure, save_pages, save_png, settle_layout, use_study_style
 from facespec.study.errors import StudyError
-from facespec.study.storage import replacing
+from facespec.study.storage import atomic_write
 from facespec.study.vocabulary import NETWORKS
 
 # sRGB -> what readers without red or green cones see: Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB
@@ -79,12 +79,12 @@ def test_grey_prints_differ_in_lightness_and_pattern() -> None:
 def test_the_users_settings_do_not_matter_and_come_back() -> None:
     with matplotlib.rc_context({"font.size": 31, "lines.linewidth": 9, "axes.facecolor": "red"}):
         before = dict(matplotlib.rcParams)
-        with study_style():
+        with use_study_style():
             assert matplotlib.rcParams["font.size"] == RC["font.size"]
             assert matplotlib.rcParams["lines.linewidth"] == matplotlib.rcParamsDefault["lines.linewidth"]
             assert matplotlib.rcParams["axes.facecolor"] == "white"
         assert dict(matplotlib.rcParams) == before
-        with pytest.raises(ZeroDivisionError), study_style():
+        with pytest.raises(ZeroDivisionError), use_study_style():
             raise ZeroDivisionError
         assert dict(matplotlib.rcParams) == before
 
@@ -97,7 +97,7 @@ def drawn(height: float = 0.5) -> Figure:
 
 
 def test_equal_figures_give_equal_bytes_without_dates_or_versions(tmp_path: Path) -> None:
-    paths = save(drawn(), tmp_path / "one.two") + save(drawn(), tmp_path / "again")
+    paths = save_figure(drawn(), tmp_path / "one.two") + save_figure(drawn(), tmp_path / "again")
     assert [path.name for path in paths] == ["one.two.pdf", "one.two.png", "again.pdf", "again.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in paths)
     pdf, png, pdf_again, png_again = (path.read_bytes() for path in paths)
@@ -107,7 +107,7 @@ def test_equal_figures_give_equal_bytes_without_dates_or_versions(tmp_path: Path
         assert word not in pdf
     with Image.open(paths[1]) as picture:
         assert picture.info.keys() == {"dpi"}
-    other = save(drawn(0.6), tmp_path / "other")
+    other = save_figure(drawn(0.6), tmp_path / "other")
     assert other[0].read_bytes() != pdf and other[1].read_bytes() != png
 
 
@@ -120,7 +120,7 @@ def test_another_process_writes_the_same_bytes(tmp_path: Path) -> None:
     )
     environment = {"PYTHONHASHSEED": "17", "TZ": "Asia/Tokyo", "MPLBACKEND": "pdf", "HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "there")], env=environment, check=True)
-    for here in save(drawn(), tmp_path / "here"):
+    for here in save_figure(drawn(), tmp_path / "here"):
         assert here.read_bytes() == here.with_name(here.name.replace("here", "there")).read_bytes()
 
 
@@ -142,7 +142,9 @@ def test_a_full_disk_leaves_the_earlier_picture(tmp_path: Path, monkeypatch: pyt
     assert [p.name for p in tmp_path.iterdir()] == ["faces.png"] and path.read_bytes() == b"earlier"
 
 
-@pytest.mark.parametrize("write", [save, lambda figure, stem: save_pages([figure, figure], stem.with_suffix(".pdf"))])
+@pytest.mark.parametrize(
+    "write", [save_figure, lambda figure, stem: save_pages([figure, figure], stem.with_suffix(".pdf"))]
+)
 def test_a_disk_that_is_full_when_a_pdf_closes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Figure, Path], object]
 ) -> None:
@@ -153,12 +155,12 @@ def test_a_disk_that_is_full_when_a_pdf_closes(
 
     @contextmanager
     def replacing_on_full_disk(path: Path) -> Iterator[Path]:
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             partial.unlink()
             partial.symlink_to("/dev/full")  # answers every write as a full disk does
             yield partial
 
-    monkeypatch.setattr(style, "replacing", replacing_on_full_disk)
+    monkeypatch.setattr(style, "atomic_write", replacing_on_full_disk)
     with pytest.raises(StudyError, match=r"a\.pdf: the disk is full, so it was not written"):
         write(drawn(), tmp_path / "a")
     assert [p.name for p in tmp_path.iterdir()] == ["a.pdf"] and (tmp_path / "a.pdf").read_bytes() == b"earlier"
@@ -183,7 +185,7 @@ def test_a_settled_figure_keeps_its_places_to_a_millionth() -> None:
     figure.suptitle("whole")
     figure.draw_without_rendering()
     before = [each.get_window_extent().get_points() for each in figure.axes]
-    settle(figure)
+    settle_layout(figure)
     after = [each.get_window_extent().get_points() for each in figure.axes]
     np.testing.assert_allclose(after, before, atol=0.01)  # px
     for each in figure.axes:

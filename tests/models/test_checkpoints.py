@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from facespec.models.checkpoints import Checkpoint, Origin, digest, load, save
-from facespec.models.networks import FaceNetwork, build
+from facespec.models.checkpoints import Checkpoint, Origin, digest_tensors, load_checkpoint, save_checkpoint
+from facespec.models.networks import FaceNetwork, build_network
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
 from facespec.study.vocabulary import Network, Task
@@ -28,7 +28,7 @@ SETTINGS = {
 def network(seed: int = 1, *, channels: int = 1, tasks: tuple[str, ...] = ("expression", "identity")) -> FaceNetwork:
     block = NetworkBlock(trunk="small_vgg", channels=[3, 5], convolutions=1, branch_after="conv1")
     classes = {task: len(CLASSES[task]) for task in tasks}
-    return build(block, classes, channels=channels, generator=torch.Generator().manual_seed(seed))
+    return build_network(block, classes, channels=channels, generator=torch.Generator().manual_seed(seed))
 
 
 def checkpoint(seed: int = 1, *, channels: int = 1) -> Checkpoint:
@@ -37,7 +37,7 @@ def checkpoint(seed: int = 1, *, channels: int = 1) -> Checkpoint:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    save(tmp_path / "joint-1.safetensors", checkpoint())
+    save_checkpoint(tmp_path / "joint-1.safetensors", checkpoint())
     return tmp_path / "joint-1.safetensors"
 
 
@@ -46,8 +46,8 @@ def test_everything_comes_back(tmp_path: Path, channels: int) -> None:
     saved = checkpoint(channels=channels)
     saved.network.train()
     saved.network(torch.rand((4, channels, 17, 11), generator=torch.Generator().manual_seed(2)))  # moves batch norm
-    save(tmp_path / "a" / "x.safetensors", saved)
-    back = load(tmp_path / "a" / "x.safetensors", expect=ORIGIN)
+    save_checkpoint(tmp_path / "a" / "x.safetensors", saved)
+    back = load_checkpoint(tmp_path / "a" / "x.safetensors", expect=ORIGIN)
     assert (back.origin, back.network_name, back.classes) == (ORIGIN, Network.JOINT, CLASSES)
     assert {"preset": back.preset, "params": back.params, "history": back.history} == SETTINGS
     assert (back.network.block, back.network.channels) == (saved.network.block, channels)
@@ -65,21 +65,21 @@ def test_equal_checkpoints_are_equal_bytes(path: Path) -> None:
     other.network.to(memory_format=torch.contiguous_format).eval()
     reordered = {Task(task): CLASSES[task] for task in reversed(CLASSES)}
     params = dict(reversed(list(SETTINGS["params"].items())))
-    save(path.with_name("other"), replace(other, classes=reordered, params=params))
+    save_checkpoint(path.with_name("other"), replace(other, classes=reordered, params=params))
     assert path.with_name("other").read_bytes() == path.read_bytes()
-    save(path.with_name("again"), load(path))
+    save_checkpoint(path.with_name("again"), load_checkpoint(path))
     assert path.with_name("again").read_bytes() == path.read_bytes()
-    save(path.with_name("seed"), checkpoint(2))
+    save_checkpoint(path.with_name("seed"), checkpoint(2))
     assert path.with_name("seed").read_bytes() != path.read_bytes()
     for number, other_origin in enumerate((Origin("train", Network.JOINT, 3), Origin("finetune", Network.JOINT, 4))):
-        save(path.with_name(f"origin {number}"), replace(checkpoint(), origin=other_origin))
+        save_checkpoint(path.with_name(f"origin {number}"), replace(checkpoint(), origin=other_origin))
         assert path.with_name(f"origin {number}").read_bytes() != path.read_bytes()
 
 
 def test_saving_changes_nothing_about_the_network(tmp_path: Path) -> None:
     own = checkpoint()
     before = {name: (tensor.clone(), tensor.stride()) for name, tensor in own.network.state_dict().items()}
-    save(tmp_path / "x", own)
+    save_checkpoint(tmp_path / "x", own)
     for name, tensor in own.network.state_dict().items():
         assert torch.equal(tensor, before[name][0]) and tensor.stride() == before[name][1]
     assert own.network.training
@@ -103,7 +103,7 @@ def test_weights_that_are_not_finite_are_not_saved(
     before, diverged = path.read_bytes(), checkpoint()
     spoil(diverged.network)
     with pytest.raises(StudyError) as caught:
-        save(path, diverged)
+        save_checkpoint(path, diverged)
     assert str(caught.value) == f"{path}: not written, as these weights are not finite: {named}. Training diverged."
     assert path.read_bytes() == before
 
@@ -119,7 +119,7 @@ def test_weights_that_are_not_finite_are_not_saved(
 def test_classes_that_do_not_fit_are_not_saved(tmp_path: Path, change: dict[str, Any]) -> None:
     own = replace(checkpoint(), **change)
     with pytest.raises(StudyError) as caught:
-        save(tmp_path / "x", own)
+        save_checkpoint(tmp_path / "x", own)
     named = {task: len(names) for task, names in own.classes.items()}
     assert str(caught.value) == (
         f"{tmp_path}/x: the {own.network_name.value} network has heads of {{'expression': 3, 'identity': 2}} classes, "
@@ -131,23 +131,26 @@ def test_classes_that_do_not_fit_are_not_saved(tmp_path: Path, change: dict[str,
 def test_a_single_task_network_comes_back(tmp_path: Path) -> None:
     origin = Origin("train", Network.IDENTITY, 1)
     own = Checkpoint(network(tasks=("identity",)), origin, {"identity": ("ann", "bob")}, **SETTINGS)
-    save(tmp_path / "x", own)
-    assert load(tmp_path / "x", expect=origin).network.tasks == ("identity",)
+    save_checkpoint(tmp_path / "x", own)
+    assert load_checkpoint(tmp_path / "x", expect=origin).network.tasks == ("identity",)
 
 
 def test_a_digest_knows_names_shapes_types_and_values() -> None:
     zeros = torch.zeros(2, 3, 4, 5)
     same = {"b": torch.zeros(1), "a": zeros.to(memory_format=torch.channels_last)}
-    assert digest({"a": zeros, "b": torch.zeros(1)}) == digest(same)
+    assert digest_tensors({"a": zeros, "b": torch.zeros(1)}) == digest_tensors(same)
     different = [{"a": zeros}, {"b": zeros}, {"a": zeros.reshape(2, 3, 5, 4)}, {"a": zeros.int()}, {"a": zeros + 1}, {}]
-    assert len({digest(tensors) for tensors in different}) == len(different)
-    assert digest({"a": torch.tensor(1.5)}) != digest({"a": torch.tensor(2.5)})
-    assert digest({"a": zeros.bfloat16()}) not in (digest({"a": zeros}), digest({"a": zeros.bfloat16() + 1}))
+    assert len({digest_tensors(tensors) for tensors in different}) == len(different)
+    assert digest_tensors({"a": torch.tensor(1.5)}) != digest_tensors({"a": torch.tensor(2.5)})
+    assert digest_tensors({"a": zeros.bfloat16()}) not in (
+        digest_tensors({"a": zeros}),
+        digest_tensors({"a": zeros.bfloat16() + 1}),
+    )
 
 
 def test_a_history_that_is_not_finite_is_not_saved(path: Path) -> None:
     """JSON has no NaN, and other readers of the file would choke on it."""
     before = path.read_bytes()
     with pytest.raises(ValueError, match="Out of range float values are not JSON compliant"):
-        save(path, replace(checkpoint(), history=[{"loss": float("nan")}]))
+        save_checkpoint(path, replace(checkpoint(), history=[{"loss": float("nan")}]))
     assert path.read_bytes() == before

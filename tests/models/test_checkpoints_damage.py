@@ -12,8 +12,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from facespec.models.checkpoints import Checkpoint, Origin, load, save
-from facespec.models.networks import build
+from facespec.models.checkpoints import Checkpoint, Origin, load_checkpoint, save_checkpoint
+from facespec.models.networks import build_network
 from facespec.study.arrays import write_arrays
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
@@ -28,8 +28,8 @@ def path(tmp_path: Path) -> Path:
     """The checkpoint of a joint network."""
     block = NetworkBlock(trunk="small_vgg", channels=[3, 5], convolutions=1, branch_after="conv1")
     classes = {task: len(names) for task, names in CLASSES.items()}
-    network = build(block, classes, channels=1, generator=torch.Generator().manual_seed(1))
-    save(tmp_path / "joint-1.safetensors", Checkpoint(network, ORIGIN, CLASSES, {"name": "small"}, {}, []))
+    network = build_network(block, classes, channels=1, generator=torch.Generator().manual_seed(1))
+    save_checkpoint(tmp_path / "joint-1.safetensors", Checkpoint(network, ORIGIN, CLASSES, {"name": "small"}, {}, []))
     return tmp_path / "joint-1.safetensors"
 
 
@@ -182,7 +182,7 @@ def test_damage_is_named(path: Path, case: str) -> None:
     damage, wanted = DAMAGES[case]
     damage(path)
     with pytest.raises(StudyError) as caught:
-        load(path)
+        load_checkpoint(path)
     assert str(caught.value).replace(str(path), "FILE") == wanted
 
 
@@ -203,7 +203,7 @@ def test_a_description_that_makes_no_network_is_refused_by_name(path: Path, dama
     """The middle of the message is that of the library which failed."""
     damage(path)
     with pytest.raises(StudyError) as caught:
-        load(path)
+        load_checkpoint(path)
     assert str(caught.value).startswith(f"{path}: its description is not one of a facespec checkpoint (")
     assert str(caught.value).endswith("). Train it again.")
 
@@ -217,9 +217,9 @@ def test_a_description_that_makes_no_network_is_refused_by_name(path: Path, dama
     ],
 )
 def test_the_checkpoint_of_another_fit_is_refused(path: Path, other: Origin, named: str) -> None:
-    assert load(path, expect=ORIGIN).origin == ORIGIN
+    assert load_checkpoint(path, expect=ORIGIN).origin == ORIGIN
     with pytest.raises(StudyError) as caught:
-        load(path, expect=other)
+        load_checkpoint(path, expect=other)
     assert str(caught.value) == (
         f"{path}: holds the joint network of seed 2 after finetune, expected the {named}. Put the right file there, or "
         "remove it: `facespec repro` makes what is missing."
@@ -230,4 +230,4 @@ def test_the_checkpoint_of_another_fit_is_refused(path: Path, other: Origin, nam
 def test_an_origin_of_other_types_is_not_the_one_expected(path: Path, wrong: dict[str, Any]) -> None:
     describe(origin=wrong)(path)
     with pytest.raises(StudyError, match="expected the joint network of seed 2 after finetune"):
-        load(path, expect=ORIGIN)
+        load_checkpoint(path, expect=ORIGIN)

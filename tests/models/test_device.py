@@ -11,8 +11,8 @@ import torch
 from threadpoolctl import threadpool_info
 from torch import nn
 
-from facespec.models.device import WORKSPACE, borrowed, deterministic, pick
-from facespec.models.networks import FaceNetwork, build
+from facespec.models.device import WORKSPACE, deterministic_torch, on_device, pick_device
+from facespec.models.networks import FaceNetwork, build_network
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
 
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 def made(seed: int = 1) -> FaceNetwork:
     block = NetworkBlock(trunk="small_vgg", channels=[8, 16], convolutions=2, branch_after=None)
     classes = {"expression": 7, "identity": 5}
-    return build(block, classes, channels=1, generator=torch.Generator().manual_seed(seed))
+    return build_network(block, classes, channels=1, generator=torch.Generator().manual_seed(seed))
 
 
 def images(n: int = 16) -> torch.Tensor:
@@ -36,7 +36,7 @@ def images(n: int = 16) -> torch.Tensor:
 )
 def test_a_device_by_name(monkeypatch: pytest.MonkeyPatch, there: bool, wanted: dict[str, str]) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert {name: pick(name).type for name in wanted} == wanted
+    assert {name: pick_device(name).type for name in wanted} == wanted
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch, built_for: str
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", built_for)
     with pytest.raises(StudyError) as caught:
-        pick("cuda")
+        pick_device("cuda")
     assert str(caught.value) == (
         f"device 'cuda' was asked for, but {reason}. Use 'cpu', or 'auto' to take what is there."
     )
@@ -54,7 +54,7 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch, built_for: str
 
 def test_an_unknown_device() -> None:
     with pytest.raises(StudyError) as caught:
-        pick("gpu")
+        pick_device("gpu")
     assert str(caught.value) == "unknown device 'gpu': did you mean 'cpu'? Allowed: 'auto', 'cpu', 'cuda'."
 
 
@@ -93,7 +93,7 @@ def relaxed(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
 
 
 def test_everything_is_switched_on_and_back(relaxed: dict[str, Any]) -> None:
-    with deterministic(threads=2):
+    with deterministic_torch(threads=2):
         inside = switches()
     assert inside | {"blas": None} == {
         "deterministic": True,
@@ -111,7 +111,7 @@ def test_everything_is_switched_on_and_back(relaxed: dict[str, Any]) -> None:
 
 
 def test_everything_is_switched_back_after_an_error(relaxed: dict[str, Any]) -> None:
-    with pytest.raises(ZeroDivisionError), deterministic(), deterministic(threads=2):
+    with pytest.raises(ZeroDivisionError), deterministic_torch(), deterministic_torch(threads=2):
         raise ZeroDivisionError
     assert switches() == relaxed
 
@@ -125,21 +125,21 @@ def test_everything_is_switched_back_when_switching_fails(
     with monkeypatch.context() as patch:
         patch.setattr(torch, "get_num_threads", lambda: 3)
         patch.setattr(torch, "set_num_threads", broken)
-        with pytest.raises(RuntimeError), deterministic(threads=2):
+        with pytest.raises(RuntimeError), deterministic_torch(threads=2):
             pass
     assert switches() == relaxed
 
 
 def test_threads_stay_as_they_are_if_not_asked_for(relaxed: dict[str, Any]) -> None:
-    with deterministic(threads=None):
+    with deterministic_torch(threads=None):
         assert (switches()["threads"], switches()["blas"]) == (3, relaxed["blas"])
-    with deterministic():
+    with deterministic_torch():
         assert switches()["threads"] == 1
 
 
 def test_a_workspace_of_the_users_own_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(WORKSPACE, ":16:8")
-    with deterministic():
+    with deterministic_torch():
         assert os.environ[WORKSPACE] == ":16:8"
     assert os.environ[WORKSPACE] == ":16:8"
 
@@ -156,7 +156,7 @@ def gradients(device: torch.device) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
 def test_the_same_step_twice_gives_the_same_bits(device: str) -> None:
-    with deterministic():
+    with deterministic_torch():
         once, twice = gradients(torch.device(device)), gradients(torch.device(device))
     assert all(torch.equal(tensor, twice[name]) for name, tensor in once.items())
     assert len(once) == len(list(made().parameters())) + 2
@@ -165,7 +165,7 @@ def test_the_same_step_twice_gives_the_same_bits(device: str) -> None:
 @GPU
 def test_cpu_and_gpu_agree() -> None:
     """To float32 sums of at most 9 x 16 terms in convolutions and 16 x 33 x 27 in batch norm, in another order."""
-    with deterministic():
+    with deterministic_torch():
         here, there = gradients(CPU), gradients(torch.device("cuda"))
     for name, tensor in here.items():
         torch.testing.assert_close(there[name], tensor, rtol=1e-3, atol=1e-4 * float(tensor.abs().max()) + 1e-7)
@@ -195,7 +195,7 @@ def test_a_borrowed_network_comes_back_as_it_was(
     if away == "meta":
         monkeypatch.setattr(network, "to", lambda device: moves.append(str(device)))
     try:
-        with borrowed(network, torch.device(away), training=training):
+        with on_device(network, torch.device(away), training=training):
             assert set(modes(network).values()) == {training}
             assert devices(network) == {"cpu" if away == "meta" else away}
             if fails:
@@ -217,6 +217,6 @@ def test_a_network_that_cannot_move_is_left_as_it_was(monkeypatch: pytest.Monkey
         return original(device)
 
     monkeypatch.setattr(network, "to", full)
-    with pytest.raises(RuntimeError, match="out of memory"), borrowed(network, torch.device("cuda"), training=False):
+    with pytest.raises(RuntimeError, match="out of memory"), on_device(network, torch.device("cuda"), training=False):
         pass
     assert network.training and devices(network) == {"cpu"}

@@ -11,9 +11,9 @@ from torch import fx, nn
 from torch.nn import functional
 
 from facespec.models import trunks
-from facespec.models.graph import Cut, cut
-from facespec.models.networks import FaceNetwork, build
-from facespec.models.tracing import Untraceable, silent_place
+from facespec.models.graph import NetworkCut, cut_network
+from facespec.models.networks import FaceNetwork, build_network
+from facespec.models.tracing import Untraceable, find_lesion_module
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
 
@@ -40,7 +40,7 @@ def stirred(network: nn.Module) -> Any:
 
 def made(trunk: str = "small_vgg", *, convolutions: int = 1, branch_after: str | None = None) -> FaceNetwork:
     block = NetworkBlock(trunk=trunk, channels=[4, 6], convolutions=convolutions, branch_after=branch_after)
-    return stirred(build(block, {"expression": 7, "identity": 5}, channels=1, generator=seeded(1)))
+    return stirred(build_network(block, {"expression": 7, "identity": 5}, channels=1, generator=seeded(1)))
 
 
 class Foreign(nn.Module):
@@ -76,10 +76,10 @@ def names(nodes: Iterable[fx.Node]) -> list[str]:
     return [str(node.target) if node.op == "call_module" else "-" for node in nodes]
 
 
-def whole(at: Cut, images: torch.Tensor) -> dict[str, torch.Tensor]:
+def whole(at: NetworkCut, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """All steps of the cut network, one part after the other."""
     with torch.no_grad():
-        return at.answers(at.run((*at.alike, *at.mixing, *at.beyond), at.start(images), free=False))
+        return at.compute_logits(at.run((*at.unitwise, *at.mixers, *at.downstream), at.start(images), free=False))
 
 
 def close(got: dict[str, torch.Tensor], network: nn.Module, images: torch.Tensor) -> None:
@@ -102,8 +102,8 @@ def close(got: dict[str, torch.Tensor], network: nn.Module, images: torch.Tensor
 )
 def test_units_are_taken_behind_norm_and_rectifier(layer: str, place: str) -> None:
     network = made(branch_after="conv1")
-    at = cut(network, layer)
-    assert names([at.place]) == [place] and at.module(at.place) is not network.get_submodule(place)
+    at = cut_network(network, layer)
+    assert names([at.node]) == [place] and at.module(at.node) is not network.get_submodule(place)
     close(whole(at, faces_like()), network, faces_like())
 
 
@@ -136,23 +136,23 @@ def test_parts_of_a_trunk(
     layer: str, alike: list[str], frontier: list[str], mixing: list[str], beyond: list[str], kept: list[str]
 ) -> None:
     network = made()
-    at = cut(network, layer)
-    got = [names(part) for part in (at.alike, at.frontier, at.mixing, at.beyond, at.kept)]
+    at = cut_network(network, layer)
+    got = [names(part) for part in (at.unitwise, at.frontier, at.mixers, at.downstream, at.skip_inputs)]
     assert got == [alike, frontier, mixing, beyond, kept]
-    assert set(at.start(faces_like())) == {at.place, *at.kept}
+    assert set(at.start(faces_like())) == {at.node, *at.skip_inputs}
     close(whole(at, faces_like()), network, faces_like())
 
 
 def test_parts_of_branches() -> None:
     """All that read the layer come after it; the other branch is no business of a branch's layer."""
     tasks, network = ("expression", "identity"), made(branch_after="conv1")
-    at = cut(network, "trunk.conv1")
+    at = cut_network(network, "trunk.conv1")
     assert names(at.below)[1:] == ["trunk.conv1", "trunk.relu1"]  # behind the check of the images
-    assert names(at.alike) == names(at.frontier) == [f"branches.{task}.pool1" for task in tasks]
-    assert names(at.mixing) == [f"branches.{task}.conv2" for task in tasks]
-    at = cut(network, "branches.identity.conv2")
-    assert (names(at.mixing), names(at.kept), at.beyond) == (["heads.identity"], ["heads.expression"], ())
-    assert names(at.alike) == names(at.frontier) == ["branches.identity.average"]
+    assert names(at.unitwise) == names(at.frontier) == [f"branches.{task}.pool1" for task in tasks]
+    assert names(at.mixers) == [f"branches.{task}.conv2" for task in tasks]
+    at = cut_network(network, "branches.identity.conv2")
+    assert (names(at.mixers), names(at.skip_inputs), at.downstream) == (["heads.identity"], ["heads.expression"], ())
+    assert names(at.unitwise) == names(at.frontier) == ["branches.identity.average"]
 
 
 def test_parts_of_vgg16(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,11 +160,11 @@ def test_parts_of_vgg16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trunks, "VGG16_WIDTH", 8)
     monkeypatch.setattr(trunks, "VGG16_BLOCKS", ((2, 3), (3, 2), (2, 3, 3), (2, 3, 2), (3, 2, 3)))
     network = made("vgg16")
-    at = cut(network, "trunk.conv13")
-    assert names(at.alike) == ["trunk.pool5", "trunk.grid", "trunk.flatten"]
-    assert (names(at.frontier), names(at.mixing)) == (["trunk.flatten"], ["trunk.fc6"])
-    at = cut(network, "trunk.fc6")
-    assert names([at.place, *at.alike, *at.mixing]) == ["trunk.relu_fc6", "trunk.dropout_fc6", "trunk.fc7"]
+    at = cut_network(network, "trunk.conv13")
+    assert names(at.unitwise) == ["trunk.pool5", "trunk.grid", "trunk.flatten"]
+    assert (names(at.frontier), names(at.mixers)) == (["trunk.flatten"], ["trunk.fc6"])
+    at = cut_network(network, "trunk.fc6")
+    assert names([at.node, *at.unitwise, *at.mixers]) == ["trunk.relu_fc6", "trunk.dropout_fc6", "trunk.fc7"]
 
 
 MIXED = {  # what first mixes units, where their shares cannot be taken out of a sum
@@ -195,9 +195,9 @@ def test_other_steps_mix_units_too(name: str) -> None:
         kept=nn.Identity,
         swish=lambda: nn.Hardswish(inplace=True),
     )
-    at = cut(network, "conv")
-    assert (names([at.place]), at.frontier, at.alike, at.mixing) == (["conv"], (at.place,), (), ())
-    assert all(node in at.beyond or node.op == "output" for node in at.place.users)
+    at = cut_network(network, "conv")
+    assert (names([at.node]), at.frontier, at.unitwise, at.mixers) == (["conv"], (at.node,), (), ())
+    assert all(node in at.downstream or node.op == "output" for node in at.node.users)
     close(whole(at, faces_like()), network, faces_like())
 
 
@@ -206,19 +206,19 @@ def test_functions_are_rectifiers_and_pools_as_well() -> None:
         lambda n, x: {"only": n.flat(torch.flatten(functional.max_pool2d(functional.relu(n.norm(n.conv(x))), 4), 1))},
         flat=lambda: nn.Linear(4 * 3 * 2, 3),
     )
-    at = cut(network, "conv")
-    assert (at.place.target, names(at.mixing)) == (functional.relu, ["flat"])
-    assert [node.target for node in at.alike] == [functional.max_pool2d, torch.flatten]
+    at = cut_network(network, "conv")
+    assert (at.node.target, names(at.mixers)) == (functional.relu, ["flat"])
+    assert [node.target for node in at.unitwise] == [functional.max_pool2d, torch.flatten]
     close(whole(at, faces_like()), network, faces_like())
 
 
 def test_norms_are_folded_away_in_the_cut_alone() -> None:
     network = made()
     before = network.trunk.conv1.weight.clone()
-    at = cut(network, "trunk.conv2")
+    at = cut_network(network, "trunk.conv2")
     assert not any("norm" in name for name in names(at.graph.graph.nodes))
     assert torch.equal(network.trunk.conv1.weight, before) and network.trunk.conv1.bias is None
-    kept = cut(network, "trunk.norm1")
+    kept = cut_network(network, "trunk.norm1")
     assert [name for name in names(kept.graph.graph.nodes) if "norm" in name] == ["trunk.norm1"]
 
 
@@ -228,7 +228,7 @@ SAMES: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }
 
 
-@pytest.mark.parametrize("of", [cut, silent_place])
+@pytest.mark.parametrize("of", [cut_network, find_lesion_module])
 @pytest.mark.parametrize("name", SAMES)
 def test_tracing_changes_nothing(name: str, of: Callable[[nn.Module, str], Any]) -> None:
     """Not even modes: a network in training goes on."""
@@ -268,7 +268,7 @@ def test_the_cut_evaluates_whatever_the_network_does() -> None:
         drop=nn.Dropout,
         pool=lambda: nn.AvgPool2d(2),
     )
-    at = cut(network.train(), "next")
+    at = cut_network(network.train(), "next")
     first = whole(at, faces_like())
     assert network.drop.training and network.norm.training
     network.eval()
@@ -291,14 +291,14 @@ class Demanding(Foreign):
 
 def test_other_arguments_keep_their_defaults() -> None:
     network = Optional(ended)
-    close(whole(cut(network, "conv"), faces_like()), network, faces_like())
+    close(whole(cut_network(network, "conv"), faces_like()), network, faces_like())
 
 
 def test_what_is_computed_of_weights_alone_is_no_business_of_the_images() -> None:
     """It has no row per image, so it is handed on as it is."""
     network = Foreign(lambda n, x: ended(n, torch.sigmoid(n.gate) * n.relu(n.norm(n.conv(x))) * n.gate))
-    at = cut(network, "conv")
-    assert at.kept == ()
+    at = cut_network(network, "conv")
+    assert at.skip_inputs == ()
     close(whole(at, faces_like()), network, faces_like())
 
 
@@ -322,7 +322,7 @@ def test_what_is_computed_of_weights_alone_is_no_business_of_the_images() -> Non
 )
 def test_the_place_where_units_are_silenced(steps: Callable[..., Any], place: str) -> None:
     """The last module that is called for them alone; a ReLU behind it leaves 0 alone."""
-    assert silent_place(Foreign(steps, soft=nn.Softplus), "conv") == place
+    assert find_lesion_module(Foreign(steps, soft=nn.Softplus), "conv") == place
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_the_place_where_units_are_silenced(steps: Callable[..., Any], place: st
     ],
 )
 def test_what_would_wake_silent_units_is_refused(steps: Callable[..., Any], culprit: str) -> None:
-    assert refusal(silent_place, Foreign(steps, soft=nn.Softplus)) == (
+    assert refusal(find_lesion_module, Foreign(steps, soft=nn.Softplus)) == (
         f"units of layer 'conv' cannot be silenced: {culprit!r} behind it is called more than once and does not give 0 "
         "for 0. Give each layer a module of its own."
     )
@@ -351,7 +351,7 @@ def refusal(of: Callable[[nn.Module, str], Any], network: nn.Module, layer: str 
     return str(caught.value)
 
 
-BOTH = pytest.mark.parametrize("of", [cut, silent_place])
+BOTH = pytest.mark.parametrize("of", [cut_network, find_lesion_module])
 
 
 @BOTH
@@ -376,7 +376,7 @@ def test_a_layer_is_called_once(of: Callable[..., Any], steps: Callable[..., Any
 
 
 def test_containers_are_not_called() -> None:
-    assert refusal(cut, made(), "trunk").startswith("layer 'trunk' is called 0 times")
+    assert refusal(cut_network, made(), "trunk").startswith("layer 'trunk' is called 0 times")
 
 
 @BOTH
@@ -402,7 +402,7 @@ def test_networks_that_branch_on_values_are_refused(of: Callable[..., Any]) -> N
 
 
 def test_networks_that_need_more_than_images_are_refused() -> None:
-    assert refusal(cut, Demanding(ended)).startswith(
+    assert refusal(cut_network, Demanding(ended)).startswith(
         "Demanding cannot be traced by torch.fx: Demanding.forward() missing 1 required positional argument: 'other'. "
     )
 
@@ -427,7 +427,7 @@ def test_numbers_that_steps_above_read_are_refused() -> None:
         return {"only": n.conv(x).view(images, -1)}
 
     with pytest.raises(StudyError) as caught:
-        cut(Foreign(steps), "conv").start(faces_like())
+        cut_network(Foreign(steps), "conv").start(faces_like())
     assert str(caught.value) == (
         "step 'size' below the layer gives int, which steps above it read: only tensors can be handed on. Instead of "
         "x.view(n, -1), write x.flatten(1)."
@@ -444,7 +444,7 @@ def test_numbers_that_steps_above_read_are_refused() -> None:
 )
 def test_answers_are_a_dict_of_logits(steps: Callable[..., Any], kind: str) -> None:
     with pytest.raises(StudyError) as caught:
-        whole(cut(Foreign(steps), "conv"), faces_like())
+        whole(cut_network(Foreign(steps), "conv"), faces_like())
     assert kind in str(caught.value) and str(caught.value).endswith(
         "a dict of logits is needed, task -> tensor (n, classes). Wrap it in a module that returns one."
     )

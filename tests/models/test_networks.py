@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from facespec.models.networks import FaceNetwork, build, with_new_heads
+from facespec.models.networks import FaceNetwork, build_network, replace_heads
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
 from facespec.study.vocabulary import Task
@@ -28,7 +28,7 @@ def seeded(seed: int = 1) -> torch.Generator:
 
 
 def made(classes: dict[str, int], *, seed: int = 1, channels: int = 1, **shape: Any) -> FaceNetwork:
-    return build(block(4, 6, 10, **shape), classes, channels=channels, generator=seeded(seed)).eval()
+    return build_network(block(4, 6, 10, **shape), classes, channels=channels, generator=seeded(seed)).eval()
 
 
 def images(n: int = 3, channels: int = 1, height: int = 17, width: int = 11) -> torch.Tensor:
@@ -106,7 +106,7 @@ def test_tasks_have_weights_of_their_own() -> None:
 
 def test_first_weights_are_he_normal() -> None:
     """He, fan out: variance 2 / (9 filters); heads have sd 0.01. Means and sds within 4 standard errors."""
-    network = build(block(64, 96), {"identity": 300}, channels=3, generator=seeded())
+    network = build_network(block(64, 96), {"identity": 300}, channels=3, generator=seeded())
     second = network.trunk.conv2.weight.detach().numpy()
     head = network.heads["identity"].weight.detach().numpy()
     for values, sd in ((second, np.sqrt(2 / (9 * 96))), (head, 0.01)):
@@ -126,14 +126,14 @@ def test_the_global_random_state_plays_no_part() -> None:
         torch.manual_seed(2)
         second = made(BOTH)
     assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in first.state_dict().items())
-    renewed = with_new_heads(made(BOTH), BOTH, generator=seeded(4))
+    renewed = replace_heads(made(BOTH), BOTH, generator=seeded(4))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(p.device.type == "cpu" and torch.isfinite(p).all() for p in [*first.parameters(), *renewed.parameters()])
 
 
 def by_hand(value: float = 1.0) -> FaceNetwork:
     """Two units: the image times `value`, and its negative, which the ReLU silences where the image is positive."""
-    network = build(block(2), {"expression": 2, "identity": 3}, channels=1, generator=seeded()).eval()
+    network = build_network(block(2), {"expression": 2, "identity": 3}, channels=1, generator=seeded()).eval()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
@@ -185,7 +185,7 @@ def test_new_heads_on_an_old_trunk() -> None:
     network = made(BOTH, branch_after="conv2").train()
     network(images())
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    renewed = with_new_heads(network, {"identity": 9, "expression": 7}, generator=seeded(3))
+    renewed = replace_heads(network, {"identity": 9, "expression": 7}, generator=seeded(3))
     assert renewed.classes == {"expression": 7, "identity": 9} and network.classes == BOTH
     with torch.no_grad():
         for parameter in renewed.parameters():
@@ -196,7 +196,7 @@ def test_new_heads_on_an_old_trunk() -> None:
             assert torch.equal(tensor, before[name] + drift), name
     assert not torch.equal(renewed.heads["expression"].weight - 1, before["heads.expression.weight"])
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-    twin = with_new_heads(network, {"identity": 9, "expression": 7}, generator=seeded(3))
+    twin = replace_heads(network, {"identity": 9, "expression": 7}, generator=seeded(3))
     assert torch.equal(twin.heads["identity"].weight + 1, renewed.heads["identity"].weight)
 
 
@@ -251,7 +251,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         "this network does not know task 'expression': Allowed: 'identity'.",
     ),
     "other heads": (
-        lambda: with_new_heads(made(BOTH), {"identity": 3}, generator=seeded()),
+        lambda: replace_heads(made(BOTH), {"identity": 3}, generator=seeded()),
         "new heads must be for the network's tasks ['expression', 'identity'], got ['identity'].",
     ),
 }

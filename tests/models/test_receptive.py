@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn.utils import skip_init
 
 from facespec.models import trunks
-from facespec.models.networks import FaceNetwork, build
-from facespec.models.receptive import Reach, Window, composed, receptive_field
+from facespec.models.networks import FaceNetwork, build_network
+from facespec.models.receptive import Reach, Window, compose_reach, compute_receptive_field
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
 
@@ -25,7 +25,7 @@ def made(*, trunk: str = "small_vgg", branch_after: str | None = None, convoluti
     """A network in float64 whose weights are all positive: whatever reaches a cell raises it."""
     block = NetworkBlock(trunk=trunk, channels=[2, 3, 2], convolutions=convolutions, branch_after=branch_after)
     classes = {"expression": 7, "identity": 5}
-    network = build(block, classes, channels=1, generator=torch.Generator().manual_seed(1)).double().eval()
+    network = build_network(block, classes, channels=1, generator=torch.Generator().manual_seed(1)).double().eval()
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
@@ -71,7 +71,7 @@ def test_a_cell_changes_with_every_pixel_of_its_window_and_no_other(
     touched[:-1].view(height * width, -1).fill_diagonal_(1e6)
     with torch.no_grad():
         maps = maps_of(network, name, touched)[:, 0].numpy()
-    field = receptive_field(network, name)
+    field = compute_receptive_field(network, name)
     for row, column in itertools.product(*map(range, maps.shape[1:])):
         # where an image lies in a batch may decide the order of sums, and so the last bits
         unchanged = np.isclose(maps[:-1, row, column], maps[-1, row, column], rtol=1e-9, atol=1e-9)
@@ -101,7 +101,7 @@ def test_gradients_reach_the_window_of_vgg16(branch_after: str | None, monkeypat
     network = made(trunk="vgg16", branch_after=branch_after)
     own = "trunk" if branch_after is None else "branches.identity"
     names = ["trunk.conv1", "trunk.pool2", "trunk.relu5", f"{own}.conv10", f"{own}.relu13", f"{own}.pool5"]
-    fields = {name: receptive_field(network, name) for name in names}
+    fields = {name: compute_receptive_field(network, name) for name in names}
     for path, module in list(network.named_modules()):
         if isinstance(module, nn.MaxPool2d):
             section, _, child = path.rpartition(".")
@@ -116,9 +116,9 @@ def test_the_published_numbers_of_vgg16(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(trunks, "VGG16_BLOCKS", BLOCKS)
     monkeypatch.setattr(trunks, "VGG16_WIDTH", 3)
     network = made(trunk="vgg16")
-    field = receptive_field(network, "trunk.pool5")
+    field = compute_receptive_field(network, "trunk.pool5")
     assert field.down == field.across == Reach(212, 32, -90)
-    sizes = [receptive_field(network, f"trunk.conv{i}").down.size for i in range(1, 14)]
+    sizes = [compute_receptive_field(network, f"trunk.conv{i}").down.size for i in range(1, 14)]
     assert sizes == [3, 5, 10, 14, 24, 32, 40, 60, 76, 92, 132, 164, 196]
 
 
@@ -144,7 +144,7 @@ def test_windows_of_any_convolutions_and_pools(modules: list[nn.Module], place: 
     maps = nn.Sequential(*modules)(image)
     row, column = (int(share * (side - 1)) for share, side in zip(place, maps.shape[2:], strict=True))
     maps[0, 0, row, column].backward()
-    field = composed(modules)
+    field = compose_reach(modules)
     window = field.window(row, column, (43, 38))
     # a dilated kernel has gaps, and where its border is clipped, the next pixel that counts may lie further in
     assume((window.bottom - window.top, window.right - window.left) == (field.down.size, field.across.size))
@@ -153,20 +153,20 @@ def test_windows_of_any_convolutions_and_pools(modules: list[nn.Module], place: 
 
 def test_by_hand() -> None:
     """Down: 5 wide from -1, then pairs two apart: 6 wide, from -1, 2 apart. Across: 3 wide, 3 apart; then as it is."""
-    field = composed([convolution((5, 3), stride=(1, 3), padding=(1, 0)), nn.ReLU(), nn.MaxPool2d((2, 1))])
+    field = compose_reach([convolution((5, 3), stride=(1, 3), padding=(1, 0)), nn.ReLU(), nn.MaxPool2d((2, 1))])
     assert (field.down, field.across) == (Reach(6, 2, -1), Reach(3, 3, 0))
     assert field.window(0, 0, (17, 11)) == Window(top=0, bottom=5, left=0, right=3)
     assert field.window(2, 1, (17, 11)) == Window(top=3, bottom=9, left=3, right=6)
     assert field.window(7, 3, (17, 11)) == Window(top=13, bottom=17, left=9, right=11)
     picture = np.arange(17 * 11 * 3).reshape(17, 11, 3)
     np.testing.assert_array_equal(picture[Window(3, 9, 3, 6).slices], picture[3:9, 3:6])
-    dilated = composed([convolution(3, dilation=(2, 3)), nn.MaxPool2d(2, stride=1, dilation=(3, 1))])
+    dilated = compose_reach([convolution(3, dilation=(2, 3)), nn.MaxPool2d(2, stride=1, dilation=(3, 1))])
     assert (dilated.down, dilated.across) == (Reach(8, 1, 0), Reach(8, 1, 0))
 
 
 @pytest.mark.parametrize("cell", [(-1, 0), (0, -1), (9, 0), (0, 4)])
 def test_a_cell_outside_the_map_is_refused(cell: tuple[int, int]) -> None:
-    field = composed([convolution((5, 3), stride=(2, 3), padding=(1, 0))])
+    field = compose_reach([convolution((5, 3), stride=(2, 3), padding=(1, 0))])
     with pytest.raises(StudyError) as caught:
         field.window(*cell, (17, 11))
     assert str(caught.value) == f"cell ({cell[0]}, {cell[1]}) lies outside the map of an image of 17x11 px."
@@ -183,7 +183,7 @@ def test_a_cell_outside_the_map_is_refused(cell: tuple[int, int]) -> None:
 )
 def test_what_has_no_map_has_no_window(name: str, branch_after: str | None, kind: str) -> None:
     with pytest.raises(StudyError) as caught:
-        receptive_field(made(branch_after=branch_after), name)
+        compute_receptive_field(made(branch_after=branch_after), name)
     assert str(caught.value) == (
         f"layer {name!r} has no receptive field: behind {kind}, units do not look through a window of fixed size."
     )
@@ -191,6 +191,6 @@ def test_what_has_no_map_has_no_window(name: str, branch_after: str | None, kind
 
 def test_unknown_layers_and_paddings_are_refused() -> None:
     with pytest.raises(StudyError, match=r"^this network has no layer 'trunk\.conv4': did you mean 'trunk\.conv"):
-        receptive_field(made(), "trunk.conv4")
+        compute_receptive_field(made(), "trunk.conv4")
     with pytest.raises(StudyError, match=r"^padding 'same' is not a number of pixels\.$"):
-        composed([convolution(3, padding="same")])
+        compose_reach([convolution(3, padding="same")])

@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
-from facespec.models.graph import cut
-from facespec.models.tracing import Untraceable, silent_place
+from facespec.models.graph import cut_network
+from facespec.models.tracing import Untraceable, find_lesion_module
 from facespec.responses.lesioned import LesionedNetwork
-from facespec.responses.lesioning import lesioning
+from facespec.responses.lesioning import lesion_units
 from facespec.study.errors import StudyError
 
 UNITS, N = 4, 3
@@ -56,16 +56,16 @@ def images() -> torch.Tensor:
 def agrees(network: nn.Module, layer: str, context: str | None = None) -> LesionedNetwork:
     """Sets and single units against whole passes with the layer `context` lesioned."""
     own, pictures = LesionedNetwork(network, layer), images()
-    batch = own.batch(pictures)
+    batch = own.prepare_batch(pictures)
     masks = torch.tensor([[True, False, False, True], [False, True, True, True], [False] * 4])
     nobody, everyone = torch.zeros(UNITS, dtype=torch.bool), torch.arange(UNITS)
     for found, lesions in (
-        (own.answers(batch, masks), masks),
-        (own.singles(batch, nobody, everyone), torch.eye(UNITS).bool()),
+        (own.compute_logits(batch, masks), masks),
+        (own.compute_single_lesions(batch, nobody, everyone), torch.eye(UNITS).bool()),
     ):
         for part, logits in found:
             for k, lesion in enumerate(lesions[part]):
-                with torch.no_grad(), lesioning(network, {context or layer: lesion}):
+                with torch.no_grad(), lesion_units(network, {context or layer: lesion}):
                     for task, whole in network(pictures).items():
                         torch.testing.assert_close(logits[task][k], whole, rtol=1e-5, atol=1e-6)  # folded norms
     return own
@@ -81,7 +81,7 @@ def agrees(network: nn.Module, layer: str, context: str | None = None) -> Lesion
     ],
 )
 @pytest.mark.parametrize("between", [nn.Identity, lambda: nn.MaxPool2d(2)])
-@pytest.mark.parametrize("of", [cut, silent_place])
+@pytest.mark.parametrize("of", [cut_network, find_lesion_module])
 def test_norms_that_would_wake_silent_units_are_refused(
     norm: Callable[[], nn.Module], between: Callable[[], nn.Module], of: Callable[..., Any]
 ) -> None:
@@ -100,14 +100,14 @@ def test_a_pool_before_the_norm_is_no_way_out() -> None:
         lambda n, x: n.norm(n.pool(n.conv(x))), norm=lambda: nn.BatchNorm2d(UNITS), pool=lambda: nn.MaxPool2d(2)
     )
     with pytest.raises(StudyError, match="would answer behind 'norm'"):
-        cut(network, "conv")
+        cut_network(network, "conv")
     agrees(network, "norm")
 
 
 def test_functions_that_norm_are_refused() -> None:
     network = Foreign(lambda n, x: functional.group_norm(n.conv(x), 2))
     with pytest.raises(StudyError, match="silent units of layer 'conv' would answer behind <function group_norm"):
-        cut(network, "conv")
+        cut_network(network, "conv")
 
 
 def test_norms_behind_a_rectifier_belong_to_the_next_layer() -> None:
@@ -122,8 +122,8 @@ def test_rectifiers_may_be_functions(rectify: Callable[[torch.Tensor], torch.Ten
         return rectify(n.conv(x)) if rectify is not torch.Tensor.sigmoid else n.conv(x).sigmoid()
 
     own = LesionedNetwork(Foreign(steps), "conv")
-    batch = own.batch(images())
-    ((_, silent),) = own.answers(batch, torch.ones((1, UNITS), dtype=torch.bool))
+    batch = own.prepare_batch(images())
+    ((_, silent),) = own.compute_logits(batch, torch.ones((1, UNITS), dtype=torch.bool))
     bias = Foreign(steps).head.bias  # nothing but the head's bias is heard
     torch.testing.assert_close(silent["only"][0], bias.detach().expand(N, -1))
 
@@ -151,13 +151,13 @@ def test_what_is_read_above_stays_though_steps_below_read_it_last() -> None:
 
 def test_a_linear_layer_over_the_columns_of_a_map_does_not_read_units() -> None:
     network = Foreign(lambda n, x: n.columns(n.relu(n.conv(x))), relu=nn.ReLU, columns=lambda: nn.Linear(7, 5))
-    assert not agrees(network, "conv").cut.mixing
+    assert not agrees(network, "conv").cut.mixers
     flat = Foreign(
         lambda n, x: n.row(torch.flatten(n.relu(n.conv(x)), 1))[:, :, None, None],
         relu=nn.ReLU,
         row=lambda: nn.Linear(UNITS * 63, UNITS),
     )
-    assert agrees(flat, "conv").cut.mixing
+    assert agrees(flat, "conv").cut.mixers
 
 
 def test_units_of_a_linear_layer_are_its_last_dimension() -> None:
@@ -165,11 +165,11 @@ def test_units_of_a_linear_layer_are_its_last_dimension() -> None:
         lambda n, x: n.line(n.conv(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2), line=lambda: nn.Linear(UNITS, UNITS)
     )
     with pytest.raises(StudyError) as caught:
-        LesionedNetwork(network, "line").batch(images())
+        LesionedNetwork(network, "line").prepare_batch(images())
     assert str(caught.value).startswith("layer 'line' has responses of shape (3, 9, 7, 4): ")
     with (
         pytest.raises(StudyError, match=r"gives responses of shape \(3, 9, 7, 4\): a tensor \(images, units\)"),
-        lesioning(network, {"line": torch.zeros(9, dtype=torch.bool)}),
+        lesion_units(network, {"line": torch.zeros(9, dtype=torch.bool)}),
     ):
         network(images())
 
@@ -177,7 +177,7 @@ def test_units_of_a_linear_layer_are_its_last_dimension() -> None:
 def test_what_has_no_row_per_image_cannot_be_handed_on() -> None:
     network = Foreign(lambda n, x: n.conv(x) + (x.sum(dim=0) * 2))
     with pytest.raises(StudyError) as caught:
-        LesionedNetwork(network, "conv").batch(images())
+        LesionedNetwork(network, "conv").prepare_batch(images())
     assert str(caught.value) == (
         "step 'mul' below the layer gives shape (1, 9, 7) for 3 images, which steps above it read: only what has a row "
         "per image can be handed on."
@@ -189,7 +189,7 @@ def test_parametrized_modules_are_refused_by_name() -> None:
         lambda n, x: n.own(n.conv(x)), own=lambda: parametrizations.spectral_norm(nn.Conv2d(UNITS, UNITS, 1))
     )
     with pytest.raises(Untraceable) as caught:
-        cut(network, "conv")
+        cut_network(network, "conv")
     assert str(caught.value) == (
         "module 'own' is parametrized and cannot be copied. Fix its weights first: "
         "torch.nn.utils.parametrize.remove_parametrizations."

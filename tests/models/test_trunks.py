@@ -10,8 +10,8 @@ from torch import nn
 from torchvision.models.vgg import VGG, cfgs, make_layers
 
 from facespec.models import trunks
-from facespec.models.networks import FaceNetwork, build
-from facespec.models.trunks import Dropout, FixedGrid, GlobalAverage, parts, smallest_image, width
+from facespec.models.networks import FaceNetwork, build_network
+from facespec.models.trunks import Dropout, FixedGrid, GlobalAverage, build_sections, find_smallest_image, measure_width
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
 
@@ -26,7 +26,7 @@ def seeded(seed: int = 1) -> torch.Generator:
 @pytest.fixture(scope="module")
 def pair() -> Iterator[tuple[FaceNetwork, VGG]]:
     """Our vgg16 and torchvision's, with the same weights in the same memory (half a gigabyte, once)."""
-    ours = build(VGG16, {"identity": 5}, channels=3, generator=seeded()).eval()
+    ours = build_network(VGG16, {"identity": 5}, channels=3, generator=seeded()).eval()
     with torch.device("meta"):
         theirs = VGG(make_layers(cfgs["D"], batch_norm=False), num_classes=5, init_weights=False)
     own, other = list(ours.state_dict().values()), list(theirs.state_dict())
@@ -59,16 +59,16 @@ def test_vgg16_has_torchvisions_size(pair: tuple[FaceNetwork, VGG]) -> None:
 
 def test_vgg16_names_its_layers() -> None:
     with torch.device("meta"):
-        names = list(parts(VGG16, channels=3))
+        names = list(build_sections(VGG16, channels=3))
     assert [name for name in names if name.startswith("conv")] == [f"conv{i}" for i in range(1, 14)]
     assert [names[names.index(f"pool{i}") - 1] for i in range(1, 6)] == ["relu2", "relu4", "relu7", "relu10", "relu13"]
     assert names[-8:] == ["grid", "flatten", "fc6", "relu_fc6", "dropout_fc6", "fc7", "relu_fc7", "dropout_fc7"]
-    assert (width(VGG16), smallest_image(VGG16)) == (4096, 32)
+    assert (measure_width(VGG16), find_smallest_image(VGG16)) == (4096, 32)
 
 
 def test_the_small_trunk_keeps_the_resolution_of_its_last_block() -> None:
     """Two pools for three blocks, so that 17x11 px end as 4x2 responses per unit."""
-    trunk = build(SMALL, {"identity": 5}, channels=1, generator=seeded()).trunk
+    trunk = build_network(SMALL, {"identity": 5}, channels=1, generator=seeded()).trunk
     maps, shapes = torch.rand((2, 1, 17, 11), generator=seeded()), []
     for name, module in trunk.named_children():
         maps = module(maps)
@@ -76,14 +76,14 @@ def test_the_small_trunk_keeps_the_resolution_of_its_last_block() -> None:
             shapes.append(tuple(maps.shape))
     assert shapes == [(2, 4, 17, 11)] * 2 + [(2, 6, 8, 5)] * 2 + [(2, 10, 4, 2)] * 2
     assert maps.shape == (2, 10)
-    assert (width(SMALL), smallest_image(SMALL), name) == (10, 4, "average")
+    assert (measure_width(SMALL), find_smallest_image(SMALL), name) == (10, 4, "average")
 
 
 def test_rectifying_is_not_done_in_place() -> None:
     """What was recorded before a ReLU must stay what it was."""
     with torch.device("meta"):
         for block in (SMALL, VGG16):
-            assert not [m for m in parts(block, channels=1).values() if isinstance(m, nn.ReLU) and m.inplace]
+            assert not [m for m in build_sections(block, channels=1).values() if isinstance(m, nn.ReLU) and m.inplace]
 
 
 def test_the_global_average_is_the_mean_over_the_map() -> None:
@@ -128,7 +128,7 @@ def test_dropout_draws_from_its_own_generator_alone() -> None:
 
 def test_a_network_lends_its_generator_to_every_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trunks, "VGG16_WIDTH", 16)
-    network = build(VGG16, {"identity": 5}, channels=1, generator=seeded()).train()
+    network = build_network(VGG16, {"identity": 5}, channels=1, generator=seeded()).train()
     faces = torch.rand((2, 1, 32, 32), generator=seeded(2))
     generator = seeded(3)
     network.draw_from(generator)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facespec.published.export import accuracy_table, checked_results, exported, read_results
-from facespec.published.reference import reference_accuracy
+from facespec.published.export import check_results, export_accuracy, read_results, tabulate_results
+from facespec.published.reference import read_reference_accuracy
 from facespec.study.errors import StudyError
 from facespec.study.pickles import write_pickle
 from facespec.study.tables import ACCURACY
@@ -46,7 +46,7 @@ def meaning(key: str) -> tuple[str, str]:
 def table(seeds: tuple[int, ...] = (3, 1), resamples: int = 103) -> pd.DataFrame:
     """Every bar, seed and resample with a number of its own, from its position alone."""
     rows = []
-    for bar, row in enumerate(reference_accuracy().itertuples()):
+    for bar, row in enumerate(read_reference_accuracy().itertuples()):
         for seed in seeds:
             for resample in range(-1, resamples):
                 rows.append(
@@ -67,7 +67,7 @@ def table(seeds: tuple[int, ...] = (3, 1), resamples: int = 103) -> pd.DataFrame
 
 
 def test_files_keys_and_order_are_the_original_ones() -> None:
-    files = exported(table())
+    files = export_accuracy(table())
     assert {file: list(content) for file, content in files.items()} == CONTRACT
     for content in files.values():
         for values in content.values():
@@ -76,7 +76,7 @@ def test_files_keys_and_order_are_the_original_ones() -> None:
 
 def test_every_key_holds_its_own_bar_of_the_first_seed() -> None:
     whole = table(seeds=(3, 1)).query("seed == 3 and 0 <= resample < 100")
-    for figure, content in zip(("1B", "1C", "S1A", "S1B"), exported(table(seeds=(3, 1))).values(), strict=True):
+    for figure, content in zip(("1B", "1C", "S1A", "S1B"), export_accuracy(table(seeds=(3, 1))).values(), strict=True):
         for key, values in content.items():
             trained_on, tested_on = meaning(key)
             own = (whole["figure"] == figure) & (whole["trained_on"] == trained_on) & (whole["tested_on"] == tested_on)
@@ -85,13 +85,13 @@ def test_every_key_holds_its_own_bar_of_the_first_seed() -> None:
 
 def test_order_of_resamples_is_by_number_not_by_row() -> None:
     whole = table(seeds=(3,))
-    assert exported(whole.iloc[::-1]) == exported(whole)
+    assert export_accuracy(whole.iloc[::-1]) == export_accuracy(whole)
 
 
 def test_only_the_figures_at_hand() -> None:
-    assert list(exported(table().query("figure == '1C'"))) == [FIG1C]
-    assert exported(table().iloc[:0]) == {}
-    assert accuracy_table({}).empty
+    assert list(export_accuracy(table().query("figure == '1C'"))) == [FIG1C]
+    assert export_accuracy(table().iloc[:0]) == {}
+    assert tabulate_results({}).empty
 
 
 @pytest.mark.parametrize("drop, left", [("resample == 42", 99), ("resample >= 0", 0)])
@@ -101,7 +101,7 @@ def test_a_missing_resample_is_refused(drop: str, left: int) -> None:
         whole.query(f"figure == '1C' and trained_on == 'joint' and tested_on == 'identity' and {drop}").index
     )
     with pytest.raises(StudyError) as error:
-        exported(cut)
+        export_accuracy(cut)
     assert str(error.value) == (
         "figure 1C, joint network tested on identity, seed 3: Fig1C_KDEF_SPLIT_Accuracy_Results.pickle needs resamples "
         f"0 to 99, each once; the table has {left} rows of them."
@@ -112,7 +112,7 @@ def test_a_doubled_resample_is_refused() -> None:
     whole = table()
     doubled = pd.concat([whole, whole.query("figure == '1B' and resample == 7").head(1)], ignore_index=True)
     with pytest.raises(StudyError, match="each once; the table has 101 rows"):
-        exported(doubled)
+        export_accuracy(doubled)
 
 
 values = st.lists(st.floats(0, 1), min_size=100, max_size=100)
@@ -124,12 +124,12 @@ def test_round_trip(data: st.DataObject) -> None:
     chosen = data.draw(st.sets(st.sampled_from(sorted(CONTRACT)), min_size=1, max_size=2))
     lists = [data.draw(values) for _ in range(2)]
     files = {file: {key: lists[i % 2] for i, key in enumerate(CONTRACT[file])} for file in CONTRACT if file in chosen}
-    assert exported(accuracy_table(files)) == files
+    assert export_accuracy(tabulate_results(files)) == files
 
 
 def test_table_round_trip() -> None:
     """Table -> files -> table keeps the first seed's first 100 resamples; the rest becomes as published."""
-    back = accuracy_table(exported(table()))
+    back = tabulate_results(export_accuracy(table()))
     cell = ["figure", "trained_on", "tested_on", "resample"]
     own = table().query("seed == 3 and 0 <= resample < 100").set_index(cell)["accuracy"].sort_index()
     pd.testing.assert_series_equal(back.set_index(cell)["accuracy"].sort_index(), own)
@@ -194,10 +194,10 @@ SPOILT_LISTS = [
 def test_spoilt_content_is_refused_by_name(what: str, message: str, tmp_path: Path) -> None:
     whole = f"{FIG1C}{', ' if message.startswith('key') else ': '}{message}"
     with pytest.raises(StudyError) as error:
-        checked_results(FIG1C, spoilt(what))
+        check_results(FIG1C, spoilt(what))
     assert str(error.value) == whole
     with pytest.raises(StudyError) as error:
-        accuracy_table({FIG1C: spoilt(what)})
+        tabulate_results({FIG1C: spoilt(what)})
     assert str(error.value) == whole
     write_pickle(tmp_path / FIG1C, spoilt(what))
     with pytest.raises(StudyError) as error:
@@ -207,13 +207,13 @@ def test_spoilt_content_is_refused_by_name(what: str, message: str, tmp_path: Pa
 
 def test_unknown_file() -> None:
     with pytest.raises(StudyError) as error:
-        accuracy_table({"Fig1C.pickle": good()})
+        tabulate_results({"Fig1C.pickle": good()})
     assert str(error.value).startswith("Fig1C.pickle: not one of the published accuracy files; ")
 
 
 def test_bounds_are_allowed_and_numpy_floats_become_plain() -> None:
     content = good() | {"avg_valid_prec_1_face_identity": [np.float64(0.0)] * 50 + [1] * 50}
-    read = checked_results(FIG1C, content)["avg_valid_prec_1_face_identity"]
+    read = check_results(FIG1C, content)["avg_valid_prec_1_face_identity"]
     assert read == [0.0] * 50 + [1.0] * 50 and {type(value) for value in read} == {float}
 
 
@@ -251,11 +251,11 @@ def test_a_truncated_file(tmp_path: Path) -> None:
 def test_checking_leaves_the_content_alone() -> None:
     content = good()
     before = copy.deepcopy(content)
-    checked_results(FIG1C, content)["avg_valid_prec_1_face_identity"].append(2.0)
+    check_results(FIG1C, content)["avg_valid_prec_1_face_identity"].append(2.0)
     assert content == before
 
 
 def test_the_published_files_come_back_bit_for_bit(published: Path) -> None:
     files = read_results(published)
     assert list(files) == list(CONTRACT)
-    assert exported(accuracy_table(files)) == files
+    assert export_accuracy(tabulate_results(files)) == files

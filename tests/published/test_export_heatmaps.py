@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from facespec.published.export_heatmaps import (
     Example,
-    coloured,
-    exported_heatmaps,
+    colour_map,
+    export_heatmaps,
     read_heatmap_results,
 )
 from facespec.study.errors import StudyError
@@ -88,11 +88,11 @@ def expected(key: str) -> np.ndarray:
 
 
 def good(file: str) -> Any:
-    return exported_heatmaps(table(), FACE, EXAMPLES)[file]
+    return export_heatmaps(table(), FACE, EXAMPLES)[file]
 
 
 def test_files_keys_shapes_and_types_are_the_original_ones() -> None:
-    files = exported_heatmaps(table(), FACE, EXAMPLES)
+    files = export_heatmaps(table(), FACE, EXAMPLES)
     assert list(files) == [A, B, C, D]
     assert {file: list(files[file]) for file in KEYS} == KEYS
     assert {(one.shape, one.dtype.name) for one in files[A].values()} == {((7, 5, 3), "float64")}
@@ -107,24 +107,24 @@ def test_files_keys_shapes_and_types_are_the_original_ones() -> None:
 
 
 def test_every_key_holds_the_first_seeds_own_map() -> None:
-    files = exported_heatmaps(table(), FACE, EXAMPLES)
+    files = export_heatmaps(table(), FACE, EXAMPLES)
     for key in KEYS[B]:
         np.testing.assert_allclose(files[B][key], expected(key).ravel(), rtol=1e-12)
     for key in KEYS[C][1:]:
         np.testing.assert_allclose(files[C][key], expected(key), rtol=1e-12)
     for key in KEYS[A][1:]:
-        np.testing.assert_allclose(files[A][key], coloured(expected(key)), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(files[A][key], colour_map(expected(key)), rtol=1e-9, atol=1e-9)
 
 
 def test_the_mean_face_and_single_faces_are_in_the_order_blue_green_red() -> None:
-    files = exported_heatmaps(table(), FACE, EXAMPLES)
+    files = export_heatmaps(table(), FACE, EXAMPLES)
     for file, channel in itertools.product((A, C), range(3)):
         np.testing.assert_array_equal(files[file]["avg_img"][..., channel], FACE[..., 2 - channel])
-    grey = exported_heatmaps(table(), FACE[..., 0], EXAMPLES)
+    grey = export_heatmaps(table(), FACE[..., 0], EXAMPLES)
     for channel in range(3):
         np.testing.assert_array_equal(grey[C]["avg_img"][..., channel], FACE[..., 0])
     image = RANDOM.integers(256, size=(4, 9, 3), dtype=np.uint8)
-    shown = exported_heatmaps(table(), FACE, {"x": Example(image, np.eye(2), np.eye(3))})[D]["x"]
+    shown = export_heatmaps(table(), FACE, {"x": Example(image, np.eye(2), np.eye(3))})[D]["x"]
     for model, channel in itertools.product(("SPLIT", "exp"), range(3)):
         np.testing.assert_array_equal(shown[model]["img"][..., channel], image[..., 2 - channel])
 
@@ -134,14 +134,14 @@ def test_examples_hold_the_joint_and_the_single_map_and_blank_ones_are_black() -
         np.testing.assert_array_equal(shown["SPLIT"]["heatmap"], EXAMPLES[name].joint)
         np.testing.assert_array_equal(shown["exp"]["heatmap"], EXAMPLES[name].single)
     blank = Example(EXAMPLES["BF00-happy-straight"].image, np.full((3, 3), np.nan), np.eye(2))
-    shown = exported_heatmaps(table(), FACE, {"x": blank})[D]["x"]
+    shown = export_heatmaps(table(), FACE, {"x": blank})[D]["x"]
     np.testing.assert_array_equal(shown["SPLIT"]["heatmap"], np.zeros((3, 3)))
     np.testing.assert_array_equal(shown["exp"]["heatmap"], np.eye(2))
 
 
 def test_a_mean_of_blank_maps_is_zero_everywhere() -> None:
     maps = MAPS | {("identity", "identity", 7): np.full(CELLS, np.nan)}
-    files = exported_heatmaps(table(maps), FACE, EXAMPLES)
+    files = export_heatmaps(table(maps), FACE, EXAMPLES)
     assert (files[B]["id"] == 0).all() and (files[B]["exp"] > 0).all()
 
 
@@ -165,13 +165,13 @@ OPENCV = {
 
 def test_colours_are_those_of_the_original_times_four_tenths() -> None:
     """OpenCV's colours are whole numbers: within half a level."""
-    found = coloured(np.array(list(OPENCV))[None] / 255)[0]
+    found = colour_map(np.array(list(OPENCV))[None] / 255)[0]
     np.testing.assert_allclose(found / 0.4, list(OPENCV.values()), atol=0.51)
 
 
 @given(st.floats(0, 1))
 def test_colours_stay_within_their_bounds_and_red_follows_blue(value: float) -> None:
-    (found,), (mirrored,) = coloured(np.array([value])), coloured(np.array([1 - value]))
+    (found,), (mirrored,) = colour_map(np.array([value])), colour_map(np.array([1 - value]))
     assert (found >= 0).all() and (found <= 0.4 * 255).all() and found.max() >= 0.2 * 255
     np.testing.assert_allclose(found, mirrored[::-1], atol=1e-9)
 
@@ -181,12 +181,12 @@ def test_order_of_rows_decides_the_seed_and_nothing_else() -> None:
     first = whole["seed"] == 7
     shuffled = pd.concat([whole[first].sample(frac=1, random_state=1), whole[~first]])
     for there, back in zip(
-        exported_heatmaps(whole, FACE, {"x": EXAMPLES["BF01-happy-straight"]}).values(),
-        exported_heatmaps(shuffled, FACE, {"x": EXAMPLES["BF01-happy-straight"]}).values(),
+        export_heatmaps(whole, FACE, {"x": EXAMPLES["BF01-happy-straight"]}).values(),
+        export_heatmaps(shuffled, FACE, {"x": EXAMPLES["BF01-happy-straight"]}).values(),
         strict=True,
     ):
         np.testing.assert_equal(there, back)
-    other = exported_heatmaps(pd.concat([whole[~first], whole[first]]), FACE, EXAMPLES)
+    other = export_heatmaps(pd.concat([whole[~first], whole[first]]), FACE, EXAMPLES)
     assert not np.allclose(other[B]["exp"], good(B)["exp"])
 
 
@@ -212,7 +212,7 @@ SCALED = "trained_on == 'joint' and tested_on == 'identity' and seed == 7 and sc
 )
 def test_an_incomplete_map_is_refused(damage: Any, found: str) -> None:
     with pytest.raises(StudyError) as error:
-        exported_heatmaps(damage(table()), FACE, EXAMPLES)
+        export_heatmaps(damage(table()), FACE, EXAMPLES)
     assert str(error.value) == (
         "table 'heatmaps', joint network on identity, seed 7: the mean scaled map needs every cell of "
         f"{found} rows of it. Make the heatmaps again."
@@ -221,7 +221,7 @@ def test_an_incomplete_map_is_refused(damage: Any, found: str) -> None:
 
 def test_an_empty_table_is_refused() -> None:
     with pytest.raises(StudyError) as error:
-        exported_heatmaps(table().iloc[:0], FACE, EXAMPLES)
+        export_heatmaps(table().iloc[:0], FACE, EXAMPLES)
     assert str(error.value) == "a table without a row names no seed. Make the tables again."
 
 
@@ -229,7 +229,7 @@ def test_a_notebook_of_the_original_runs_on_ours(tmp_path: Path) -> None:
     """What one does with the published files, and nothing but pickle, numpy and matplotlib."""
     import matplotlib.pyplot as plt
 
-    for file, content in exported_heatmaps(table(), FACE, EXAMPLES).items():
+    for file, content in export_heatmaps(table(), FACE, EXAMPLES).items():
         write_pickle(tmp_path / file, content)
     a, b, c, d = (pickle.loads((tmp_path / file).read_bytes()) for file in (A, B, C, D))
 
@@ -263,10 +263,10 @@ def test_a_notebook_of_the_original_runs_on_ours(tmp_path: Path) -> None:
 
 
 def test_files_come_back_as_they_were_written_and_equal_ones_are_equal_bytes(tmp_path: Path) -> None:
-    for file, content in exported_heatmaps(table(), FACE, EXAMPLES).items():
+    for file, content in export_heatmaps(table(), FACE, EXAMPLES).items():
         write_pickle(tmp_path / file, content)
         write_pickle(tmp_path / "again" / file, good(file))
         assert (tmp_path / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
-    np.testing.assert_equal(read_heatmap_results(tmp_path), exported_heatmaps(table(), FACE, EXAMPLES))
+    np.testing.assert_equal(read_heatmap_results(tmp_path), export_heatmaps(table(), FACE, EXAMPLES))
     (tmp_path / B).unlink()
     assert list(read_heatmap_results(tmp_path)) == [A, C, D]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facespec.published.export_heatmaps import checked_heatmap_results, read_heatmap_results
+from facespec.published.export_heatmaps import check_heatmap_results, read_heatmap_results
 from facespec.study.errors import StudyError
 from facespec.study.pickles import write_pickle
 
@@ -23,7 +23,7 @@ GOOD: dict[str, Any] = {
 
 @pytest.mark.parametrize("file", GOOD)
 def test_good_content_comes_through_unchanged(file: str) -> None:
-    np.testing.assert_equal(checked_heatmap_results(file, GOOD[file]), GOOD[file])
+    np.testing.assert_equal(check_heatmap_results(file, GOOD[file]), GOOD[file])
 
 
 def replaced(content: Any, path: tuple[str, ...], value: Any) -> Any:
@@ -86,7 +86,7 @@ def test_spoilt_content_is_refused_by_name(
 ) -> None:
     content = replaced(GOOD[file], path, value)
     with pytest.raises(StudyError) as error:
-        checked_heatmap_results(file, content)
+        check_heatmap_results(file, content)
     assert str(error.value) == f"{file}{message}"
     write_pickle(tmp_path / file, content)
     with pytest.raises(StudyError) as error:
@@ -96,7 +96,7 @@ def test_spoilt_content_is_refused_by_name(
 
 def test_unknown_file() -> None:
     with pytest.raises(StudyError) as error:
-        checked_heatmap_results("Fig2E_dict.pickle", {})
+        check_heatmap_results("Fig2E_dict.pickle", {})
     assert str(error.value) == (
         "Fig2E_dict.pickle: not one of the published heatmap files; did you mean 'Fig2D_dict.pickle'? Allowed: "
         "'Fig2A_dict.pickle', 'Fig2B_dict.pickle', 'Fig2C_dict.pickle', 'Fig2D_dict.pickle'."
@@ -105,6 +105,6 @@ def test_unknown_file() -> None:
 
 def test_bounds_and_other_numeric_types_are_allowed() -> None:
     bounds = np.array([0, 1], dtype=np.float32)
-    assert checked_heatmap_results(B, dict.fromkeys(GOOD[B], bounds))["exp"] is bounds
+    assert check_heatmap_results(B, dict.fromkeys(GOOD[B], bounds))["exp"] is bounds
     whole = dict.fromkeys(GOOD[A], np.full((2, 3, 3), 255, dtype=np.uint8))
-    assert checked_heatmap_results(A, whole) == whole
+    assert check_heatmap_results(A, whole) == whole

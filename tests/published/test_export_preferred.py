@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from facespec.published.export_preferred import (
-    checked_preferred_results,
-    exported_preferred,
+    check_preferred_results,
+    export_preferred,
     read_preferred_results,
 )
 from facespec.study.errors import StudyError
@@ -65,7 +65,7 @@ def table() -> pd.DataFrame:
 
 
 def test_every_unit_is_in_its_place(tmp_path: Path) -> None:
-    found = exported_preferred(table())
+    found = export_preferred(table())
     assert found.keys() == set(FILES.values())
     for network, file in FILES.items():
         write_pickle(tmp_path / file, found[file])
@@ -96,14 +96,14 @@ def test_every_unit_is_in_its_place(tmp_path: Path) -> None:
 )
 def test_what_is_missing_is_named(gone: str, message: str) -> None:
     with pytest.raises(StudyError) as caught:
-        exported_preferred(table().query(f"not ({gone})"))
+        export_preferred(table().query(f"not ({gone})"))
     assert str(caught.value) == message
 
 
 def test_a_unit_that_comes_twice_is_refused() -> None:
     twice = pd.concat([table(), table().query("trained_on == 'joint' and layer == 'trunk.relu1' and unit == 0")])
     with pytest.raises(StudyError, match=r"joint network, layer 'trunk\.relu1': .* the table has 3 rows of them\."):
-        exported_preferred(twice)
+        export_preferred(twice)
 
 
 FILE = FILES["joint"]
@@ -153,7 +153,7 @@ def spoilt(**values: Any) -> dict[str, Any]:
 )
 def test_damaged_content_is_refused(content: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(StudyError) as caught:
-        checked_preferred_results(FILE, content)
+        check_preferred_results(FILE, content)
     assert str(caught.value) == FILE + message
     write_pickle(tmp_path / FILE, content)
     with pytest.raises(StudyError) as caught:
@@ -162,10 +162,10 @@ def test_damaged_content_is_refused(content: Any, message: str, tmp_path: Path) 
 
 
 def test_good_content_comes_through_and_other_files_do_not(tmp_path: Path) -> None:
-    np.testing.assert_equal(checked_preferred_results(FILE, GOOD), GOOD)
+    np.testing.assert_equal(check_preferred_results(FILE, GOOD), GOOD)
     assert read_preferred_results(tmp_path) == {}
     with pytest.raises(StudyError) as caught:
-        checked_preferred_results("SFig2B_SPLT_Layer_Names_and_Activations.pickle", GOOD)
+        check_preferred_results("SFig2B_SPLT_Layer_Names_and_Activations.pickle", GOOD)
     assert str(caught.value) == (
         "SFig2B_SPLT_Layer_Names_and_Activations.pickle: not one of the published files; did you mean "
         f"'{FILE}'? Allowed: '{FILE}', '{FILES['expression']}', '{FILES['identity']}'."

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from facespec.published import fetch as module
-from facespec.published.fetch import blob_id, blob_ids, fetch, refuse_altered
+from facespec.published.fetch import compute_blob_id, fetch, read_blob_ids, refuse_altered
 from facespec.study.errors import StudyError
 
 FILES = {"README.md": b"# Faces\n", "Fig.pickle": b"\x80\x04K\x01.", "empty.txt": b"", "crlf.csv": b"a\r\nb\r\n"}
-BLOBS = {name: blob_id(content) for name, content in FILES.items()}
+BLOBS = {name: compute_blob_id(content) for name, content in FILES.items()}
 
 
 def git(cwd: Path, *words: str) -> str:
@@ -40,13 +40,13 @@ ALL_PRESENT = dict.fromkeys(sorted(FILES), "present")
 @pytest.mark.parametrize("content", [b"", b"x", b"\x00\xff" * 1000, b"line\r\n"])
 def test_blob_id_is_gits(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(content)
-    assert blob_id(content) == git(tmp_path, "hash-object", "--no-filters", "f")
+    assert compute_blob_id(content) == git(tmp_path, "hash-object", "--no-filters", "f")
 
 
 def test_the_published_files_are_17() -> None:
-    assert len(blob_ids()) == 17
-    assert all(len(blob) == 40 and int(blob, 16) for blob in blob_ids().values())
-    assert blob_ids()["Fig2A_dict.pickle"] == "9876abd74fa66011526f1ecf915fe2273572d306"
+    assert len(read_blob_ids()) == 17
+    assert all(len(blob) == 40 and int(blob, 16) for blob in read_blob_ids().values())
+    assert read_blob_ids()["Fig2A_dict.pickle"] == "9876abd74fa66011526f1ecf915fe2273572d306"
 
 
 def test_from_a_flat_folder(tmp_path: Path) -> None:

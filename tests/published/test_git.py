@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from facespec.published import git as module
-from facespec.published.git import Blob, check_url, clean_environment, fetched, find_reason
+from facespec.published.git import Blob, check_url, clean_environment, fetch_repository, find_reason
 from facespec.study.errors import StudyError
 
 ANY = "0123456789" * 4
@@ -83,13 +83,13 @@ def serving(*, trickle: float = 0.0) -> Iterator[str]:
 
 
 def refused(url: str, commit: str = ANY, **limits: Any) -> str:
-    with pytest.raises(StudyError) as error, fetched(url, commit, **limits):
+    with pytest.raises(StudyError) as error, fetch_repository(url, commit, **limits):
         pass
     return str(error.value).replace(url, "URL")
 
 
 def test_files_of_the_commit(repository: tuple[str, str]) -> None:
-    with fetched(*repository) as copy:
+    with fetch_repository(*repository) as copy:
         text, noise = sorted(copy.blobs())
         assert text == Blob("a/Zo\u00eb.txt", "fdc74c104b1bac8015228603b5eafc0208e4ee4f", 6)
         assert copy.read(text) == b"text\r\n" and len(copy.read(noise)) == noise.size == 3_000_000
@@ -122,7 +122,7 @@ def test_processes_end_with_an_interrupt(begun: list[subprocess.Popen[bytes]], m
         return really(directory)
 
     monkeypatch.setattr(module, "_measure", interrupting)
-    with serving() as place, pytest.raises(KeyboardInterrupt), fetched(f"git://{place}/x", ANY):
+    with serving() as place, pytest.raises(KeyboardInterrupt), fetch_repository(f"git://{place}/x", ANY):
         pass
     assert len(begun) > 1 and not any(is_alive(process.pid) for process in begun)
 
@@ -149,7 +149,7 @@ def test_a_list_of_files_without_end(tmp_path: Path) -> None:
         mode = "040000 tree"
     commit = git(place, "commit-tree", "-m", "bomb", inner)
     git(place, "update-ref", "refs/heads/main", commit)
-    with fetched(place.as_uri(), commit) as copy, pytest.raises(StudyError, match=r"gives more than 16 MiB"):
+    with fetch_repository(place.as_uri(), commit) as copy, pytest.raises(StudyError, match=r"gives more than 16 MiB"):
         list(copy.blobs())
 
 
@@ -176,7 +176,7 @@ def test_what_the_surroundings_say_does_not_lead_git_elsewhere(
         monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
     monkeypatch.setenv("GIT_CONFIG_PARAMETERS", "'no such thing")
     monkeypatch.setenv("GIT_DEFAULT_HASH", "sha256")
-    with fetched(*repository) as copy:
+    with fetch_repository(*repository) as copy:
         assert len(list(copy.blobs())) == 2
     assert not (tmp_path / "elsewhere").exists()
 
@@ -220,7 +220,7 @@ def test_hooks_and_templates_of_the_users_configuration_do_not_run(
         f'[safe]\nbareRepository = explicit\n[url "{url}"]\ninsteadOf = https://example.org/faces\n'
         '[url "ext::touch it_ran "]\ninsteadOf = https://example.org/program\n[protocol]\nallow = always\n'
     )
-    with fetched("https://example.org/faces", commit) as copy:
+    with fetch_repository("https://example.org/faces", commit) as copy:
         assert len(list(copy.blobs())) == 2
         copy._run("update-ref", "refs/heads/main", commit, limit=0)  # what would run the first of the hooks
     assert "transport 'ext' not allowed" in refused("https://example.org/program", commit)

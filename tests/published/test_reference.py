@@ -10,17 +10,17 @@ import pytest
 from facespec.published.reference import (
     HEATMAPS_TABLE,
     TABLE,
-    published_chance,
-    reference_accuracy,
-    reference_heatmaps,
-    role_of,
+    find_role,
+    read_published_chance,
+    read_reference_accuracy,
+    read_reference_heatmaps,
 )
 from facespec.study.errors import StudyError
 from facespec.study.pickles import read_pickle
 
 
 def test_every_bar_is_there_once() -> None:
-    table = reference_accuracy()
+    table = read_reference_accuracy()
     assert len(table) == 16
     assert not table.duplicated(["figure", "trained_on", "tested_on"]).any()
     assert not table.duplicated(["file", "key"]).any()
@@ -43,7 +43,7 @@ def test_every_bar_is_there_once() -> None:
 def test_bars_as_the_paper_prints_them(
     figure: str, trained_on: str, tested_on: str, mean: float, n: int, source: str
 ) -> None:
-    row = reference_accuracy(figure).query("trained_on == @trained_on and tested_on == @tested_on").iloc[0]
+    row = read_reference_accuracy(figure).query("trained_on == @trained_on and tested_on == @tested_on").iloc[0]
     assert (round(row["mean"], 4 if figure == "1C" and tested_on == "expression" else 3), row["n"], row["source"]) == (
         mean,
         n,
@@ -53,7 +53,7 @@ def test_bars_as_the_paper_prints_them(
 
 def test_the_numbers_follow_from_the_pickles(published: Path) -> None:
     """Rounded to 6 decimals, so within half a millionth."""
-    for row in reference_accuracy().itertuples():
+    for row in read_reference_accuracy().itertuples():
         values = np.array(read_pickle(published / row.file)[row.key])
         own = [values.mean(), values.std(ddof=1), *np.percentile(values, [2.5, 97.5]), len(values)]
         np.testing.assert_allclose([row.mean, row.sd, row.low, row.high, row.resamples], own, atol=0.51e-6, rtol=0)
@@ -62,7 +62,7 @@ def test_the_numbers_follow_from_the_pickles(published: Path) -> None:
 
 def test_sd_is_nearly_that_of_resampled_images() -> None:
     """Another road [D]: the bootstrap of n images has binomial sd, and 100 draws estimate it within 25 %."""
-    table = reference_accuracy()
+    table = read_reference_accuracy()
     binomial = np.sqrt(table["mean"] * (1 - table["mean"]) / table["n"])
     assert (np.abs(table["sd"] / binomial - 1) < 0.25).all()
 
@@ -72,17 +72,17 @@ def test_transcribed_table_is_unchanged() -> None:
 
 
 def test_roles_and_chance() -> None:
-    assert [role_of(f, t) for f in ("1B", "1C", "S1A", "S1B") for t in ("expression", "identity")] == (
+    assert [find_role(f, t) for f in ("1B", "1C", "S1A", "S1B") for t in ("expression", "identity")] == (
         ["probe"] * 4 + ["expression", "identity"] * 2
     )
-    assert round(published_chance("1B", "expression"), 3) == 0.143
-    assert round(published_chance("1C", "identity"), 3) == 0.014
-    assert published_chance("S1B", "identity") == 1 / 1251
+    assert round(read_published_chance("1B", "expression"), 3) == 0.143
+    assert round(read_published_chance("1C", "identity"), 3) == 0.014
+    assert read_published_chance("S1B", "identity") == 1 / 1251
 
 
 def test_unknown_figure() -> None:
     with pytest.raises(StudyError) as error:
-        reference_accuracy("1D")
+        read_reference_accuracy("1D")
     assert str(error.value) == (
         "no published accuracies of figure '1D': did you mean '1C'? Allowed: '1B', '1C', 'S1A', 'S1B'."
     )
@@ -105,7 +105,7 @@ def test_published_heatmap_numbers_are_those_read_off_the_picture(published: Pat
         if row["network"] == "both" and quantity == "area":
             quantity = "intersection"
         expected[(row["figure"], quantity, *networks[row["network"]])] = (row["value"], row["reading_error"])
-    table = reference_heatmaps()
+    table = read_reference_heatmaps()
     found = {tuple(row[:4]): tuple(row[4:]) for row in table.itertuples(index=False, name=None)}
     assert found == expected and len(table) == len(read) == 24
 
@@ -120,7 +120,7 @@ def test_published_heatmap_numbers_are_those_read_off_the_picture(published: Pat
     ],
 )
 def test_medians_as_the_claim_cites_them(trained_on: str, tested_on: str, median: float) -> None:
-    boxes = reference_heatmaps("2B").query("trained_on == @trained_on and tested_on == @tested_on")
+    boxes = read_reference_heatmaps("2B").query("trained_on == @trained_on and tested_on == @tested_on")
     box = boxes.set_index("quantity")["number"]
     assert box["median"] == pytest.approx(median, abs=0.0006)
     assert box[["whisker_low", "q1", "median", "q3", "whisker_high"]].is_monotonic_increasing
@@ -129,7 +129,7 @@ def test_medians_as_the_claim_cites_them(trained_on: str, tested_on: str, median
 
 def test_published_masks_fit_together() -> None:
     """Intersection over union from the three areas: within what reading them off allows."""
-    numbers = reference_heatmaps("2C").set_index(["quantity", "tested_on"])["number"]
+    numbers = read_reference_heatmaps("2C").set_index(["quantity", "tested_on"])["number"]
     common = numbers["intersection", "both"]
     union = numbers["area", "expression"] + numbers["area", "identity"] - common
     assert numbers["iou", "both"] == pytest.approx(common / union, abs=0.001)
@@ -142,7 +142,7 @@ def test_transcribed_heatmap_numbers_are_unchanged() -> None:
 
 def test_unknown_heatmap_figure() -> None:
     with pytest.raises(StudyError) as error:
-        reference_heatmaps("2A")
+        read_reference_heatmaps("2A")
     assert str(error.value) == (
         "no published numbers about heatmaps of figure '2A': did you mean '2C'? Allowed: '2B', '2C'."
     )

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.stats import binom
 
-from facespec.analyses.contrasts import COMPARISONS, published, sound
+from facespec.analyses.contrasts import COMPARISONS, contrast_people, contrast_pixels
 from facespec.study.maps import PersonMaps
 from facespec.study.seeds import generator
 from facespec.study.vocabulary import PAIRS
@@ -34,7 +34,7 @@ def study(draw: np.random.Generator, *, effect: float = 0.0) -> PersonMaps:
 
 
 def p_of(maps: PersonMaps, draw: np.random.Generator) -> np.ndarray:
-    cells = sound(maps, SIDES, permutations=PERMUTATIONS, draws=2, generator=draw)
+    cells = contrast_people(maps, SIDES, permutations=PERMUTATIONS, draws=2, generator=draw)
     return cells["p"].to_numpy().reshape(CELLS)
 
 
@@ -43,7 +43,7 @@ def test_sound_errs_once_in_twenty_studies_and_published_in_most_cases() -> None
     for _ in range(STUDIES):
         maps = study(draw)
         called += bool((p_of(maps, draw) <= 0.05).any())
-        pictures += int((published(maps, SIDES)["p"] <= 0.05).sum())
+        pictures += int((contrast_pixels(maps, SIDES)["p"] <= 0.05).sum())
     assert called <= binom.ppf(0.999, STUDIES, 0.05)
     assert 0.02 <= called / STUDIES <= 0.08  # neither blind
     assert pictures / (2 * STUDIES) > 0.5

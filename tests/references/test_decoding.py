@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from facespec.analyses.decoding import decoded
+from facespec.analyses.decoding import decode_classes
 from facespec.study.seeds import generator
 
 
@@ -36,5 +36,5 @@ def test_decoding_is_penalised_softmax_regression() -> None:
         codes = draw.permutation(np.repeat(np.arange(4), [40, 30, 20, 10]))
         fit = centres[codes] * [1, 20, 0.1, 1, 1, 1] + draw.normal(size=(100, 6)) * 2
         test = draw.normal(size=(300, 6)) * fit.std(axis=0) + fit.mean(axis=0)
-        answers = decoded(fit, codes, test, penalty=penalty, iterations=2000)
+        answers = decode_classes(fit, codes, test, penalty=penalty, iterations=2000)
         assert (answers == slow(fit, codes, test, penalty)).mean() > 0.99  # both stop at a tolerance

@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from facespec.analyses.depth import Design, Place, permuted_p, unit_effects, variance
+from facespec.analyses.depth import (
+    BalancedDesign,
+    LayerKey,
+    compute_permutation_p,
+    measure_unit_effects,
+    partition_variance,
+)
 from facespec.study.seeds import generator
 
-PLACE = Place("joint", "toy", 1, "trunk.relu1", 1)
+PLACE = LayerKey("joint", "toy", 1, "trunk.relu1", 1)
 
 
 def dummies(codes: np.ndarray) -> np.ndarray:
@@ -35,9 +41,9 @@ def test_sums_of_squares_f_and_p_are_those_of_nested_models(shape: tuple[int, in
     who, what, _ = (codes.ravel() for codes in np.indices(shape))
     a, b = dummies(who), dummies(what)
     ab = (a[:, :, None] * b[:, None, :]).reshape(len(who), -1)
-    design = Design(np.arange(who.size).reshape(shape), tuple(map(str, range(people))), (), (), ())
-    found = variance(y)
-    table = unit_effects(y.reshape(-1, 4), design, PLACE, rate=0.05, permutations=10, generator=generator(2))
+    design = BalancedDesign(np.arange(who.size).reshape(shape), tuple(map(str, range(people))), (), (), ())
+    found = partition_variance(y)
+    table = measure_unit_effects(y.reshape(-1, 4), design, PLACE, rate=0.05, permutations=10, generator=generator(2))
     for unit in range(4):
         one = y[..., unit].ravel()
         full, df = unexplained([a, b, ab], one)
@@ -84,7 +90,7 @@ def test_p_is_the_share_of_all_permutations_with_as_large_an_f() -> None:
     cells = generator(3).normal(size=(3, 4, 5)) + np.array([0, 0.5, 1.0, 2])[None, :, None] * np.linspace(0, 1, 5)
     cells += generator(4).normal(size=(3, 1, 5)) * 10  # blocks may differ as they like
     draws = 4000
-    p = permuted_p(cells, permutations=draws, generator=generator(5))
+    p = compute_permutation_p(cells, permutations=draws, generator=generator(5))
     for unit in range(5):
         every = [f_against_interaction(one) for one in every_permutation(cells[..., unit])]
         exact = np.mean(np.array(every) >= f_against_interaction(cells[..., unit]) * (1 - 1e-9))
@@ -96,8 +102,8 @@ def test_epsilon_is_zero_on_average_over_all_permutations_and_eta_is_not() -> No
     every = every_permutation(cells)
     noise = np.array([0.3, -0.3])
     responses = np.moveaxis(every, 0, -1)[:, :, None] + noise[:, None]
-    design = Design(np.arange(24).reshape(4, 3, 2), tuple("abcd"), (), (), ())
-    table = unit_effects(
+    design = BalancedDesign(np.arange(24).reshape(4, 3, 2), tuple("abcd"), (), (), ())
+    table = measure_unit_effects(
         responses.reshape(24, -1), design, PLACE, rate=0.9, permutations=1, generator=generator(7)
     ).query("factor == 'expression'")
     assert len(table) == 6**4

@@ -13,9 +13,9 @@ from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-from facespec.analyses.heatmaps import heatmaps
+from facespec.analyses.heatmaps import compute_heatmaps
 from facespec.models import trunks
-from facespec.models.networks import FaceNetwork, build
+from facespec.models.networks import FaceNetwork, build_network
 from facespec.study.params import NetworkBlock
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,7 +36,7 @@ def small(
 ) -> FaceNetwork:
     """A small_vgg whose batch norm is not the identity."""
     block = NetworkBlock(trunk="small_vgg", channels=list(widths), convolutions=convolutions, branch_after=branch_after)
-    network = build(block, CLASSES, channels=channels, generator=seeded(1)).train()
+    network = build_network(block, CLASSES, channels=channels, generator=seeded(1)).train()
     with torch.no_grad():
         for _ in range(5):
             network(faces_like(9, channels, 17, 11))
@@ -49,7 +49,7 @@ def small(
 def vgg16(branch_after: str | None = None) -> FaceNetwork:
     """A narrow one: four and eight filters, as VGG16 is of no other size, and eight units in fc6 and fc7."""
     block = NetworkBlock(trunk="vgg16", channels=[1], convolutions=1, branch_after=branch_after)
-    network = build(block, CLASSES, channels=3, generator=seeded(4)).eval()
+    network = build_network(block, CLASSES, channels=3, generator=seeded(4)).eval()
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if "fc" in name or "heads" in name:  # weights of sd 0.01 would leave next to nothing to compare
@@ -118,7 +118,7 @@ def test_the_definition_in_slow_loops(name: str, branch_after: str | None) -> No
     faces = faces_like(2, 1, 5, 7).double()
     targets = {"expression": torch.tensor([4, 0]), "identity": torch.tensor([3, 1])}
     layers = {task: named(network, name, task) for task in CLASSES}
-    maps = heatmaps(network, faces, layers, targets)
+    maps = compute_heatmaps(network, faces, layers, targets)
     assert sum(int(own.any()) for own in maps.values()) > 0
     for task, own in maps.items():
         assert own.dtype == torch.float64
@@ -160,7 +160,7 @@ def test_two_libraries_give_the_same_maps(case: str, target: str) -> None:
         likeliest = {task: logits.argmax(dim=1) for task, logits in network(faces).items()}
     codes = labels if target == "labelled" else likeliest
     for name in names:
-        maps = heatmaps(network, faces, {task: named(network, name, task) for task in CLASSES}, given)
+        maps = compute_heatmaps(network, faces, {task: named(network, name, task) for task in CLASSES}, given)
         for task, own in maps.items():
             layer, model = network.get_submodule(named(network, name, task)), OneTask(network, task)
             theirs = LayerGradCam(model, layer).attribute(faces, codes[task], relu_attributions=True)[:, 0].detach()

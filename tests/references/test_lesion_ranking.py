@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from facespec.analyses.lesions import Objective, Search, Trials, objective, ranking, shuffled_objectives
+from facespec.analyses.lesions import LabelledImages, Objective, Search, make_objective, rank_units, shuffle_objectives
 from facespec.models import trunks
-from facespec.models.networks import build
+from facespec.models.networks import build_network
 from facespec.responses.lesioned import LesionedNetwork
 from facespec.study.params import NetworkBlock
 
@@ -67,7 +67,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], nn.Module]:
             branch_after="conv2" if name == "branches" else None,
         )
         draws = torch.Generator().manual_seed(1)
-        return stirred(build(block, {"expression": 4, "identity": 5}, channels=1, generator=draws))
+        return stirred(build_network(block, {"expression": 4, "identity": 5}, channels=1, generator=draws))
 
     return make
 
@@ -121,12 +121,14 @@ def test_the_ranking_is_that_of_two_loops(made: Callable[[str], nn.Module], name
         drawn.append(positions)
         return pictures[positions]
 
-    trials = Trials(images, classes)
+    trials = LabelledImages(images, classes)
     weights = (
-        shuffled_objectives(trials, np.random.default_rng(5))[1] if loss == "shuffled" else objective(trials, loss)
+        shuffle_objectives(trials, np.random.default_rng(5))[1] if loss == "shuffled" else make_objective(trials, loss)
     )
     search = Search(0.26, 0.55, 11)
-    table = ranking(LesionedNetwork(network, layer), trials, weights, search=search, generator=np.random.default_rng(6))
+    table = rank_units(
+        LesionedNetwork(network, layer), trials, weights, search=search, generator=np.random.default_rng(6)
+    )
 
     head, number = layer.rsplit("conv", 1)
     silent: list[int] = []

@@ -14,7 +14,7 @@ import torchvision
 from torch import nn
 
 from facespec.models import trunks
-from facespec.models.networks import build
+from facespec.models.networks import build_network
 from facespec.responses.lesioned import LesionedNetwork
 from facespec.study.params import NetworkBlock
 
@@ -54,7 +54,7 @@ def stirred(network: nn.Module) -> nn.Module:
 
 def face_network(trunk: str, *, convolutions: int = 1, branch_after: str | None = None) -> nn.Module:
     block = NetworkBlock(trunk=trunk, channels=[3, 5, 4], convolutions=convolutions, branch_after=branch_after)
-    return stirred(build(block, {"expression": 7, "identity": 5}, channels=1, generator=seeded(1)))
+    return stirred(build_network(block, {"expression": 7, "identity": 5}, channels=1, generator=seeded(1)))
 
 
 class Wrapped(nn.Module):
@@ -258,11 +258,11 @@ def test_lesions_are_those_of_the_slow_loop(case: tuple[nn.Module, torch.Tensor,
     """None, all, all but one, and sets of units."""
     network, images, layer, place = case
     lesioned = LesionedNetwork(network, layer)
-    batch = lesioned.batch(images)
+    batch = lesioned.prepare_batch(images)
     units = batch.units
     lesions = torch.rand((5, units), generator=seeded(4)) < torch.tensor([0, 2, 0.3, 0.5, 2])[:, None]
     lesions[4, units // 2] = False
-    got = joined(lesioned.answers(batch, lesions), len(lesions))
+    got = joined(lesioned.compute_logits(batch, lesions), len(lesions))
     close(got, silenced(network, place, images, lesions))
     with torch.no_grad():
         close({task: own[0] for task, own in got.items()}, network(images))
@@ -274,9 +274,12 @@ def test_single_units_are_those_of_the_slow_loop(case: tuple[nn.Module, torch.Te
     """With no other unit silent, and with some; also units that are silent already, which changes nothing."""
     network, images, layer, place = case
     lesioned = LesionedNetwork(network, layer)
-    batch = lesioned.batch(images)
+    batch = lesioned.prepare_batch(images)
     silent = few(batch.units) & before
     units = some(batch.units, most=6, seed=5)
     lesions = silent.repeat(len(units), 1)
     lesions[range(len(units)), units] = True
-    close(joined(lesioned.singles(batch, silent, units), len(units)), silenced(network, place, images, lesions))
+    close(
+        joined(lesioned.compute_single_lesions(batch, silent, units), len(units)),
+        silenced(network, place, images, lesions),
+    )

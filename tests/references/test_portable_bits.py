@@ -18,9 +18,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional
 
-from facespec.analyses.preferred import Recipe, preferred_stimuli
-from facespec.data.batches import small
-from facespec.models.networks import FaceNetwork, build
+from facespec.analyses.preferred import Recipe, optimise_stimuli
+from facespec.data.batches import make_small_preset
+from facespec.models.networks import FaceNetwork, build_network
 from facespec.study.code_path import get_code_path
 from facespec.study.params import NetworkBlock
 from facespec.study.seeds import generator
@@ -49,7 +49,9 @@ def digest(arrays: Arrays) -> str:
 
 def network() -> FaceNetwork:
     block = NetworkBlock(trunk="small_vgg", channels=[16, 32, 64, 128], convolutions=1, branch_after=None)
-    built = build(block, {"expression": 7, "identity": 100}, channels=1, generator=torch.Generator().manual_seed(1))
+    built = build_network(
+        block, {"expression": 7, "identity": 100}, channels=1, generator=torch.Generator().manual_seed(1)
+    )
     with torch.no_grad():
         for number, parameter in enumerate(built.parameters()):
             if parameter.ndim > 1:  # in place of random numbers
@@ -96,8 +98,8 @@ def large_convolutions() -> Arrays:
 
 def preferred() -> Arrays:
     recipe, streams = Recipe(steps=8, starts=3, batch_size=8), {unit: generator(3, str(unit)) for unit in range(8)}
-    found = preferred_stimuli(
-        network(), "trunk.conv3", streams, preset=small(48, 1), recipe=recipe, device=torch.device("cpu")
+    found = optimise_stimuli(
+        network(), "trunk.conv3", streams, preset=make_small_preset(48, 1), recipe=recipe, device=torch.device("cpu")
     )
     return [found.images, found.response, found.course]
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
-from facespec.analyses.preferred import COLOURS, Recipe, preferred_stimuli
+from facespec.analyses.preferred import COLOURS, Recipe, optimise_stimuli
 from facespec.data.batches import Preset
-from facespec.models.networks import FaceNetwork, build
-from facespec.responses.recording import attached
+from facespec.models.networks import FaceNetwork, build_network
+from facespec.responses.recording import record_with_grad
 from facespec.study.params import NetworkBlock
 from facespec.study.seeds import generator
 
@@ -21,7 +21,7 @@ RECIPE = Recipe(steps=5, learning_rate=0.3, starts=3, batch_size=2)
 def made(channels: int) -> FaceNetwork:
     block = NetworkBlock(trunk="small_vgg", channels=[3, 5], convolutions=1, branch_after=None)
     draw = torch.Generator().manual_seed(8)
-    network = build(block, {"identity": 4}, channels=channels, generator=draw).train()
+    network = build_network(block, {"identity": 4}, channels=channels, generator=draw).train()
     network(torch.rand((9, channels, 13, 13), generator=draw) * 2 - 1)
     return network.eval().double()
 
@@ -72,7 +72,7 @@ class Slow:
     def answer(self, seen: Array) -> tuple[float, Array]:
         """The unit's mean response to a picture (channels, pixels), and its gradient."""
         image = torch.from_numpy((seen - 0.5) / 0.5).reshape(1, self.channels, self.size, self.size).requires_grad_()
-        with attached(self.network, [self.layer]) as responses:
+        with record_with_grad(self.network, [self.layer]) as responses:
             self.network(image)
             response = responses[self.layer][0, self.unit].mean()
             (gradient,) = torch.autograd.grad(response, image)
@@ -105,7 +105,7 @@ def test_pictures_are_those_of_the_slow_loop(channels: int, layer: str, size: in
     network, units = made(channels), [2, 0, 1]
     slow = [Slow(network, layer, unit, size).optimised(generator(3, layer, unit), RECIPE) for unit in units]
     preset = Preset("toy", size, channels, resize=None, shift=0, flip=False, grey_probability=0.0)
-    got = preferred_stimuli(
+    got = optimise_stimuli(
         network.float(),
         layer,
         {unit: generator(3, layer, unit) for unit in units},

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from facespec.models.networks import FaceNetwork, build
+from facespec.models.networks import FaceNetwork, build_network
 from facespec.responses import lesioned
 from facespec.responses.lesioned import LesionedNetwork
-from facespec.responses.lesioning import lesioning
-from facespec.responses.recording import recording
+from facespec.responses.lesioning import lesion_units
+from facespec.responses.recording import record_responses
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
 
@@ -38,7 +38,7 @@ def faces_like(n: int = N) -> torch.Tensor:
 def made(branch_after: str | None = None) -> FaceNetwork:
     """A network whose batch norm is far from the identity, and whose heads can be heard."""
     block = NetworkBlock(trunk="small_vgg", channels=[4, 6], convolutions=1, branch_after=branch_after)
-    network, draw = build(block, {"expression": 7, "identity": 5}, channels=1, generator=seeded(1)), seeded(3)
+    network, draw = build_network(block, {"expression": 7, "identity": 5}, channels=1, generator=seeded(1)), seeded(3)
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -130,10 +130,10 @@ def test_no_lesion_no_change(name: str) -> None:
     make, layer = NETWORKS[name]
     network = make()
     own = LesionedNetwork(network, layer)
-    batch = own.batch(faces_like())
+    batch = own.prepare_batch(faces_like())
     with torch.no_grad():
         close(
-            {task: logits[0] for task, logits in joined(own.answers(batch, some(batch.units)[:1])).items()},
+            {task: logits[0] for task, logits in joined(own.compute_logits(batch, some(batch.units)[:1])).items()},
             network(faces_like()),
         )
 
@@ -143,12 +143,12 @@ def test_a_single_unit_is_a_set_of_one(name: str) -> None:
     """Besides none, all and some others; in any order, and more than once."""
     make, layer = NETWORKS[name]
     own = LesionedNetwork(make(), layer)
-    batch = own.batch(faces_like())
+    batch = own.prepare_batch(faces_like())
     units = torch.tensor([batch.units - 1, 0, 1, 0])
     for silent in some(batch.units):
         sets = silent.repeat(len(units), 1)
         sets[range(len(units)), units] = True
-        close(joined(own.singles(batch, silent, units)), joined(own.answers(batch, sets)))
+        close(joined(own.compute_single_lesions(batch, silent, units)), joined(own.compute_logits(batch, sets)))
 
 
 @EACH
@@ -157,7 +157,7 @@ def test_asking_twice_gives_the_same_bits(name: str) -> None:
     make, layer = NETWORKS[name]
     network, images = make(), faces_like()
     own = LesionedNetwork(network, layer)
-    batch = own.batch(images)
+    batch = own.prepare_batch(images)
     kept = {node: value.clone() for node, value in batch.values.items()}
     first, second = asked(own, batch), asked(own, batch)
     assert all(torch.equal(a[task], b[task]) for a, b in zip(first, second, strict=True) for task in a)
@@ -170,7 +170,7 @@ def test_asking_twice_gives_the_same_bits(name: str) -> None:
 def test_parts_change_nothing(name: str, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     make, layer = NETWORKS[name]
     own = LesionedNetwork(make(), layer)
-    batch = own.batch(faces_like())
+    batch = own.prepare_batch(faces_like())
     wanted = asked(own, batch)
     monkeypatch.setattr(lesioned, "AT_ONCE", at_once)
     for got, all_at_once in zip(asked(own, batch), wanted, strict=True):
@@ -185,11 +185,11 @@ def test_parts_are_as_large_as_allowed(at_once: int, ends: list[int], monkeypatc
     """Counted by the largest map above the cut: that of four units, 17x11, against six of 8x5 and others."""
     monkeypatch.setattr(lesioned, "AT_ONCE", at_once)
     own = LesionedNetwork(made(), "trunk.conv1")
-    batch = own.batch(faces_like())
+    batch = own.prepare_batch(faces_like())
     assert (batch.largest, batch.units, len(batch)) == (748, 4, N)
     wanted = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
     silent, units = torch.zeros(4, dtype=torch.bool), torch.tensor([0, 1, 2, 3, 3])
-    for parts in (own.answers(batch, some(4)), own.singles(batch, silent, units)):
+    for parts in (own.compute_logits(batch, some(4)), own.compute_single_lesions(batch, silent, units)):
         found = list(parts)
         assert [part for part, _ in found] == wanted
         for part, logits in found:
@@ -202,15 +202,15 @@ def test_parts_are_as_large_as_allowed(at_once: int, ends: list[int], monkeypatc
 
 def test_no_lesions_no_answers() -> None:
     own = LesionedNetwork(made(), "trunk.conv1")
-    assert list(own.answers(own.batch(faces_like()), some(4)[:0])) == []
+    assert list(own.compute_logits(own.prepare_batch(faces_like()), some(4)[:0])) == []
 
 
 @pytest.mark.parametrize(("layer", "place"), [("trunk.conv1", "trunk.relu1"), ("trunk.conv2", "trunk.relu2")])
 def test_responses_are_those_behind_the_rectifier(layer: str, place: str) -> None:
     network = made()
-    with recording(network, [place]) as responses, torch.no_grad():
+    with record_responses(network, [place]) as responses, torch.no_grad():
         network(faces_like())
-    close({"": LesionedNetwork(network, layer).batch(faces_like()).responses}, {"": responses[place]})
+    close({"": LesionedNetwork(network, layer).prepare_batch(faces_like()).responses}, {"": responses[place]})
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_responses_are_those_behind_the_rectifier(layer: str, place: str) -> Non
 )
 def test_the_closed_form_is_that_of_the_layer_below_the_heads(name: str, wanted: bool) -> None:
     make, layer = NETWORKS[name]
-    assert LesionedNetwork(make(), layer).closed is wanted
+    assert LesionedNetwork(make(), layer).has_closed_form is wanted
 
 
 @EACH
@@ -237,11 +237,11 @@ def test_lesions_are_those_of_the_context_manager(name: str) -> None:
     make, layer = NETWORKS[name]
     network = make()
     own = LesionedNetwork(network, layer)
-    batch = own.batch(faces_like(1))
+    batch = own.prepare_batch(faces_like(1))
     lesions = some(batch.units)
-    with lesioning(network, {layer: lesions}), torch.no_grad():
+    with lesion_units(network, {layer: lesions}), torch.no_grad():
         wanted = network(faces_like(1).repeat(len(lesions), 1, 1, 1))
-    close({task: logits.flatten(0, 1) for task, logits in joined(own.answers(batch, lesions)).items()}, wanted)
+    close({task: logits.flatten(0, 1) for task, logits in joined(own.compute_logits(batch, lesions)).items()}, wanted)
 
 
 def test_the_network_stays_as_it_was_and_may_be_trained_meanwhile() -> None:
@@ -251,14 +251,14 @@ def test_the_network_stays_as_it_was_and_may_be_trained_meanwhile() -> None:
     modes = [module.training for module in network.modules()]
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     own = LesionedNetwork(network, "trunk.conv1")
-    batch = own.batch(faces_like())
+    batch = own.prepare_batch(faces_like())
     got = asked(own, batch)
     assert [module.training for module in network.modules()] == modes
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
     network.eval()
-    for first, second in zip(got, asked(own, own.batch(faces_like())), strict=True):
+    for first, second in zip(got, asked(own, own.prepare_batch(faces_like())), strict=True):
         close(first, second)
 
 
@@ -297,7 +297,7 @@ def test_untraceable_networks_are_refused() -> None:
 
 def test_answers_are_a_dict() -> None:
     own = LesionedNetwork(Foreign(lambda n, x: n.other(mean(n.conv(x)))), "conv")
-    assert refusal(lambda: list(own.answers(own.batch(faces_like()), some(4)))) == (
+    assert refusal(lambda: list(own.compute_logits(own.prepare_batch(faces_like()), some(4)))) == (
         "the network returns Tensor: a dict of logits is needed, task -> tensor (n, classes). Wrap it in a module that "
         "returns one."
     )
@@ -315,8 +315,8 @@ def test_answers_are_a_dict() -> None:
 )
 def test_what_is_no_lesion_is_refused(lesions: torch.Tensor, got: str) -> None:
     own = LesionedNetwork(made(), "trunk.conv1")
-    batch = own.batch(faces_like())
-    assert refusal(lambda: list(own.answers(batch, lesions))) == (
+    batch = own.prepare_batch(faces_like())
+    assert refusal(lambda: list(own.compute_logits(batch, lesions))) == (
         f"lesions are {got}; expected bool (lesions, 4), True where a unit is silent."
     )
 
@@ -324,8 +324,8 @@ def test_what_is_no_lesion_is_refused(lesions: torch.Tensor, got: str) -> None:
 @pytest.mark.parametrize("silent", [torch.ones(3, dtype=torch.bool), torch.ones(4), torch.ones((1, 4)).bool()])
 def test_what_is_silent_before_is_a_lesion_too(silent: torch.Tensor) -> None:
     own = LesionedNetwork(made(), "trunk.conv1")
-    batch = own.batch(faces_like())
-    assert refusal(lambda: list(own.singles(batch, silent, torch.arange(4)))) == (
+    batch = own.prepare_batch(faces_like())
+    assert refusal(lambda: list(own.compute_single_lesions(batch, silent, torch.arange(4)))) == (
         f"lesions are {silent.dtype} of shape {(1, *silent.shape)}; expected bool (lesions, 4), True where a unit is "
         "silent."
     )
@@ -333,7 +333,7 @@ def test_what_is_silent_before_is_a_lesion_too(silent: torch.Tensor) -> None:
 
 def test_responses_have_units() -> None:
     own = LesionedNetwork(Foreign(lambda n, x: {"only": n.flat(x.flatten(2).mean(dim=1, keepdim=True))}), "flat")
-    assert refusal(lambda: own.batch(faces_like())) == (
+    assert refusal(lambda: own.prepare_batch(faces_like())) == (
         "layer 'flat' has responses of shape (3, 4, 185): (n, units, h, w), or (n, units) of a linear layer, "
         "can be lesioned."
     )

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from facespec.models.layers import convolutions, rectified
-from facespec.models.networks import FaceNetwork, build
-from facespec.responses.lesioning import lesioning
-from facespec.responses.recording import recording
+from facespec.models.layers import find_rectifier, list_convolutions
+from facespec.models.networks import FaceNetwork, build_network
+from facespec.responses.lesioning import lesion_units
+from facespec.responses.recording import record_responses
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
 
@@ -49,9 +49,11 @@ def stirred(network: nn.Module) -> Any:
     return network.eval()
 
 
-def face_network(*, convolutions: int = 1, branch_after: str | None = None) -> FaceNetwork:
-    block = NetworkBlock(trunk="small_vgg", channels=[5, 7], convolutions=convolutions, branch_after=branch_after)
-    return stirred(build(block, {"expression": 7, "identity": 5}, channels=1, generator=seeded(1)))
+def face_network(*, list_convolutions: int = 1, branch_after: str | None = None) -> FaceNetwork:
+    block = NetworkBlock(
+        trunk="small_vgg", channels=[5, 7], list_convolutions=list_convolutions, branch_after=branch_after
+    )
+    return stirred(build_network(block, {"expression": 7, "identity": 5}, channels=1, generator=seeded(1)))
 
 
 class Foreign(nn.Module):
@@ -100,7 +102,7 @@ def convolutions_of(network: nn.Module) -> dict[str, int]:
 def answers(network: nn.Module, *contexts: dict[str, torch.Tensor], images: torch.Tensor) -> dict[str, torch.Tensor]:
     """Logits with all lesions of `contexts`, the first the outermost."""
     if contexts:
-        with lesioning(network, contexts[0]):
+        with lesion_units(network, contexts[0]):
             return answers(network, *contexts[1:], images=images)
     with torch.no_grad():
         return network(images)
@@ -214,13 +216,13 @@ def test_a_silent_unit_is_as_if_nobody_read_it(name: str) -> None:
 def test_units_of_a_convolution_are_silent_behind_its_rectifier(branch_after: str | None) -> None:
     """By exact zeros, for the rows and units chosen; all others keep their bits, and so do layers below."""
     network, images = face_network(branch_after=branch_after), faces_like()
-    for layer in convolutions(network):
+    for layer in list_convolutions(network):
         units = 5 if layer.endswith("1") else 7
         silent = torch.rand((N, units), generator=seeded(5)) < 0.5
-        names = [layer, layer.replace("conv", "norm"), rectified(network, layer)]
-        with recording(network, names) as whole:
+        names = [layer, layer.replace("conv", "norm"), find_rectifier(network, layer)]
+        with record_responses(network, names) as whole:
             answers(network, images=images)
-        with lesioning(network, {layer: silent}), recording(network, names) as lesioned:
+        with lesion_units(network, {layer: silent}), record_responses(network, names) as lesioned:
             answers(network, images=images)
         assert torch.equal(lesioned[names[0]], whole[names[0]]) and torch.equal(lesioned[names[1]], whole[names[1]])
         before, after = whole[names[2]], lesioned[names[2]]
@@ -241,7 +243,7 @@ def test_units_of_a_convolution_are_silent_behind_its_rectifier(branch_after: st
 def test_units_of_foreign_convolutions_too(name: str, place: str) -> None:
     """At the last module of convolution, norm and rectifier that is called for this convolution alone."""
     network = network_of(name)
-    with lesioning(network, {"conv2": torch.ones(7, dtype=torch.bool)}):
+    with lesion_units(network, {"conv2": torch.ones(7, dtype=torch.bool)}):
         hooked = [name for name, module in network.named_modules() if module._forward_hooks]
     assert hooked == [place]
 
@@ -249,10 +251,10 @@ def test_units_of_foreign_convolutions_too(name: str, place: str) -> None:
 @pytest.mark.parametrize("layer", ["trunk.norm1", "trunk.pool1", "trunk.relu2", "trunk.average", "heads.identity"])
 def test_other_layers_are_silenced_where_they_are(layer: str) -> None:
     network, images = face_network(), faces_like()
-    with recording(network, [layer]) as whole:
+    with record_responses(network, [layer]) as whole:
         answers(network, images=images)
     silent = torch.arange(whole[layer].shape[1]) % 2 == 1
-    with lesioning(network, {layer: silent}), recording(network, [layer]) as lesioned:
+    with lesion_units(network, {layer: silent}), record_responses(network, [layer]) as lesioned:
         answers(network, images=images)
     assert not lesioned[layer][:, silent].any()
     assert torch.equal(lesioned[layer][:, ~silent], whole[layer][:, ~silent]) and lesioned[layer].any()
@@ -274,7 +276,7 @@ def test_what_cannot_be_traced_is_silenced_where_it_is() -> None:
     silent = torch.tensor([True, False, False, True, False])
     for images in (faces_like().abs(), -faces_like().abs()):
         whole = network(images)
-        with lesioning(network, {"conv": silent}):
+        with lesion_units(network, {"conv": silent}):
             got = network(images)
         assert torch.equal(got, torch.where(silent[:, None, None], torch.zeros(()), whole))
 
@@ -285,7 +287,7 @@ def test_silence_is_silence_whatever_the_unit_gives() -> None:
     with torch.no_grad():
         network.trunk.norm1.bias.copy_(torch.tensor([torch.nan, torch.inf, 1.0, torch.nan, torch.inf]))
     silent = torch.tensor([True, True, False, False, False])
-    with lesioning(network, {"trunk.conv1": silent}), recording(network, ["trunk.relu1"]) as responses:
+    with lesion_units(network, {"trunk.conv1": silent}), record_responses(network, ["trunk.relu1"]) as responses:
         answers(network, images=images)
     maps = responses["trunk.relu1"]
     assert torch.equal(maps[:, :2], torch.zeros_like(maps[:, :2]))
@@ -297,7 +299,7 @@ def test_silence_is_silence_whatever_the_unit_gives() -> None:
 def test_gradients_do_not_pass_silent_units() -> None:
     network = face_network()
     silent = torch.tensor([True, False, False, True, False])
-    with lesioning(network, {"trunk.conv1": silent}):
+    with lesion_units(network, {"trunk.conv1": silent}):
         network(faces_like())["identity"].square().sum().backward()
     heard = network.trunk.conv1.weight.grad.flatten(1).any(dim=1)
     assert heard.tolist() == (~silent).tolist()
@@ -307,7 +309,7 @@ def test_a_lesion_is_what_it_was_at_the_door() -> None:
     network, images = face_network(), faces_like()
     silent = torch.tensor([True, False, False, True, False])
     wanted = answers(network, {"trunk.conv1": silent}, images=images)
-    with lesioning(network, {"trunk.conv1": silent}):
+    with lesion_units(network, {"trunk.conv1": silent}):
         silent.zero_()
         assert same(answers(network, images=images), wanted)
 
@@ -338,13 +340,16 @@ def test_the_network_comes_back_as_it_was(name: str, failing: bool) -> None:
     before = state(network)
     lesions = {layer: torch.ones(units, dtype=torch.bool) for layer, units in convolutions_of(network).items()}
     try:
-        with lesioning(network, lesions), lesioning(network, lesions):
+        with lesion_units(network, lesions), lesion_units(network, lesions):
             assert sum(sum(own.values()) for own in state(network)["hooks"]) >= 2 * len(lesions)
             if failing:
                 raise RuntimeError
     except RuntimeError:
         assert failing
-    with pytest.raises(StudyError), lesioning(network.eval(), {next(iter(lesions)): torch.ones(4, dtype=torch.bool)}):
+    with (
+        pytest.raises(StudyError),
+        lesion_units(network.eval(), {next(iter(lesions)): torch.ones(4, dtype=torch.bool)}),
+    ):
         network(images)
     for module, mode in zip(network.modules(), before["modes"], strict=True):
         module.training = mode
@@ -360,13 +365,13 @@ def test_nothing_remains_when_attaching_fails(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(network.trunk.relu2, "register_forward_hook", broken)
     both = {"trunk.conv1": torch.ones(5, dtype=torch.bool), "trunk.conv2": torch.ones(7, dtype=torch.bool)}
-    with pytest.raises(RuntimeError), lesioning(network, both):
+    with pytest.raises(RuntimeError), lesion_units(network, both):
         pass
     assert not any(module._forward_hooks for module in network.modules())
 
 
 def refusal(network: nn.Module, lesions: dict[str, Any], images: torch.Tensor | None = None) -> str:
-    with pytest.raises(StudyError) as caught, lesioning(network, lesions):
+    with pytest.raises(StudyError) as caught, lesion_units(network, lesions):
         assert images is not None
         network(images)
     assert not any(module._forward_hooks for module in network.modules())

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from facespec.data.batches import Batch, Preset, apply
-from facespec.models.networks import FaceNetwork, build
+from facespec.data.batches import ImageBatch, Preset, apply_preset
+from facespec.models.networks import FaceNetwork, build_network
 from facespec.models.receptive import Window
-from facespec.responses.strongest import Ranking, Strongest, reduced, stored_window, strongest_images
+from facespec.responses.strongest import Ranking, Strongest, find_strongest_images, locate_window, reduce_maps
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
 
@@ -34,7 +34,7 @@ def seeded(seed: int = 1) -> torch.Generator:
 def made() -> FaceNetwork:
     """Weights, norms and so all responses are small whole numbers: exact in float32, in any order of adding."""
     block = NetworkBlock(trunk="small_vgg", channels=[4, 5], convolutions=1, branch_after="conv1")
-    network = build(block, {"expression": 7, "identity": 3}, channels=1, generator=seeded()).eval()
+    network = build_network(block, {"expression": 7, "identity": 3}, channels=1, generator=seeded()).eval()
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
@@ -143,8 +143,8 @@ def test_means_have_no_place() -> None:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_reductions(layout: torch.memory_format) -> None:
     maps = (torch.rand((3, 2, 5, 4), generator=seeded()) - 0.7).contiguous(memory_format=layout)
-    np.testing.assert_array_equal(reduced(maps), maps.numpy().max(axis=(2, 3)))
-    np.testing.assert_allclose(reduced(maps, "mean"), maps.numpy().mean(axis=(2, 3)), rtol=1e-5)
+    np.testing.assert_array_equal(reduce_maps(maps), maps.numpy().max(axis=(2, 3)))
+    np.testing.assert_allclose(reduce_maps(maps, "mean"), maps.numpy().mean(axis=(2, 3)), rtol=1e-5)
 
 
 def test_what_is_held_does_not_grow() -> None:
@@ -162,11 +162,11 @@ def test_what_is_held_does_not_grow() -> None:
 
 
 def ask(network: FaceNetwork, seen: Any, layers: Any = LAYERS, **changes: Any) -> dict[str, Strongest]:
-    return strongest_images(network, seen, layers, **({"k": 4, "device": CPU} | changes))
+    return find_strongest_images(network, seen, layers, **({"k": 4, "device": CPU} | changes))
 
 
-def in_batches(images: torch.Tensor, order: np.ndarray, size: int) -> Iterator[Batch]:
-    return (Batch(images[part], part) for part in cut(order, [size]))
+def in_batches(images: torch.Tensor, order: np.ndarray, size: int) -> Iterator[ImageBatch]:
+    return (ImageBatch(images[part], part) for part in cut(order, [size]))
 
 
 @pytest.mark.parametrize("size", [1, 4, 5, 100])
@@ -211,12 +211,12 @@ def test_the_network_comes_back_as_it_was(broken: str) -> None:
     if broken == "a response":
         images[4, 0, 3, 3] = torch.nan
 
-    def seen() -> Iterator[Batch]:
+    def seen() -> Iterator[ImageBatch]:
         yield from in_batches(images, np.arange(7), 3)
         if broken == "the images":
             raise StudyError("a damaged shard")
         if broken == "a batch":
-            yield Batch(images[:, :, :1], np.arange(7))
+            yield ImageBatch(images[:, :, :1], np.arange(7))
 
     if broken == "nothing":
         ask(network, seen(), layers)
@@ -250,7 +250,7 @@ def test_refusals() -> None:
         == "layer 'trunk.relu1': unknown reduction 'maxi': did you mean 'max'? Allowed: 'max', 'mean'."
     )
     with pytest.raises(StudyError) as caught:
-        reduced(torch.ones((3, 2)), "mean")
+        reduce_maps(torch.ones((3, 2)), "mean")
     assert str(caught.value) == NO_MAP % 2
 
 
@@ -267,10 +267,10 @@ def test_a_gpu_gives_the_same_ranking() -> None:
 def test_the_way_back_through_resizing_and_cropping(image: tuple[int, int], window: Window) -> None:
     """What lies outside changes no pixel of the window; what lies inside does, by the gradient of the resizing."""
     preset = Preset("vgg16", 224, 1, resize=256, shift=0, flip=False, grey_probability=0.2)
-    stored = stored_window(window, preset, image)
+    stored = locate_window(window, preset, image)
     pixels = np.random.default_rng(1).integers(0, 256, (2, *image), dtype=np.uint8)
     pixels[1][stored.slices] = pixels[0][stored.slices]
-    first, second = apply(pixels, preset, None)[:, 0]
+    first, second = apply_preset(pixels, preset, None)[:, 0]
     assert torch.equal(first[window.slices], second[window.slices])
     floats = torch.zeros((1, 1, *image), requires_grad=True)
     target = [256 * side // min(image) for side in image]
@@ -284,4 +284,4 @@ def test_the_way_back_through_resizing_and_cropping(image: tuple[int, int], wind
 
 def test_images_taken_as_they_are_need_no_way_back() -> None:
     preset = Preset("small", 48, 1, resize=None, shift=4, flip=True, grey_probability=0.0)
-    assert stored_window(Window(1, 9, 3, 48), preset, (48, 48)) == Window(1, 9, 3, 48)
+    assert locate_window(Window(1, 9, 3, 48), preset, (48, 48)) == Window(1, 9, 3, 48)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from facespec.data.batches import Preset, apply
+from facespec.data.batches import Preset, apply_preset
 from facespec.data.faceset import FaceSet
 from facespec.models import checkpoints
 from facespec.stages import accuracy, finetune, train
@@ -53,12 +53,12 @@ def test_every_cell_and_resample_has_its_row(made: Paths) -> None:
 
 def test_accuracy_is_that_of_the_head_after_training_on_the_test_images(made: Paths) -> None:
     """By another road: one image at a time, straight through the network."""
-    checkpoint = checkpoints.load(made.checkpoint("train", "joint", 5))
+    checkpoint = checkpoints.load_checkpoint(made.checkpoint("train", "joint", 5))
     faces = FaceSet.open(made.faces("identity"))
     right = []
     for row in range(faces.n):
         if faces.labels["split"].iloc[row] == "test":
-            image = apply(faces.images([row]), Preset(**checkpoint.preset), None)
+            image = apply_preset(faces.images([row]), Preset(**checkpoint.preset), None)
             with torch.inference_mode():
                 answer = int(checkpoint.network(image)["identity"].argmax())
             right.append(checkpoint.classes["identity"][answer] == faces.labels["identity"].iloc[row])

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from facespec.checks.claims import judged
-from facespec.checks.claims_depth import judged_depth
-from facespec.checks.claims_heatmaps import judged_heatmaps
-from facespec.checks.claims_lesions import judged_lesions
-from facespec.published.reference import published_bars, role_of
+from facespec.checks.claims import judge_accuracy_claims
+from facespec.checks.claims_depth import judge_depth_claims
+from facespec.checks.claims_heatmaps import judge_heatmap_claims
+from facespec.checks.claims_lesions import judge_lesion_claims
+from facespec.published.reference import find_role, read_published_bars
 from facespec.stages import checks
 from facespec.study.errors import StudyError
 from facespec.study.params import Params, read_params
@@ -26,7 +26,7 @@ def accuracies(seeds: tuple[int, ...] = (2, 5)) -> pd.DataFrame:
     """The published means, resampled from 200 images; the same images for all networks of a role."""
     images = np.random.Generator(np.random.PCG64(3)).integers(200, size=(100, 200))
     tables = []
-    for bar in published_bars():
+    for bar in read_published_bars():
         for seed in seeds:
             right = np.arange(200) < round(200 * bar.mean) - seed
             values = [right.mean(), *right[images].mean(axis=1)]
@@ -36,7 +36,7 @@ def accuracies(seeds: tuple[int, ...] = (2, 5)) -> pd.DataFrame:
                         "figure": bar.figure,
                         "trained_on": bar.trained_on,
                         "tested_on": bar.tested_on,
-                        "role": role_of(bar.figure, bar.tested_on),
+                        "role": find_role(bar.figure, bar.tested_on),
                         "source": "embedded faces",
                         "seed": seed,
                         "resample": range(-1, 100),
@@ -224,15 +224,15 @@ def test_each_kind_of_claims_has_a_stream_of_its_own(study: Paths, params: Param
     checks.run(study, params)
     before = VERDICTS.read(study.verdicts.with_suffix(".csv"))
     block, table = params.checks, pd.concat([ACCURACY.read(study.table(name)) for name in ("decoding", "accuracy")])
-    kept = judged(
+    kept = judge_accuracy_claims(
         table, level=block.level, margin=block.margin, draws=block.draws, generator=generator(block.seed, "claims")
     )
     np.testing.assert_array_equal(before[["low", "high"]][:7], kept[["low", "high"]])
-    own = judged_heatmaps(
+    own = judge_heatmap_claims(
         overlaps(), level=block.level, draws=block.draws, generator=generator(block.seed, "claims", "heatmaps")
     )
     np.testing.assert_array_equal(before[["low", "high"]][7:11], own[["low", "high"]])
-    units = judged_depth(
+    units = judge_depth_claims(
         specific_units(),
         level=block.level,
         margin=block.early,
@@ -240,7 +240,7 @@ def test_each_kind_of_claims_has_a_stream_of_its_own(study: Paths, params: Param
         generator=generator(block.seed, "claims", "depth"),
     )
     np.testing.assert_array_equal(before[["low", "high"]][11:15], units[["low", "high"]])
-    lesions = judged_lesions(
+    lesions = judge_lesion_claims(
         dissociations(),
         level=block.level,
         margin=block.dissociation,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from facespec.stages import contrasts
-from facespec.study.maps import MapSet, scaled
+from facespec.study.maps import MapSet, scale_maps
 from facespec.study.params import read_params
 from facespec.study.paths import Paths
 from facespec.study.tables import CONTRASTS
@@ -22,7 +22,7 @@ def test_differences_are_those_of_the_peoples_mean_maps(explained: Paths) -> Non
     shown = made.labels["identity"].to_numpy()
     each = {}
     for network in ("joint", "identity"):
-        maps = [scaled(made.maps(network, "identity", seed)) for seed in made.seeds]
+        maps = [scale_maps(made.maps(network, "identity", seed)) for seed in made.seeds]
         each[network] = np.array([[np.nanmean(own[shown == who], axis=0) for who in people] for own in maps])
     expected = (each["joint"] - each["identity"]).mean(axis=(0, 1))
     assert len(sound) == 16 * 16 and set(sound["n"]) == {3} and sound["seed"].isna().all()

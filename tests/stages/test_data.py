@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from facespec.data.chunks import Description, FaceChunk
+from facespec.data.chunks import FaceChunk, FaceSetDescription
 from facespec.data.faceset import FaceSet, write_faceset
 from facespec.stages import data
 from facespec.stages.faces_record import read_record
@@ -53,7 +53,7 @@ def times(paths: Paths) -> dict[str, int]:
 
 def test_all_roles_are_filled(study: tuple[Paths, Params]) -> None:
     paths, _ = study
-    assert [(f.role, f.n, f.source) for f in data.opened(paths)] == [
+    assert [(f.role, f.n, f.source) for f in data.open_faces(paths)] == [
         ("expression", 70 + 42, "embedded faces"),
         ("identity", 4 * (9 + 5), "embedded faces"),
         ("probe", 3 * 7 * 5 * 2, "embedded faces"),
@@ -110,7 +110,7 @@ def test_pinned_bytes_are_those_that_dvc_pins(study: tuple[Paths, Params]) -> No
     """By another road: DVC's own digest of the directory."""
     paths, _ = study
     data.pin(paths)
-    assert data.differences(paths) == []
+    assert data.list_differences(paths) == []
     ours = yaml.safe_load((paths.root / "data.dvc").read_text())["outs"][0]
     (paths.root / "data.dvc").rename(paths.root / "ours")
     subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", "data"], cwd=paths.root, check=True)
@@ -129,7 +129,7 @@ def test_every_difference_is_said(study: tuple[Paths, Params]) -> None:
     shard.write_bytes(content)
     (paths.faces("identity") / "notes.txt").touch()
     (paths.faces("expression") / "labels.csv").unlink()
-    assert data.differences(paths) == [
+    assert data.list_differences(paths) == [
         "expression/labels.csv: absent",
         "identity/notes.txt: not pinned",
         "probe/images-00000.npy: other bytes",
@@ -143,7 +143,7 @@ def test_a_forged_pin_is_noticed(study: tuple[Paths, Params]) -> None:
     content = yaml.safe_load(pinned.read_text())
     content["outs"][0]["md5"] = "0" * 32 + ".dir"
     pinned.write_text(yaml.safe_dump(content))
-    assert data.differences(paths) == [
+    assert data.list_differences(paths) == [
         "data.dvc contradicts itself: its directory digest is not that of its files; run `facespec data pin`."
     ]
 
@@ -151,12 +151,12 @@ def test_a_forged_pin_is_noticed(study: tuple[Paths, Params]) -> None:
 def test_nothing_to_check(study: tuple[Paths, Params]) -> None:
     paths, _ = study
     with pytest.raises(StudyError) as caught:
-        data.differences(paths)
+        data.list_differences(paths)
     assert str(caught.value) == f"{paths.root / 'data.dvc'}: no such file. `facespec data pin` writes it from data/."
     data.pin(paths)
     shutil.rmtree(paths.data)
     with pytest.raises(StudyError) as caught:
-        data.differences(paths)
+        data.list_differences(paths)
     assert str(caught.value) == f"{paths.data}: no such directory. `facespec data build` makes it."
 
 
@@ -296,7 +296,7 @@ def exchange(path: Path) -> None:
     rows = np.arange(faces.n)
     labels = faces.labels.assign(stimulus="x" + faces.labels["stimulus"])
     chunk = FaceChunk(faces.images(rows), labels, faces.regions(rows) if faces.region_codes else None)
-    description = Description(faces.role, 2048, faces.region_codes or None, faces.provenance)
+    description = FaceSetDescription(faces.role, 2048, faces.region_codes or None, faces.provenance)
     write_faceset(path.parent, [chunk], description)
 
 
@@ -367,7 +367,7 @@ def test_what_is_no_pin_is_refused(study: tuple[Paths, Params], content: str) ->
     paths, _ = study
     (paths.root / "data.dvc").write_text(content)
     with pytest.raises(StudyError, match=r"data\.dvc"):
-        data.differences(paths)
+        data.list_differences(paths)
 
 
 def test_an_empty_source_is_refused(study: tuple[Paths, Params]) -> None:
@@ -398,4 +398,4 @@ def test_what_dvc_pinned_anew_is_no_difference(study: tuple[Paths, Params]) -> N
     data.pin(paths)
     content = yaml.safe_load((paths.root / "data.dvc").read_text())
     (paths.root / "data.dvc").write_text(yaml.safe_dump({"outs": content["outs"], "meta": pinned["meta"]}))
-    assert data.differences(paths) == []
+    assert data.list_differences(paths) == []

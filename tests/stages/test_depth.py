@@ -10,12 +10,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from facespec.analyses.similarity import debiased
-from facespec.data.batches import Preset, apply
+from facespec.analyses.similarity import compute_debiased_cka
+from facespec.data.batches import Preset, apply_preset
 from facespec.data.faceset import FaceSet
 from facespec.data.splits import hold_out
 from facespec.models import checkpoints
-from facespec.models.networks import build
+from facespec.models.networks import build_network
 from facespec.stages import depth
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock, Params, read_params
@@ -57,12 +57,16 @@ def changed(params: Params, block: str, **values: object) -> Params:
 
 def responses_of(paths: Paths, name: str, seed: int) -> dict[str, np.ndarray]:
     """By hand, all frontal images at once: the trunk's modules one after the other."""
-    checkpoint = checkpoints.load(paths.checkpoint("finetune", "joint" if name == "untrained" else name, seed))
+    checkpoint = checkpoints.load_checkpoint(
+        paths.checkpoint("finetune", "joint" if name == "untrained" else name, seed)
+    )
     network, faces = checkpoint.network, FaceSet.open(paths.faces("probe"))
     if name == "untrained":
         draws = torch.Generator().manual_seed(integer_seed(seed, "train", "weights"))
-        network = build(network.block, network.classes, channels=1, generator=draws).eval()
-    shown = apply(faces.images(np.flatnonzero(faces.labels["view"] == "straight")), Preset(**checkpoint.preset), None)
+        network = build_network(network.block, network.classes, channels=1, generator=draws).eval()
+    shown = apply_preset(
+        faces.images(np.flatnonzero(faces.labels["view"] == "straight")), Preset(**checkpoint.preset), None
+    )
     found = {}
     with torch.no_grad():
         for module_name, module in network.trunk.named_children():
@@ -106,10 +110,10 @@ def test_networks_of_a_seed_share_what_they_were_before_training(finished: Paths
     one = responses_of(finished, "untrained", 5)
     block = read_params(finished.params).network
     draws = torch.Generator().manual_seed(integer_seed(5, "train", "weights"))
-    single = build(NetworkBlock(**block.model_dump()), {"identity": 4}, channels=1, generator=draws).eval()
+    single = build_network(NetworkBlock(**block.model_dump()), {"identity": 4}, channels=1, generator=draws).eval()
     faces = FaceSet.open(finished.faces("probe"))
-    preset = checkpoints.load(finished.checkpoint("finetune", "identity", 5)).preset
-    shown = apply(faces.images(np.flatnonzero(faces.labels["view"] == "straight")), Preset(**preset), None)
+    preset = checkpoints.load_checkpoint(finished.checkpoint("finetune", "identity", 5)).preset
+    shown = apply_preset(faces.images(np.flatnonzero(faces.labels["view"] == "straight")), Preset(**preset), None)
     with torch.no_grad():
         np.testing.assert_allclose(single.trunk[:3](shown).mean(dim=(2, 3)), one["trunk.relu1"], atol=1e-6)
 
@@ -155,7 +159,7 @@ def test_networks_are_compared_within_seeds_and_seeds_within_networks(finished: 
             "first_trained_on == 'expression' and second_trained_on == 'joint' and first_seed == 6 and "
             "layer == @layer and estimator == 'debiased'"
         )
-        assert row["cka"].item() == pytest.approx(debiased(one[layer], other[layer]), abs=1e-3)
+        assert row["cka"].item() == pytest.approx(compute_debiased_cka(one[layer], other[layer]), abs=1e-3)
 
 
 def test_shares_count_the_classes(finished: Paths) -> None:
@@ -195,19 +199,19 @@ def test_every_parameter_counts(finished: Paths, explained: Paths) -> None:
 
 def test_layers_of_a_branch_are_compared_with_those_of_the_other_branch() -> None:
     arrays = [np.full((4, 1), number) for number in range(6)]
-    single = depth.Seen(
+    single = depth.NetworkResponses(
         "expression",
         1,
         {"trunk.relu1": arrays[0], "branches.expression.relu2": arrays[1]},
         {"trunk.relu1": 1, "branches.expression.relu2": 2},
     )
-    other = depth.Seen(
+    other = depth.NetworkResponses(
         "identity",
         1,
         {"trunk.relu1": arrays[2], "branches.identity.relu2": arrays[3]},
         {"trunk.relu1": 1, "branches.identity.relu2": 2},
     )
-    joint = depth.Seen("joint", 1, single.responses | other.responses, single.depths | other.depths)
+    joint = depth.NetworkResponses("joint", 1, single.responses | other.responses, single.depths | other.depths)
     paired = depth._paired(single, other)
     assert list(paired) == list(single.responses)
     assert paired["trunk.relu1"] is arrays[2] and paired["branches.expression.relu2"] is arrays[3]

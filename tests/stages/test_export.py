@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from facespec.data.faceset import FaceSet
-from facespec.published.reference import published_bars
+from facespec.published.reference import read_published_bars
 from facespec.stages import export
 from facespec.study.artefacts import read_document, write_document
 from facespec.study.errors import StudyError
-from facespec.study.maps import HEAD, MapSet
+from facespec.study.maps import HEADER_FILE, MapSet
 from facespec.study.paths import Paths
 from facespec.study.storage import write_table
 from facespec.study.tables import ACCURACY, HEATMAPS, PREFERRED
@@ -32,8 +32,8 @@ def study(explained: Paths) -> Paths:
     paths = explained
     table = HEATMAPS.read(paths.table("heatmaps"))
     write_table(paths.table("heatmaps"), table.sort_values("seed", ascending=False, kind="stable"))
-    head = read_document(paths.heatmaps / HEAD, remedy="")
-    write_document(paths.heatmaps / HEAD, head | {"seeds": head["seeds"][::-1]})
+    head = read_document(paths.heatmaps / HEADER_FILE, remedy="")
+    write_document(paths.heatmaps / HEADER_FILE, head | {"seeds": head["seeds"][::-1]})
     for name, figures in {"decoding": ("1B", "S1A"), "accuracy": ("1C", "S1B")}.items():
         cells = [
             pd.DataFrame(
@@ -51,7 +51,7 @@ def study(explained: Paths) -> Paths:
                 }
             )
             for seed in (FIRST, SECOND)
-            for i, bar in enumerate(published_bars())
+            for i, bar in enumerate(read_published_bars())
             if bar.figure in figures
         ]
         write_table(paths.table(name), ACCURACY.check(pd.concat(cells, ignore_index=True)))
@@ -93,7 +93,7 @@ def files(paths: Paths) -> dict[str, bytes]:
 
 def test_the_accuracies_are_the_first_seeds_first_hundred_resamples(study: Paths) -> None:
     export.run(study)
-    bars = published_bars()
+    bars = read_published_bars()
     assert files(study).keys() == {bar.file for bar in bars} | FIG2 | {*FIGS2B.values()}
     assert len(files(study)) == 11
     for i, bar in enumerate(bars):

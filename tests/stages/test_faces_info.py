@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from facespec.data.chunks import Description, FaceChunk
+from facespec.data.chunks import FaceChunk, FaceSetDescription
 from facespec.data.faceset import FaceSet, write_faceset
 from facespec.stages import data as stage
-from facespec.stages.faces_info import described
+from facespec.stages.faces_info import describe_faces
 from facespec.study.paths import Paths
 
 ROWS = [
@@ -30,12 +30,12 @@ def faceset(
     labels = labels.assign(stimulus=[f"s{i}" for i in range(len(rows))], view="", session="")
     provenance = {"source": "FER2013", "counts": {}, "excluded": [], "content": "c0ffee"} | provenance
     images = np.zeros((len(rows), 33, 33), np.uint8)
-    return write_faceset(directory, [FaceChunk(images, labels)], Description(role, 4, None, provenance))
+    return write_faceset(directory, [FaceChunk(images, labels)], FaceSetDescription(role, 4, None, provenance))
 
 
 def lines(faces: FaceSet) -> list[str]:
     console = Console(file=io.StringIO(), width=100)
-    for part in described(faces):
+    for part in describe_faces(faces):
         console.print(part)
     return [" ".join(line.split()) for line in console.file.getvalue().splitlines() if line.strip(" ─")]
 

@@ -11,13 +11,13 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from facespec.data.chunks import Description, FaceChunk
+from facespec.data.chunks import FaceChunk, FaceSetDescription
 from facespec.data.embedded import production
-from facespec.data.embedded.roles import draw
+from facespec.data.embedded.roles import draw_role
 from facespec.data.faceset import FaceSet, write_faceset
-from facespec.figures.faces import region_picture
+from facespec.figures.faces import paint_regions
 from facespec.stages import data as stage
-from facespec.stages.faces_show import sheet
+from facespec.stages.faces_show import make_sheet
 from facespec.study.params import Data
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
@@ -37,9 +37,9 @@ SMALL = {
 def embedded(block: Data, root: Path) -> dict[Role, FaceSet]:
     made = {}
     for role in ROLES:
-        stimuli = draw(role, block, generator(block.seed, "faces", role.value))
-        chunks = production.chunks(stimuli, size=block.size, channels=block.channels, chunk=100, workers=1)
-        made[role] = write_faceset(root / role.value, chunks, production.description(stimuli))
+        stimuli = draw_role(role, block, generator(block.seed, "faces", role.value))
+        chunks = production.iterate_chunks(stimuli, size=block.size, channels=block.channels, chunk=100, workers=1)
+        made[role] = write_faceset(root / role.value, chunks, production.describe_stimuli(stimuli))
     return made
 
 
@@ -50,7 +50,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> dict[Role, FaceSet]:
 
 @pytest.fixture(scope="module")
 def drawn(faces: dict[Role, FaceSet]) -> Figure:
-    return sheet(faces, Data(**SMALL))
+    return make_sheet(faces, Data(**SMALL))
 
 
 def shown(axes: Axes) -> np.ndarray | None:
@@ -132,7 +132,7 @@ def test_views_expressions_people_and_regions(drawn: Figure, faces: dict[Role, F
         owner = faces[Role.EXPRESSION if face in regions[5:7] else Role.PROBE]
         everything = owner.images(np.arange(len(owner)))
         (row,) = np.flatnonzero((everything == shown(face)).all(axis=(1, 2)))
-        np.testing.assert_array_equal(shown(painted), region_picture(owner.regions(np.array([row]))[0], codes))
+        np.testing.assert_array_equal(shown(painted), paint_regions(owner.regions(np.array([row]))[0], codes))
     assert [text.get_text() for text in drawn.legends[0].get_texts()] == sorted(codes, key=codes.get)
 
 
@@ -144,7 +144,7 @@ def test_a_rare_expression_leaves_places_empty(drawn: Figure, faces: dict[Role, 
 
 def test_faces_of_other_parameters_are_not_rendered_again(faces: dict[Role, FaceSet]) -> None:
     changed = Data(**SMALL | {"probe": {"source": "embedded", "people": 4}})
-    titles = [text.get_text() for text in sheet(faces, changed).texts]
+    titles = [text.get_text() for text in make_sheet(faces, changed).texts]
     assert "One face with one thing changed" not in titles and len(titles) == 5
 
 
@@ -153,7 +153,7 @@ def real(directory: Path, role: Role, labels: list[dict[str, str]], *, channels:
     table = pd.DataFrame([{"identity": "", "expression": "", "view": "", "session": "", **row} for row in labels])
     shape = (len(table), 33, 33, 3) if channels == 3 else (len(table), 33, 33)
     images = np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
-    description = Description(
+    description = FaceSetDescription(
         role.value, 5, None, {"source": {"expression": "FER2013", "identity": "VoxCeleb1"}.get(role, "KDEF")}
     )
     return write_faceset(directory, [FaceChunk(images, table)], description)
@@ -189,7 +189,7 @@ def test_real_faces_with_gaps_are_shown_without_maps(tmp_path: Path, channels: i
             channels=channels,
         ),
     }
-    figure = sheet(made, Data(**SMALL))
+    figure = make_sheet(made, Data(**SMALL))
     assert [text.get_text() for text in figure.texts] == [
         "probe role (KDEF): people and expressions",
         "probe role (KDEF): five views and two sessions of F01",
@@ -210,6 +210,6 @@ def test_show_writes_the_same_picture_every_time(faces: dict[Role, FaceSet], tmp
 
 def test_maps_of_embedded_faces_beside_a_real_probe_are_explained(faces: dict[Role, FaceSet], tmp_path: Path) -> None:
     label = {"stimulus": "AF01NES", "split": "probe", "identity": "F01", "expression": "neutral", "view": "straight"}
-    figure = sheet(faces | {Role.PROBE: real(tmp_path / "p", Role.PROBE, [label], channels=1)}, Data(**SMALL))
+    figure = make_sheet(faces | {Role.PROBE: real(tmp_path / "p", Role.PROBE, [label], channels=1)}, Data(**SMALL))
     assert "Region maps" in [text.get_text() for text in figure.texts]
     assert len(figure.legends[0].get_texts()) == len(faces[Role.EXPRESSION].region_codes)

@@ -12,11 +12,11 @@ from matplotlib.text import Text
 
 from facespec.data.faceset import FaceSet
 from facespec.figures import style
-from facespec.published.export_heatmaps import example_rows
+from facespec.published.export_heatmaps import choose_examples
 from facespec.published.export_pages import PAGES
 from facespec.stages import figures as stage
 from facespec.study.errors import StudyError
-from facespec.study.maps import MapSet, scaled, upsampled
+from facespec.study.maps import MapSet, scale_maps, upsample_maps
 from facespec.study.paths import Paths
 from facespec.study.preferred import PreferredSet
 from facespec.study.storage import write_table
@@ -65,7 +65,7 @@ def drawn_and_pages(finished_study: Path) -> tuple[dict[str, Figure], dict[str, 
     found: dict[str, Figure] = {}
     pages: dict[str, list[Figure]] = {}
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(stage, "save", lambda figure, stem: found.update({stem.name: figure}))
+        patched.setattr(stage, "save_figure", lambda figure, stem: found.update({stem.name: figure}))
         patched.setattr(stage, "save_pages", lambda figures, path: pages.update({path.name: list(figures)}))
         stage.run(Paths(finished_study))
     return found, pages
@@ -117,7 +117,9 @@ def results(root: Path) -> dict[tuple[str, str, str], float]:
 def test_figures_are_written_as_pdf_and_png_with_the_same_bytes(study: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     some = {"figure_1B", "figure_2C", "figure_contrasts", "figure_groundtruth"}  # of all, for the time it takes
     monkeypatch.setattr(style, "DPI", 40)
-    monkeypatch.setattr(stage, "save", lambda figure, stem: stem.name in some and style.save(figure, stem))
+    monkeypatch.setattr(
+        stage, "save_figure", lambda figure, stem: stem.name in some and style.save_figure(figure, stem)
+    )
     stage.run(study)
     where = study.results / "figures"
     first = {path.name: path.read_bytes() for path in where.iterdir()}
@@ -155,15 +157,17 @@ def test_heatmaps_lie_over_the_mean_face(drawn: dict[str, Figure], finished_stud
         shown = drawn[f"figure_{name}"].axes[0].images[0].get_array()
         np.testing.assert_array_equal(shown, maps.mean_face)
     # joint network, expression, of the smaller seed, averaged here from the maps themselves
-    mean = np.nanmean(scaled(maps.maps("joint", "expression", 5)), axis=0)
-    np.testing.assert_allclose(drawn["figure_2A"].axes[4].images[1].get_array(), upsampled(mean, maps.size), atol=1e-6)
+    mean = np.nanmean(scale_maps(maps.maps("joint", "expression", 5)), axis=0)
+    np.testing.assert_allclose(
+        drawn["figure_2A"].axes[4].images[1].get_array(), upsample_maps(mean, maps.size), atol=1e-6
+    )
 
 
 def test_single_faces_are_those_whose_maps_are_shown(drawn: dict[str, Figure], finished_study: Path) -> None:
     maps = MapSet.open(Paths(finished_study).heatmaps)
     faces = FaceSet.open(Paths(finished_study).faces("probe"))
     grid = np.array(drawn["figure_2D"].axes[:-1]).reshape(3, -1)
-    rows = example_rows(maps.labels)
+    rows = choose_examples(maps.labels)
     assert grid.shape == (3, len(rows)) == (3, 7)
     for column, row in zip(grid.T, rows, strict=True):
         label = maps.labels.iloc[row]
@@ -172,11 +176,11 @@ def test_single_faces_are_those_whose_maps_are_shown(drawn: dict[str, Figure], f
         for axes in column:
             np.testing.assert_array_equal(axes.images[0].get_array(), faces.images(np.array([index]))[0])
         for axes, network in zip(column[1:], ("joint", "expression"), strict=True):
-            own = scaled(maps.maps(network, "expression", maps.seeds[0])[row][None])[0]
+            own = scale_maps(maps.maps(network, "expression", maps.seeds[0])[row][None])[0]
             if np.isnan(own).any():
                 assert [text.get_text() for text in axes.texts] == ["blank"]
             else:
-                np.testing.assert_allclose(axes.images[1].get_array(), upsampled(own, maps.size))
+                np.testing.assert_allclose(axes.images[1].get_array(), upsample_maps(own, maps.size))
 
 
 def test_every_network_has_a_page_per_convolution(pages: dict[str, list[Figure]], finished_study: Path) -> None:

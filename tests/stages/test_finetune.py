@@ -31,12 +31,12 @@ def test_it_starts_from_the_trained_weights_with_new_heads_and_sees_no_held_out_
     def remembering(paths: Paths, job: object, model: object, data: dict, *, classes: dict, device: str) -> None:
         begun[job.network] = model, data, classes  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(finetune, "complete", remembering)
+    monkeypatch.setattr(finetune, "run_fit", remembering)
     for network in Network:
         finetune.run(trained, read_params(trained.params), network=network, seed=5, device="cpu")
     faces = FaceSet.open(trained.faces("probe"))
     for network, (model, data, classes) in begun.items():
-        before = checkpoints.load(trained.checkpoint("train", network, 5)).network
+        before = checkpoints.load_checkpoint(trained.checkpoint("train", network, 5)).network
         assert torch.equal(model.trunk.conv2.weight, before.trunk.conv2.weight)
         assert tuple(data) == tuple(task.value for task in network.tasks)
         assert {task: len(names) for task, names in classes.items()} == {
@@ -55,7 +55,7 @@ def test_it_writes_a_checkpoint_of_its_own(trained: Paths) -> None:
     before = trained.checkpoint("train", "joint", 5).read_bytes()
     finetune.run(trained, read_params(trained.params), network=Network.JOINT, seed=5, device="cpu")
     origin = Origin("finetune", Network.JOINT, 5)
-    checkpoint = checkpoints.load(trained.checkpoint(*origin), expect=origin)
+    checkpoint = checkpoints.load_checkpoint(trained.checkpoint(*origin), expect=origin)
     assert len(checkpoint.history) == 2 * 2 and set(checkpoint.params) == {"split", "finetune"}
     assert trained.checkpoint("train", "joint", 5).read_bytes() == before
 
@@ -87,9 +87,9 @@ def test_a_checkpoint_that_says_nothing_usable_about_its_images_is_refused(
     explained: Paths, changes: dict[str, object], problem: str
 ) -> None:
     path = explained.checkpoint("train", "joint", 5)
-    own = checkpoints.load(path)
+    own = checkpoints.load_checkpoint(path)
     preset = {key: value for key, value in (own.preset | changes).items() if value is not ...}
-    checkpoints.save(path, replace(own, preset=preset))
+    checkpoints.save_checkpoint(path, replace(own, preset=preset))
     with pytest.raises(StudyError) as caught:
         finetune.run(explained, read_params(explained.params), network=Network.JOINT, seed=5, device="cpu")
     assert str(caught.value).startswith(f"{path}: ")

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from facespec.data.chunks import Description, FaceChunk
+from facespec.data.chunks import FaceChunk, FaceSetDescription
 from facespec.data.embedded import production
-from facespec.data.embedded.roles import draw
-from facespec.data.embedded.stimuli import Stimuli, with_expression, with_identity
+from facespec.data.embedded.roles import draw_role
+from facespec.data.embedded.stimuli import Stimuli, replace_expressions, replace_people
 from facespec.data.faceset import FaceSet, write_faceset
 from facespec.stages import groundtruth as stage
 from facespec.study.artefacts import digest_files, write_document
-from facespec.study.maps import HEAD, map_file
+from facespec.study.maps import HEADER_FILE, name_map_file
 from facespec.study.params import Params, read_params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
@@ -33,12 +33,12 @@ def params_of(paths: Paths, **changes: float) -> Params:
 
 def images_of(paths: Paths) -> stage.Explained:
     params = read_params(paths.params)
-    stimuli = draw(Role.PROBE, params.data, generator(params.data.seed, "faces", "probe"))
+    stimuli = draw_role(Role.PROBE, params.data, generator(params.data.seed, "faces", "probe"))
     return stage.Explained(FaceSet.open(paths.faces("probe")), ROWS, stimuli)
 
 
 def truths_of(paths: Paths, **changes: float) -> np.ndarray:
-    return stage.drawn_truths(images_of(paths), params_of(paths, **changes).groundtruth, workers=1)
+    return stage.render_truths(images_of(paths), params_of(paths, **changes).groundtruth, workers=1)
 
 
 def pictures(stimuli: Stimuli) -> np.ndarray:
@@ -53,7 +53,7 @@ def differences(images: stage.Explained, row: int) -> dict[str, np.ndarray]:
     """By a slow road: absolute differences of one picture to those of each of the two other people."""
     own = images.stimuli.take([row])
     others = {who: one for who, one in people_of(images).items() if who != own.labels["identity"].iloc[0]}
-    return {who: np.abs(pictures(with_identity(own, one[None]))[0] - pictures(own)[0]) for who, one in others.items()}
+    return {who: np.abs(pictures(replace_people(own, one[None]))[0] - pictures(own)[0]) for who, one in others.items()}
 
 
 def test_the_chosen_images_show_everybody(tiny_study: Path) -> None:
@@ -67,7 +67,7 @@ def test_the_truth_of_expression_is_where_six_other_expressions_differ(tiny_stud
     few, many = (truths_of(Paths(tiny_study), share=share)[:, 0] for share in (0.02, 0.1))
     for place, row in enumerate(ROWS):
         own = images.stimuli.take([row])
-        unlike = [np.abs(pictures(with_expression(own, [name]))[0] - pictures(own)[0]) for name in EXPRESSIONS]
+        unlike = [np.abs(pictures(replace_expressions(own, [name]))[0] - pictures(own)[0]) for name in EXPRESSIONS]
         total = np.sum(unlike, axis=0)  # its own differs by nothing
         for found, n in ((few[place], 20), (many[place], 102)):  # of 32 x 32 pixels
             np.testing.assert_array_equal(found, total >= np.sort(total, axis=None)[-n])
@@ -105,9 +105,9 @@ def test_batches_do_not_show_and_workers_are_passed_on(tiny_study: Path, monkeyp
         asked.append((options.pop("workers"), options["chunk"]))
         return real(stimuli, workers=1, **options)
 
-    real = production.chunks
-    monkeypatch.setattr(production, "chunks", chunks)
-    found = stage.drawn_truths(images_of(Paths(tiny_study)), params_of(Paths(tiny_study)).groundtruth, workers=3)
+    real = production.iterate_chunks
+    monkeypatch.setattr(production, "iterate_chunks", chunks)
+    found = stage.render_truths(images_of(Paths(tiny_study)), params_of(Paths(tiny_study)).groundtruth, workers=3)
     np.testing.assert_array_equal(found, before)
     assert asked == [(3, 12), (3, 12)]
 
@@ -121,9 +121,9 @@ def write_maps(paths: Paths, rows: np.ndarray, maps: dict[tuple[str, str, int], 
     paths.heatmaps.mkdir(parents=True)
     faces.labels.iloc[rows].to_csv(paths.heatmaps / "labels.csv", index=False)
     for key, value in maps.items():
-        np.save(paths.heatmaps / map_file(*key), value.astype(np.float32))
+        np.save(paths.heatmaps / name_map_file(*key), value.astype(np.float32))
     write_document(
-        paths.heatmaps / HEAD,
+        paths.heatmaps / HEADER_FILE,
         {
             "version": 2,
             "source": faces.source,
@@ -223,7 +223,7 @@ def test_photographs_have_no_truth(study_copy: Paths) -> None:
     shutil.rmtree(study_copy.faces("probe"))
     images = np.random.default_rng(3).integers(0, 256, (len(ROWS), 37, 37), dtype=np.uint8)
     chunk = FaceChunk(images, labels.reset_index(drop=True))
-    write_faceset(study_copy.faces("probe"), [chunk], Description("probe", 5, None, {"source": "KDEF"}))
+    write_faceset(study_copy.faces("probe"), [chunk], FaceSetDescription("probe", 5, None, {"source": "KDEF"}))
     write_maps(study_copy, np.arange(len(ROWS)), {})
     reason = unscored(study_copy, params_of(study_copy))
     assert reason == "only embedded faces can be drawn again with one thing changed; these are KDEF"

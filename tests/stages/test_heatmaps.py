@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
-from facespec.data.batches import Preset, apply
+from facespec.data.batches import Preset, apply_preset
 from facespec.data.faceset import FaceSet
 from facespec.models import checkpoints
 from facespec.stages import heatmaps
 from facespec.study.errors import StudyError
-from facespec.study.maps import MapSet, scaled
+from facespec.study.maps import MapSet, scale_maps
 from facespec.study.params import Heatmaps, Params, read_params
 from facespec.study.paths import Paths
 from facespec.study.tables import HEATMAPS
@@ -47,13 +47,13 @@ def test_maps_are_the_class_activation_maps_of_the_true_class(explained_study: P
     """By the closed form, one image at a time: the head's weights of the class on the last responses, over h w."""
     paths = Paths(explained_study)
     made = MapSet.open(paths.heatmaps)
-    checkpoint = checkpoints.load(paths.checkpoint("finetune", "joint", 6))
+    checkpoint = checkpoints.load_checkpoint(paths.checkpoint("finetune", "joint", 6))
     network, probe = checkpoint.network, FaceSet.open(paths.faces("probe"))
     where = pd.Index(probe.labels["stimulus"])
     for row in (0, 17, 41):
         image = probe.images(np.array([where.get_loc(made.labels["stimulus"][row])]))
         with torch.no_grad():
-            responses = network.trunk[:-1](apply(image, Preset(**checkpoint.preset), None))[0]
+            responses = network.trunk[:-1](apply_preset(image, Preset(**checkpoint.preset), None))[0]
         for task in ("expression", "identity"):
             code = checkpoint.classes[task].index(made.labels[task][row])
             closed_form = torch.einsum("u,uhw->hw", network.heads[task].weight[code], responses).relu() / 16**2
@@ -67,7 +67,7 @@ def test_the_table_holds_means_and_spreads_of_raw_and_scaled_maps(explained_stud
     raw = made.maps("joint", "identity", 5).astype(float)
     sad = made.labels["expression"] == "sad"
     blank = (raw.max(axis=(1, 2)) == raw.min(axis=(1, 2))).sum()
-    for scale, maps in (("raw", raw), ("scaled", scaled(raw))):
+    for scale, maps in (("raw", raw), ("scaled", scale_maps(raw))):
         for name, chosen in (("all", np.ones(42, bool)), ("sad", sad.to_numpy())):
             rows = table[
                 (table["trained_on"] == "joint")

@@ -85,7 +85,11 @@ def test_every_convolution_of_every_joint_network_for_both_tasks(finished: Paths
 def test_units_are_ranked_on_fitted_images_and_tested_on_held_out_ones(
     explained: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params, asked, doing = read_params(explained.params), {"ranking": set(), "answered_right": set()}, [""]
+    params, asked, doing = (
+        read_params(explained.params),
+        {"rank_units": set(), "mark_correct_under_lesions": set()},
+        [""],
+    )
     read = FaceSet.images
 
     def images(faces: FaceSet, rows: Any = slice(None)) -> np.ndarray:
@@ -107,8 +111,8 @@ def test_units_are_ranked_on_fitted_images_and_tested_on_held_out_ones(
     lesions.run(explained, params, device="cpu", workers=1)
     labels = FaceSet.open(explained.faces("probe")).labels
     fit, test = hold_out(labels, params.split, generator(params.split.seed, "split"))
-    assert not set(fit) & set(test) and asked["answered_right"] == set(test)
-    assert asked["ranking"] <= set(fit) and len(asked["ranking"]) > 0.9 * len(fit)
+    assert not set(fit) & set(test) and asked["mark_correct_under_lesions"] == set(test)
+    assert asked["rank_units"] <= set(fit) and len(asked["rank_units"]) > 0.9 * len(fit)
     assert set(LESIONS.read(explained.table("lesions"))["n"]) == {len(test)}
 
 
@@ -123,7 +127,7 @@ def test_the_same_bytes_twice_and_networks_as_they_were(finished: Paths, explain
 
 
 def test_a_killed_run_goes_on(finished: Paths, explained: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    params, calls, original = read_params(explained.params), [], sweep.ranking
+    params, calls, original = read_params(explained.params), [], sweep.rank_units
 
     def ranking(*args: Any, **options: Any) -> pd.DataFrame:
         calls.append(1)
@@ -132,10 +136,10 @@ def test_a_killed_run_goes_on(finished: Paths, explained: Paths, monkeypatch: py
         return original(*args, **options)
 
     with monkeypatch.context() as until_killed, pytest.raises(KeyboardInterrupt):
-        until_killed.setattr(sweep, "ranking", ranking)
+        until_killed.setattr(sweep, "rank_units", ranking)
         lesions.run(explained, params, device="cpu", workers=1)
     assert left_over(explained) and not any(explained.table(name).exists() for name in SCHEMAS)
-    monkeypatch.setattr(sweep, "ranking", ranking)
+    monkeypatch.setattr(sweep, "rank_units", ranking)
     stopped_at = len(calls)
     lesions.run(explained, params, device="cpu", workers=1)
     assert len(calls) - stopped_at <= 16 - 4  # of 2 networks, 2 layers, 2 tasks and 2 mixtures

@@ -5,7 +5,7 @@ import pytest
 
 from facespec.stages import overlap
 from facespec.study.errors import StudyError
-from facespec.study.maps import MapSet, scaled, upsampled
+from facespec.study.maps import MapSet, scale_maps, upsample_maps
 from facespec.study.params import read_params
 from facespec.study.paths import Paths
 from facespec.study.tables import OVERLAP
@@ -21,9 +21,9 @@ def test_the_medians_are_those_of_the_mean_scaled_maps(explained: Paths) -> None
     own = table[(table["quantity"] == "median") & (table["resample"] == -1)]
     assert len(own) == len(PAIRS) * 2
     for network, task in PAIRS:
-        mean = np.nanmean(scaled(made.maps(network, task, 6)), axis=0)
+        mean = np.nanmean(scale_maps(made.maps(network, task, 6)), axis=0)
         row = own[(own["trained_on"] == network) & (own["tested_on"] == task) & (own["seed"] == 6)]
-        np.testing.assert_allclose(row["number"].item(), np.median(upsampled(mean, (32, 32))), atol=1e-12)
+        np.testing.assert_allclose(row["number"].item(), np.median(upsample_maps(mean, (32, 32))), atol=1e-12)
 
 
 def test_the_same_bytes_twice(explained: Paths) -> None:

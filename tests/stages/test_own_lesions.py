@@ -18,11 +18,11 @@ from PIL import Image
 from torch import nn
 
 from facespec import cli
-from facespec.analyses.lesions import Trials
+from facespec.analyses.lesions import LabelledImages
 from facespec.stages import own_lesions as stage
 from facespec.stages import sweep
 from facespec.stages.own_files import load_network, read_labels
-from facespec.stages.own_lesions import Options, Own, default_plan, lesion_study
+from facespec.stages.own_lesions import Options, UserModel, lesion_study, make_plan
 from facespec.study.params import read_params
 from facespec.study.tables_lesions import DISSOCIATION, LESION_CLASSES, LESION_RANKING, LESIONS, SEGREGATION
 
@@ -59,12 +59,12 @@ class Planted(nn.Module):
         return {"shape": self.shape(seen), "tint": self.tint(seen)}
 
 
-def trials(*, own: bool, people: int = PEOPLE) -> Trials:
+def trials(*, own: bool, people: int = PEOPLE) -> LabelledImages:
     """Every person shows every case once; if not `own`, both tasks ask for the shape."""
     shape, tint = np.tile(CASES, (people, 1)).T
     seen = (np.arange(3) == shape[:, None]), (np.arange(2) == tint[:, None])
     pixels = torch.from_numpy(np.concatenate(seen, axis=1)).float()[:, :, None, None].expand(-1, -1, 3, 7)
-    return Trials(lambda positions: pixels[positions], {"shape": shape, "tint": tint if own else shape})
+    return LabelledImages(lambda positions: pixels[positions], {"shape": shape, "tint": tint if own else shape})
 
 
 def planted(*, own: bool, network: nn.Module | None = None) -> dict[str, pd.DataFrame]:
@@ -74,7 +74,7 @@ def planted(*, own: bool, network: nn.Module | None = None) -> dict[str, pd.Data
         train=trials(own=own, people=3),
         test=trials(own=own),
         people=[f"person {person}" for person in range(PEOPLE) for _ in CASES],
-        options=Options(default_plan(**QUICK | {"images": 18}), name="planted", source="toy", seed=3),
+        options=Options(make_plan(**QUICK | {"images": 18}), name="planted", source="toy", seed=3),
     )
 
 
@@ -143,8 +143,8 @@ def test_units_of_single_classes_dissociate_tasks_that_share_all_units() -> None
     """
     one, other = np.divmod(np.arange(16), 4)
     pixels = torch.from_numpy(np.concatenate([np.eye(4)[one], np.eye(4)[other]], axis=1)).float()[:, :, None, None]
-    trials = Trials(lambda positions: pixels[positions], {"one": one, "other": other})
-    plan = default_plan(**QUICK | {"images": 16, "greedy_p": 0.5, "shuffled": 20})
+    trials = LabelledImages(lambda positions: pixels[positions], {"one": one, "other": other})
+    plan = make_plan(**QUICK | {"images": 16, "greedy_p": 0.5, "shuffled": 20})
     tables = lesion_study(Paired(4), ["conv"], train=trials, test=trials, options=Options(plan))
     drops = tables["lesions"].query("condition in ('ranked', 'keep') and ranked_by != ''").copy()
     drops["own"] = drops["ranked_by"] == drops["tested_on"]
@@ -182,7 +182,7 @@ def test_without_people_every_image_stands_for_itself_and_the_order_of_layers_is
         ["relu", "conv"],
         train=trials(own=True),
         test=trials(own=True),
-        options=Options(default_plan(**QUICK), workers=2),
+        options=Options(make_plan(**QUICK), workers=2),
     )
     segregation = tables["segregation"]
     assert set(segregation["people"]) == {PEOPLE * len(CASES)}
@@ -192,8 +192,8 @@ def test_without_people_every_image_stands_for_itself_and_the_order_of_layers_is
 
 def test_the_default_plan_is_the_projects_own(project: Path) -> None:
     plan = read_params(project / "params.yaml").lesions
-    assert default_plan() == plan
-    assert stage.plan_with(["images=7", "mode=screening", "fractions=[0.5]"]) == plan.model_copy(
+    assert make_plan() == plan
+    assert stage.parse_plan(["images=7", "mode=screening", "fractions=[0.5]"]) == plan.model_copy(
         update={"images": 7, "mode": "screening", "fractions": [0.5]}
     )
 
@@ -220,7 +220,7 @@ def network():
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Own:
+def own(tmp_path: Path) -> UserModel:
     """A module, twelve pictures of 9x6 px and their labels, as files."""
     (tmp_path / "toy.py").write_text(TOY)
     generator, lines = np.random.default_rng(3), ["split,shape,image,tint,group"]
@@ -230,10 +230,10 @@ def own(tmp_path: Path) -> Own:
         Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
         lines.append(f"{'train' if number < 6 else 'test'},{shape},pictures/{number}.png,{tint},person {number % 2}")
     (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
-    return Own(f"{tmp_path / 'toy.py'}:network", tmp_path / "labels.csv", ["conv"], 5)
+    return UserModel(f"{tmp_path / 'toy.py'}:network", tmp_path / "labels.csv", ["conv"], 5)
 
 
-def done(own: Own, to: Path, monkeypatch: pytest.MonkeyPatch, *, until: int = 99) -> int:
+def done(own: UserModel, to: Path, monkeypatch: pytest.MonkeyPatch, *, until: int = 99) -> int:
     """How many jobs a run did; it is stopped before job `until`."""
     jobs, real = [], sweep._done
 
@@ -245,11 +245,11 @@ def done(own: Own, to: Path, monkeypatch: pytest.MonkeyPatch, *, until: int = 99
 
     with monkeypatch.context() as patched:
         patched.setattr(sweep, "_done", counted)
-        stage.run(own, default_plan(**QUICK), to=to, device="cpu", workers=1)
+        stage.run(own, make_plan(**QUICK), to=to, device="cpu", workers=1)
     return len(jobs)
 
 
-def test_a_run_goes_on_where_it_was_stopped(own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_where_it_was_stopped(own: UserModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert done(own, tmp_path / "one", monkeypatch) == 4  # both tasks, shuffled classes, random units
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "notes.txt").write_text("mine")
@@ -267,7 +267,7 @@ def test_a_run_goes_on_where_it_was_stopped(own: Own, tmp_path: Path, monkeypatc
     assert set(SEGREGATION.read(tmp_path / "one" / "segregation.csv")["people"]) == {2}
 
 
-def test_only_what_the_run_wrote_is_removed(own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_the_run_wrote_is_removed(own: UserModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "to" / ".unfinished" / "thesis").mkdir(parents=True)
     (tmp_path / "to" / ".unfinished" / "chapter.tex").write_text("mine")
     with pytest.raises(RuntimeError, match="the power is gone"):
@@ -277,7 +277,9 @@ def test_only_what_the_run_wrote_is_removed(own: Own, tmp_path: Path, monkeypatc
     assert {path.name for path in (tmp_path / "to" / ".unfinished").iterdir()} == {"thesis", "chapter.tex"}
 
 
-def test_links_to_directories_serve_as_directories(own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_to_directories_serve_as_directories(
+    own: UserModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of the whole and of unfinished jobs, as on another disk; both links stay, and so do other files behind them."""
     for name in ("disk", "scratch"):
         (tmp_path / name).mkdir()
@@ -295,7 +297,7 @@ HOSTILE = ["$$", "\\frac{50 %\n\t", "x" * 300, "_表情😀"]
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_tasks_of_any_name_reach_the_last_figure(
-    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    own: UserModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     module, labels = tmp_path / "toy.py", own.labels
     table = pd.read_csv(labels).rename(columns={"shape": name})
@@ -326,7 +328,7 @@ def rewired(directory: Path) -> None:
 
 @pytest.mark.parametrize("change", [repainted, relabelled, retrained, rewired])
 def test_other_images_labels_weights_and_wiring_begin_anew(
-    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+    own: UserModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
 ) -> None:
     with pytest.raises(RuntimeError):
         done(own, tmp_path / "to", monkeypatch, until=3)
@@ -334,7 +336,7 @@ def test_other_images_labels_weights_and_wiring_begin_anew(
     assert done(own, tmp_path / "to", monkeypatch) == 4
 
 
-def test_labels_and_images_are_what_the_table_says(own: Own, tmp_path: Path) -> None:
+def test_labels_and_images_are_what_the_table_says(own: UserModel, tmp_path: Path) -> None:
     """Columns by name, blank lines and spaces aside; classes as pandas writes them beside empty ones."""
     lines = ["image, tint ,split,shape", "pictures/3.png,1,test,2.0", "", "pictures/1.png,0,train,"]
     lines.append(" pictures/8.png, ,test ,0")
@@ -353,13 +355,15 @@ def test_labels_and_images_are_what_the_table_says(own: Own, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("mode,colour,seen", [("L", 51, (0.2, 0.2, 0.2)), ("RGBA", (255, 102, 0, 7), (1.0, 0.4, 0.0))])
-def test_any_mode_becomes_rgb(own: Own, tmp_path: Path, mode: str, colour: object, seen: tuple[float, ...]) -> None:
+def test_any_mode_becomes_rgb(
+    own: UserModel, tmp_path: Path, mode: str, colour: object, seen: tuple[float, ...]
+) -> None:
     Image.new(mode, (4, 6), colour).save(tmp_path / "pictures" / "0.png")
     (image,) = read_labels(own.labels, size=3).train.images(np.array([0]))
     torch.testing.assert_close(image, torch.tensor(seen)[:, None, None].expand(3, 3, 3))
 
 
-def test_a_module_is_loaded_without_being_importable(own: Own, tmp_path: Path) -> None:
+def test_a_module_is_loaded_without_being_importable(own: UserModel, tmp_path: Path) -> None:
     before = list(sys.path)
     first, second = load_network(own.module), load_network(own.module)
     assert sys.path == before and "toy" not in sys.modules

@@ -20,11 +20,11 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from facespec import cli
-from facespec.analyses.lesions import Trials
+from facespec.analyses.lesions import LabelledImages
 from facespec.responses.lesioned import LesionedNetwork
 from facespec.stages import own_lesions as stage
-from facespec.stages.own_files import alone_in, load_network, read_labels
-from facespec.stages.own_lesions import Options, Own, default_plan, lesion_study, plan_with
+from facespec.stages.own_files import load_network, lock_output_dir, read_labels
+from facespec.stages.own_lesions import Options, UserModel, lesion_study, make_plan, parse_plan
 from facespec.study.errors import StudyError
 
 TABLE = """image,split,group,shape,tint
@@ -54,7 +54,7 @@ def network():
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UserModel:
     """A module, four pictures and their labels, in the working directory."""
     monkeypatch.chdir(tmp_path)
     Path("toy.py").write_text(MODULE)
@@ -63,14 +63,14 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
         Image.new("RGB", (5, 3), (60 * number, 7, 90)).save(f"{number}.png")
     Path("sub").mkdir()
     Path("link.png").symlink_to("1.png")
-    return Own("toy.py:network", Path("labels.csv"), ["conv"], 4)
+    return UserModel("toy.py:network", Path("labels.csv"), ["conv"], 4)
 
 
-def refused(own: Own, monkeypatch: pytest.MonkeyPatch) -> str:
+def refused(own: UserModel, monkeypatch: pytest.MonkeyPatch) -> str:
     """The message of a run that must end before the first lesion."""
-    monkeypatch.setattr(stage, "swept", lambda *_, **__: pytest.fail("lesions began"))
+    monkeypatch.setattr(stage, "run_sweep", lambda *_, **__: pytest.fail("lesions began"))
     with pytest.raises(StudyError) as error:
-        stage.run(own, default_plan(), to=Path("to"), device="cpu", workers=1)
+        stage.run(own, make_plan(), to=Path("to"), device="cpu", workers=1)
     return str(error.value)
 
 
@@ -205,13 +205,13 @@ def changed(old: str, new: str) -> Callable[[], None]:
     ],
 )
 def test_a_table_that_cannot_be_used(
-    own: Own, monkeypatch: pytest.MonkeyPatch, change: Callable[[], None], message: str
+    own: UserModel, monkeypatch: pytest.MonkeyPatch, change: Callable[[], None], message: str
 ) -> None:
     change()
     assert refused(own, monkeypatch) == message
 
 
-def test_pictures_that_cannot_be_used(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_that_cannot_be_used(own: UserModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those far behind the first: all are read before the first lesion."""
     how = "Save it anew, with 8 bits per channel, or take its row out."
     Path("1.png").write_bytes(Path("1.png").read_bytes()[:50])
@@ -225,7 +225,7 @@ def test_pictures_that_cannot_be_used(own: Own, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("ending", ["EPS", "GIF", "TIFF"])
 def test_other_formats_are_refused_and_start_no_program(
-    own: Own, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ending: str
+    own: UserModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ending: str
 ) -> None:
     """Pillow has Ghostscript, looked for in PATH, draw what begins as EPS does, whatever the name of the file."""
     program = tmp_path / "bin" / "gs"
@@ -245,7 +245,7 @@ def test_other_formats_are_refused_and_start_no_program(
         assert (tmp_path / "it_ran").exists()  # why formats are listed
 
 
-def test_pictures_and_tables_too_large_to_be_any(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_and_tables_too_large_to_be_any(own: UserModel, monkeypatch: pytest.MonkeyPatch) -> None:
     how = "Save it anew, with 8 bits per channel, or take its row out."
     with monkeypatch.context() as patched:
         patched.setattr(Image, "MAX_IMAGE_PIXELS", 14)
@@ -258,7 +258,7 @@ def test_pictures_and_tables_too_large_to_be_any(own: Own, monkeypatch: pytest.M
     assert refused(own, monkeypatch) == "labels.csv: larger than 64 MiB."
 
 
-def test_files_that_may_not_be_read(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_may_not_be_read(own: UserModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root may read all, so that a refusal is played."""
     really = Path.open
 
@@ -313,14 +313,14 @@ def test_files_that_may_not_be_read(own: Own, monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_a_module_that_cannot_be_used(
-    own: Own, monkeypatch: pytest.MonkeyPatch, module: str, source: str, message: str
+    own: UserModel, monkeypatch: pytest.MonkeyPatch, module: str, source: str, message: str
 ) -> None:
     Path("toy.py").write_text(source)
     told = refused(replace(own, module=module), monkeypatch)
     assert told.replace(str(Path.cwd()) + "/", "") == message
 
 
-def test_layers_device_and_directory_that_are_not_there(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_device_and_directory_that_are_not_there(own: UserModel, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused(replace(own, layers=["conv", "reLu"]), monkeypatch) == (
         "this network has no layer 'reLu': did you mean 'relu'? Allowed: 'conv', 'relu', 'shape', 'tint'."
     )
@@ -328,14 +328,14 @@ def test_layers_device_and_directory_that_are_not_there(own: Own, monkeypatch: p
         "layers is ['conv', 'conv']: a list of different names is needed, the shallowest layer first."
     )
     with pytest.raises(StudyError, match="unknown device 'tpu'"):
-        stage.run(own, default_plan(), to=Path("to"), device="tpu", workers=1)
+        stage.run(own, make_plan(), to=Path("to"), device="tpu", workers=1)
 
 
 def denied(*_: object, **__: object) -> Any:
     raise PermissionError(13, "Permission denied")
 
 
-def test_a_directory_that_cannot_be_written(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_cannot_be_written(own: UserModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither beside it, where its lock lies, nor in it; root may write anywhere, so that a refusal is played."""
     told = "to: cannot be written ([Errno 13] Permission denied). Name a directory that you may write to, in another "
     with monkeypatch.context() as patched:
@@ -348,10 +348,10 @@ def test_a_directory_that_cannot_be_written(own: Own, monkeypatch: pytest.Monkey
     assert not any(Path("to").iterdir())
 
 
-def test_a_directory_below_a_file(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "swept", denied)
+def test_a_directory_below_a_file(own: UserModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "run_sweep", denied)
     with pytest.raises(StudyError, match=r"^labels.csv/to: cannot be written \(.*labels.csv'\)\. Name a directory"):
-        stage.run(own, default_plan(), to=Path("labels.csv/to"), device="cpu", workers=1)
+        stage.run(own, make_plan(), to=Path("labels.csv/to"), device="cpu", workers=1)
 
 
 def make_file(path: Path) -> None:
@@ -373,7 +373,7 @@ def make_link_to_itself(path: Path) -> None:
 @pytest.mark.parametrize("make", [make_file, make_link_to_a_file, make_dangling_link, make_link_to_itself])
 @pytest.mark.parametrize("name", ["to", "to/.unfinished"])
 def test_a_place_for_files_that_is_no_directory(
-    own: Own, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], name: str
+    own: UserModel, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], name: str
 ) -> None:
     Path(name).parent.mkdir(exist_ok=True)
     make(Path(name))
@@ -386,7 +386,9 @@ def test_a_place_for_files_that_is_no_directory(
 
 
 @pytest.mark.parametrize("name", ["lesions.csv", "segregation.csv", "figure_lesions.pdf", "figure_lesion_classes.png"])
-def test_a_directory_in_the_place_of_a_table_or_figure(own: Own, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_directory_in_the_place_of_a_table_or_figure(
+    own: UserModel, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     (Path("to") / name).mkdir(parents=True)
     assert refused(own, monkeypatch) == (
         f"to/{name}: a directory, where a file will be written. Remove it, or name another directory for the tables "
@@ -394,7 +396,7 @@ def test_a_directory_in_the_place_of_a_table_or_figure(own: Own, monkeypatch: py
     )
 
 
-def test_unfinished_jobs_that_cannot_be_written(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unfinished_jobs_that_cannot_be_written(own: UserModel, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("to/.unfinished").mkdir(parents=True)
     real = tempfile.TemporaryFile
 
@@ -405,10 +407,10 @@ def test_unfinished_jobs_that_cannot_be_written(own: Own, monkeypatch: pytest.Mo
     assert refused(own, monkeypatch).startswith("to/.unfinished: cannot be written ([Errno 13] Permission denied). ")
 
 
-def test_a_link_and_its_directory_are_held_together(own: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_and_its_directory_are_held_together(own: UserModel, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("disk").mkdir()
     Path("to").symlink_to("disk")
-    with alone_in(Path("disk")):
+    with lock_output_dir(Path("disk")):
         assert "another facespec run is making this" in refused(own, monkeypatch)
 
 
@@ -427,7 +429,7 @@ class Said(nn.Module):
 def study(network: nn.Module, **changes: Any) -> str:
     """The message that refuses a study of four images of four numbers."""
     classes = {"a": np.array([0, 1, 2, 0]), "b": np.array([1, 0, 0, -1])}
-    trials = Trials(lambda positions: torch.ones(len(positions), 4), classes)
+    trials = LabelledImages(lambda positions: torch.ones(len(positions), 4), classes)
     with pytest.raises(StudyError) as error:
         lesion_study(network, **{"layers": ["layer"], "train": trials, "test": trials} | changes)
     return str(error.value)
@@ -479,12 +481,12 @@ def test_a_network_whose_images_influence_each_other() -> None:
 
 
 def test_lesions_of_one_unit_are_tried_as_the_ranking_computes_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = LesionedNetwork.singles
+    real = LesionedNetwork.compute_single_lesions
 
     def others(self: LesionedNetwork, batch: Any, silent: torch.Tensor, units: torch.Tensor) -> Any:
         return real(self, batch, silent, (units + 1) % batch.units)
 
-    monkeypatch.setattr(LesionedNetwork, "singles", others)
+    monkeypatch.setattr(LesionedNetwork, "compute_single_lesions", others)
     told = study(Said(both))
     assert told.startswith("cut behind 'layer', the network's logits of task 'a' without one unit are ")
 
@@ -528,8 +530,8 @@ class Hard(nn.Module):
 
 def hard(kind: str, layer: str = "layer") -> dict[str, pd.DataFrame]:
     pictures = torch.randn(6, 1, 4, 5, generator=torch.Generator().manual_seed(2))
-    trials = Trials(lambda rows: pictures[rows], {"a": np.array([0, 1, 2] * 2), "b": np.array([1, 1, 0] * 2)})
-    plan = default_plan(images=6, greedy_p=0.0, random=2, shuffled=1, draws=100, fractions=[0.34])
+    trials = LabelledImages(lambda rows: pictures[rows], {"a": np.array([0, 1, 2] * 2), "b": np.array([1, 1, 0] * 2)})
+    plan = make_plan(images=6, greedy_p=0.0, random=2, shuffled=1, draws=100, fractions=[0.34])
     return lesion_study(Hard(kind), [layer], train=trials, test=trials, options=Options(plan))
 
 
@@ -565,7 +567,7 @@ def test_what_the_python_call_refuses() -> None:
         "layers is 'layer': a list of different names is needed, the shallowest layer first."
     )
     assert study(network, layers=[]) == "layers is []: a list of different names is needed, the shallowest layer first."
-    other = Trials(lambda _: torch.ones(1, 4), {"b": np.array([0, 1]), "a": np.array([0, 1])})
+    other = LabelledImages(lambda _: torch.ones(1, 4), {"b": np.array([0, 1]), "a": np.array([0, 1])})
     assert study(network, train=other) == (
         "train is about the tasks ('b', 'a'), test about ('a', 'b'); both need the same."
     )
@@ -589,8 +591,10 @@ def test_names_that_no_text_file_can_hold(wrong: dict[str, Any]) -> None:
     assert str(error.value) == f"name {text!r}: UTF-8 has no such letters, so no table can hold it. Rename it."
 
 
-def halves(one: str, other: str) -> dict[str, Trials]:
-    trials = Trials(lambda rows: torch.ones(len(rows), 4), {one: np.array([0, 1, 2, 0]), other: np.array([1, 0, 0, 1])})
+def halves(one: str, other: str) -> dict[str, LabelledImages]:
+    trials = LabelledImages(
+        lambda rows: torch.ones(len(rows), 4), {one: np.array([0, 1, 2, 0]), other: np.array([1, 0, 0, 1])}
+    )
     return {"train": trials, "test": trials}
 
 
@@ -625,14 +629,14 @@ def test_a_task_that_no_text_file_can_hold() -> None:
 )
 def test_plans_that_are_not_allowed(settings: list[str], message: str) -> None:
     with pytest.raises(StudyError) as error:
-        plan_with(settings)
+        parse_plan(settings)
     assert str(error.value) == message
 
 
 def test_without_the_projects_parameters_a_plan_must_be_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(stage, "PROJECT", tmp_path)
     with pytest.raises(StudyError) as error:
-        default_plan()
+        make_plan()
     assert str(error.value) == (
         f"{tmp_path / 'params.yaml'}: no such file, as the package lies outside a clone of the project. Pass a plan: "
         "facespec.study.params.Lesions."
@@ -671,12 +675,12 @@ def test_all_of_the_options_for_own_networks_or_none(
 
 
 def test_without_them_the_study_is_meant(
-    own: Own, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    own: UserModel, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert said(capsys, monkeypatch, "--workers", "1").startswith("facespec: params.yaml: no such file.")
 
 
-def test_images_are_looked_for_beside_the_table_and_opened_later(own: Own, tmp_path: Path) -> None:
+def test_images_are_looked_for_beside_the_table_and_opened_later(own: UserModel, tmp_path: Path) -> None:
     Path("labels.csv").rename("sub/labels.csv")
     with pytest.raises(StudyError, match=r"^sub/labels.csv, line 2: image is '0.png': no such file"):
         read_labels(Path("sub/labels.csv"), size=4)
@@ -689,7 +693,7 @@ def test_images_are_looked_for_beside_the_table_and_opened_later(own: Own, tmp_p
         train.images(np.array([1]))
 
 
-def test_a_file_is_loaded_anew_every_time(own: Own) -> None:
+def test_a_file_is_loaded_anew_every_time(own: UserModel) -> None:
     first = load_network("toy.py:network")
     Path("toy.py").write_text(MODULE.replace("Conv2d(3, 5, 1)", "Conv2d(3, 5, (1, 1))"))
     assert type(first) is not type(load_network("toy.py:network"))

@@ -11,19 +11,19 @@ import pandas as pd
 import pytest
 import torch
 
-from facespec.analyses.preferred import Recipe, preferred_stimuli
-from facespec.data.batches import Preset, apply
+from facespec.analyses.preferred import Recipe, optimise_stimuli
+from facespec.data.batches import Preset, apply_preset
 from facespec.data.faceset import FaceSet
 from facespec.models import checkpoints
-from facespec.models.device import deterministic
-from facespec.models.networks import build
-from facespec.responses.recording import recording
+from facespec.models.device import deterministic_torch
+from facespec.models.networks import build_network
+from facespec.responses.recording import record_responses
 from facespec.stages import preferred as stage
 from facespec.study.artefacts import read_document
 from facespec.study.errors import StudyError
 from facespec.study.params import read_params
 from facespec.study.paths import Paths
-from facespec.study.preferred import HEAD, PreferredSet
+from facespec.study.preferred import HEADER_FILE, PreferredSet
 from facespec.study.seeds import generator
 from facespec.study.tables import PREFERRED
 from facespec.study.vocabulary import Network
@@ -51,14 +51,14 @@ def finished(explained_study: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def answers(paths: Paths, network: str, layer: str, images: np.ndarray, *, seed: int = 5) -> np.ndarray:
     """Maps (n, units, h, w) of images, uint8 as stored or float32 pictures: the network's own forward pass."""
-    checkpoint = checkpoints.load(paths.checkpoint("finetune", network, seed))
+    checkpoint = checkpoints.load_checkpoint(paths.checkpoint("finetune", network, seed))
     preset = Preset(**checkpoint.preset)
     if images.dtype == np.uint8:
-        seen = apply(images, preset, None)
+        seen = apply_preset(images, preset, None)
     else:
         planes = torch.from_numpy(images if images.ndim == 4 else images[..., None]).permute(0, 3, 1, 2)
         seen = (planes - preset.mean) / preset.std
-    with recording(checkpoint.network, [layer]) as responses, torch.inference_mode():
+    with record_responses(checkpoint.network, [layer]) as responses, torch.inference_mode():
         checkpoint.network(seen)
     return responses[layer].numpy()
 
@@ -80,8 +80,8 @@ def test_every_unit_has_a_row_of_every_kind(finished: tuple[Paths, pd.DataFrame]
     columns = ["trained_on", "layer", "depth", "unit", "kind"]
     assert list(table[columns].itertuples(index=False, name=None)) == expected
     assert set(table["seed"]) == {5} and set(table["source"]) == {"embedded faces"}
-    content = read_document(paths.preferred / HEAD, remedy="")
-    files = [path for path in paths.preferred.iterdir() if path.name != HEAD]
+    content = read_document(paths.preferred / HEADER_FILE, remedy="")
+    files = [path for path in paths.preferred.iterdir() if path.name != HEADER_FILE]
     assert content.pop("digests") == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     assert content == {
         "version": 2,
@@ -144,10 +144,10 @@ def test_the_best_face_is_the_best_of_all(finished: tuple[Paths, pd.DataFrame], 
 def test_a_units_picture_is_that_of_its_own_stream(finished: tuple[Paths, pd.DataFrame]) -> None:
     """Named by the block's seed, network, layer and unit; with the recipe of the parameters."""
     paths, _ = finished
-    checkpoint = checkpoints.load(paths.checkpoint("finetune", "identity", 5))
+    checkpoint = checkpoints.load_checkpoint(paths.checkpoint("finetune", "identity", 5))
     stream = generator(147, "preferred", "identity", "trunk.relu2", 3)
-    with deterministic():
-        alone = preferred_stimuli(
+    with deterministic_torch():
+        alone = optimise_stimuli(
             checkpoint.network,
             "trunk.relu2",
             {3: stream},
@@ -196,11 +196,11 @@ def test_it_is_the_first_seed_that_is_drawn(finished: tuple[Paths, pd.DataFrame]
 def test_units_that_nothing_drives_are_told_and_named(explained: Paths) -> None:
     """Unit 1 never answers; unit 2 answers all pictures alike, and has a best face as good as any."""
     path = explained.checkpoint("finetune", "joint", 5)
-    checkpoint = checkpoints.load(path)
+    checkpoint = checkpoints.load_checkpoint(path)
     with torch.no_grad():
         checkpoint.network.trunk.norm2.weight[1:3] = 0.0
         checkpoint.network.trunk.norm2.bias[1:3] = torch.tensor([-1.0, 0.5])
-    checkpoints.save(path, checkpoint)
+    checkpoints.save_checkpoint(path, checkpoint)
     found, table = made(explained)
     first = FaceSet.open(explained.faces("probe")).images(np.array([0]))[0]
     told = table[(table["trained_on"] == "joint") & (table["layer"] == "trunk.relu2") & table["unit"].isin([1, 2])]
@@ -229,11 +229,11 @@ def test_colours_and_branches(explained: Paths) -> None:
     """Networks that see RGB get RGB pictures, though the faces are grey; branches of equal depth follow the tasks."""
     for network in NETWORKS:
         path = explained.checkpoint("finetune", network, 5)
-        old = checkpoints.load(path)
+        old = checkpoints.load_checkpoint(path)
         block = old.network.block.model_copy(update={"branch_after": "conv1"})
         draw = torch.Generator().manual_seed(3)
-        fresh = build(block, old.network.classes, channels=3, generator=draw).eval()
-        checkpoints.save(path, replace(old, network=fresh, preset=old.preset | {"channels": 3}))
+        fresh = build_network(block, old.network.classes, channels=3, generator=draw).eval()
+        checkpoints.save_checkpoint(path, replace(old, network=fresh, preset=old.preset | {"channels": 3}))
     found, table = made(explained)
     layers = ["trunk.relu1", "branches.expression.relu2", "branches.identity.relu2"]
     assert found.layers("joint") == layers and found.layers("identity") == [layers[0], layers[2]]

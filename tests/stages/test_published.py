@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from facespec.published.reference import reference_accuracy
+from facespec.published.reference import read_reference_accuracy
 from facespec.stages import published as stage
 from facespec.study.errors import StudyError
 from facespec.study.pickles import write_pickle
 
-FILES = dict(zip(("1B", "1C", "S1A", "S1B"), dict.fromkeys(reference_accuracy()["file"]), strict=True))
+FILES = dict(zip(("1B", "1C", "S1A", "S1B"), dict.fromkeys(read_reference_accuracy()["file"]), strict=True))
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ class Payload:
 
 
 def other_numbers(figure: str) -> dict[str, list[float]]:
-    keys = reference_accuracy(figure)["key"]
+    keys = read_reference_accuracy(figure)["key"]
     return {key: np.linspace(0.1, 0.9, 100).tolist() for key in keys}
 
 
@@ -70,9 +70,9 @@ def test_absent_files_are_said_and_the_others_drawn(published: Path, tmp_path: P
 
 
 def test_panels_are_both_styles_of_the_same_numbers(published: Path) -> None:
-    from facespec.published.export import accuracy_table, read_results
+    from facespec.published.export import read_results, tabulate_results
 
-    sound, original = stage._panels(accuracy_table(read_results(published)), "1B").values()
+    sound, original = stage._panels(tabulate_results(read_results(published)), "1B").values()
     assert (sound.style, original.style) == ("sound", "published")
     for one, other in zip(sound.bars, original.bars, strict=True):
         assert one.mean == pytest.approx(other.mean) and other.high - other.low < 0.2 * (one.high - one.low)

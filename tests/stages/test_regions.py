@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from facespec.analyses.regions import template
-from facespec.data.chunks import Description, FaceChunk
+from facespec.analyses.regions import make_region_template
+from facespec.data.chunks import FaceChunk, FaceSetDescription
 from facespec.data.faceset import FaceSet, write_faceset
 from facespec.stages import regions as stage
 from facespec.study.artefacts import digest_files, read_document, write_document
 from facespec.study.errors import StudyError
-from facespec.study.maps import HEAD, MapSet, map_file
+from facespec.study.maps import HEADER_FILE, MapSet, name_map_file
 from facespec.study.params import Params, read_params
 from facespec.study.paths import Paths
 from facespec.study.tables import REGIONS
@@ -29,9 +29,9 @@ def write_maps(paths: Paths, rows: np.ndarray, maps: dict[tuple[str, str, int], 
     paths.heatmaps.mkdir(parents=True)
     faces.labels.iloc[rows].to_csv(paths.heatmaps / "labels.csv", index=False)
     for key, value in maps.items():
-        np.save(paths.heatmaps / map_file(*key), value.astype(np.float32))
+        np.save(paths.heatmaps / name_map_file(*key), value.astype(np.float32))
     write_document(
-        paths.heatmaps / HEAD,
+        paths.heatmaps / HEADER_FILE,
         {
             "version": 2,
             "source": faces.source,
@@ -118,14 +118,14 @@ def photographs(paths: Paths, *, views: tuple[str, ...]) -> FaceSet:
     )
     images = np.random.default_rng(3).integers(0, 256, (len(labels), 37, 37), dtype=np.uint8)
     shutil.rmtree(paths.faces("probe"))
-    description = Description("probe", 5, None, {"source": "KDEF"})
+    description = FaceSetDescription("probe", 5, None, {"source": "KDEF"})
     return write_faceset(paths.faces("probe"), [FaceChunk(images, labels)], description)
 
 
 def test_photographs_are_read_by_the_template_from_the_front(study_copy: Paths) -> None:
     faces = photographs(study_copy, views=("half_left", "straight"))
     params = params_of(study_copy)
-    codes, names = template((37, 37), params.regions.face)
+    codes, names = make_region_template((37, 37), params.regions.face)
     maps = random_maps(len(faces))
     frontal = (faces.labels["view"] == "straight").to_numpy()
     for seed in SEEDS:
@@ -169,10 +169,10 @@ def test_heatmaps_of_other_faces_are_refused(explained: Paths, relabel: Callable
     relabel(faces, lambda table: before.replace({"stimulus": {first: f"{first}x"}}))
     refused(explained, f"stimulus '{first}' is not among them")
     relabel(faces, lambda table: before)
-    head = read_document(explained.heatmaps / HEAD, remedy="")
-    write_document(explained.heatmaps / HEAD, head | {"width": 48})
+    head = read_document(explained.heatmaps / HEADER_FILE, remedy="")
+    write_document(explained.heatmaps / HEADER_FILE, head | {"width": 48})
     refused(explained, "they are of images of (32, 48) px, these have (32, 32)")
-    write_document(explained.heatmaps / HEAD, head | {"source": "KDEF"})
+    write_document(explained.heatmaps / HEADER_FILE, head | {"source": "KDEF"})
     refused(explained, "they are of KDEF, these faces are embedded faces")
 
 

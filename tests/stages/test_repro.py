@@ -13,12 +13,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facespec.data.chunks import Description, FaceChunk
-from facespec.data.faceset import HEAD, FaceSet, write_faceset
+from facespec.data.chunks import FaceChunk, FaceSetDescription
+from facespec.data.faceset import HEADER_FILE, FaceSet, write_faceset
 from facespec.models import device as devices
 from facespec.stages import dvc_runs, repro
 from facespec.stages.faces_record import read_record, write_entry
-from facespec.stages.repro import ANALYSES, DIFFERENT, comparison, networks, shares
+from facespec.stages.repro import ANALYSES, DIFFERENT, compare_runs, count_networks, share_lines
 from facespec.study.artefacts import digest_file
 from facespec.study.code_path import CodePath
 from facespec.study.errors import StudyError
@@ -51,10 +51,10 @@ def _take_out_disgust(paths: Paths) -> None:
     directory = paths.faces("expression")
     faces = FaceSet.open(directory)
     labels, rows = faces.labels.replace({"expression": {"disgust": "fear"}}), np.arange(faces.n)
-    description = Description(faces.role, 2048, faces.region_codes, faces.provenance)
+    description = FaceSetDescription(faces.role, 2048, faces.region_codes, faces.provenance)
     write_faceset(directory, [FaceChunk(faces.images(rows), labels, faces.regions(rows))], description)
     entry = read_record(paths)["expression"]
-    write_entry(paths, Role.EXPRESSION, replace(entry, faceset=digest_file(directory / HEAD)))
+    write_entry(paths, Role.EXPRESSION, replace(entry, faceset=digest_file(directory / HEADER_FILE)))
 
 
 def run(digest: str, number: float = 0.5, *, path: str = "Results/decoding.csv") -> dict[str, Any]:
@@ -67,7 +67,7 @@ def run(digest: str, number: float = 0.5, *, path: str = "Results/decoding.csv")
 
 
 def compared(recorded: dict[str, Any], now: dict[str, Any], reason: str = "") -> tuple[str, int]:
-    return comparison(recorded, now, order=["init", "train", "decoding"], reason=reason)
+    return compare_runs(recorded, now, order=["init", "train", "decoding"], reason=reason)
 
 
 def test_equal_bytes() -> None:
@@ -151,7 +151,7 @@ def test_other_outputs() -> None:
 @pytest.mark.parametrize("device, reason", [("cpu", ""), ("cuda", "networks run on a GPU")])
 def test_a_gpu_has_bits_of_its_own(device: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACESPEC_DEVICE", device)
-    monkeypatch.setattr(devices, "pick", lambda name: torch.device(name))
+    monkeypatch.setattr(devices, "pick_device", lambda name: torch.device(name))
     monkeypatch.setattr(repro, "get_code_path", lambda: CodePath("portable", ""))
     assert repro.explain_other_bits() == reason
 
@@ -164,7 +164,7 @@ def test_the_native_code_path_has_bits_of_its_own(monkeypatch: pytest.MonkeyPatc
 
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=5, unique=True), st.integers(1, 20))
 def test_every_network_is_fitted_once_and_the_work_is_shared_evenly(seeds: list[int], workers: int) -> None:
-    runs = shares(networks(seeds), workers)
+    runs = share_lines(count_networks(seeds), workers)
     names = ["expression", "identity", "joint"]
     for run in runs:  # trained first, fine-tuned next
         assert [name.replace("train@", "finetune@") for name in run[::2]] == run[1::2]
@@ -177,9 +177,9 @@ def test_every_network_is_fitted_once_and_the_work_is_shared_evenly(seeds: list[
 
 def test_the_longest_line_goes_first_and_lines_stay_together() -> None:
     lines = {("a", "b"): 2, ("c",): 3, ("d",): 6, ("e", "f", "g"): 2}
-    assert shares(lines, 1) == [["d", "c", "a", "b", "e", "f", "g"]]
-    assert shares(lines, 2) == [["d"], ["c", "a", "b", "e", "f", "g"]]
-    assert shares(lines, 9) == [["d"], ["c"], ["a", "b"], ["e", "f", "g"]]
+    assert share_lines(lines, 1) == [["d", "c", "a", "b", "e", "f", "g"]]
+    assert share_lines(lines, 2) == [["d"], ["c", "a", "b", "e", "f", "g"]]
+    assert share_lines(lines, 9) == [["d"], ["c"], ["a", "b"], ["e", "f", "g"]]
 
 
 def test_analyses_run_at_once_only_where_none_needs_the_other() -> None:
@@ -213,7 +213,7 @@ def test_networks_then_analyses_then_all_the_rest(
     with pytest.raises(StudyError, match="verdicts"):  # nothing was run
         repro.run(study_copy, workers=workers)
     seeds = read_params(study_copy.params).seeds
-    fits, analyses = shares(networks(seeds), workers), shares(ANALYSES, workers)
+    fits, analyses = share_lines(count_networks(seeds), workers), share_lines(ANALYSES, workers)
     shared = [each[0]] * len(fits) + [each[1]] * len(analyses) + [each[2]]
     assert called == list(zip(shared, [*map(tuple, fits), *map(tuple, analyses), ()], strict=True))
 

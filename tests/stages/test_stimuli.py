@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from facespec.data.batches import Preset, apply
+from facespec.data.batches import Preset, apply_preset
 from facespec.data.faceset import FaceSet
 from facespec.models import checkpoints
-from facespec.models.layers import rectified
-from facespec.models.receptive import receptive_field
-from facespec.responses.recording import recording
+from facespec.models.layers import find_rectifier
+from facespec.models.receptive import compute_receptive_field
+from facespec.responses.recording import record_responses
 from facespec.stages import stimuli as stage
 from facespec.stages.stimuli import STIMULI, Choice
 from facespec.study.errors import StudyError
@@ -28,10 +28,10 @@ from facespec.study.paths import Paths
 
 def maps_of(paths: Paths, choice: Choice, faces: FaceSet) -> np.ndarray:
     """The unit's maps of all faces, (n, h, w)."""
-    checkpoint = checkpoints.load(paths.checkpoint("finetune", choice.network, choice.seed))
-    name = rectified(checkpoint.network, choice.layer)
-    with recording(checkpoint.network, [name]) as responses, torch.inference_mode():
-        checkpoint.network(apply(faces.images(np.arange(len(faces))), Preset(**checkpoint.preset), None))
+    checkpoint = checkpoints.load_checkpoint(paths.checkpoint("finetune", choice.network, choice.seed))
+    name = find_rectifier(checkpoint.network, choice.layer)
+    with record_responses(checkpoint.network, [name]) as responses, torch.inference_mode():
+        checkpoint.network(apply_preset(faces.images(np.arange(len(faces))), Preset(**checkpoint.preset), None))
     return responses[name][:, choice.unit].numpy()
 
 
@@ -70,8 +70,8 @@ def test_faces_crops_and_table_agree(explained_study: Path, tmp_path: Path, want
     assert table["rank"].tolist() == list(range(1, choice.n + 1))
     np.testing.assert_allclose(table["response"], np.sort(peaks)[::-1][: choice.n], rtol=1e-5)
     assert table["stimulus"].is_unique
-    field = receptive_field(
-        checkpoints.load(paths.checkpoint("finetune", choice.network, choice.seed)).network, choice.layer
+    field = compute_receptive_field(
+        checkpoints.load_checkpoint(paths.checkpoint("finetune", choice.network, choice.seed)).network, choice.layer
     )
     for row in table.itertuples():
         (index,) = np.flatnonzero(faces.labels["stimulus"] == row.stimulus)
@@ -115,7 +115,7 @@ def test_what_was_asked_is_kept_and_the_same_bytes_come_twice(explained_study: P
         made(paths, choice, tmp_path / name)
     first, second = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
     assert first == second
-    network = checkpoints.load(paths.checkpoint("finetune", "joint", 6)).network
+    network = checkpoints.load_checkpoint(paths.checkpoint("finetune", "joint", 6)).network
     assert json.loads(first["facespec-stimuli.json"]) == {
         "network": "joint",
         "seed": 6,
@@ -125,7 +125,7 @@ def test_what_was_asked_is_kept_and_the_same_bytes_come_twice(explained_study: P
         "role": "probe",
         "source": "embedded faces",
         "content": FaceSet.open(paths.faces("probe")).provenance["content"],
-        "weights": checkpoints.digest(network.state_dict()),
+        "weights": checkpoints.digest_tensors(network.state_dict()),
     }
 
 
@@ -187,11 +187,11 @@ def test_refusals_at_the_door(explained_study: Path, tmp_path: Path, wrong: dict
 
 def test_a_unit_that_nothing_drives_is_named(explained: Paths, tmp_path: Path) -> None:
     path = explained.checkpoint("finetune", "joint", 6)
-    checkpoint = checkpoints.load(path)
+    checkpoint = checkpoints.load_checkpoint(path)
     with torch.no_grad():
         checkpoint.network.trunk.norm2.weight[3] = 0.0
         checkpoint.network.trunk.norm2.bias[3] = -1.0
-    checkpoints.save(path, checkpoint)
+    checkpoints.save_checkpoint(path, checkpoint)
     with pytest.raises(StudyError) as caught:
         made(explained, Choice("joint", 6, "trunk.conv2", 3, 4, "probe"), tmp_path / "lab")
     assert str(caught.value) == (
@@ -203,13 +203,13 @@ def test_a_unit_that_nothing_drives_is_named(explained: Paths, tmp_path: Path) -
 def test_faces_that_do_not_drive_the_unit_are_not_among_its_stimuli(explained: Paths, tmp_path: Path) -> None:
     """A bias that some of the faces do not overcome."""
     path = explained.checkpoint("finetune", "joint", 6)
-    checkpoint, faces = checkpoints.load(path), FaceSet.open(explained.faces("probe"))
+    checkpoint, faces = checkpoints.load_checkpoint(path), FaceSet.open(explained.faces("probe"))
     network = checkpoint.network
     with torch.no_grad():
-        images = apply(faces.images(np.arange(len(faces))), Preset(**checkpoint.preset), None)
+        images = apply_preset(faces.images(np.arange(len(faces))), Preset(**checkpoint.preset), None)
         largest = network.trunk.norm1(network.trunk.conv1(images))[:, 1].amax(dim=(1, 2))
         network.trunk.norm1.bias[1] -= largest.quantile(0.9)
-    checkpoints.save(path, checkpoint)
+    checkpoints.save_checkpoint(path, checkpoint)
     choice = Choice("joint", 6, "trunk.conv1", 1, 60, "probe")
     with pytest.raises(StudyError) as caught:
         made(explained, choice, tmp_path / "lab")

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from facespec.analyses.lesions import Trials
-from facespec.models.device import deterministic
+from facespec.analyses.lesions import LabelledImages
+from facespec.models.device import deterministic_torch
 from facespec.stages import sweep as sweeping
-from facespec.stages.sweep import swept
-from facespec.stages.sweep_jobs import Job, Lesion, Subject, Sweep, labels
+from facespec.stages.sweep import run_sweep
+from facespec.stages.sweep_jobs import Lesion, LesionJob, Subject, Sweep, list_lesions
 from facespec.study.errors import StudyError
 from facespec.study.params import Lesions
 
@@ -46,7 +46,7 @@ class Small(nn.Module):
         return {"shape": self.shape(shown), "colour": self.colour(shown)}
 
 
-def trials(n: int, *, seed: int) -> Trials:
+def trials(n: int, *, seed: int) -> LabelledImages:
     """Classes are mostly what network 0 answers, so that it is above chance; some are not known."""
     draw = np.random.default_rng(seed)
     images = torch.from_numpy(draw.normal(size=(n, 1, 12, 8)).astype(np.float32))
@@ -55,7 +55,7 @@ def trials(n: int, *, seed: int) -> Trials:
     classes = {
         task: np.where(draw.random(n) < 0.15, draw.integers(-1, 2, size=n), own) for task, own in answers.items()
     }
-    return Trials(lambda rows: images[rows], classes)
+    return LabelledImages(lambda rows: images[rows], classes)
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,8 @@ def little() -> Sweep:
 
 @pytest.fixture(scope="module")
 def found(little: Sweep) -> dict[str, pd.DataFrame]:
-    with deterministic():
-        return swept(little, workers=1, report=lambda: None)
+    with deterministic_torch():
+        return run_sweep(little, workers=1, report=lambda: None)
 
 
 def same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
@@ -86,7 +86,7 @@ def same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
 
 def test_jobs_and_what_their_lesions_are(little: Sweep) -> None:
     own = [
-        Job(layer, *rest)
+        LesionJob(layer, *rest)
         for layer in ("low", "high")
         for rest in (
             ("ranked", 0, "shape"),
@@ -97,17 +97,17 @@ def test_jobs_and_what_their_lesions_are(little: Sweep) -> None:
         )
     ]
     assert [(subject.seed, job) for subject, job in little.jobs()] == [(seed, job) for seed in (5, 8) for job in own]
-    assert labels(little, Job("low", "ranked", 0, "colour")) == [
+    assert list_lesions(little, LesionJob("low", "ranked", 0, "colour")) == [
         Lesion("ranked", 0, "colour", 0.0),
         Lesion("ranked", 0, "colour", 0.2),
         Lesion("ranked", 0, "colour", 0.5),
         Lesion("keep", 0, "colour", 0.2),
         Lesion("keep", 0, "colour", 0.5),
     ]
-    assert labels(little, Job("low", "shuffled", 1)) == [
+    assert list_lesions(little, LesionJob("low", "shuffled", 1)) == [
         Lesion("shuffled", 1, task, fraction) for task in ("shape", "colour") for fraction in (0.2, 0.5)
     ]
-    assert labels(little, Job("high", "random")) == [
+    assert list_lesions(little, LesionJob("high", "random")) == [
         Lesion(condition, draw, "", fraction)
         for condition in ("random", "keep")
         for draw in (0, 1, 2, 3)
@@ -118,7 +118,7 @@ def test_jobs_and_what_their_lesions_are(little: Sweep) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_workers_is_no_matter(little: Sweep, found: dict[str, pd.DataFrame], workers: int) -> None:
     reported: list[int] = []
-    same(swept(little, workers=workers, report=lambda: reported.append(1)), found)
+    same(run_sweep(little, workers=workers, report=lambda: reported.append(1)), found)
     assert len(reported) == JOBS == len(little.jobs())
     assert list(found) == ["lesion_ranking", "lesions", "lesion_classes", "dissociation", "segregation"]
 
@@ -127,13 +127,13 @@ def test_screening_and_one_pass_are_said(little: Sweep, found: dict[str, pd.Data
     assert set(found["lesion_ranking"]["mode"]) == {"exact"}
     assert set(found["lesion_ranking"]["procedure"]) == {"greedy"}
     plan = PLAN.model_copy(update={"mode": "screening", "greedy_p": 0.0})
-    table = swept(replace(little, plan=plan), workers=1, report=lambda: None)["lesion_ranking"]
+    table = run_sweep(replace(little, plan=plan), workers=1, report=lambda: None)["lesion_ranking"]
     assert (
         set(table["mode"]) == {"screening"} and set(table["procedure"]) == {"one-pass"} and set(table["round"]) == {0}
     )
 
 
-def right(network: nn.Module, layer: str, test: Trials, silent: list[int]) -> dict[str, np.ndarray]:
+def right(network: nn.Module, layer: str, test: LabelledImages, silent: list[int]) -> dict[str, np.ndarray]:
     """Of the images whose class is known, those answered right in one forward pass with silent units."""
     mask = torch.ones(UNITS[layer]).index_fill(0, torch.tensor(silent, dtype=torch.int64), 0)[:, None, None]
     handle = network.get_submodule(f"{layer}_relu").register_forward_hook(lambda module, inputs, output: output * mask)
@@ -146,14 +146,16 @@ def right(network: nn.Module, layer: str, test: Trials, silent: list[int]) -> di
 def test_random_units_are_kept_as_well(little: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are silenced in the row of the same draw."""
     seen: list[np.ndarray] = []
-    original = sweeping.answered_right
+    original = sweeping.mark_correct_under_lesions
 
-    def spy(place: object, test: Trials, silent: np.ndarray) -> dict[str, np.ndarray]:
+    def spy(place: object, test: LabelledImages, silent: np.ndarray) -> dict[str, np.ndarray]:
         seen.append(silent)
         return original(place, test, silent)
 
-    monkeypatch.setattr(sweeping, "answered_right", spy)
-    swept(replace(little, subjects=[replace(little.subjects[0], layers={"low": 1})]), workers=1, report=lambda: None)
+    monkeypatch.setattr(sweeping, "mark_correct_under_lesions", spy)
+    run_sweep(
+        replace(little, subjects=[replace(little.subjects[0], layers={"low": 1})]), workers=1, report=lambda: None
+    )
     (whole, *masks) = seen[0]  # of the random units, which come first
     assert not whole.any()
     np.testing.assert_array_equal(masks[: len(masks) // 2], ~np.array(masks[len(masks) // 2 :]))
@@ -223,11 +225,11 @@ def test_recalls_are_those_of_forward_passes(little: Sweep, found: dict[str, pd.
 def test_chance_of_uneven_classes_and_a_network_below_it(little: Sweep) -> None:
     first = little.subjects[0]
     shape = np.array([2] * 20 + [-1] * 2 + [0] * 12 + [1] * 8)  # 20 of 40
-    test = Trials(first.test.images, {"shape": shape, "colour": first.test.classes["colour"]})
+    test = LabelledImages(first.test.images, {"shape": shape, "colour": first.test.classes["colour"]})
     with torch.no_grad():
         answers = first.network(test.images(np.arange(42)))["shape"].argmax(dim=1).numpy()
     assert (answers == shape).sum() <= 20
-    table = swept(replace(little, subjects=[replace(first, test=test)]), workers=1, report=lambda: None)["lesions"]
+    table = run_sweep(replace(little, subjects=[replace(first, test=test)]), workers=1, report=lambda: None)["lesions"]
     own = table[table["tested_on"] == "shape"]
     assert set(own["chance"]) == {0.5} and set(own["n"]) == {40} and own["drop"].isna().all()
     assert set(own["reason"]) == {"the whole network is not above chance on shape"}
@@ -260,9 +262,9 @@ def test_random_units_are_ranked_by_nothing_and_drawn_independently(found: dict[
 def test_random_draws_serve_in_pairs(little: Sweep) -> None:
     """Differences from the rows of single draws, where every person has as many images as all others."""
     images, classes = little.subjects[0].test.images, little.subjects[0].test.classes
-    known = Trials(images, {task: np.abs(own) for task, own in classes.items()})
+    known = LabelledImages(images, {task: np.abs(own) for task, own in classes.items()})
     subjects = [replace(own, test=known) for own in little.subjects]
-    tables = swept(replace(little, subjects=subjects), workers=1, report=lambda: None)
+    tables = run_sweep(replace(little, subjects=subjects), workers=1, report=lambda: None)
     drops = (
         tables["lesions"]
         .set_index(["condition", "layer", "fraction", "seed", "draw", "ranked_by", "tested_on"])["drop"]
@@ -282,7 +284,7 @@ def test_layers_are_compared_by_the_same_people_and_mixtures(little: Sweep) -> N
     """Here they are one layer by two names, ranked on all images there are, so that chance alone could part them."""
     subjects = [replace(own, layers={"high": 1, "high_relu": 1}) for own in little.subjects]
     plan = PLAN.model_copy(update={"images": 30})
-    tables = swept(replace(little, subjects=subjects, plan=plan), workers=1, report=lambda: None)
+    tables = run_sweep(replace(little, subjects=subjects, plan=plan), workers=1, report=lambda: None)
     for name in ("lesions", "dissociation", "segregation"):
         table = tables[name]
         if name != "dissociation":
@@ -297,7 +299,7 @@ def test_people_who_count_alike_have_a_chance_of_their_own(little: Sweep) -> Non
     """Many images of one person: a constant answer is right for all of hers, and for nobody else's."""
     people = pd.Series(["a"] * 40 + ["b", "c"])
     classes = np.array([1] * 40 + [0, 0])
-    known = Trials(little.subjects[0].test.images, {"shape": classes, "colour": 1 - classes})
+    known = LabelledImages(little.subjects[0].test.images, {"shape": classes, "colour": 1 - classes})
     subjects = [replace(own, test=known) for own in little.subjects]
     with torch.no_grad():  # always class 1
         for own in subjects:
@@ -305,7 +307,7 @@ def test_people_who_count_alike_have_a_chance_of_their_own(little: Sweep) -> Non
             network.shape.weight.zero_()
             network.shape.bias.copy_(torch.tensor([0.0, 1.0, 0.0]))
             subjects[subjects.index(own)] = replace(own, network=network)
-    tables = swept(replace(little, subjects=subjects, people=people), workers=1, report=lambda: None)
+    tables = run_sweep(replace(little, subjects=subjects, people=people), workers=1, report=lambda: None)
     assert set(tables["lesions"].query("tested_on == 'shape'")["chance"]) == {40 / 42}
     # of three people one is answered right, and saying class 0 would serve two
     told = tables["dissociation"].query("quantity == 'shape' and resample == -1")
@@ -316,7 +318,7 @@ def test_people_who_count_alike_have_a_chance_of_their_own(little: Sweep) -> Non
 def test_refusals(little: Sweep) -> None:
     first, second = little.subjects
     fewer = replace(second, layers={"low": 1})
-    turned = Trials(second.train.images, dict(reversed(second.train.classes.items())))
+    turned = LabelledImages(second.train.images, dict(reversed(second.train.classes.items())))
     share = "networks of one sweep share tasks and layers; got tasks {} and layers {}."
     for subjects, tasks, layers in (
         ([first, fewer], "[('shape', 'colour')]", "[(('low', 1),), (('low', 1), ('high', 2))]"),

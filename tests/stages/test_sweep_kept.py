@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import nn
 
-from facespec.analyses.lesions import Trials
-from facespec.models.device import deterministic
+from facespec.analyses.lesions import LabelledImages
+from facespec.models.device import deterministic_torch
 from facespec.stages import sweep as sweeping
-from facespec.stages.sweep import remove_kept_jobs, swept
+from facespec.stages.sweep import remove_kept_jobs, run_sweep
 from facespec.stages.sweep_jobs import Subject, Sweep
 from facespec.study.arrays import read_arrays, write_arrays
 from facespec.study.params import Lesions
@@ -48,10 +48,10 @@ class Small(nn.Module):
         return {"shape": self.shape(shown), "colour": self.colour(shown)}
 
 
-def trials(n: int, *, seed: int) -> Trials:
+def trials(n: int, *, seed: int) -> LabelledImages:
     draw = np.random.default_rng(seed)
     images = torch.from_numpy(draw.normal(size=(n, 1, 7, 5)).astype(np.float32))
-    return Trials(lambda rows: images[rows], {"shape": np.arange(n) % 3, "colour": np.arange(n) % 2})
+    return LabelledImages(lambda rows: images[rows], {"shape": np.arange(n) % 3, "colour": np.arange(n) % 2})
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +63,15 @@ def little() -> Sweep:
 
 @pytest.fixture(scope="module")
 def found(little: Sweep) -> dict[str, pd.DataFrame]:
-    with deterministic():
-        return swept(little, workers=1, report=lambda: None)
+    with deterministic_torch():
+        return run_sweep(little, workers=1, report=lambda: None)
 
 
 class Counted:
     """How often units were ranked; the first `until` times without delay."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, until: int = 1000) -> None:
-        self.calls, self.lock, original = 0, threading.Lock(), sweeping.ranking
+        self.calls, self.lock, original = 0, threading.Lock(), sweeping.rank_units
 
         def counted(*args: Any, **options: Any) -> pd.DataFrame:
             with self.lock:
@@ -80,7 +80,7 @@ class Counted:
                 time.sleep(0.05)
             return original(*args, **options)
 
-        monkeypatch.setattr(sweeping, "ranking", counted)
+        monkeypatch.setattr(sweeping, "rank_units", counted)
 
 
 def same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
@@ -102,16 +102,16 @@ def test_a_sweep_goes_on_where_it_stopped(
             raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        swept(kept, workers=1, report=report)
-    assert 3 <= len(list(kept.kept.iterdir())) < JOBS  # what was running has ended
+        run_sweep(kept, workers=1, report=report)
+    assert 3 <= len(list(kept.jobs_directory.iterdir())) < JOBS  # what was running has ended
     monkeypatch.undo()
     after, reported = Counted(monkeypatch), []
-    same(swept(kept, workers=2, report=lambda: reported.append(1)), found)
+    same(run_sweep(kept, workers=2, report=lambda: reported.append(1)), found)
     assert before.calls >= 4 and after.calls > 0 and before.calls + after.calls == RANKINGS
-    assert len(reported) == JOBS == len(list(kept.kept.iterdir()))
+    assert len(reported) == JOBS == len(list(kept.jobs_directory.iterdir()))
     monkeypatch.undo()
     again = Counted(monkeypatch)
-    same(swept(kept, workers=1, report=lambda: None), found)
+    same(run_sweep(kept, workers=1, report=lambda: None), found)
     assert again.calls == 0
 
 
@@ -157,13 +157,13 @@ def test_what_is_not_ones_own_is_done_again(
     harm: Callable[[Path], None],
 ) -> None:
     kept = replace(little, kept=tmp_path)
-    swept(kept, workers=1, report=lambda: None)
+    run_sweep(kept, workers=1, report=lambda: None)
     ranked = [file for file in sorted(tmp_path.iterdir()) if read_arrays(file, remedy="")[0]["rankings"] == 1]
     assert len(ranked) == 8
     for file in ranked[:3]:
         harm(file)
     counted = Counted(monkeypatch)
-    same(swept(kept, workers=1, report=lambda: None), found)
+    same(run_sweep(kept, workers=1, report=lambda: None), found)
     assert counted.calls == 3
 
 
@@ -171,18 +171,18 @@ def test_results_of_another_plan_network_or_program_are_not_used(
     little: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = replace(little, subjects=[replace(little.subjects[0], layers={"high": 2})], kept=tmp_path)
-    swept(one, workers=1, report=lambda: None)
+    run_sweep(one, workers=1, report=lambda: None)
     other = replace(one, plan=PLAN.model_copy(update={"seed": 4}))
     renewed = replace(one, subjects=[replace(one.subjects[0], digest="other weights")])
     counted = Counted(monkeypatch)
     for changed in (other, renewed, one):  # each in the place of the one before
         counted.calls = 0
-        tables = swept(changed, workers=1, report=lambda: None)
+        tables = run_sweep(changed, workers=1, report=lambda: None)
         assert counted.calls == RANKINGS // 4
-        same(tables, swept(replace(changed, kept=None), workers=1, report=lambda: None))
+        same(tables, run_sweep(replace(changed, kept=None), workers=1, report=lambda: None))
     monkeypatch.setattr(sweeping, "package_digest", lambda: "another version")
     counted.calls = 0
-    swept(one, workers=1, report=lambda: None)
+    run_sweep(one, workers=1, report=lambda: None)
     assert counted.calls == RANKINGS // 4
 
 
@@ -191,7 +191,7 @@ def test_only_kept_jobs_are_removed_and_their_directory_if_nothing_else_is_in_it
 ) -> None:
     directory = tmp_path / "kept"
     kept = replace(little, kept=directory)
-    swept(kept, workers=1, report=lambda: None)
+    run_sweep(kept, workers=1, report=lambda: None)
     (job, *_) = sorted(directory.iterdir())
     (directory / f".{job.name}.x1_y2z3w.partial").write_bytes(b"of a run that was killed while it wrote")
     foreign = {
@@ -243,10 +243,10 @@ def test_layers_and_tasks_with_hyphens_are_not_confused(tmp_path: Path) -> None:
     """Joined by hyphens, the first layer ranked by the second task reads as the second ranked by the first."""
     layers, tasks = ["x", "x-ranked-0-y"], ["t", "y-ranked-0-t"]
     images = torch.randn(12, 4, generator=torch.Generator().manual_seed(1))
-    given = Trials(lambda rows: images[rows], {tasks[0]: np.arange(12) % 3, tasks[1]: np.arange(12) % 2})
+    given = LabelledImages(lambda rows: images[rows], {tasks[0]: np.arange(12) % 3, tasks[1]: np.arange(12) % 2})
     depths = {f"layers.{name}": depth for depth, name in enumerate(layers, start=1)}
     subject = Subject(Named(layers, tasks).eval(), 0, depths, given, given, "digest")
     one = Sweep("named", "noise", [subject], pd.Series(range(12)), PLAN, tmp_path / "kept")
-    tables = swept(one, workers=1, report=lambda: None)
+    tables = run_sweep(one, workers=1, report=lambda: None)
     assert len(list((tmp_path / "kept").iterdir())) == len(one.jobs()) == 2 * (2 + 2 + 1)
-    same(tables, swept(replace(one, kept=None), workers=1, report=lambda: None))
+    same(tables, run_sweep(replace(one, kept=None), workers=1, report=lambda: None))

@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import nn
 
-from facespec.analyses.lesions import Trials
-from facespec.stages.sweep import swept
+from facespec.analyses.lesions import LabelledImages
+from facespec.stages.sweep import run_sweep
 from facespec.stages.sweep_jobs import Subject, Sweep
 from facespec.study.params import Lesions
 
@@ -51,20 +51,20 @@ class Planted(nn.Module):
         return {"colour": self.colour(responses), "shape": self.shape(responses)}
 
 
-def pictures(n: int, *, seed: int, noise: float = 1.5) -> Trials:
+def pictures(n: int, *, seed: int, noise: float = 1.5) -> LabelledImages:
     """Every class equally often."""
     draw, codes = np.random.default_rng(seed), np.arange(n) % CLASSES
     said = np.tile(np.repeat(np.eye(CLASSES)[codes], EACH, axis=1), 2) + draw.uniform(0, noise, size=(n, 2 * VOICE))
     images = torch.from_numpy(said.astype(np.float32))[:, :, None, None]
-    return Trials(lambda rows: images[rows], {"colour": codes, "shape": codes})
+    return LabelledImages(lambda rows: images[rows], {"colour": codes, "shape": codes})
 
 
-def swept_table(shared: float, train: Trials, **noise: float) -> pd.DataFrame:
+def swept_table(shared: float, train: LabelledImages, **noise: float) -> pd.DataFrame:
     """SEGREGATION of a sweep of several networks; all shown the same pictures, 16 for each person."""
     people = pd.Series(np.repeat(np.arange(PEOPLE), 2 * CLASSES).astype(str))
     test = pictures(len(people), seed=2, **noise)
     subjects = [Subject(Planted(shared, seed=seed), seed, {"conv": 1}, train, test, "") for seed in range(SEEDS)]
-    return swept(Sweep("joint", "voices", subjects, people, PLAN), workers=1, report=lambda: None)["segregation"]
+    return run_sweep(Sweep("joint", "voices", subjects, people, PLAN), workers=1, report=lambda: None)["segregation"]
 
 
 @cache
@@ -107,5 +107,5 @@ def test_mixtures_of_both_tasks_part_nothing(shared: float) -> None:
 def test_permuted_labels_are_no_null() -> None:
     """Wrong labels cost a network that is sure less if units that matter are silent: the other task's come first."""
     train, draw = pictures(96, seed=1, noise=0.7), np.random.default_rng(4)
-    permuted = Trials(train.images, {task: draw.permutation(own) for task, own in train.classes.items()})
+    permuted = LabelledImages(train.images, {task: draw.permutation(own) for task, own in train.classes.items()})
     assert index(swept_table(0.0, permuted, noise=0.7), "ranked")["high"] < -0.5

@@ -16,7 +16,7 @@ import torch
 from facespec.models import checkpoints
 from facespec.models.checkpoints import Origin
 from facespec.stages import train
-from facespec.stages.fitting import Job
+from facespec.stages.fitting import FitJob
 from facespec.study.arrays import read_arrays
 from facespec.study.errors import StudyError
 from facespec.study.params import read_params
@@ -34,7 +34,9 @@ def trained(paths: Paths, network: Network, seed: int = 5) -> bytes:
 
 def test_weights_travel_with_all_it_takes_to_use_them(study_copy: Paths) -> None:
     trained(study_copy, Network.JOINT)
-    checkpoint = checkpoints.load(study_copy.checkpoint("train", "joint", 5), expect=Origin("train", Network.JOINT, 5))
+    checkpoint = checkpoints.load_checkpoint(
+        study_copy.checkpoint("train", "joint", 5), expect=Origin("train", Network.JOINT, 5)
+    )
     params = read_params(study_copy.params)
     assert checkpoint.classes["identity"] == ("p0000", "p0001", "p0002", "p0003")
     assert checkpoint.classes["expression"][0] == "angry" and len(checkpoint.classes["expression"]) == 7
@@ -60,7 +62,7 @@ def test_networks_of_one_seed_start_alike_and_replicates_do_not(
     def remembering(paths: Paths, job: object, model: torch.nn.Module, data: object, **how: object) -> None:
         first[job.network.value, job.seed] = model.trunk.conv1.weight.clone()  # type: ignore[attr-defined, union-attr]
 
-    monkeypatch.setattr(train, "complete", remembering)
+    monkeypatch.setattr(train, "run_fit", remembering)
     params = read_params(study_copy.params)
     for network, seed in (("expression", 5), ("joint", 5), ("identity", 5), ("joint", 6)):
         train.run(study_copy, params, network=Network(network), seed=seed, device="cpu")
@@ -76,10 +78,10 @@ def test_all_networks_of_a_study_are_trained_for_the_same_number_of_steps(
     """70 images of expression and 36 of identity, in batches of 16: five steps an epoch, also for identity alone."""
     jobs: dict[str, tuple[int, dict[str, int]]] = {}
 
-    def remembering(paths: Paths, job: Job, model: object, data: dict[str, TaskData], **how: object) -> None:
+    def remembering(paths: Paths, job: FitJob, model: object, data: dict[str, TaskData], **how: object) -> None:
         jobs[job.network.value] = job.epoch_steps, {task: len(own.rows) for task, own in data.items()}
 
-    monkeypatch.setattr(train, "complete", remembering)
+    monkeypatch.setattr(train, "run_fit", remembering)
     for network in Network:
         train.run(study_copy, read_params(study_copy.params), network=network, seed=5, device="cpu")
     assert jobs == {

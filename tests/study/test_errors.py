@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from facespec.study import errors
-from facespec.study.errors import StudyError, did_you_mean, explain_os_error, lacks_room
+from facespec.study.errors import StudyError, explain_os_error, lacks_room, suggest_spelling
 from facespec.study.vocabulary import EXPRESSIONS
 
 
@@ -26,12 +26,14 @@ from facespec.study.vocabulary import EXPRESSIONS
     ],
 )
 def test_the_nearest_word_comes_first_if_any_is_near(word: str, sentence: str) -> None:
-    assert did_you_mean(word, iter(["happy", "sad", "fear"])) == sentence
+    assert suggest_spelling(word, iter(["happy", "sad", "fear"])) == sentence
 
 
 def test_words_of_the_vocabulary_are_spelled_as_users_write_them() -> None:
     """Not as members of an enumeration."""
-    assert did_you_mean("surprised", map(str, EXPRESSIONS)).startswith("did you mean 'surprise'? Allowed: 'angry', ")
+    assert suggest_spelling("surprised", map(str, EXPRESSIONS)).startswith(
+        "did you mean 'surprise'? Allowed: 'angry', "
+    )
 
 
 def test_library_users_may_catch_a_value_error() -> None:
@@ -219,12 +221,12 @@ from safetensors.torch import save_file
 from matplotlib.figure import Figure
 from facespec.figures.style import save
 from facespec.study.errors import StudyError
-from facespec.study.storage import replacing
+from facespec.study.storage import atomic_write
 folder = Path(sys.argv[1])
 figure = Figure()
 figure.subplots().imshow(numpy.random.default_rng(0).random((1500, 1500, 3)), interpolation="none")
 def writes(write):
-    with replacing(folder / "x") as partial, partial.open("wb") as file:
+    with atomic_write(folder / "x") as partial, partial.open("wb") as file:
         write(file, partial)
 for action in (
     lambda: writes(lambda file, partial: numpy.save(file, numpy.zeros(9**7))),

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from facespec.study.artefacts import read_document, write_document
 from facespec.study.errors import StudyError
-from facespec.study.maps import MapSet, PersonMaps, map_file, scaled, upsampled
+from facespec.study.maps import MapSet, PersonMaps, name_map_file, scale_maps, upsample_maps
 from facespec.study.vocabulary import PAIRS, Network, Task
 
 
@@ -36,37 +36,37 @@ def test_enlarged_as_torch_does_it(rows: int, columns: int, height: int, width: 
     wanted = functional.interpolate(
         torch.from_numpy(maps), size=(height, width), mode="bilinear", align_corners=False
     ).numpy()
-    got = upsampled(maps, (height, width))
+    got = upsample_maps(maps, (height, width))
     assert got.shape == (2, 3, height, width)
     np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-14)
 
 
 def test_enlarged_by_hand() -> None:
     """Cells 0 and 4 wide two pixels each: centres at 1/2 and 5/2 px, edges go on."""
-    assert upsampled(np.array([[0.0, 4.0]]), (1, 4)).tolist() == [[0, 1, 3, 4]]
-    assert upsampled(np.array([[3.0]]), (2, 3)).tolist() == [[3, 3, 3], [3, 3, 3]]
+    assert upsample_maps(np.array([[0.0, 4.0]]), (1, 4)).tolist() == [[0, 1, 3, 4]]
+    assert upsample_maps(np.array([[3.0]]), (2, 3)).tolist() == [[3, 3, 3], [3, 3, 3]]
     maps = noise(5, 7)
-    np.testing.assert_array_equal(upsampled(maps, (5, 7)), maps)
+    np.testing.assert_array_equal(upsample_maps(maps, (5, 7)), maps)
 
 
 def test_enlarging_is_linear() -> None:
     """So that means may be enlarged instead of maps."""
     maps = noise(6, 3, 5)
-    np.testing.assert_allclose(upsampled(maps, (17, 11)).mean(axis=0), upsampled(maps.mean(axis=0), (17, 11)))
+    np.testing.assert_allclose(upsample_maps(maps, (17, 11)).mean(axis=0), upsample_maps(maps.mean(axis=0), (17, 11)))
 
 
 def test_enlarged_maps_stay_within_their_range_and_constants_are_kept() -> None:
-    maps = upsampled(noise(4, 3, 5), (17, 11))
+    maps = upsample_maps(noise(4, 3, 5), (17, 11))
     assert maps.min() >= noise(4, 3, 5).min() - 1e-15 and maps.max() <= noise(4, 3, 5).max() + 1e-15
-    np.testing.assert_allclose(upsampled(np.full((3, 5), 0.3), (17, 11)), 0.3, rtol=1e-14)
+    np.testing.assert_allclose(upsample_maps(np.full((3, 5), 0.3), (17, 11)), 0.3, rtol=1e-14)
 
 
 def test_scaled_by_hand() -> None:
     maps = np.array([[[2, 4, 6]], [[-1, 0, 1]], [[0, 0, 0]], [[7, 7, 7]]], dtype=np.float32)
-    got = scaled(maps)
+    got = scale_maps(maps)
     assert got.dtype == np.float64
     np.testing.assert_array_equal(got, [[[0, 0.5, 1]], [[0, 0.5, 1]], [[np.nan] * 3], [[np.nan] * 3]])
-    assert scaled(np.zeros((0, 3, 5))).shape == (0, 3, 5)
+    assert scale_maps(np.zeros((0, 3, 5))).shape == (0, 3, 5)
 
 
 SHAPE = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
@@ -76,14 +76,14 @@ finite = arrays.arrays(np.float32, SHAPE, elements=st.floats(0, 2**40, width=32)
 @given(finite)
 def test_scaled_maps_reach_from_nought_to_one_whatever_their_units(maps: np.ndarray) -> None:
     """Maps in other units (a power of two keeps all bits) are the same maps; neighbours do not matter."""
-    got = scaled(maps)
+    got = scale_maps(maps)
     for own, given_ in zip(got, maps, strict=True):
         if given_.min() == given_.max():
             assert np.isnan(own).all()
         else:
             assert (own.min(), own.max()) == (0, 1)
-        np.testing.assert_array_equal(scaled(given_[None])[0], own)
-    np.testing.assert_array_equal(scaled(maps.astype(np.float64) * 2.0**-30), got)
+        np.testing.assert_array_equal(scale_maps(given_[None])[0], own)
+    np.testing.assert_array_equal(scale_maps(maps.astype(np.float64) * 2.0**-30), got)
 
 
 def people(total: np.ndarray, count: np.ndarray) -> PersonMaps:
@@ -167,7 +167,7 @@ def test_what_was_written_is_read(made: Path) -> None:
         own = noise(2, 3, 5, seed=position).astype(np.float32)
         for names in ((network, task), (network.value, task.value)):
             np.testing.assert_array_equal(maps.maps(*names, 8), own)
-    assert map_file(Network.JOINT, Task.IDENTITY, 8) == "joint-identity-8.npy"
+    assert name_map_file(Network.JOINT, Task.IDENTITY, 8) == "joint-identity-8.npy"
     np.testing.assert_array_equal(maps.mean_face, noise(9, 7))
 
 

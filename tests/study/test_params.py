@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from facespec.study.documents import read_mapping
 from facespec.study.errors import StudyError
-from facespec.study.params import merged, read_params
+from facespec.study.params import merge_params, read_params
 
 
 @pytest.fixture
@@ -208,8 +208,8 @@ mappings = st.dictionaries(st.sampled_from("abc"), trees, max_size=3)
 
 @given(mappings, mappings)
 def test_overlays_win_and_repeat_harmlessly(base: dict, overlay: dict) -> None:
-    once = merged(base, overlay)
-    assert merged(once, overlay) == once
-    assert merged(base, {}) == base
+    once = merge_params(base, overlay)
+    assert merge_params(once, overlay) == once
+    assert merge_params(base, {}) == base
     for key, value in overlay.items():
         assert once[key] == value or (isinstance(value, dict) and isinstance(base.get(key), dict))

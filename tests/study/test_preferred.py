@@ -12,7 +12,7 @@ import pytest
 
 from facespec.study.artefacts import read_document, write_document
 from facespec.study.errors import StudyError
-from facespec.study.preferred import HEAD, PreferredSet, preferred_file
+from facespec.study.preferred import HEADER_FILE, PreferredSet, name_preferred_file
 
 Layers = dict[str, list[tuple[str, int, int]]]
 LAYERS: Layers = {
@@ -53,12 +53,12 @@ def made(
         "layers": listed,
         "digests": digests(directory),
     }
-    write_document(directory / HEAD, head)
+    write_document(directory / HEADER_FILE, head)
     return directory, arrays
 
 
 def digests(directory: Path) -> dict[str, str]:
-    files = [path for path in directory.iterdir() if path.name != HEAD]
+    files = [path for path in directory.iterdir() if path.name != HEADER_FILE]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -72,7 +72,7 @@ def test_what_was_written_is_found(tmp_path: Path, channels: int, input_channels
         for name, _, _ in own:
             np.testing.assert_array_equal(found.optimised(network, name), arrays[f"{network}-{name}-optimised.npy"])
             np.testing.assert_array_equal(found.best(network, name), arrays[f"{network}-{name}-best.npy"])
-    assert preferred_file("joint", "trunk.relu1", "best") == "joint-trunk.relu1-best.npy"
+    assert name_preferred_file("joint", "trunk.relu1", "best") == "joint-trunk.relu1-best.npy"
 
 
 def test_layers_need_not_be_read_to_be_listed(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def changed(**values: Any) -> Callable[[Path], object]:
     """Change the head, with a right digest."""
 
     def change(directory: Path) -> None:
-        write_document(directory / HEAD, read_document(directory / HEAD, remedy="") | values)
+        write_document(directory / HEADER_FILE, read_document(directory / HEADER_FILE, remedy="") | values)
 
     return change
 
@@ -98,7 +98,7 @@ REMADE = "Remove the directory: `facespec repro` makes it again."
     ("spoil", "message"),
     [
         (
-            lambda d: (d / HEAD).unlink(),
+            lambda d: (d / HEADER_FILE).unlink(),
             "{d}: no preferred stimuli here (no preferred.json in it). `dvc repro preferred` makes them.",
         ),
         (changed(version=1), "{d}/preferred.json: version: Input should be 2. Make the preferred stimuli again."),
@@ -112,15 +112,15 @@ REMADE = "Remove the directory: `facespec repro` makes it again."
             "'identity' or 'joint'. Make the preferred stimuli again.",
         ),
         (
-            lambda d: (d / HEAD).write_text("[]"),
+            lambda d: (d / HEADER_FILE).write_text("[]"),
             "{d}/preferred.json: expected a JSON object, got a list. Make it again.",
         ),
         (
-            lambda d: (d / HEAD).write_text((d / HEAD).read_text().replace('"seed": 8', '"seed": 9')),
+            lambda d: (d / HEADER_FILE).write_text((d / HEADER_FILE).read_text().replace('"seed": 8', '"seed": 9')),
             "{d}/preferred.json: not the content that was written there: altered or damaged. " + REMADE,
         ),
         (
-            lambda d: (d / HEAD).write_text("{"),
+            lambda d: (d / HEADER_FILE).write_text("{"),
             "{d}/preferred.json: not a valid JSON file (Expecting property name "
             "enclosed in double quotes: line 1 column 2 (char 1)). It may be truncated: make it again.",
         ),

@@ -14,7 +14,7 @@ import pytest
 
 from facespec.study import processes
 from facespec.study.errors import StudyError
-from facespec.study.processes import RUN, describe_process, handling
+from facespec.study.processes import RUN, describe_process, handle_signals
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals, which this system lacks")
 
@@ -162,7 +162,10 @@ def test_handlers_are_lent_and_ignored_signals_stay_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.getsignal(signal.SIGTERM)
     try:
         numbers = signal.SIGHUP, signal.SIGTERM
-        with pytest.raises(ZeroDivisionError), handling(dict.fromkeys(numbers, lambda number, _: heard.append(number))):
+        with (
+            pytest.raises(ZeroDivisionError),
+            handle_signals(dict.fromkeys(numbers, lambda number, _: heard.append(number))),
+        ):
             for number in numbers:
                 signal.raise_signal(number)
             raise ZeroDivisionError
@@ -176,7 +179,7 @@ def test_in_another_thread_signals_are_left_alone() -> None:
     found: list[object] = []
 
     def work() -> None:
-        with handling({signal.SIGTERM: lambda *_: None}):
+        with handle_signals({signal.SIGTERM: lambda *_: None}):
             found.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=work)

@@ -43,7 +43,7 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
     """/dev/full answers every write as a full disk does."""
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    with pytest.raises(StudyError, match="the disk is full"), storage.replacing(tmp_path / "x.npy") as partial:
+    with pytest.raises(StudyError, match="the disk is full"), storage.atomic_write(tmp_path / "x.npy") as partial:
         partial.unlink()
         partial.symlink_to("/dev/full")
         with partial.open("wb") as file:
@@ -79,23 +79,23 @@ def test_no_temporary_file_can_be_made(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("last", [AttributeError("no attribute 'pos'"), RuntimeError("iostream error")])
 def test_a_library_that_stumbles_over_a_full_disk(tmp_path: Path, last: Exception) -> None:
-    with pytest.raises(StudyError, match="x: the disk is full") as caught, storage.replacing(tmp_path / "x"):
+    with pytest.raises(StudyError, match="x: the disk is full") as caught, storage.atomic_write(tmp_path / "x"):
         try:
             raise OSError(errno.ENOSPC, "No space left on device")
         finally:
             raise last
     assert caught.value.__cause__ is last
-    with pytest.raises(type(last)), storage.replacing(tmp_path / "x"):  # an error in the program stays one
+    with pytest.raises(type(last)), storage.atomic_write(tmp_path / "x"):  # an error in the program stays one
         try:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", "y")
         finally:
             raise last
-    with pytest.raises(type(last)), storage.replacing(tmp_path / "x"):
+    with pytest.raises(type(last)), storage.atomic_write(tmp_path / "x"):
         raise last
 
 
 def test_any_error_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), storage.replacing(tmp_path / "a" / "b.bin") as partial:
+    with pytest.raises(RuntimeError), storage.atomic_write(tmp_path / "a" / "b.bin") as partial:
         partial.write_bytes(b"half")
         raise RuntimeError
     assert list((tmp_path / "a").iterdir()) == []
@@ -124,7 +124,7 @@ def test_tables_keep_every_bit(values: list[float]) -> None:
 
 
 def _hold(path: Path, ready: Any) -> None:
-    with storage.only_one(path):
+    with storage.file_lock(path):
         ready.set()
         while True:
             os.sched_yield()
@@ -137,19 +137,19 @@ def test_two_at_once(tmp_path: Path) -> None:
     first = context.Process(target=_hold, args=(tmp_path / "data", ready), daemon=True)
     first.start()
     assert ready.wait(60)
-    with pytest.raises(StudyError) as caught, storage.only_one(tmp_path / "data"):
+    with pytest.raises(StudyError) as caught, storage.file_lock(tmp_path / "data"):
         pass
     first.kill()
     first.join()
     assert message(caught, tmp_path) == (
         "DIR/data: another facespec run is making this. Wait for it to end, or use another study directory."
     )
-    with storage.only_one(tmp_path / "data"):
+    with storage.file_lock(tmp_path / "data"):
         pass
 
 
 def _write_for_ever(path: Path, ready: Any) -> None:
-    with storage.replacing(path) as partial:
+    with storage.atomic_write(path) as partial:
         partial.write_bytes(b"half")
         ready.set()
         while True:
@@ -173,14 +173,14 @@ def test_what_killed_writers_left_is_swept_and_what_living_ones_write_is_not(tmp
     writer = context.Process(target=_write_for_ever, args=(tmp_path / "Results" / "table.csv", ready), daemon=True)
     writer.start()
     assert ready.wait(120)
-    storage.sweep_leftovers(tmp_path)
+    storage.remove_leftovers(tmp_path)
     left = sorted(path for path in tmp_path.rglob("*.partial"))
     (living,) = (tmp_path / "Results").glob(".table.csv.*")
     assert left == sorted([*others, living])
     writer.kill()
     writer.join()
     assert living.exists()
-    storage.sweep_leftovers(tmp_path)
+    storage.remove_leftovers(tmp_path)
     assert not living.exists()
 
 
@@ -193,7 +193,7 @@ def test_a_temporary_file_that_is_swept_before_it_is_locked_is_made_anew(
     def lock(file: int, how: int) -> None:
         if how == storage.fcntl.LOCK_EX and len(swept) < 2:
             swept.append(1)
-            storage.sweep_leftovers(tmp_path)
+            storage.remove_leftovers(tmp_path)
         locking(file, how)
 
     monkeypatch.setattr(storage.fcntl, "flock", lock)
@@ -218,7 +218,7 @@ def test_without_locks_files_are_written_and_nothing_is_swept(
     leftover = tmp_path / ".x.abc_1234.partial"
     leftover.touch()
     storage.write_bytes(tmp_path / "x", b"whole")
-    storage.sweep_leftovers(tmp_path)
+    storage.remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [leftover.name, "x"]
 
 
@@ -228,5 +228,5 @@ def test_writers_leave_no_file_open(tmp_path: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         storage.write_bytes(tmp_path / "x", b"whole")
-        storage.sweep_leftovers(tmp_path)
+        storage.remove_leftovers(tmp_path)
     assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 import torch
 
-from facespec.data.batches import Preset, batches
-from facespec.data.chunks import Description, FaceChunk
+from facespec.data.batches import Preset, iterate_batches
+from facespec.data.chunks import FaceChunk, FaceSetDescription
 from facespec.data.faceset import FaceSet, write_faceset
 from facespec.models import trunks
-from facespec.models.checkpoints import digest
-from facespec.models.device import deterministic
-from facespec.models.networks import FaceNetwork, build
+from facespec.models.checkpoints import digest_tensors
+from facespec.models.device import deterministic_torch
+from facespec.models.networks import FaceNetwork, build_network
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock, Train
 from facespec.study.seeds import generator
@@ -54,7 +54,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> FaceSet:
     rest = dict.fromkeys(("expression", "view", "session"), "")
     names = [f"s{i}" for i in range(83)]
     labels = pd.DataFrame({"stimulus": names, "split": "train", "identity": [f"p{c}" for c in codes], **rest})
-    about = Description("identity", 50, None, {"source": "stripes", "content": "c"})
+    about = FaceSetDescription("identity", 50, None, {"source": "stripes", "content": "c"})
     return write_faceset(tmp_path_factory.mktemp("faces") / "set", [FaceChunk(images, labels)], about)
 
 
@@ -63,7 +63,7 @@ def task(faces: FaceSet, n: int = 83) -> TaskData:
 
 
 def fresh(*tasks: str, block: NetworkBlock = SMALL, seed: int = 4) -> FaceNetwork:
-    return build(block, dict.fromkeys(tasks, 3), channels=1, generator=torch.Generator().manual_seed(seed))
+    return build_network(block, dict.fromkeys(tasks, 3), channels=1, generator=torch.Generator().manual_seed(seed))
 
 
 def plan(code: str = "", **changes: Any) -> Plan:
@@ -71,9 +71,9 @@ def plan(code: str = "", **changes: Any) -> Plan:
 
 
 def fitted(model: FaceNetwork, data: dict[str, TaskData], how: Plan, file: Path, **more: Any) -> tuple[str, list[dict]]:
-    with deterministic():
+    with deterministic_torch():
         history = fit(model, data, how, generator=generator(9), unfinished=file, **more)
-    return digest(model.state_dict()), history
+    return digest_tensors(model.state_dict()), history
 
 
 def test_it_learns_what_the_images_show(faces: FaceSet, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def plain(model: FaceNetwork, data: dict[str, TaskData], turns: list[tuple[str, 
     for epoch in range(block.epochs):
         own = dict(zip(("expression", "identity"), stream.spawn(3)[:2], strict=True))
         taken = {
-            t: batches(d.faces, d.rows, batch_size=block.batch_size, preset=PRESET, generator=own[t])
+            t: iterate_batches(d.faces, d.rows, batch_size=block.batch_size, preset=PRESET, generator=own[t])
             for t, d in data.items()
         }
         for _ in range(-(-len(next(iter(data.values())).rows) // block.batch_size)):
@@ -207,12 +207,12 @@ def test_networks_see_exactly_the_same_batches_of_a_task(
     pixels: dict[int, list[float]] = {}
 
     def spy(faces: FaceSet, rows: np.ndarray, **how: Any) -> Any:
-        for batch in batches(faces, rows, **how):
+        for batch in iterate_batches(faces, rows, **how):
             seen.setdefault(len(rows), []).append(tuple(batch.positions))
             pixels.setdefault(len(rows), []).append(float(batch.images.double().pow(2).sum()))
             yield batch
 
-    monkeypatch.setattr(room, "batches", spy)
+    monkeypatch.setattr(room, "iterate_batches", spy)
     data = {"expression": task(faces, 83), "identity": task(faces, 40)}
     how = plan(epochs=2, schedule=schedule)
     fitted(fresh("expression", "identity"), data, how, tmp_path / "joint")
@@ -267,7 +267,7 @@ def test_dropout_repeats_itself_and_lets_go_of_its_generator(tmp_path: Path, mon
             "session": "",
         }
     )
-    about = Description("identity", 4, None, {"source": "noise"})
+    about = FaceSetDescription("identity", 4, None, {"source": "noise"})
     few = write_faceset(tmp_path / "set", [FaceChunk(images, labels)], about)
     own = TaskData(few, np.arange(4), np.array([0, 1, 0, 1]))
     how = Plan(

@@ -7,7 +7,7 @@ import torch
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
 from facespec.study.params import Finetune
-from facespec.training.schedule import one_cycle, rate, stepped
+from facespec.training.schedule import compute_rate, one_cycle, stepped
 
 
 def block(optimizer: str, *, epochs: int = 7, learning_rate: float = 0.2, step_epochs: int = 3) -> Finetune:
@@ -70,9 +70,9 @@ def test_steps_by_hand() -> None:
 
 def test_adamw_cycles_over_all_epochs() -> None:
     wanted = [one_cycle(step, steps=7 * 5, peak=0.2) for step in range(35)]
-    assert [rate(block("adamw"), step, steps_per_epoch=5) for step in range(35)] == wanted
+    assert [compute_rate(block("adamw"), step, steps_per_epoch=5) for step in range(35)] == wanted
 
 
 def test_sgd_keeps_its_rate_within_an_epoch() -> None:
-    rates = [rate(block("sgd"), step, steps_per_epoch=5) for step in range(35)]
+    rates = [compute_rate(block("sgd"), step, steps_per_epoch=5) for step in range(35)]
     assert rates == pytest.approx([0.2] * 15 + [0.02] * 15 + [0.002] * 5)

@@ -43,7 +43,7 @@ PROTOTYPES: dict[Expression, tuple[int, ...]] = {
 STRONGEST = 1.25  # beyond this the geometry of the face folds over
 
 
-def prototypes() -> Floats:
+def build_prototypes() -> Floats:
     """(7, 13) intensities at full expression, expressions in enum order, units in the order of `UNITS`."""
     return np.array([[float(unit in PROTOTYPES[name]) for unit in UNITS] for name in EXPRESSIONS])
 
@@ -54,7 +54,7 @@ def compose(codes: npt.NDArray[np.int64], intensity: Floats, *, style: Floats, i
     `codes` (n,): expression in enum order; `intensity` (n,): 0 to 1; `style` (n, 13): a person's gain per unit;
     `idle` (n, 13): intensities that are there whatever the expression.
     """
-    return np.minimum(np.maximum(prototypes()[codes] * intensity[:, None] * style + idle, 0.0), STRONGEST)
+    return np.minimum(np.maximum(build_prototypes()[codes] * intensity[:, None] * style + idle, 0.0), STRONGEST)
 
 
 def draw_style(people: int, generator: np.random.Generator) -> Floats:
@@ -73,6 +73,6 @@ def draw_idle(codes: npt.NDArray[np.int64], generator: np.random.Generator, *, a
     talking = np.maximum(generator.random(n) * 1.0 - 0.6, 0.0)
     second = generator.integers(0, len(EXPRESSIONS), n)
     blend = np.maximum(generator.random(n) * 1.05 - 0.6, 0.0)
-    idle = np.where(active, 0.28 * spontaneous, 0.0) + blend[:, None] * prototypes()[second]
+    idle = np.where(active, 0.28 * spontaneous, 0.0) + blend[:, None] * build_prototypes()[second]
     idle[:, list(UNITS).index(26)] += talking
     return amount * idle

@@ -79,7 +79,7 @@ def _mix(a: Colour, b: Colour, share: Field | float) -> Colour:
     return a + (b - a) * share
 
 
-def palette(who: Columns, scene: Columns, *, channels: int) -> Palette:
+def build_palette(who: Columns, scene: Columns, *, channels: int) -> Palette:
     """All colours of n faces, as RGB or as the luminance of the same RGB: painting mixes linearly, so both agree."""
     one = np.ones_like(who["age"])
     skin = _blend(SKIN, who["skin_tone"])

@@ -24,7 +24,7 @@ class Mouth:
     lip_bottom: Field
 
 
-def shape(face: Face) -> Mouth:
+def shape_mouth(face: Face) -> Mouth:
     """The mouth that identity and action units make."""
     who, act = face.who, face.act
     smile, sad, stretch = act["au12"], act["au15"], act["au20"]
@@ -64,7 +64,7 @@ def shape(face: Face) -> Mouth:
 def paint_mouth(face: Face, canvas: Canvas, palette: Palette) -> None:
     """Lips, opening, teeth, the line between the lips and the corners."""
     act, ax, y, soft = face.act, face.ax, face.y, face.soft
-    mouth = shape(face)
+    mouth = shape_mouth(face)
     beyond = ax - mouth.half
     lips = np.maximum(np.maximum(y - mouth.lip_top, mouth.lip_bottom - y), beyond)
     canvas.mark(cover(lips - 0.03, soft) * face.front, REGIONS["mouth"])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facespec.data.chunks import Description, FaceChunk, Import
+from facespec.data.chunks import FaceChunk, FaceImport, FaceSetDescription
 from facespec.data.embedded.canvas import REGIONS
 from facespec.data.embedded.rendering import paint
 from facespec.data.embedded.stimuli import Stimuli
@@ -41,7 +41,7 @@ def render(stimuli: Stimuli, indices: Sequence[int] | npt.NDArray[np.integer], *
     return paint(part.people, part.units, part.scene, keys=part.keys, size=size, channels=channels)
 
 
-def chunks(stimuli: Stimuli, *, size: int, channels: int, chunk: int, workers: int) -> Iterator[FaceChunk]:
+def iterate_chunks(stimuli: Stimuli, *, size: int, channels: int, chunk: int, workers: int) -> Iterator[FaceChunk]:
     """All faces in order, `chunk` at a time, rendered by `workers` processes (1: in this one)."""
     n = len(stimuli)
     jobs = _jobs(n, chunk=chunk, size=size)
@@ -129,24 +129,26 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def description(stimuli: Stimuli) -> Description:
+def describe_stimuli(stimuli: Stimuli) -> FaceSetDescription:
     """What the FaceSet of `stimuli` says about itself."""
     labels = stimuli.labels
     counts = {"images": len(labels), "people": int(labels["identity"].nunique())}
     counts |= {split: int((labels["split"] == split).sum()) for split in sorted(set(labels["split"]))}
     counts |= {name: int((labels["expression"] == name).sum()) for name in sorted(set(labels["expression"]))}
     provenance = {"source": SOURCE, "counts": counts, "excluded": [], "content": stimuli.digest()}
-    return Description(stimuli.role.value, SHARD, dict(REGIONS), provenance)
+    return FaceSetDescription(stimuli.role.value, SHARD, dict(REGIONS), provenance)
 
 
-def imported(stimuli: Stimuli, *, size: int, channels: int, workers: int, report: Callable[[int, int], None]) -> Import:
+def import_embedded(
+    stimuli: Stimuli, *, size: int, channels: int, workers: int, report: Callable[[int, int], None]
+) -> FaceImport:
     """Chunks and description for a FaceSet; `report` hears how many images of how many are done."""
 
     def counted() -> Iterator[FaceChunk]:
         done = 0
-        for chunk in chunks(stimuli, size=size, channels=channels, chunk=512, workers=workers):
+        for chunk in iterate_chunks(stimuli, size=size, channels=channels, chunk=512, workers=workers):
             done += len(chunk.labels)
             yield chunk
             report(done, len(stimuli))
 
-    return Import(counted(), description(stimuli))
+    return FaceImport(counted(), describe_stimuli(stimuli))

@@ -10,14 +10,14 @@ import numpy.typing as npt
 from facespec.data.embedded import anatomy, scenes
 from facespec.data.embedded.action_units import UNITS
 from facespec.data.embedded.backdrop import paint_background, paint_body, paint_occluder
-from facespec.data.embedded.canvas import REGIONS, Canvas, Palette, palette
+from facespec.data.embedded.canvas import REGIONS, Canvas, Palette, build_palette
 from facespec.data.embedded.features import Face, paint_brows, paint_eye_folds, paint_eyes, paint_folds, paint_nose
 from facespec.data.embedded.geometry import Field, Words, clip, cover, ellipse, scramble
 from facespec.data.embedded.hair import hair_distance, strands
 from facespec.data.embedded.head import Columns, Point, ear_distance, skin_distance
 from facespec.data.embedded.marks import paint_beard, paint_glasses, paint_marks
 from facespec.data.embedded.mouth import paint_mouth
-from facespec.data.embedded.view import FARTHEST, Camera, camera, normals, trace
+from facespec.data.embedded.view import FARTHEST, Camera, compute_normals, place_camera, trace_rays
 
 Floats = npt.NDArray[np.float64]
 Bytes = npt.NDArray[np.uint8]
@@ -70,7 +70,7 @@ class _Shot:
 
     @property
     def seed(self) -> Words:
-        return person_seed(self.who)
+        return derive_person_seed(self.who)
 
     def light(self, normal: Point) -> Field:
         """Wrapped diffuse light: soft, with a shadow side that is never black."""
@@ -83,8 +83,8 @@ class _Shot:
 def _tile(
     who: Columns, act: Columns, scene: Columns, *, keys: npt.NDArray[np.uint64], size: int, channels: int
 ) -> tuple[Bytes, Bytes]:
-    view = camera(scene, size)
-    colours = palette(who, scene, channels=channels)
+    view = place_camera(scene, size)
+    colours = build_palette(who, scene, channels=channels)
     canvas = paint_background(scene, view, colours)
     body = paint_body(who, scene, view, canvas=canvas, palette=colours)
     _paint_head(_Shot(who, act, scene, view, colours), canvas, body=body)
@@ -97,18 +97,18 @@ def _tile(
 def _paint_head(shot: _Shot, canvas: Canvas, *, body: Field) -> None:
     """Skin, with hair behind and before it; `body` is the depth of neck and shirt."""
     view, who, act = shot.view, shot.who, shot.act
-    skin_depth, skin_alpha = trace(view, skin_distance, who, act=act, until=-FARTHEST)
+    skin_depth, skin_alpha = trace_rays(view, skin_distance, who, act=act, until=-FARTHEST)
     # only whole skin hides hair, here and below: where there is none, its depth must not show, it moves with the jaw
     hidden = np.where(skin_alpha >= 1.0, skin_depth - 0.1, np.float32(-FARTHEST))
-    hair_depth, hair_alpha = trace(view, hair_distance, who, act=act, until=hidden)
+    hair_depth, hair_alpha = trace_rays(view, hair_distance, who, act=act, until=hidden)
     hair_alpha = hair_alpha * (hair_depth > np.maximum(body, hidden))
     skin_alpha = skin_alpha * (skin_depth > body - 0.25)
-    normal = normals(view, hair_distance, who, act=act, depth=hair_depth, seen=hair_alpha)
+    normal = compute_normals(view, hair_distance, who, act=act, depth=hair_depth, seen=hair_alpha)
     wisps = _lit_hair(shot, view.at(hair_depth), normal=normal)
     canvas.paint(hair_alpha, wisps)
     canvas.mark(hair_alpha, REGIONS["hair"])
     face = _painted_skin(shot, view.at(skin_depth))
-    normal = normals(view, skin_distance, who, act=act, depth=skin_depth, seen=skin_alpha)
+    normal = compute_normals(view, skin_distance, who, act=act, depth=skin_depth, seen=skin_alpha)
     face.colour = face.colour * shot.light(normal)
     canvas.paint(skin_alpha, face.colour)
     canvas.mark(skin_alpha, face.region)
@@ -117,7 +117,7 @@ def _paint_head(shot: _Shot, canvas: Canvas, *, body: Field) -> None:
     canvas.mark(before, REGIONS["hair"])
 
 
-def person_seed(who: Columns) -> Words:
+def derive_person_seed(who: Columns) -> Words:
     """A word per person from identity alone, for freckles and strands: the same in every picture of a person."""
     return scramble((who["head_width"] * np.float32(4.0e6)).astype(np.int32).view(np.uint32))
 

@@ -24,14 +24,14 @@ FREQUENCIES: dict[Expression, int] = {
 }
 
 
-def draw(role: Role, block: Data, generator: np.random.Generator) -> Stimuli:
+def draw_role(role: Role, block: Data, generator: np.random.Generator) -> Stimuli:
     """All stimuli of `role`, as many as `block` asks for."""
     if role is Role.EXPRESSION:
         return _expression(block, generator)
     return _identity(block, generator) if role is Role.IDENTITY else _probe(block, generator)
 
 
-def quotas(n: int) -> Codes:
+def compute_quotas(n: int) -> Codes:
     """(7,) images per expression: FER2013's shares of `n`, by largest remainders, at least one each if n allows."""
     weights = np.array([FREQUENCIES[name] for name in EXPRESSIONS], dtype=np.int64)
     total = int(weights.sum())
@@ -46,7 +46,7 @@ def quotas(n: int) -> Codes:
 
 
 def _skewed(n: int, generator: np.random.Generator) -> Codes:
-    return generator.permutation(np.repeat(np.arange(len(EXPRESSIONS), dtype=np.int64), quotas(n)))
+    return generator.permutation(np.repeat(np.arange(len(EXPRESSIONS), dtype=np.int64), compute_quotas(n)))
 
 
 def _expression(block: Data, generator: np.random.Generator) -> Stimuli:

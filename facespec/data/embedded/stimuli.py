@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from facespec.data.embedded import action_units, anatomy
-from facespec.study.errors import StudyError, did_you_mean
+from facespec.study.errors import StudyError, suggest_spelling
 from facespec.study.vocabulary import EXPRESSIONS, Expression, Role
 
 Floats = npt.NDArray[np.float64]
@@ -68,7 +68,7 @@ class Stimuli:
         )
 
 
-def with_expression(stimuli: Stimuli, expressions: Sequence[Expression | str]) -> Stimuli:
+def replace_expressions(stimuli: Stimuli, expressions: Sequence[Expression | str]) -> Stimuli:
     """The same people, scenes and noise, showing `expressions` (one per stimulus) instead; labels follow.
 
     How strongly, in which personal style and with which idle movements stays as it was.
@@ -77,13 +77,13 @@ def with_expression(stimuli: Stimuli, expressions: Sequence[Expression | str]) -
         raise StudyError(f"{len(expressions)} expressions for {len(stimuli)} stimuli; give one for each.")
     for name in expressions:
         if name not in EXPRESSIONS:
-            raise StudyError(f"unknown expression {str(name)!r}: {did_you_mean(str(name), map(str, EXPRESSIONS))}")
+            raise StudyError(f"unknown expression {str(name)!r}: {suggest_spelling(str(name), map(str, EXPRESSIONS))}")
     codes = np.array([EXPRESSIONS.index(Expression(name)) for name in expressions], dtype=np.int64)
     labels = stimuli.labels.assign(expression=[EXPRESSIONS[code].value for code in codes])
     return replace(stimuli, codes=codes, labels=labels)
 
 
-def with_identity(stimuli: Stimuli, people: Floats) -> Stimuli:
+def replace_people(stimuli: Stimuli, people: Floats) -> Stimuli:
     """The same expressions, scenes and noise on the faces of `people` (n, identity parameters); identity labels go."""
     expected = (len(stimuli), len(anatomy.PARAMETERS))
     if np.shape(people) != expected:

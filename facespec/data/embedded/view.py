@@ -38,7 +38,7 @@ class Camera:
         return ox + depth * fx, oy + depth * fy, oz + depth * fz
 
 
-def camera(scene: Columns, size: int) -> Camera:
+def place_camera(scene: Columns, size: int) -> Camera:
     """Rays of an image of `size` x `size` pixels, orthographic."""
     index = np.arange(size * size, dtype=np.int64)
     column, row = (index % size).astype(np.float32), (index // size).astype(np.float32)
@@ -103,7 +103,7 @@ class Rays:
         return ox + depth * fx, oy + depth * fy, oz + depth * fz
 
 
-def trace(view: Camera, solid: Solid, who: Columns, *, act: Columns, until: Field | float) -> tuple[Field, Field]:
+def trace_rays(view: Camera, solid: Solid, who: Columns, *, act: Columns, until: Field | float) -> tuple[Field, Field]:
     """Depth (n, pixels) of the surface along each ray, and how much of the pixel it covers.
 
     Rays that miss are seen where they come nearest. Rays end at depth `until`, beyond which nothing would be visible.
@@ -132,7 +132,7 @@ def trace(view: Camera, solid: Solid, who: Columns, *, act: Columns, until: Fiel
     return best.reshape(shape), clip(1.0 - np.maximum(nearest.reshape(shape) - ARRIVED, 0.0) / view.pixel)
 
 
-def normals(view: Camera, solid: Solid, who: Columns, *, act: Columns, depth: Field, seen: Field) -> Point:
+def compute_normals(view: Camera, solid: Solid, who: Columns, *, act: Columns, depth: Field, seen: Field) -> Point:
     """Unit normals (n, pixels) in the frame of the head where `seen` is positive, from differences of the distance."""
     step = np.float32(0.012)
     pixels = np.flatnonzero(seen.reshape(-1) > 0.0)

@@ -13,7 +13,7 @@ from facespec.data.embedded import action_units
 from facespec.data.embedded.action_units import STRONGEST, UNITS, compose
 from facespec.data.embedded.canvas import REGIONS
 from facespec.data.embedded.rendering import paint
-from facespec.data.embedded.roles import draw
+from facespec.data.embedded.roles import draw_role
 from facespec.data.embedded.scenes import COLUMNS
 from facespec.data.embedded.stimuli import Stimuli
 from facespec.study.params import Data, ExpressionFaces, IdentityFaces, ProbeFaces
@@ -52,7 +52,7 @@ def test_prototypes_are_ekman_s() -> None:
         "disgust": {9, 15, 16},
         "neutral": set(),
     }
-    table = action_units.prototypes()
+    table = action_units.build_prototypes()
     assert table.shape == (7, 13)
     units = list(UNITS)
     found = {name.value: {units[j] for j in np.flatnonzero(row)} for name, row in zip(EXPRESSIONS, table, strict=True)}
@@ -61,7 +61,7 @@ def test_prototypes_are_ekman_s() -> None:
 
 
 def test_no_two_expressions_share_their_units() -> None:
-    assert len({tuple(row) for row in action_units.prototypes()}) == 7
+    assert len({tuple(row) for row in action_units.build_prototypes()}) == 7
 
 
 def test_intensities_are_prototype_times_intensity_times_style_plus_idle() -> None:
@@ -119,7 +119,7 @@ def sitters() -> Stimuli:
         identity=IdentityFaces(source="embedded", people=2, train=1, test=1),
         probe=ProbeFaces(source="embedded", people=4),
     )
-    probe = draw(Role.PROBE, block, generator(12, "sitters"))
+    probe = draw_role(Role.PROBE, block, generator(12, "sitters"))
     labels = probe.labels
     chosen = (labels["view"] == "straight") & (labels["expression"] == "neutral") & (labels["session"] == "A")
     stimuli = probe.take(np.flatnonzero(chosen))

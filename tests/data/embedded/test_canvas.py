@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from facespec.data.embedded.anatomy import PARAMETERS, draw_people
-from facespec.data.embedded.canvas import HAIR, REGIONS, SKIN, Canvas, palette
+from facespec.data.embedded.canvas import HAIR, REGIONS, SKIN, Canvas, build_palette
 from facespec.data.embedded.scenes import COLUMNS, draw_wild
 from facespec.study.seeds import generator
 
@@ -40,7 +40,7 @@ def columns(n: int = 40) -> tuple[dict, dict]:
 def test_grey_is_the_luminance_of_colour() -> None:
     """With the weights of ITU-R BT.601."""
     who, scene = columns()
-    grey, colour = (palette(who, scene, channels=channels) for channels in (1, 3))
+    grey, colour = (build_palette(who, scene, channels=channels) for channels in (1, 3))
     assert grey.keys() == colour.keys()
     for name in grey:
         assert grey[name].shape == (1, 40, 1)
@@ -55,7 +55,7 @@ def test_tone_runs_from_the_lightest_to_the_darkest_stop() -> None:
         who[name][:] = 0.0
     scene["tint"][:] = 0.0
     who["skin_tone"][:, 0] = who["hair_tone"][:, 0] = [0.0, 0.625, 1.0]  # 0.625: half way between stops 2 and 3
-    colours = palette(who, scene, channels=3)
+    colours = build_palette(who, scene, channels=3)
     for name, stops in (("skin", SKIN), ("hair", HAIR)):
         expected = [stops[0], (np.array(stops[2]) + stops[3]) / 2, stops[4]]
         np.testing.assert_allclose(colours[name][:, :, 0].T, expected, rtol=1e-5)
@@ -67,5 +67,5 @@ def test_warm_light_is_redder_and_less_blue() -> None:
         for name in table:
             table[name][1] = table[name][0]
     scene["tint"][:, 0] = [0.0, 0.1]
-    white = palette(who, scene, channels=3)["white"]
+    white = build_palette(who, scene, channels=3)["white"]
     np.testing.assert_allclose(white[:, 1, 0] / white[:, 0, 0], [1.1, 1.0, 0.9], rtol=1e-6)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from facespec.data.embedded import canvas, production, rendering
 from facespec.data.embedded.production import render
-from facespec.data.embedded.roles import draw
+from facespec.data.embedded.roles import draw_role
 from facespec.data.embedded.stimuli import Stimuli
 from facespec.study.params import Data, ExpressionFaces, IdentityFaces, ProbeFaces
 from facespec.study.seeds import generator
@@ -212,7 +212,7 @@ def small(role: Role) -> Stimuli:
         identity=IdentityFaces(source="embedded", people=8, train=4, test=2),
         probe=ProbeFaces(source="embedded", people=4),
     )
-    return draw(role, block, generator(block.seed, "faces", role.value))
+    return draw_role(role, block, generator(block.seed, "faces", role.value))
 
 
 PARTS = {Role.EXPRESSION: range(48), Role.IDENTITY: range(48), Role.PROBE: range(0, 280, 11)}
@@ -273,7 +273,7 @@ def test_threads_do_not_show() -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_processes_and_chunks_do_not_show(workers: int) -> None:
     with patch.object(production, "JOB_PIXELS", 7 * 32 * 32):  # seven images a job: 48 is no multiple
-        made = list(production.chunks(small(Role.EXPRESSION), size=32, channels=1, chunk=20, workers=workers))
+        made = list(production.iterate_chunks(small(Role.EXPRESSION), size=32, channels=1, chunk=20, workers=workers))
     np.testing.assert_array_equal(np.concatenate([chunk.images for chunk in made]), reference()[0])
     np.testing.assert_array_equal(np.concatenate([chunk.regions for chunk in made]), reference()[1])
 

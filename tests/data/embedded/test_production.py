@@ -13,8 +13,8 @@ import pytest
 
 from facespec.data.embedded import production
 from facespec.data.embedded.canvas import REGIONS
-from facespec.data.embedded.production import chunks, description, imported, render
-from facespec.data.embedded.roles import draw
+from facespec.data.embedded.production import describe_stimuli, import_embedded, iterate_chunks, render
+from facespec.data.embedded.roles import draw_role
 from facespec.data.embedded.stimuli import Stimuli
 from facespec.study.errors import StudyError
 from facespec.study.params import Data, ExpressionFaces, IdentityFaces, ProbeFaces
@@ -33,7 +33,7 @@ def stimuli() -> Stimuli:
         identity=IdentityFaces(source="embedded", people=2, train=1, test=1),
         probe=ProbeFaces(source="embedded", people=2),
     )
-    return draw(Role.EXPRESSION, block, generator(2, "faces"))
+    return draw_role(Role.EXPRESSION, block, generator(2, "faces"))
 
 
 @pytest.mark.parametrize(("size", "channels"), [(31, 1), (513, 3), (48, 2), (48, 0), (0, 1)])
@@ -51,7 +51,7 @@ def test_the_smallest_and_the_largest_size_are_allowed() -> None:
 
 
 def test_chunks_come_in_order_with_their_labels() -> None:
-    made = list(chunks(stimuli(), size=32, channels=1, chunk=25, workers=1))
+    made = list(iterate_chunks(stimuli(), size=32, channels=1, chunk=25, workers=1))
     assert [len(one.labels) for one in made] == [25, 25, 11]
     images, regions = render(stimuli(), range(61), size=32, channels=1)
     np.testing.assert_array_equal(np.concatenate([one.images for one in made]), images)
@@ -102,7 +102,7 @@ class Watched:
 def test_work_is_sent_ahead_only_twice_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(production, "ProcessPoolExecutor", Watched)
     monkeypatch.setattr(production, "JOB_PIXELS", 2 * 32 * 32)
-    stream = chunks(stimuli(), size=32, channels=1, chunk=10, workers=3)
+    stream = iterate_chunks(stimuli(), size=32, channels=1, chunk=10, workers=3)
     for _ in range(3):
         next(stream)
         assert Watched.waiting <= 6  # what lies ready while a chunk is being written
@@ -112,20 +112,20 @@ def test_work_is_sent_ahead_only_twice_the_workers(monkeypatch: pytest.MonkeyPat
 
 def test_a_single_worker_renders_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(production, "ProcessPoolExecutor", None)  # calling it would fail
-    assert len(list(chunks(stimuli().take([0, 1, 2]), size=32, channels=1, chunk=2, workers=1))) == 2
+    assert len(list(iterate_chunks(stimuli().take([0, 1, 2]), size=32, channels=1, chunk=2, workers=1))) == 2
 
 
 def test_an_error_in_a_worker_arrives_here_and_ends_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(production, "JOB_PIXELS", 8 * 32 * 32)
     broken = replace(stimuli(), scene=stimuli().scene[:, :3])  # no "scale": fails where it is rendered
     with pytest.raises(ValueError, match="could not be broadcast"):
-        list(chunks(broken, size=32, channels=1, chunk=20, workers=2))
+        list(iterate_chunks(broken, size=32, channels=1, chunk=20, workers=2))
     assert multiprocessing.active_children() == []
 
 
 def test_whoever_stops_early_leaves_no_worker_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(production, "JOB_PIXELS", 4 * 32 * 32)
-    stream = chunks(stimuli(), size=32, channels=1, chunk=4, workers=2)
+    stream = iterate_chunks(stimuli(), size=32, channels=1, chunk=4, workers=2)
     next(stream)
     stream.close()
     assert multiprocessing.active_children() == []
@@ -134,7 +134,7 @@ def test_whoever_stops_early_leaves_no_worker_behind(monkeypatch: pytest.MonkeyP
 def test_a_worker_that_is_killed_is_said_so_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a system does that runs short of memory."""
     monkeypatch.setattr(production, "JOB_PIXELS", 4 * 32 * 32)
-    stream = chunks(stimuli(), size=32, channels=1, chunk=4, workers=2)
+    stream = iterate_chunks(stimuli(), size=32, channels=1, chunk=4, workers=2)
     next(stream)
     for worker in multiprocessing.active_children():
         worker.kill()
@@ -148,7 +148,7 @@ def test_a_worker_that_is_killed_is_said_so_in_a_sentence(monkeypatch: pytest.Mo
 
 
 def test_the_description_counts_and_names_its_source() -> None:
-    found = description(stimuli())
+    found = describe_stimuli(stimuli())
     assert (found.role, found.shard_size, found.region_codes) == ("expression", production.SHARD, REGIONS)
     provenance = found.provenance
     assert isinstance(provenance, dict)
@@ -161,7 +161,7 @@ def test_the_description_counts_and_names_its_source() -> None:
 def test_an_import_reports_its_progress() -> None:
     heard: list[tuple[int, int]] = []
     part = stimuli().take(range(5))
-    made = imported(part, size=32, channels=1, workers=1, report=lambda done, total: heard.append((done, total)))
+    made = import_embedded(part, size=32, channels=1, workers=1, report=lambda done, total: heard.append((done, total)))
     assert sum(len(chunk.labels) for chunk in made.chunks) == 5
     assert heard == [(5, 5)]
-    assert made.description == description(part)
+    assert made.description == describe_stimuli(part)

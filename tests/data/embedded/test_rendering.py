@@ -11,9 +11,9 @@ from scipy import ndimage
 from facespec.data.embedded import anatomy, scenes
 from facespec.data.embedded.canvas import LUMINANCE, REGIONS
 from facespec.data.embedded.production import render
-from facespec.data.embedded.rendering import _developed, person_seed
-from facespec.data.embedded.roles import draw
-from facespec.data.embedded.stimuli import Stimuli, with_expression
+from facespec.data.embedded.rendering import _developed, derive_person_seed
+from facespec.data.embedded.roles import draw_role
+from facespec.data.embedded.stimuli import Stimuli, replace_expressions
 from facespec.study.params import Data, ExpressionFaces, IdentityFaces, ProbeFaces
 from facespec.study.seeds import generator
 from facespec.study.vocabulary import VIEWS, Role
@@ -32,7 +32,7 @@ def drawn(role: Role) -> Stimuli:
         identity=IdentityFaces(source="embedded", people=2, train=1, test=1),
         probe=ProbeFaces(source="embedded", people=10),
     )
-    return draw(role, block, generator(2, "faces", role.value))
+    return draw_role(role, block, generator(2, "faces", role.value))
 
 
 def put(stimuli: Stimuli, **values: float) -> Stimuli:
@@ -226,7 +226,7 @@ def test_full_blur_is_three_pixels_wide_at_48_pixels() -> None:
 def test_a_person_s_seed_is_identity_s_alone() -> None:
     stimuli = drawn(Role.PROBE)
     width = stimuli.people[:, [anatomy.COLUMN["head_width"]]].astype(np.float32)
-    words = person_seed({"head_width": width})[:, 0]
+    words = derive_person_seed({"head_width": width})[:, 0]
     people = stimuli.labels["identity"].to_numpy()
     assert {len(set(words[people == name])) for name in set(people)} == {1}
     assert len(set(words)) == 10
@@ -234,7 +234,7 @@ def test_a_person_s_seed_is_identity_s_alone() -> None:
 
 def test_hair_keeps_its_strands_whatever_the_face_does() -> None:
     still = put(portraits(), beard=0.0, moustache=0.0).take(range(2, 50, 5))
-    (one, before), (other, after) = all_of(still), all_of(with_expression(still, ["surprise"] * 10))
+    (one, before), (other, after) = all_of(still), all_of(replace_expressions(still, ["surprise"] * 10))
     skin = np.array([name not in ("hair", "background", "neck", "clothes") for name in REGIONS])
     near = ndimage.binary_dilation(skin[before] | skin[after], np.ones((1, 3, 3)), iterations=2)
     hair = (before == REGIONS["hair"]) & ~near

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from facespec.data.embedded import anatomy, scenes
 from facespec.data.embedded.anatomy import COLUMN
-from facespec.data.embedded.roles import FREQUENCIES, draw, quotas
+from facespec.data.embedded.roles import FREQUENCIES, compute_quotas, draw_role
 from facespec.data.embedded.stimuli import Stimuli
 from facespec.study.params import Data, ExpressionFaces, IdentityFaces, ProbeFaces
 from facespec.study.seeds import generator
@@ -38,7 +38,7 @@ def block(*, train: int = 60, test: int = 30, people: int = 9, each: tuple[int, 
 
 
 def drawn(role: Role, **sizes: int | tuple[int, int]) -> Stimuli:
-    return draw(role, block(**sizes), generator(5, "faces", role.value))  # type: ignore[arg-type]
+    return draw_role(role, block(**sizes), generator(5, "faces", role.value))  # type: ignore[arg-type]
 
 
 def counts(stimuli: Stimuli, column: str, split: str | None = None) -> dict[str, int]:
@@ -52,17 +52,17 @@ def test_frequencies_are_fer2013_s() -> None:
 
 
 def test_quotas_of_all_of_fer2013_are_its_counts() -> None:
-    assert dict(zip(map(str, EXPRESSIONS), quotas(28709).tolist(), strict=True)) == dict(FER2013)
+    assert dict(zip(map(str, EXPRESSIONS), compute_quotas(28709).tolist(), strict=True)) == dict(FER2013)
 
 
 def test_quotas_of_8000_by_hand() -> None:
     # shares, angry to surprise: 1113.24 121.49 1141.66 2010.52 1383.54 1345.92 883.63; four largest remainders round up
-    assert quotas(8000).tolist() == [1113, 121, 1142, 2010, 1384, 1346, 884]
+    assert compute_quotas(8000).tolist() == [1113, 121, 1142, 2010, 1384, 1346, 884]
 
 
 @given(st.integers(0, 30000))
 def test_quotas_sum_up_and_miss_their_share_by_less_than_one(n: int) -> None:
-    found = quotas(n)
+    found = compute_quotas(n)
     assert found.sum() == n
     exact = np.array([FER2013[name] * n / 28709 for name in map(str, EXPRESSIONS)])
     if n >= 7:
@@ -101,7 +101,7 @@ def test_a_name_of_a_person_is_one_face_with_one_style(role: Role) -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_the_same_stream_draws_the_same_stimuli(role: Role) -> None:
     assert drawn(role).digest() == drawn(role).digest()
-    other = draw(role, block(), generator(6, "faces", role.value))
+    other = draw_role(role, block(), generator(6, "faces", role.value))
     assert other.digest() != drawn(role).digest()
 
 
@@ -109,7 +109,7 @@ def test_expression_counts_are_skewed_like_fer2013_in_both_splits() -> None:
     stimuli = drawn(Role.EXPRESSION, train=700, test=300)
     for split, n in (("train", 700), ("test", 300)):
         assert counts(stimuli, "expression", split) == {
-            str(name): k for name, k in zip(EXPRESSIONS, quotas(n).tolist(), strict=True)
+            str(name): k for name, k in zip(EXPRESSIONS, compute_quotas(n).tolist(), strict=True)
         }
 
 
@@ -136,7 +136,7 @@ def test_identity_counts_per_person() -> None:
     assert counts(stimuli, "identity", "train") == {f"p{i:04d}": 4 for i in range(9)}
     assert counts(stimuli, "identity", "test") == {f"p{i:04d}": 3 for i in range(9)}
     assert counts(drawn(Role.IDENTITY, people=60), "expression") == {
-        str(name): k for name, k in zip(EXPRESSIONS, quotas(420).tolist(), strict=True)
+        str(name): k for name, k in zip(EXPRESSIONS, compute_quotas(420).tolist(), strict=True)
     }
 
 

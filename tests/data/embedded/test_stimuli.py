@@ -11,8 +11,8 @@ from scipy import ndimage
 from facespec.data.embedded import anatomy, scenes
 from facespec.data.embedded.canvas import REGIONS
 from facespec.data.embedded.production import render
-from facespec.data.embedded.roles import draw
-from facespec.data.embedded.stimuli import Stimuli, with_expression, with_identity
+from facespec.data.embedded.roles import draw_role
+from facespec.data.embedded.stimuli import Stimuli, replace_expressions, replace_people
 from facespec.study.errors import StudyError
 from facespec.study.params import Data, ExpressionFaces, IdentityFaces, ProbeFaces
 from facespec.study.seeds import generator
@@ -32,7 +32,7 @@ def wild() -> Stimuli:
         identity=IdentityFaces(source="embedded", people=2, train=1, test=1),
         probe=ProbeFaces(source="embedded", people=2),
     )
-    return draw(Role.EXPRESSION, block, generator(2, "faces"))
+    return draw_role(Role.EXPRESSION, block, generator(2, "faces"))
 
 
 def other_expressions(stimuli: Stimuli) -> list[str]:
@@ -41,7 +41,7 @@ def other_expressions(stimuli: Stimuli) -> list[str]:
 
 def test_a_changed_expression_changes_code_and_label_only() -> None:
     before = wild()
-    after = with_expression(before, other_expressions(before))
+    after = replace_expressions(before, other_expressions(before))
     assert after.labels["expression"].tolist() == other_expressions(before)
     assert after.labels.drop(columns="expression").equals(before.labels.drop(columns="expression"))
     np.testing.assert_array_equal(after.codes, (before.codes + 3) % 7)
@@ -51,7 +51,7 @@ def test_a_changed_expression_changes_code_and_label_only() -> None:
 
 
 def test_the_same_expression_gives_the_same_pictures() -> None:
-    same = with_expression(wild(), wild().labels["expression"].tolist())
+    same = replace_expressions(wild(), wild().labels["expression"].tolist())
     found, expected = (render(stimuli, range(6), size=32, channels=1) for stimuli in (same, wild()))
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])
@@ -68,7 +68,7 @@ def test_a_changed_expression_changes_pixels_of_the_face_only() -> None:
     before.people[:, [anatomy.COLUMN["beard"], anatomy.COLUMN["moustache"]]] = 0.0  # hair, but it moves with the jaw
     before.scene[:, scenes.COLUMNS.index("occluder")] = 0.0  # dark glasses let a little through
     pictures, regions = [], []
-    for stimuli in (before, with_expression(before, other_expressions(before))):
+    for stimuli in (before, replace_expressions(before, other_expressions(before))):
         images, region = render(stimuli, range(len(before)), size=48, channels=3)
         pictures.append(images)
         regions.append(region)
@@ -82,7 +82,7 @@ def test_a_changed_expression_changes_pixels_of_the_face_only() -> None:
 def test_a_changed_identity_changes_face_and_identity_label_only() -> None:
     before = wild()
     people = anatomy.draw_people(len(before), generator(77), male=np.ones(len(before), bool))
-    after = with_identity(before, people)
+    after = replace_people(before, people)
     np.testing.assert_array_equal(after.people, people)
     assert set(after.labels["identity"]) == {""}
     assert after.labels.drop(columns="identity").equals(before.labels.drop(columns="identity"))
@@ -95,7 +95,7 @@ def test_a_changed_identity_leaves_the_background_to_the_bit() -> None:
     people = anatomy.draw_people(len(wild()), generator(77), male=np.ones(len(wild()), bool))
     everyone = range(len(wild()))
     before, regions_before = render(wild(), everyone, size=48, channels=1)
-    after, regions_after = render(with_identity(wild(), people), everyone, size=48, channels=1)
+    after, regions_after = render(replace_people(wild(), people), everyone, size=48, channels=1)
     behind = REGIONS["background"]
     far = ~near((regions_before != behind) | (regions_after != behind))
     np.testing.assert_array_equal(before[far], after[far])
@@ -122,13 +122,13 @@ def test_the_digest_sees_every_part(name: str) -> None:
 
 def test_as_many_expressions_as_stimuli() -> None:
     with pytest.raises(StudyError) as caught:
-        with_expression(wild(), ["happy", "sad"])
+        replace_expressions(wild(), ["happy", "sad"])
     assert str(caught.value) == "2 expressions for 24 stimuli; give one for each."
 
 
 def test_an_unknown_expression_is_named() -> None:
     with pytest.raises(StudyError) as caught:
-        with_expression(wild().take([0]), ["hapy"])
+        replace_expressions(wild().take([0]), ["hapy"])
     assert str(caught.value) == (
         "unknown expression 'hapy': did you mean 'happy'? "
         "Allowed: 'angry', 'disgust', 'fear', 'happy', 'neutral', 'sad', 'surprise'."
@@ -137,6 +137,6 @@ def test_an_unknown_expression_is_named() -> None:
 
 def test_people_of_the_wrong_shape() -> None:
     with pytest.raises(StudyError) as caught:
-        with_identity(wild(), np.zeros((24, 3)))
+        replace_people(wild(), np.zeros((24, 3)))
     n = len(anatomy.PARAMETERS)
     assert str(caught.value) == f"identity parameters of shape (24, 3), expected (24, {n}): one row per stimulus."
