@@ -48,7 +48,7 @@ $(ENVIRONMENT): requirements.lock pyproject.toml
 
 lock: $(ENVIRONMENT)  ## pin again from the ranges in pyproject.toml
 	uv lock --quiet
-	uv export --quiet --all-groups --no-emit-project --no-header --output-file requirements.lock
+	uv export --quiet --all-groups --all-extras --no-emit-project --no-header --output-file requirements.lock
 	python .ci/pins.py
 
 clean:  ## remove everything that can be made again

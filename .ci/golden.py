@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from facespec.stages.dvc_digests import digest_below
+from facespec.stages.dvc_files import digest_below
 from facespec.stages.repro import explain_other_bits, list_stages
 from facespec.study.storage import write_json
 from facespec.study.tables import ACCURACY, ALL_IMAGES
@@ -36,7 +36,8 @@ def read_digests(study: Path) -> dict[str, dict[str, str]]:
         for name, stage in lock.items()
     }
     order = list_stages(study)
-    stages = sorted((name for name in made if made[name]), key=lambda name: (order.index(name.split("@")[0]), name))
+    others = [name for name in made if made[name] and name != "fingerprints" and not name.startswith("data@")]
+    stages = sorted(others, key=lambda name: (order.index(name.split("@")[0]), name))
     faces = {f"data/{name}": digest for name, digest in digest_below(study / "data").items()}
     return {"data": faces, **{name: made[name] for name in stages}}
 

@@ -1,66 +1,61 @@
-"""Carry the pins of requirements.lock into pixi.toml: `make lock` runs this after `uv export`."""
+"""Copy the versions of the direct dependencies from requirements.lock to pixi.toml; `make lock` runs this.
+
+The manifest pins what pyproject.toml names; pixi.lock, which `pixi lock` makes, holds everything else.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-PLATFORMS = {
-    platform: dict(zip(("sys_platform", "platform_machine", "platform_system", "os_name"), markers, strict=True))
-    for platform, markers in {
-        "linux-64": ("linux", "x86_64", "Linux", "posix"),
-        "linux-aarch64": ("linux", "aarch64", "Linux", "posix"),
-        "osx-arm64": ("darwin", "arm64", "Darwin", "posix"),
-        "win-64": ("win32", "AMD64", "Windows", "nt"),
-    }.items()
-}
-PYTHON = {
-    "python_version": "3.11",
-    "python_full_version": "3.11.15",
-    "implementation_name": "cpython",
-    "platform_python_implementation": "CPython",
-}
 BEGIN, END = "# pins: made by `make lock` from requirements.lock\n", "# end of pins\n"
 
 
-def locked(lock: str) -> dict[str, dict[str, str]]:
-    """Per pixi platform: package -> exact version, from the text of requirements.lock."""
-    lines = re.findall(r"^([A-Za-z0-9][^\\\n]*)", lock, flags=re.MULTILINE)
-    requirements = [Requirement(line.strip()) for line in lines]
-    return {
-        platform: {
-            r.name: str(next(iter(r.specifier)).version)
-            for r in requirements
-            if r.marker is None or r.marker.evaluate({**PYTHON, **environment})
-        }
-        for platform, environment in PLATFORMS.items()
+def read_versions(lock: str) -> dict[str, str]:
+    """Package -> exact version, from the text of requirements.lock."""
+    return dict(re.findall(r"^([A-Za-z0-9][\w.-]*)==([^\s;\\]+)", lock, flags=re.MULTILINE))
+
+
+def list_dependencies(pyproject: dict[str, Any]) -> dict[str, list[str]]:
+    """Table of the manifest -> the packages that pyproject.toml names for it."""
+    package = pyproject["project"]
+    extras = package.get("optional-dependencies", {})
+    requirements = {
+        "pypi-dependencies": [*package["dependencies"], *(line for extra in extras.values() for line in extra)],
+        "feature.dev.pypi-dependencies": pyproject["dependency-groups"]["dev"],
     }
+    names = {
+        table: {canonicalize_name(Requirement(line).name) for line in requirements[table]} for table in requirements
+    }
+    return {table: sorted(names[table] - {package["name"]}) for table in names}
 
 
-def tables(pins: dict[str, dict[str, str]]) -> str:
-    """The pins as TOML: what every platform shares, then what each has besides."""
-    shared = dict(set.intersection(*(set(packages.items()) for packages in pins.values())))
-    text = '[pypi-dependencies]\nfacespec = { path = ".", editable = true }\n' + _rows(shared)
-    for platform, packages in pins.items():
-        own = {name: version for name, version in packages.items() if name not in shared}
-        if own:
-            text += f"\n[target.{platform}.pypi-dependencies]\n" + _rows(own)
-    return text
-
-
-def _rows(packages: dict[str, str]) -> str:
-    return "".join(f'{name} = "=={version}"\n' for name, version in sorted(packages.items()))
+def format_pins(pyproject: dict[str, Any], lock: str) -> str:
+    """The manifest's tables of pinned packages; the package itself comes with all of its extras."""
+    versions, extras = read_versions(lock), sorted(pyproject["project"].get("optional-dependencies", {}))
+    with_extras = f", extras = {json.dumps(extras)}" if extras else ""
+    tables = []
+    for table, names in list_dependencies(pyproject).items():
+        lines = [f'{name} = "=={versions[name]}"' for name in names]
+        if table == "pypi-dependencies":
+            lines.insert(0, f'facespec = {{ path = ".", editable = true{with_extras} }}')
+        tables.append("\n".join([f"[{table}]", *lines, ""]))
+    return "\n".join(tables)
 
 
 def main() -> None:
     manifest = Path("pixi.toml")
-    before, rest = manifest.read_text().split(BEGIN)
-    after = rest.split(END)[1]
-    manifest.write_text(before + BEGIN + tables(locked(Path("requirements.lock").read_text())) + END + after)
+    before, rest = manifest.read_text(encoding="utf-8").split(BEGIN)
+    pyproject = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
+    pins = format_pins(pyproject, Path("requirements.lock").read_text(encoding="utf-8"))
+    manifest.write_text(before + BEGIN + pins + END + rest.split(END)[1], encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -2,9 +2,10 @@
 
     python benchmarks/heatmaps.py --images 32 --repeats 3
 
-The work is a study's: the mean, over a set of images, of the heatmaps of both tasks of the joint network, each map
-stretched to [0, 1], at the size of the image. First the maps themselves are compared, then the three take turns.
-Last, facespec's peak memory is measured in fresh processes, at several numbers of images. Prints Markdown.
+Each library computes what a study needs: the mean heatmap over a set of images, for both tasks of the joint network,
+each map scaled to [0, 1], at the size of the image. First the maps themselves are compared; then the three libraries
+are timed in turns. Last, facespec's peak memory is measured in fresh processes, at several numbers of images. Prints
+Markdown.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-from facespec.analyses.heatmaps import Moments, compute_heatmaps
+from facespec.analyses.heatmaps import compute_heatmaps
+from facespec.analyses.moments import Moments
 from facespec.models.layers import find_last_convolution, get_layer
 from facespec.models.networks import FaceNetwork, build_network
 from facespec.study.cores import count_cores
@@ -35,14 +37,14 @@ from facespec.study.params import NetworkBlock
 
 CLASSES = {"expression": 7, "identity": 70}
 CHANNELS = 3
-TARGETS = {"captum": 1.5, "pytorch-grad-cam": 3.0}  # how many times as fast facespec is to be
+TARGETS = {"captum": 1.5, "pytorch-grad-cam": 3.0}  # how many times as fast as the library facespec should be
 Batch = tuple[torch.Tensor, dict[str, torch.Tensor]]
 Means = dict[str, np.ndarray]
 Runner = Callable[[FaceNetwork, Iterator[Batch]], Means]
 
 
 class OneTask(nn.Module):
-    """What the other libraries expect: images in, logits out."""
+    """A joint network with the output of one task, as the other libraries expect it: images in, logits out."""
 
     def __init__(self, network: FaceNetwork, task: str) -> None:
         super().__init__()
@@ -52,123 +54,128 @@ class OneTask(nn.Module):
         return self.network(images, [self.task])[self.task]
 
 
-def network_of(trunk: str) -> FaceNetwork:
+def build_joint_network(trunk: str) -> FaceNetwork:
     block = NetworkBlock(trunk=trunk, channels=[16, 32, 64, 128], convolutions=1, branch_after=None)
     return build_network(block, CLASSES, channels=CHANNELS, generator=torch.Generator().manual_seed(1)).eval()
 
 
-def batches(n: int, batch: int, px: int) -> Iterator[Batch]:
-    """Blurred noise and classes, `batch` at a time, made as they are asked for."""
-    draw = torch.Generator().manual_seed(2)
+def iterate_noise(n: int, batch: int, px: int) -> Iterator[Batch]:
+    """Blurred noise with random classes, `batch` images at a time, made when they are requested."""
+    generator = torch.Generator().manual_seed(2)
     for start in range(0, n, batch):
-        own = min(batch, n - start)
-        coarse = torch.rand((own, CHANNELS, 16, 16), generator=draw) * 2 - 1
+        size = min(batch, n - start)
+        coarse = torch.rand((size, CHANNELS, 16, 16), generator=generator) * 2 - 1
         images = nn.functional.interpolate(coarse, size=(px, px), mode="bilinear")
-        targets = {task: torch.randint(classes, (own,), generator=draw) for task, classes in CLASSES.items()}
+        targets = {task: torch.randint(classes, (size,), generator=generator) for task, classes in CLASSES.items()}
         yield images.contiguous(memory_format=torch.channels_last), targets
 
 
-def raw_facespec(network: FaceNetwork, images: torch.Tensor, targets: dict[str, torch.Tensor]) -> Means:
+def compute_facespec_maps(network: FaceNetwork, images: torch.Tensor, targets: dict[str, torch.Tensor]) -> Means:
     layers = {task: find_last_convolution(network, task) for task in CLASSES}
     return {task: maps.numpy() for task, maps in compute_heatmaps(network, images, layers, targets).items()}
 
 
-def raw_captum(network: FaceNetwork, images: torch.Tensor, targets: dict[str, torch.Tensor]) -> Means:
-    raw = {}
-    for task in CLASSES:
-        explained = LayerGradCam(OneTask(network, task), get_layer(network, find_last_convolution(network, task)))
-        raw[task] = explained.attribute(images, targets[task], relu_attributions=True)[:, 0].detach().numpy()
-    return raw
-
-
-def maps_pytorch_grad_cam(network: FaceNetwork, images: torch.Tensor, targets: dict[str, torch.Tensor]) -> Means:
-    """Its maps come stretched and as large as the images."""
+def compute_captum_maps(network: FaceNetwork, images: torch.Tensor, targets: dict[str, torch.Tensor]) -> Means:
     maps = {}
     for task in CLASSES:
-        with GradCAM(OneTask(network, task), [get_layer(network, find_last_convolution(network, task))]) as cam:
-            chosen: list[nn.Module] = [ClassifierOutputTarget(int(code)) for code in targets[task]]
-            maps[task] = cam(input_tensor=images, targets=chosen)
+        grad_cam = LayerGradCam(OneTask(network, task), get_layer(network, find_last_convolution(network, task)))
+        maps[task] = grad_cam.attribute(images, targets[task], relu_attributions=True)[:, 0].detach().numpy()
     return maps
 
 
-def mean_of_raw(raw: Callable[..., Means]) -> Runner:
-    """Group means out of raw maps: stretched one by one, averaged, and the mean enlarged."""
+def compute_pytorch_grad_cam_maps(
+    network: FaceNetwork, images: torch.Tensor, targets: dict[str, torch.Tensor]
+) -> Means:
+    """Maps of pytorch-grad-cam, which scales and enlarges them itself."""
+    maps = {}
+    for task in CLASSES:
+        with GradCAM(OneTask(network, task), [get_layer(network, find_last_convolution(network, task))]) as grad_cam:
+            classes: list[nn.Module] = [ClassifierOutputTarget(int(code)) for code in targets[task]]
+            maps[task] = grad_cam(input_tensor=images, targets=classes)
+    return maps
 
-    def run(network: FaceNetwork, data: Iterator[Batch]) -> Means:
+
+def average_maps_of(compute_maps: Callable[..., Means]) -> Runner:
+    """Return a function that scales each map that `compute_maps` gives, averages them, and enlarges the mean."""
+
+    def compute_means(network: FaceNetwork, data: Iterator[Batch]) -> Means:
         moments: dict[str, Moments] = {}
         size = (0, 0)
         for images, targets in data:
             size = (images.shape[2], images.shape[3])
-            for task, maps in raw(network, images, targets).items():
+            for task, maps in compute_maps(network, images, targets).items():
                 moments.setdefault(task, Moments(1, maps.shape[1:])).add(
                     scale_maps(maps), np.zeros(len(maps), dtype=int)
                 )
-        return {task: upsample_maps(own.mean[0], size) for task, own in moments.items()}
+        return {task: upsample_maps(sums.mean[0], size) for task, sums in moments.items()}
 
-    return run
+    return compute_means
 
 
-def mean_of_pytorch_grad_cam(network: FaceNetwork, data: Iterator[Batch]) -> Means:
+def average_pytorch_grad_cam_maps(network: FaceNetwork, data: Iterator[Batch]) -> Means:
     total: Means = {}
     n = 0
     for images, targets in data:
-        for task, maps in maps_pytorch_grad_cam(network, images, targets).items():
+        for task, maps in compute_pytorch_grad_cam_maps(network, images, targets).items():
             total[task] = total.get(task, 0) + maps.sum(axis=0, dtype=np.float64)
         n += len(images)
-    return {task: own / n for task, own in total.items()}
+    return {task: maps_sum / n for task, maps_sum in total.items()}
 
 
 RUNNERS: dict[str, Runner] = {
-    "facespec": mean_of_raw(raw_facespec),
-    "captum": mean_of_raw(raw_captum),
-    "pytorch-grad-cam": mean_of_pytorch_grad_cam,
+    "facespec": average_maps_of(compute_facespec_maps),
+    "captum": average_maps_of(compute_captum_maps),
+    "pytorch-grad-cam": average_pytorch_grad_cam_maps,
 }
 
 
-def differences(network: FaceNetwork, data: Iterator[Batch]) -> dict[str, float]:
-    """The largest difference of any map's cell from facespec's, on the scale from 0 to 1, per library."""
+def compare_maps(network: FaceNetwork, data: Iterator[Batch]) -> dict[str, float]:
+    """Per library: the largest difference of any cell of a map from facespec's, on the scale from 0 to 1."""
     largest = dict.fromkeys(TARGETS, 0.0)
     for images, targets in data:
-        ours, captums = raw_facespec(network, images, targets), raw_captum(network, images, targets)
-        theirs = maps_pytorch_grad_cam(network, images, targets)
-        for task, own in ours.items():
-            # pytorch-grad-cam stretches before and after enlarging: so are ours, to be comparable
-            enlarged = scale_cam_image(scale_cam_image(own, (images.shape[3], images.shape[2])))
-            apart = {
-                "captum": np.nan_to_num(scale_maps(own)) - np.nan_to_num(scale_maps(captums[task])),
-                "pytorch-grad-cam": enlarged - theirs[task],
+        facespec_maps, captum_maps = (
+            compute_facespec_maps(network, images, targets),
+            compute_captum_maps(network, images, targets),
+        )
+        grad_cam_maps = compute_pytorch_grad_cam_maps(network, images, targets)
+        for task, maps in facespec_maps.items():
+            # pytorch-grad-cam scales before and after enlarging; the same is done to facespec's maps
+            enlarged = scale_cam_image(scale_cam_image(maps, (images.shape[3], images.shape[2])))
+            differences = {
+                "captum": np.nan_to_num(scale_maps(maps)) - np.nan_to_num(scale_maps(captum_maps[task])),
+                "pytorch-grad-cam": enlarged - grad_cam_maps[task],
             }
-            for name, values in apart.items():
+            for name, values in differences.items():
                 largest[name] = max(largest[name], float(np.abs(values).max()))
     return largest
 
 
-def seconds(network: FaceNetwork, data: Sequence[Batch], repeats: int) -> dict[str, list[float]]:
-    """Seconds of every repeat, the libraries taking turns; each has one batch to warm up."""
-    taken: dict[str, list[float]] = {name: [] for name in RUNNERS}
+def measure_seconds(network: FaceNetwork, data: Sequence[Batch], repeats: int) -> dict[str, list[float]]:
+    """Seconds of every repeat, with the libraries in turns; each is warmed up on one batch."""
+    seconds: dict[str, list[float]] = {name: [] for name in RUNNERS}
     for run in RUNNERS.values():
         run(network, iter(data[:1]))
     for _ in range(repeats):
         for name, run in RUNNERS.items():
             start = time.perf_counter()
             run(network, iter(data))
-            taken[name].append(time.perf_counter() - start)
-    return taken
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
 
 
-def peak_here(n: int, options: argparse.Namespace) -> float:
-    """Peak memory of this process, MB, after the means of `n` images."""
-    RUNNERS["facespec"](network_of(options.trunk), batches(n, options.batch, options.memory_px))
+def measure_own_peak_memory(n: int, options: argparse.Namespace) -> float:
+    """Peak memory of this process, in MB, after averaging the maps of `n` images."""
+    RUNNERS["facespec"](build_joint_network(options.trunk), iterate_noise(n, options.batch, options.memory_px))
     status = Path("/proc/self/status")
-    if status.is_file():  # Linux, where ru_maxrss of a fresh process begins at what its parent held
+    if status.is_file():  # Linux, where ru_maxrss of a fresh process starts at its parent's memory
         return int(re.findall(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)[0]) * 1024 / 1e6
     import resource  # not on Windows
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS
 
 
-def peak(n: int, options: argparse.Namespace) -> float:
-    """The same, of a fresh process."""
+def measure_peak_memory(n: int, options: argparse.Namespace) -> float:
+    """Peak memory of a fresh process, in MB, after averaging the maps of `n` images."""
     settings = {
         "trunk": options.trunk,
         "batch": options.batch,
@@ -180,7 +187,7 @@ def peak(n: int, options: argparse.Namespace) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--trunk", default="vgg16", choices=["vgg16", "small_vgg"])
     parser.add_argument("--px", type=int, default=224, help="height and width of the images")
@@ -192,27 +199,27 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--memory-images", type=int, nargs="*", default=[0, 100, 1000], help="none: no memory is measured"
     )
     parser.add_argument("--memory-px", type=int, default=112, help="image size while memory is measured")
-    parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)  # what the fresh process is told
+    parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)  # passed to the fresh process
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = parsed(arguments)
+    options = parse_arguments(arguments)
     threads = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     try:
-        print(peak_here(options.peak, options) if options.peak is not None else report(options))
+        print(measure_own_peak_memory(options.peak, options) if options.peak is not None else write_report(options))
     finally:
         torch.set_num_threads(threads)
 
 
-def report(options: argparse.Namespace) -> str:
-    """Everything, measured and set as Markdown."""
-    network = network_of(options.trunk)
-    data = list(batches(options.images, options.batch, options.px))
-    apart = differences(network, iter(data))
-    taken = seconds(network, data, options.repeats)
-    median = {name: statistics.median(own) for name, own in taken.items()}
+def write_report(options: argparse.Namespace) -> str:
+    """Measure everything and format it as Markdown."""
+    network = build_joint_network(options.trunk)
+    data = list(iterate_noise(options.images, options.batch, options.px))
+    differences = compare_maps(network, iter(data))
+    seconds = measure_seconds(network, data, options.repeats)
+    median = {name: statistics.median(times) for name, times in seconds.items()}
     lines = [
         f"{options.trunk}, joint network ({CLASSES['expression']} expressions, {CLASSES['identity']} people), "
         f"{options.images} images of {options.px}x{options.px} px and {CHANNELS} channels in batches of "
@@ -222,15 +229,15 @@ def report(options: argparse.Namespace) -> str:
         "| library | images/s, median (least to most) | times facespec's time | target | largest difference of a map |",
         "|---|---|---|---|---|",
     ]
-    for name, own in taken.items():
-        rates = sorted(options.images / one for one in own)
+    for name, times in seconds.items():
+        rates = sorted(options.images / time_taken for time_taken in times)
         speed = f"{options.images / median[name]:.2f} ({rates[0]:.2f} to {rates[-1]:.2f})"
-        peer = f"at least {TARGETS[name]} | {apart[name]:.1e}" if name in TARGETS else "- | -"
-        lines.append(f"| {name} | {speed} | {median[name] / median['facespec']:.2f} | {peer} |")
+        comparison = f"at least {TARGETS[name]} | {differences[name]:.1e}" if name in TARGETS else "- | -"
+        lines.append(f"| {name} | {speed} | {median[name] / median['facespec']:.2f} | {comparison} |")
     if options.memory_images:
         size = f"{options.memory_px}x{options.memory_px}"
         lines += ["", f"| images of {size} px | peak memory of facespec, MB |", "|---|---|"]
-        lines += [f"| {n:,} | {peak(n, options):,.0f} |" for n in options.memory_images]
+        lines += [f"| {n:,} | {measure_peak_memory(n, options):,.0f} |" for n in options.memory_images]
     return "\n".join(lines)
 
 

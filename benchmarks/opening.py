@@ -1,11 +1,11 @@
-"""What share of a stage's time does the checking of digests take?
+"""Which share of a stage's time is spent on checking digests?
 
     facespec init DIR --profile quick && facespec repro DIR
     python benchmarks/opening.py DIR
 
-Every stage of the finished study DIR runs once more, one after the other, in a copy of it and in a process of its own;
-training and fine-tuning for the first seed's networks. In that process everything that computes or compares a digest of
-what is read is timed. Prints Markdown.
+Every stage of the finished study DIR runs once more in a copy of the study, one after the other, each in a new
+process; training and fine-tuning only for the first seed. In that process every function that computes or compares a
+digest of an input is timed. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from facespec.study.vocabulary import NETWORKS
 
 TARGET = 0.02
 FITS = ("train", "finetune")
-ALONE = (
+ANALYSES = (
     "decoding",
     "accuracy",
     "heatmaps",
@@ -49,7 +49,7 @@ ALONE = (
     "figures",
     "checks",
 )
-WITH_WORKERS = ("groundtruth", "lesions")  # one, as times of threads do not add up
+WITH_WORKERS = ("groundtruth", "lesions")  # one worker: times of parallel workers do not add up
 KINDS = ("files", "documents", "arrays", "rows", "tables")
 
 
@@ -61,7 +61,7 @@ class Stopwatch:
         self._running = False
 
     def time(self, kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, timed; within another timed function it counts for that one."""
+        """Wrap `function` so that its time counts; inside another timed function it counts only for the outer one."""
 
         @functools.wraps(function)
         def timed(*arguments: Any, **options: Any) -> Any:
@@ -77,20 +77,20 @@ class Stopwatch:
         return timed
 
 
-def replace_everywhere(module: str, name: str, change: Callable[[Any], Any]) -> None:
+def replace_function(module: str, name: str, change: Callable[[Any], Any]) -> None:
     """Replace a function in the module that defines it and in all of the package that have imported it."""
     original = getattr(importlib.import_module(module), name)
     replacement = change(original)
-    for loaded in [own for key, own in sys.modules.items() if key.split(".")[0] == "facespec"]:
-        if vars(loaded).get(name) is original:
-            setattr(loaded, name, replacement)
+    for imported in [module_ for key, module_ in sys.modules.items() if key.split(".")[0] == "facespec"]:
+        if vars(imported).get(name) is original:
+            setattr(imported, name, replacement)
 
 
-def watch_checks(watch: Stopwatch) -> None:
-    """Time every check of a digest. The digest of arrays is timed where they are written, too."""
+def time_checks(watch: Stopwatch) -> None:
+    """Time every check of a digest; for arrays, computing the digest when they are written is timed, too."""
     shards, schema = importlib.import_module("facespec.data.shards"), importlib.import_module("facespec.study.schema")
-    replace_everywhere("facespec.study.artefacts", "check_file", functools.partial(watch.time, "files"))
-    replace_everywhere("facespec.study.artefacts", "read_document", functools.partial(watch.time, "documents"))
+    replace_function("facespec.study.artefacts", "check_file", functools.partial(watch.time, "files"))
+    replace_function("facespec.study.artefacts", "read_document", functools.partial(watch.time, "documents"))
     arrays = importlib.import_module("facespec.study.arrays")
     arrays._digest = watch.time("arrays", arrays._digest)
     shards.ShardReader._check = watch.time("rows", shards.ShardReader._check)
@@ -101,42 +101,42 @@ def watch_checks(watch: Stopwatch) -> None:
 
 
 def run_stage(words: Sequence[str]) -> dict[str, Any]:
-    """Run the command `words` in this process: its seconds without imports, and those of the checks by kind."""
+    """Run the command `words` in this process; return its seconds without imports and the seconds of checks by kind."""
     from facespec import cli
 
     importlib.import_module(f"facespec.stages.{words[0]}")
     watch = Stopwatch()
-    watch_checks(watch)
+    time_checks(watch)
     begin = time.perf_counter()
     cli.app(list(words), standalone_mode=False)
     return {"stage": time.perf_counter() - begin, "checks": watch.seconds}
 
 
 def measure(study: Path, words: Sequence[str]) -> dict[str, Any]:
-    """What `run_stage` measures in a process of its own in the directory `study`, and the seconds of that process."""
+    """Call `run_stage` in a new process in the directory `study`; add the seconds of that process."""
     begin = time.perf_counter()
-    ended = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, __file__, "--run", *words], cwd=study, check=True, stdout=subprocess.PIPE, text=True
     )
-    return {"process": time.perf_counter() - begin, **json.loads(ended.stdout.splitlines()[-1])}
+    return {"process": time.perf_counter() - begin, **json.loads(completed.stdout.splitlines()[-1])}
 
 
 def list_commands(study: Path) -> list[list[str]]:
     seed = str(read_params(Paths(study).params).seeds[0])
     fits = [[stage, network.value, seed] for stage in FITS for network in NETWORKS]
-    return fits + [[stage, *(["--workers", "1"] if stage in WITH_WORKERS else [])] for stage in ALONE]
+    return fits + [[stage, *(["--workers", "1"] if stage in WITH_WORKERS else [])] for stage in ANALYSES]
 
 
-def format_row(name: str, measured: dict[str, Any]) -> str:
-    total, process, stage = sum(measured["checks"].values()), measured["process"], measured["stage"]
-    parts = " | ".join(f"{1000 * measured['checks'][kind]:.1f}" for kind in KINDS)
+def format_row(name: str, times: dict[str, Any]) -> str:
+    total, process, stage = sum(times["checks"].values()), times["process"], times["stage"]
+    parts = " | ".join(f"{1000 * times['checks'][kind]:.1f}" for kind in KINDS)
     return f"| {name} | {process:.2f} | {stage:.2f} | {parts} | {total / process:.2%} | {total / stage:.2%} |"
 
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="a finished study")
-    parser.add_argument("--stages", nargs="+", choices=(*FITS, *ALONE), default=(*FITS, *ALONE))
+    parser.add_argument("--stages", nargs="+", choices=(*FITS, *ANALYSES), default=(*FITS, *ANALYSES))
     options = parser.parse_args(words)
     columns = [
         "stage",
@@ -153,10 +153,10 @@ def main(words: Sequence[str] | None = None) -> None:
         shutil.copytree(options.study, study, ignore=shutil.ignore_patterns(".dvc", "__pycache__"))
         for command in list_commands(study):
             if command[0] in options.stages:
-                measured = measure(study, command)
-                largest = max(largest, sum(measured["checks"].values()) / measured["process"])
+                times = measure(study, command)
+                largest = max(largest, sum(times["checks"].values()) / times["process"])
                 name = " ".join(word for word in command if word not in ("--workers", "1"))
-                print(format_row(name, measured), flush=True)
+                print(format_row(name, times), flush=True)
     print(f"\nLargest share of a process: {largest:.2%}; target: below {TARGET:.0%}.")
 
 

@@ -1,8 +1,8 @@
-"""What does it cost to rank images by every unit of every convolution, beside a plain forward pass over them?
+"""How long does ranking images by every unit of every convolution take, compared with a plain forward pass?
 
     python benchmarks/strongest.py --images 10000 --repeats 3
 
-Both read the same images from the disk and pass them through the same network, taking turns. Prints Markdown.
+Both read the same images from disk and pass them through the same network, in turns. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from facespec.data.faceset import FaceSet, write_faceset
 from facespec.models.device import on_device
 from facespec.models.layers import find_rectifier, list_convolutions
 from facespec.models.networks import FaceNetwork, build_network
-from facespec.responses.strongest import Strongest, find_strongest_images
+from facespec.responses.strongest import StrongestImages, find_strongest_images
 from facespec.study.cores import count_cores
 from facespec.study.params import NetworkBlock
 from facespec.study.tables import LABELS
 
 CLASSES = {"expression": 7, "identity": 70}
-TARGET = 1.3  # times the plain pass, at most
+TARGET = 1.3  # at most this many times the plain pass
 CPU = torch.device("cpu")
 
 
-def network_of() -> FaceNetwork:
+def build_joint_network() -> FaceNetwork:
     """The default joint network, untrained."""
-    block = NetworkBlock(trunk="small_vgg", channels=[16, 32, 64, 128], list_convolutions=1, branch_after=None)
+    block = NetworkBlock(trunk="small_vgg", channels=[16, 32, 64, 128], convolutions=1, branch_after=None)
     return build_network(block, CLASSES, channels=1, generator=torch.Generator().manual_seed(1)).eval()
 
 
-def faces_of(directory: Path, n: int, px: int) -> FaceSet:
+def write_noise(directory: Path, n: int, px: int) -> FaceSet:
     """`n` grey images of noise."""
     images = np.random.default_rng(2).integers(0, 256, (n, px, px), dtype=np.uint8)
     labels = pd.DataFrame("", index=range(n), columns=list(LABELS.columns))
@@ -50,61 +50,61 @@ def faces_of(directory: Path, n: int, px: int) -> FaceSet:
     )
 
 
-def read(faces: FaceSet, batch: int) -> Iterator[ImageBatch]:
+def iterate_faces(faces: FaceSet, batch: int) -> Iterator[ImageBatch]:
     preset = make_small_preset(faces.height, faces.channels)
     return iterate_batches(faces, np.arange(len(faces)), batch_size=batch, preset=preset, generator=None)
 
 
-def plain(network: FaceNetwork, faces: FaceSet, batch: int) -> int:
-    """Pass all images; says how many."""
-    passed = 0
+def pass_images(network: FaceNetwork, faces: FaceSet, batch: int) -> int:
+    """Pass all images through the network; return how many there were."""
+    count = 0
     with on_device(network, CPU, training=False), torch.inference_mode():
-        for own in read(faces, batch):
-            network(own.images)
-            passed += len(own.images)
-    return passed
+        for image_batch in iterate_faces(faces, batch):
+            network(image_batch.images)
+            count += len(image_batch.images)
+    return count
 
 
-def ranked(network: FaceNetwork, faces: FaceSet, batch: int, k: int) -> dict[str, Strongest]:
+def rank_images(network: FaceNetwork, faces: FaceSet, batch: int, k: int) -> dict[str, StrongestImages]:
     layers = [find_rectifier(network, name) for name in list_convolutions(network)]
-    return find_strongest_images(network, read(faces, batch), layers, k=k, device=CPU)
+    return find_strongest_images(network, iterate_faces(faces, batch), layers, k=k, device=CPU)
 
 
-def seconds(network: FaceNetwork, faces: FaceSet, options: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of every repeat, in turns, after a pass to warm up."""
+def measure_seconds(network: FaceNetwork, faces: FaceSet, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds of every repeat, in turns, after one pass to warm up."""
     work = {
-        "plain": lambda: plain(network, faces, options.batch),
-        "ranked": lambda: ranked(network, faces, options.batch, options.k),
+        "plain": lambda: pass_images(network, faces, options.batch),
+        "ranked": lambda: rank_images(network, faces, options.batch, options.k),
     }
-    taken: dict[str, list[float]] = {name: [] for name in work}
-    plain(network, faces, options.batch)
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    pass_images(network, faces, options.batch)
     for _ in range(options.repeats):
         for name, run in work.items():
             start = time.perf_counter()
             run()
-            taken[name].append(time.perf_counter() - start)
-    return taken
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
 
 
-def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--px", type=int, default=48, help="height and width of the images")
-    parser.add_argument("--k", type=int, default=9, help="images kept per unit")
+    parser.add_argument("--k", type=int, default=9, help="images per unit")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=count_cores())
     return parser.parse_args(arguments)
 
 
-def report(options: argparse.Namespace) -> str:
-    """Both measured, and set as Markdown."""
-    network = network_of()
+def write_report(options: argparse.Namespace) -> str:
+    """Measure both and format the result as Markdown."""
+    network = build_joint_network()
     with tempfile.TemporaryDirectory() as directory:
-        taken = seconds(network, faces_of(Path(directory) / "faces", options.images, options.px), options)
-    ratios = [ours / theirs for ours, theirs in zip(taken["ranked"], taken["plain"], strict=True)]
+        seconds = measure_seconds(network, write_noise(Path(directory) / "faces", options.images, options.px), options)
+    ratios = [ours / theirs for ours, theirs in zip(seconds["ranked"], seconds["plain"], strict=True)]
     units = sum(len(network.get_parameter(f"{name}.weight")) for name in list_convolutions(network))
-    plain_, ranked_ = (f"{statistics.median(taken[name]):.2f} s" for name in ("plain", "ranked"))
+    plain, ranked = (f"{statistics.median(seconds[name]):.2f} s" for name in ("plain", "ranked"))
     return "\n".join(
         [
             f"The {options.k} strongest of {options.images:,} images of {options.px}x{options.px} px for each of "
@@ -113,18 +113,18 @@ def report(options: argparse.Namespace) -> str:
             "",
             "| plain forward pass | ranked | times the plain pass, median (least to most) | target |",
             "|---|---|---|---|",
-            f"| {plain_} | {ranked_} | {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) "
+            f"| {plain} | {ranked} | {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) "
             f"| at most {TARGET} |",
         ]
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = parsed(arguments)
+    options = parse_arguments(arguments)
     threads = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     try:
-        print(report(options))
+        print(write_report(options))
     finally:
         torch.set_num_threads(threads)
 

@@ -1,10 +1,10 @@
-"""How fast is the joint network trained, beside a plain PyTorch loop that does the same work?
+"""How fast is the joint network trained, compared with a plain PyTorch loop that does the same work?
 
     python benchmarks/training.py --images 2048 --repeats 5
 
-Both fit the default joint network to the same images for one epoch with one thread, taking turns. The plain loop has a
-DataLoader per task, the network's modules one after the other, and torch's AdamW as it comes. Prints Markdown.
-FACESPEC_CODE_PATH=native measures on the code path that the libraries choose themselves.
+Both fit the default joint network to the same images for one epoch with one thread, in turns. The plain loop has a
+DataLoader per task, runs the network's modules one after the other, and uses torch's AdamW with its default settings.
+Prints Markdown. FACESPEC_CODE_PATH=native measures on the code path that the libraries choose themselves.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def write_noise(directory: Path, n: int, px: int) -> dict[str, TaskData]:
     return data
 
 
-class Shifted(Dataset):
-    """Single images, shifted and flipped at random, as a user of torchvision would write it."""
+class ShiftedFaces(Dataset):
+    """Single images, shifted and flipped at random, as a user of PyTorch would write it."""
 
     def __init__(self, data: TaskData, shift: int) -> None:
         self.faces, self.codes, self.shift = data.faces, data.codes, shift
@@ -95,10 +95,10 @@ class Shifted(Dataset):
 
 
 def train_plainly(network: FaceNetwork, data: dict[str, TaskData], plan: Plan) -> None:
-    """One epoch of a plain loop; its rate stays the same, which costs nothing."""
+    """Train for one epoch in a plain loop, with a constant learning rate (a schedule costs no time)."""
     block = plan.block
     loaders = [
-        DataLoader(Shifted(task, plan.preset.shift), batch_size=block.batch_size, shuffle=True)
+        DataLoader(ShiftedFaces(task, plan.preset.shift), batch_size=block.batch_size, shuffle=True)
         for task in data.values()
     ]
     optimizer = torch.optim.AdamW(network.parameters(), lr=block.learning_rate, weight_decay=block.weight_decay)
@@ -116,10 +116,10 @@ def train_plainly(network: FaceNetwork, data: dict[str, TaskData], plan: Plan) -
 
 
 def measure_seconds(data: dict[str, TaskData], plan: Plan, repeats: int, scratch: Path) -> dict[str, list[float]]:
-    """Seconds per epoch, in turns, after an epoch of each to warm up."""
+    """Seconds per epoch, in turns, after one epoch of each to warm up."""
 
     def facespec() -> None:
-        fit(build_joint_network(), data, plan, generator=generator(3, "batches"), unfinished=scratch / "unfinished")
+        fit(build_joint_network(), data, plan, generator=generator(3, "batches"), progress_file=scratch / "unfinished")
         (scratch / "unfinished").unlink()
 
     work: dict[str, Callable[[], None]] = {
@@ -154,10 +154,10 @@ def main(words: Sequence[str] | None = None) -> None:
         "| | images/s, median (least to most) | times the plain loop |\n|---|---|---|"
     )
     for name, times in seconds.items():
-        speeds = sorted(len(CLASSES) * options.images / each for each in times)
-        shown = f"{statistics.median(speeds):,.0f} ({speeds[0]:,.0f} to {speeds[-1]:,.0f})"
+        speeds = sorted(len(CLASSES) * options.images / time_taken for time_taken in times)
+        speed = f"{statistics.median(speeds):,.0f} ({speeds[0]:,.0f} to {speeds[-1]:,.0f})"
         times_plain = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"| {name} | {shown} | {times_plain if name == 'facespec' else '1.00'} |")
+        print(f"| {name} | {speed} | {times_plain if name == 'facespec' else '1.00'} |")
 
 
 if __name__ == "__main__":

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
+from facespec.stages.figure_list import FIGURES
 from facespec.study.cores import count_cores
 from facespec.study.errors import OUT_OF_MEMORY, StudyError, explain_os_error
-from facespec.study.params import Params, read_params
 from facespec.study.paths import Paths
-from facespec.study.storage import file_lock, remove_leftovers
 from facespec.study.vocabulary import Network, Role
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+if TYPE_CHECKING:
+    from facespec.study.params import Params
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 data_app = typer.Typer(no_args_is_help=True, help="Fill the three roles with faces, look at them, check them.")
 published_app = typer.Typer(no_args_is_help=True, help="The original study's published results.")
 app.add_typer(data_app, name="data")
@@ -62,9 +66,20 @@ def _refuse(message: str) -> NoReturn:
     raise SystemExit(2) from None
 
 
+# pandas, pydantic and torch take a second or more to load: imported where they are needed, they cost `--help` nothing
+
+
 def _study() -> tuple[Paths, Params]:
+    from facespec.study.params import read_params
+
     paths = Paths()
     return paths, read_params(paths.params)
+
+
+def _lock(path: Path) -> AbstractContextManager[None]:
+    from facespec.study.storage import file_lock
+
+    return file_lock(path)
 
 
 def _check_seed(params: Params, seed: int) -> None:
@@ -72,7 +87,19 @@ def _check_seed(params: Params, seed: int) -> None:
         raise StudyError(f"this study has no networks of seed {seed}; its seeds are {params.seeds} (params.yaml).")
 
 
-# Stages are imported inside their commands: torch takes seconds to load, and most commands do not need it.
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"facespec {version('facespec')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """The `facespec` command: one sub-command per stage of the pipeline, and init, repro, verify, data, published."""
 
 
 @app.command()
@@ -123,13 +150,21 @@ def verify(directory: Directory = Path()) -> None:
 
 
 @app.command()
+def fingerprints() -> None:
+    """Which code does every stage run? Written to fingerprints.json, which DVC compares."""
+    from facespec.stages import fingerprints as stage
+
+    stage.run(Paths())
+
+
+@app.command()
 def train(network: Network, seed: int, device: Device = "auto") -> None:
     """Fit one network to the faces of its tasks."""
     from facespec.stages import train as stage
 
     paths, params = _study()
     _check_seed(params, seed)
-    with file_lock(paths.checkpoint("train", network, seed)):
+    with _lock(paths.checkpoint("train", network, seed)):
         stage.run(paths, params, network=network, seed=seed, device=device)
 
 
@@ -140,7 +175,7 @@ def finetune(network: Network, seed: int, device: Device = "auto") -> None:
 
     paths, params = _study()
     _check_seed(params, seed)
-    with file_lock(paths.checkpoint("finetune", network, seed)):
+    with _lock(paths.checkpoint("finetune", network, seed)):
         stage.run(paths, params, network=network, seed=seed, device=device)
 
 
@@ -235,14 +270,14 @@ def lesions(
     See docs/lesions.md for the method, the table of labels, and an example.
     """
     settings = [*([f"mode={mode}"] if mode else []), *(set_ or [])]
-    own = {"--module": module, "--labels": labels, "--layer": layer, "--to": to}
-    if settings or size or any(own.values()):
-        _all_or_none(own)
+    user_options = {"--module": module, "--labels": labels, "--layer": layer, "--to": to}
+    if settings or size or any(user_options.values()):
+        _all_or_none(user_options)
         assert module and labels and layer and to
-        from facespec.stages import own_lesions
+        from facespec.stages import user_lesions
 
-        brought = own_lesions.UserModel(module, labels, layer, size or 224)
-        own_lesions.run(brought, own_lesions.parse_plan(settings), to=to, device=device, workers=workers)
+        model = user_lesions.UserModel(module, labels, layer, size or 224)
+        user_lesions.run(model, user_lesions.parse_plan(settings), to=to, device=device, workers=workers)
         typer.echo(f"{to}: five tables, figure_lesions and figure_lesion_classes.")
         return
     from facespec.stages import lesions as stage
@@ -274,9 +309,16 @@ def export() -> None:
     stage.run(Paths())
 
 
-@app.command()
+FIGURES_HELP = """Draw every figure of the study and six that the original does not have, to Results/figures.
+
+Each is written as PDF and PNG. Figure S2, a page per convolution, goes to Results as one PDF per network.
+
+""" + "\n\n".join(f"{name}: {text}" for name, text in FIGURES.items())
+
+
+@app.command(help=FIGURES_HELP)
 def figures() -> None:
-    """Draw Figures 1, 2 and S1."""
+    """Draw every figure of the study."""
     from facespec.stages import figures as stage
 
     stage.run(Paths())
@@ -314,10 +356,11 @@ def data_build(
 ) -> None:
     """Fill data/ with the faces of all three roles."""
     from facespec.stages import data as stage
+    from facespec.study.storage import remove_leftovers
 
     paths, params = _study()
     sources = {"expression": expression, "identity": identity, "probe": probe}
-    with file_lock(paths.data):
+    with _lock(paths.data):
         remove_leftovers(paths.root)
         stage.build(
             paths,
@@ -325,6 +368,16 @@ def data_build(
             sources={role: source for role, source in sources.items() if source is not None},
             workers=workers,
         )
+
+
+@data_app.command("make")
+def data_make(role: Role, workers: Workers = CORES) -> None:
+    """Fill one role with faces, unless its faces are those that would be made."""
+    from facespec.stages import data as stage
+
+    paths, params = _study()
+    with _lock(paths.data):
+        stage.run(paths, params, role=role, workers=workers)
 
 
 @data_app.command("check")
@@ -366,7 +419,7 @@ def data_show(to: Annotated[Path, typer.Option(help="PNG file.")] = Path("Result
     typer.echo(f"{to}: written.")
 
 
-def _published() -> Any:
+def _import_published() -> Any:
     from facespec.stages import published as stage
 
     return stage
@@ -380,7 +433,7 @@ def published_fetch(
     to: Annotated[Path, typer.Option(help="Where the files go.")] = Path("published"),
 ) -> None:
     """Get the original study's files at commit e570ea8, each verified against its git blob id."""
-    _published().fetch(from_, to, Console(soft_wrap=True))
+    _import_published().fetch(from_, to, Console(soft_wrap=True))
 
 
 @published_app.command("replay")
@@ -389,4 +442,4 @@ def published_replay(
     to: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("Results/published"),
 ) -> None:
     """Draw Figures 1 and S1 from the published results and check them against the reference table to 1e-6."""
-    _published().replay(directory, to, Console(soft_wrap=True))
+    _import_published().replay(directory, to, Console(soft_wrap=True))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,38 +23,10 @@ from facespec.models.checkpoints import Checkpoint, Origin, save_checkpoint
 from facespec.study.tables import LABELS
 from facespec.study.vocabulary import EXPRESSIONS, Network
 
-TOY = [
-    "--px",
-    "33",
-    "--images",
-    "3",
-    "--peer-units",
-    "2",
-    "--rank-images",
-    "7",
-    "--screen-images",
-    "16",
-    "--channels",
-    "3",
-    "5",
-    "11",
-    "6",
-    "--small-px",
-    "17",
-    "--widths",
-    "4",
-    "7",
-    "--growth-images",
-    "2",
-    "3",
-    "5",
-    "--batch",
-    "4",
-    "--repeats",
-    "1",
-    "--threads",
-    "1",
-]
+TOY = shlex.split(
+    "--px 33 --images 3 --peer-units 2 --rank-images 7 --screen-images 16 --channels 3 5 11 6 --small-px 17 "
+    "--widths 4 7 --growth-images 2 3 5 --batch 4 --repeats 1 --threads 1"
+)
 LAYERS = [f"trunk.conv{i}" for i in (1, 2, 3, 4)]
 
 
@@ -62,18 +35,9 @@ def benchmark(load_script: Callable[[str], ModuleType]) -> ModuleType:
     return load_script("benchmarks/lesions.py")
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """More would wait for each other longer than toys take."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def place(benchmark: ModuleType, layer: str = "trunk.conv2", task: str = "identity") -> Any:
-    network = benchmark.network_of("small_vgg", [3, 5, 11, 6], 1)
-    return benchmark.Place(network, layer, benchmark.noise(13, 1, 17), task)
+def make_ranking(benchmark: ModuleType, layer: str = "trunk.conv2", task: str = "identity") -> Any:
+    network = benchmark.make_network("small_vgg", [3, 5, 11, 6], 1)
+    return benchmark.Ranking(network, layer, benchmark.make_noise(13, 1, 17), task)
 
 
 def test_the_report_of_a_toy_run(
@@ -130,27 +94,26 @@ def test_the_report_of_a_toy_run(
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("task", ["expression", "identity"])
 @pytest.mark.usefixtures("one_thread")
-def test_both_rank_alike(benchmark: ModuleType, layer: str, task: str) -> None:
+def test_both_rankings_are_equal(benchmark: ModuleType, layer: str, task: str) -> None:
     search = benchmark.Search(0.1, 0.5, 9, batch_size=4)
-    own = place(benchmark, layer, task)
-    ours, theirs = own.by_facespec(search), own.by_loop(search)
-    assert ours["unit"].tolist() == theirs["unit"].tolist() and ours["round"].tolist() == theirs["round"].tolist()
-    np.testing.assert_allclose(ours["increase"], theirs["increase"], atol=1e-6)
-    assert theirs["increase"].abs().max() > 1e-4  # the layer is heard
+    ranking = make_ranking(benchmark, layer, task)
+    table, expected = ranking.run_facespec(search), ranking.run_loop(search)
+    assert table[["unit", "round"]].equals(expected[["unit", "round"]])
+    np.testing.assert_allclose(table["increase"], expected["increase"], atol=1e-6)
+    assert expected["increase"].abs().max() > 1e-4, "the layer has no influence"
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_the_loss_of_the_loop_is_that_of_a_network_without_these_units(benchmark: ModuleType) -> None:
-    """A norm that gives a negative number for everything is silent behind its ReLU. The hook does not stay."""
-    own, rows = place(benchmark), np.array([4, 0, 9, 2, 11])
-    whole = own.loss([], rows, 2)
-    lesioned = own.loss([1, 3], rows, 2)
-    assert own.loss([], rows, 5) == pytest.approx(whole, rel=1e-6) and abs(whole - lesioned) > 1e-4
-    norm = own.network.trunk.norm2
+    """A norm with negative output everywhere gives 0 after its ReLU. The hook is removed."""
+    ranking, rows = make_ranking(benchmark), np.array([4, 0, 9, 2, 11])
+    whole, lesioned = ranking.compute_loss([], rows, 2), ranking.compute_loss([1, 3], rows, 2)
+    assert ranking.compute_loss([], rows, 5) == pytest.approx(whole, rel=1e-6) and abs(whole - lesioned) > 1e-4
+    norm = ranking.network.trunk.norm2
     with torch.no_grad():
         norm.weight[[1, 3]], norm.bias[[1, 3]] = 0.0, -1.0
-        logits = own.network(own.trials.images(rows))["identity"]
-    expected = functional.cross_entropy(logits, torch.from_numpy(own.trials.classes["identity"][rows]))
+        logits = ranking.network(ranking.images.images(rows))["identity"]
+    expected = functional.cross_entropy(logits, torch.from_numpy(ranking.images.classes["identity"][rows]))
     assert lesioned == pytest.approx(expected.item(), rel=1e-6)
 
 
@@ -159,83 +122,82 @@ def test_passes_are_those_of_the_loop(
     benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, group: float, greedy: float
 ) -> None:
     calls = []
-    monkeypatch.setattr(benchmark.Place, "loss", lambda self, silent, rows, batch: calls.append(silent) or 0.0)
+    monkeypatch.setattr(
+        benchmark.Ranking, "compute_loss", lambda self, lesion, rows, batch: calls.append(lesion) or 0.0
+    )
     search = benchmark.Search(group, greedy, 9)
-    place(benchmark, "trunk.conv3").by_loop(search)
-    assert len(calls) == benchmark.passes(search, 11)
+    make_ranking(benchmark, "trunk.conv3").run_loop(search)
+    assert len(calls) == benchmark.count_passes(search, 11)
 
 
-def order(*units: int) -> pd.DataFrame:
+def make_order(*units: int) -> pd.DataFrame:
     return pd.DataFrame({"unit": units, "increase": [0.5 - 0.125 * unit for unit in units]})
 
 
 def test_rankings_are_compared_by_unit(benchmark: ModuleType) -> None:
-    other = order(0, 2, 1, 3).assign(increase=[0.5, 0.25, 0.5, 0.125])  # unit 1: .125 more
-    assert benchmark.differences(order(0, 1, 2, 3), other) == (0.125, 2)
+    other = make_order(0, 2, 1, 3).assign(increase=[0.5, 0.25, 0.5, 0.125])  # unit 1: .125 more
+    assert benchmark.compare_rankings(make_order(0, 1, 2, 3), other) == (0.125, 2)
     ten = list(range(10))
-    assert benchmark.jaccard(order(*ten), order(*ten)) == 1
-    assert benchmark.jaccard(order(*ten), order(1, 0, *ten[2:])) == 1  # the same fifth
-    assert benchmark.jaccard(order(*ten), order(0, 2, 1, *ten[3:])) == pytest.approx(1 / 3)
-    assert benchmark.jaccard(order(*ten), order(*ten[::-1])) == 0
+    assert benchmark.compute_jaccard(make_order(*ten), make_order(*ten)) == 1
+    assert benchmark.compute_jaccard(make_order(*ten), make_order(1, 0, *ten[2:])) == 1  # the same fifth
+    assert benchmark.compute_jaccard(make_order(*ten), make_order(0, 2, 1, *ten[3:])) == pytest.approx(1 / 3)
+    assert benchmark.compute_jaccard(make_order(*ten), make_order(*ten[::-1])) == 0
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_indices_and_times_are_of_what_was_run(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Screening that finds the other end is not alike for one of the tasks; each mode is asked once per task."""
-    asked = []
+    """Screening that chooses the other end has index 0 for one of the tasks; each mode runs once per task."""
+    runs = []
 
-    def by_facespec(self: Any, search: Any) -> pd.DataFrame:
-        asked.append((self.task, search.screening, search.images, search.greedy_p))
-        return order(*range(11)[:: -1 if search.screening and self.task == "identity" else 1])
+    def run_facespec(self: Any, search: Any) -> pd.DataFrame:
+        runs.append((self.task, search.screening, search.images, search.greedy_p))
+        return make_order(*range(11)[:: -1 if search.screening and self.task == "identity" else 1])
 
-    monkeypatch.setattr(benchmark.Place, "by_facespec", by_facespec)
-    places = [place(benchmark, "trunk.conv3", task) for task in benchmark.CLASSES]
-    layer, units, passes, *_, expression, identity = benchmark.screened(places, benchmark.parsed(TOY))
+    monkeypatch.setattr(benchmark.Ranking, "run_facespec", run_facespec)
+    rankings = [make_ranking(benchmark, "trunk.conv3", task) for task in benchmark.CLASSES]
+    layer, units, passes, *_, expression, identity = benchmark.measure_screening(
+        rankings, benchmark.parse_arguments(TOY)
+    )
     assert (layer, units, passes, expression, identity) == ("trunk.conv3", 11, 66, 1, 0)
-    assert asked == [(task, mode, 16, 0.2) for task in ("expression", "identity") for mode in (False, True)]
+    assert runs == [(task, mode, 16, 0.2) for task in ("expression", "identity") for mode in (False, True)]
 
 
 def test_theory_by_hand(benchmark: ModuleType) -> None:
     """Maps of 17, 8, 4 and 2 px; 77 classes."""
-    network = benchmark.network_of("small_vgg", [3, 5, 11, 6], 1)
-    first, second, third, fourth, heads = (
-        17 * 17 * 9 * 3,
-        8 * 8 * 9 * 3 * 5,
-        4 * 4 * 9 * 5 * 11,
-        2 * 2 * 9 * 11 * 6,
-        6 * 77,
-    )
+    network = benchmark.make_network("small_vgg", [3, 5, 11, 6], 1)
+    first, second = 17 * 17 * 9 * 3, 8 * 8 * 9 * 3 * 5
+    third, fourth, heads = 4 * 4 * 9 * 5 * 11, 2 * 2 * 9 * 11 * 6, 6 * 77
     total = first + second + third + fourth + heads
-    for layer, wanted in (
+    for layer, expected in (
         ("trunk.conv2", (total + third, third / 5, fourth + heads)),
         ("trunk.conv4", (total + heads, heads / 6, 0)),
     ):
-        np.testing.assert_allclose(benchmark.multiplications(network, layer, 17), np.array(wanted) / 1e6)
+        np.testing.assert_allclose(benchmark.count_multiplications(network, layer, 17), np.array(expected) / 1e6)
 
 
-def test_a_study_lends_its_network_and_faces(benchmark: ModuleType, project: Path, tmp_path: Path) -> None:
-    network, people = benchmark.network_of("small_vgg", [3, 5, 11, 6], 1), [f"p{i:02d}" for i in range(70)]
+def test_part_b_uses_the_network_and_faces_of_a_study(benchmark: ModuleType, project: Path, tmp_path: Path) -> None:
+    network, people = benchmark.make_network("small_vgg", [3, 5, 11, 6], 1), [f"p{i:02d}" for i in range(70)]
     kinds = [kind.value for kind in EXPRESSIONS]
     classes = {"expression": tuple(kinds), "identity": tuple(people)}
     save_checkpoint(
         tmp_path / "checkpoints" / "finetune" / "joint-1.safetensors",
-        Checkpoint(network, Origin("finetune", Network.JOINT, 1), classes, vars(make_small_preset(17, 1)), {}, []),
+        Checkpoint(network, Origin("finetune", Network.JOINT, 1), classes, make_small_preset(17, 1), {}, []),
     )
     n = 2 * 7 * 70  # two of each cell, one of which is held out
     labels = pd.DataFrame("", index=range(n), columns=list(LABELS.columns))
     labels = labels.assign(
         stimulus=[f"{i:04d}" for i in range(n)], split="probe", identity=people * 14, expression=np.repeat(kinds, 140)
     )
-    images = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (n, 17, 17), dtype=np.uint8)
+    pixels = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (n, 17, 17), dtype=np.uint8)
     description = FaceSetDescription("probe", 2048, None, {"source": "noisy faces"})
-    write_faceset(tmp_path / "data" / "probe", [FaceChunk(images, labels)], description)
+    write_faceset(tmp_path / "data" / "probe", [FaceChunk(pixels, labels)], description)
     (tmp_path / "params.yaml").write_text((project / "params.yaml").read_text())
-    what, found, trials = benchmark.default_study(benchmark.parsed([*TOY, "--study", str(tmp_path)]))
-    assert what == "fine-tuned weights (joint, seed 1), noisy faces" and len(trials) == n // 2
-    assert torch.equal(found.trunk.conv2.weight, network.trunk.conv2.weight)
-    assert {task: np.bincount(own).tolist() for task, own in trials.classes.items()} == {
+    label, loaded, images = benchmark.open_study(benchmark.parse_arguments([*TOY, "--study", str(tmp_path)]))
+    assert label == "fine-tuned weights (joint, seed 1), noisy faces" and len(images) == n // 2
+    assert torch.equal(loaded.trunk.conv2.weight, network.trunk.conv2.weight)
+    assert {task: np.bincount(codes).tolist() for task, codes in images.classes.items()} == {
         "expression": [70] * 7,
         "identity": [7] * 70,
     }
-    assert trials.images(np.arange(3)).shape == (3, 1, 17, 17)
-    assert math.isclose(float(trials.images(np.arange(490)).mean()), 0, abs_tol=0.05)
+    assert images.images(np.arange(3)).shape == (3, 1, 17, 17)
+    assert math.isclose(float(images.images(np.arange(490)).mean()), 0, abs_tol=0.05)

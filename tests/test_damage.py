@@ -54,7 +54,7 @@ def read_faces(paths: Paths, file: Path) -> str:
     faces = FaceSet.open(paths.faces(role), role=role)
     everyone = np.arange(len(faces))
     shown = faces.images(everyone), faces.regions(everyone)
-    return digest_values(faces.head, faces.labels.to_csv(), *shown)
+    return digest_values(faces.header, faces.labels.to_csv(), *shown)
 
 
 def read_checkpoint(paths: Paths, file: Path) -> str:
@@ -74,14 +74,14 @@ def read_checkpoint(paths: Paths, file: Path) -> str:
 def read_heatmaps(paths: Paths, file: Path) -> str:
     maps = MapSet.open(paths.heatmaps)
     arrays = [maps.maps(*pair, seed) for pair in PAIRS for seed in maps.seeds]
-    return digest_values(maps.head, maps.labels.to_csv(), maps.mean_face, *arrays)
+    return digest_values(maps.header, maps.labels.to_csv(), maps.mean_face, *arrays)
 
 
 def read_preferred(paths: Paths, file: Path) -> str:
     pictures = PreferredSet.open(paths.preferred)
     places = [(network, layer) for network in Network for layer in pictures.layers(network)]
     arrays = [read(*place) for place in places for read in (pictures.optimised, pictures.best)]
-    return digest_values(pictures.head, *arrays)
+    return digest_values(pictures.header, *arrays)
 
 
 SCHEMAS = {
@@ -115,6 +115,7 @@ NOT_OPENED = {  # by any stage, so that no damage to them can reach a result
     "checkpoints/*/*.csv": "curves for DVC's plots; the checkpoint holds the same numbers",
     "Results/*.pickle": "for the original study's cells and other programs",
     "Results/checks/verdicts.json": "a metric for DVC; stages and notebooks read verdicts.csv",
+    "Results/checks/metrics.json": "numbers of verdicts.csv, for DVC",
     "*.lock": "empty",
 }
 KINDS = ("data/*/*", "checkpoints/*/*.safetensors", "Results/heatmaps/*", "Results/preferred/*", "Results/*.csv*")

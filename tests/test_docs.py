@@ -1,52 +1,121 @@
-"""The documents say what the code does."""
+"""Do the documents say what the code does?"""
 
 from __future__ import annotations
 
 import json
 import re
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
+import pytest
+import torch
+import yaml
 
-def marked(text: str, mark: str) -> set[str]:
-    """Dotted names of the parameters whose line carries `mark`."""
+from facespec.stages import init
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def documents(project: Path) -> list[Path]:
+    return [*project.glob("*.md"), *(project / "docs").glob("*.md")]
+
+
+@pytest.fixture(scope="module")
+def verdicts(project: Path) -> dict:
+    """The recorded verdicts: those of the commit, as a run on another machine may have changed the working tree."""
+    shown = subprocess.run(
+        ["git", "show", "HEAD:Results/checks/verdicts.json"], cwd=project, capture_output=True, text=True, check=False
+    )
+    return json.loads(shown.stdout if shown.returncode == 0 else read(project / "Results" / "checks" / "verdicts.json"))
+
+
+def list_headings(document: Path) -> set[str]:
+    """The anchors of a document's headings, as Markdown viewers form them."""
+    headings = re.findall(r"^#+ (.+)$", read(document), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def list_marked_params(text: str, mark: str) -> set[str]:
+    """Dotted names of the parameters whose line in params.yaml carries `mark`."""
     names, block = set(), []
     for line in text.split("\nprofiles:")[0].splitlines():
-        found = re.match(r"( *)([a-z_]+):", line)
-        if found and not line.lstrip().startswith("#"):
-            block = [*block[: len(found[1]) // 2], found[2]]
+        key = re.match(r"( *)([a-z_]+):", line)
+        if key:
+            block = [*block[: len(key[1]) // 2], key[2]]
             if f"[{mark}" in line:
                 names.add(".".join(block))
     return names
 
 
 def test_every_decision_of_ours_is_listed_in_the_deviations(project: Path) -> None:
-    listed = set(re.findall(r"`([a-z_.]+)`", (project / "docs" / "deviations.md").read_text()))
-    own = marked((project / "params.yaml").read_text(), "O")
-    assert len(own) > 30
-    assert own <= listed
+    listed = set(re.findall(r"`([a-z_.]+)`", read(project / "docs" / "deviations.md")))
+    ours = list_marked_params(read(project / "params.yaml"), "O")
+    assert len(ours) > 30
+    assert ours <= listed, "say in docs/deviations.md why these are as they are"
 
 
-def test_links_of_the_documents_lead_somewhere(project: Path) -> None:
-    for document in [project / "README.md", *(project / "docs").glob("*.md")]:
-        for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
-            assert (document.parent / link).exists(), f"{document.name}: {link}"
+def test_links_of_the_documents_lead_somewhere(documents: list[Path]) -> None:
+    for document in documents:
+        for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", read(document)):
+            target = document.parent / link if link else document
+            assert target.exists(), f"{document.name}: {link} does not exist"
+            assert not anchor or anchor in list_headings(target), f"{document.name}: {link} has no heading #{anchor}"
 
 
-def test_the_readmes_verdicts_are_those_of_the_recorded_run(project: Path) -> None:
-    # of the commit, where there is one: a run on another kind of machine may have left other digits in the working tree
-    shown = subprocess.run(
-        ["git", "show", "HEAD:Results/checks/verdicts.json"], cwd=project, capture_output=True, text=True, check=False
-    )
-    text = shown.stdout if shown.returncode == 0 else (project / "Results" / "checks" / "verdicts.json").read_text()
-    recorded = json.loads(text)
+def test_results_hold_the_recorded_verdicts(project: Path, verdicts: dict) -> None:
     expected = []
-    for claim, entry in recorded.items():
+    for claim, entry in verdicts.items():
         for part in entry["parts"].values():
             published = f"{part['published']:+.3f}" if "published" in part else "none"
             interval = f"{part['number']:+.3f} ({part['low']:+.3f} to {part['high']:+.3f})"
             expected.append((claim, interval, published, part["verdict"]))
-    rows = re.findall(
-        r"^\| (C\d): [^|]+ \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", (project / "README.md").read_text(), re.M
-    )
+    row = r"^\| (C\d): [^|]+ \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$"
+    rows = re.findall(row, read(project / "docs" / "results.md"), re.MULTILINE)
     assert rows == expected and len(rows) >= 11
+
+
+def test_the_readme_sums_the_verdicts_up(project: Path, verdicts: dict) -> None:
+    rows = re.findall(r"^\| (C\d) \| [^|]+ \| ([^|]+) \|$", read(project / "README.md"), re.MULTILINE)
+    assert dict(rows) == {claim: entry["verdict"] for claim, entry in verdicts.items()}
+
+
+def test_the_glossary_lists_what_it_cites(project: Path) -> None:
+    tables, references = read(project / "docs" / "contributing.md").split("## References")
+    cited = {
+        citation for row in tables.splitlines() for citation in re.findall(r"[A-ZÖ][\w&,öÖ ]+?(?:et al\.)? \d{4}", row)
+    }
+    listed = set(re.findall(r"^- (.+? \d{4})", references, re.MULTILINE))
+    assert len(cited) > 10 and cited == listed
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_the_house_map_shows_every_room(project: Path, page: str) -> None:
+    rooms = {path.parent.name for path in (project / "facespec").glob("*/__init__.py")}
+    assert set(re.findall(r"^ +([a-z]+)/ ", read(project / page), re.MULTILINE)) == rooms
+
+
+def test_the_example_of_the_readme_runs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = re.findall(r"^```python\n(.*?)^```$", read(project / "README.md"), re.MULTILINE | re.DOTALL)
+    with torch.random.fork_rng(devices=[]):
+        exec(compile(example, "README.md", "exec"), {})
+    assert re.fullmatch(r"\d+ of 512 units of layer4.1 respond differently\n", capsys.readouterr().out)
+
+
+def test_one_version_in_all_files(project: Path) -> None:
+    version = tomllib.loads(read(project / "pyproject.toml"))["project"]["version"]
+    assert yaml.safe_load(read(project / "CITATION.cff"))["version"] == version
+    changes = re.findall(r"^## \[(.+?)\]", read(project / "CHANGELOG.md"), re.MULTILINE)
+    assert changes[0] == "Unreleased" and version in changes, f"CHANGELOG.md has no section for {version}"
+
+
+def test_the_picture_of_the_pipeline_is_that_of_dvc(project: Path, tmp_path: Path) -> None:
+    init.run(tmp_path / "study", profile="quick")
+    command = [sys.executable, "-m", "dvc", "dag", "--mermaid"]
+    drawn = subprocess.run(command, cwd=tmp_path / "study", capture_output=True, text=True, check=True).stdout
+    (block,) = re.findall(r"^```mermaid\n(.*?)^```$", read(project / "docs" / "pipeline.md"), re.MULTILINE | re.DOTALL)
+    assert block == drawn, "put the output of `dvc dag --mermaid` in a quick study into docs/pipeline.md"

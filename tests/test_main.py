@@ -15,7 +15,7 @@ from facespec.stages import finetune, train
 from facespec.stages.sweep import SUFFIX
 from facespec.study.params import read_params
 from facespec.study.paths import Paths
-from facespec.study.processes import RUN
+from facespec.study.processes import RUN_VARIABLE
 from facespec.study.vocabulary import Network
 
 MARK = "FACESPEC_TEST"
@@ -38,7 +38,7 @@ def command(*words: str, paths: Paths, **environment: str) -> subprocess.Complet
     [
         ({"FACESPEC_CODE_PATH": "native-ish"}, "unknown code path 'native-ish' (FACESPEC_CODE_PATH): did you mean"),
         (
-            {RUN: "4194305:1"},
+            {RUN_VARIABLE: "4194305:1"},
             "the run of facespec that this stage belongs to (FACESPEC_RUN=4194305:1) has ended, so it ",
         ),
     ],

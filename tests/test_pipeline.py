@@ -1,4 +1,4 @@
-"""The whole pipeline at quick size, as a stranger runs it: a clone, `facespec repro`, the notebooks."""
+"""The whole pipeline at quick size, as a stranger runs it: an installed wheel, `facespec init`, `facespec repro`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from facespec.stages import init
 from facespec.stages.repro import explain_other_bits
 from facespec.study.code_path import get_code_path
 from facespec.study.maps import MapSet, scale_maps, upsample_maps
@@ -38,18 +38,22 @@ OTHER_PICKLES = {f"Fig2{panel}_dict.pickle" for panel in "ABCD"}
 OTHER_PICKLES |= {f"SFig2B_{network}_Layer_Names_and_Activations.pickle" for network in ("SPLIT", "exp", "id")}
 
 
-def run(*words: str, cwd: Path) -> str:
-    """Run a command of this environment in `cwd` and return all it printed; fail with that if it fails."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+def run(*words: str, cwd: Path, path: Path | None = None) -> str:
+    """Run a command in `cwd`, of this environment or of the one with programs in `path`, and return all it printed.
+
+    Fails with that if the command fails.
+    """
+    programs = [str(path or Path(sys.executable).parent), str(Path(sys.executable).parent), os.environ["PATH"]]
     git = {f"GIT_{who}_{what}": "tester@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     # coverage's own variables would make every child measure itself
     rest = {name: value for name, value in os.environ.items() if not name.startswith("COV_CORE")}
-    published = PROJECT.parent / "shared" / "published"  # a clone in a temporary directory would not find it
+    published = PROJECT.parent / "shared" / "published"  # a study in a temporary directory would not find it
     if published.is_dir():
         rest.setdefault("FACESPEC_PUBLISHED", str(published))
-    ended = subprocess.run(
-        words, cwd=cwd, env={**rest, **git, "PATH": path, "COLUMNS": "200"}, capture_output=True, text=True, check=False
-    )
+    if path:
+        rest.pop("PYTHONPATH", None)  # where the installed package would not be found first
+    environment = {**rest, **git, "PATH": os.pathsep.join(programs), "COLUMNS": "200"}
+    ended = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, f"{' '.join(words)}\n{ended.stdout[-4000:]}\n{ended.stderr[-4000:]}"
     return ended.stdout + ended.stderr
 
@@ -60,37 +64,56 @@ def golden(load_script: Callable[[str], ModuleType]) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def clone(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
-    """A git clone of the project as it lies here, set to the quick profile; FACESPEC_QUICK_STUDY says where.
+def installed(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Path:
+    """The programs of an environment where the wheel is installed, beside no clone.
 
-    The tests leave it there, so that its figures can be validated again, or looked at.
+    The packages that facespec needs are those of this environment; its own way of finding facespec is not taken over.
+    """
+    directory = tmp_path_factory.mktemp("installed")
+    sources = directory / "sources"
+    for name in filter(None, run("git", "ls-files", "-z", "-co", "--exclude-standard", cwd=project).split("\0")):
+        if (project / name).is_file():
+            (sources / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(project / name, sources / name)
+    pip, quietly = ["python", "-m", "pip", "--disable-pip-version-check"], ["--quiet", "--no-deps"]
+    run(*pip, "wheel", *quietly, "--no-build-isolation", "--wheel-dir", "wheels", "./sources", cwd=directory)
+    (wheel,) = (directory / "wheels").glob("*.whl")
+    run("python", "-m", "venv", "environment", cwd=directory)
+    (libraries,) = (directory / "environment").glob("**/site-packages")
+    (libraries / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    path = directory / "environment" / ("Scripts" if os.name == "nt" else "bin")
+    run(*pip, "install", *quietly, str(wheel), cwd=directory, path=path)
+    shutil.rmtree(sources)
+    return path
+
+
+@pytest.fixture(scope="session")
+def said_and_study(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> tuple[str, Path]:
+    """What `facespec init` and `facespec repro` printed, and the quick study that they made; other tests use it.
+
+    FACESPEC_QUICK_STUDY says where it is made. The tests leave it there, so that its figures can be validated again, or
+    looked at.
     """
     given = os.environ.get("FACESPEC_QUICK_STUDY")
-    directory = Path(given).absolute() if given else tmp_path_factory.mktemp("clone") / "facespec"
+    directory = Path(given).absolute() if given else tmp_path_factory.mktemp("quick") / "study"
     assert not directory.exists(), f"FACESPEC_QUICK_STUDY: {directory} exists. Remove it, or name a new directory."
-    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=project).split("\0")
-    for name in filter(None, listed):
-        if (project / name).is_file():
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(project / name, directory / name)
-    quick = tmp_path_factory.mktemp("quick") / "study"
-    init.run(quick, profile="quick", project=directory)
-    shutil.copy2(quick / "params.yaml", directory / "params.yaml")
-    run("git", "init", "--quiet", cwd=directory)
-    run("git", "add", "--all", cwd=directory)
-    run("git", "commit", "--quiet", "--message", "start", cwd=directory)
-    return directory
+    run("facespec", "init", str(directory), "--profile", "quick", cwd=installed, path=installed)
+    return run("facespec", "repro", str(directory), cwd=installed, path=installed), directory
 
 
 @pytest.fixture(scope="session")
-def said(clone: Path) -> str:
-    """What `facespec repro` printed in the clone; made once, other tests use its results."""
-    return run("python", "-m", "facespec", "repro", cwd=clone)
+def said(said_and_study: tuple[str, Path]) -> str:
+    return said_and_study[0]
 
 
 @pytest.fixture(scope="session")
-def study(clone: Path, said: str) -> Path:
-    return clone
+def study(said_and_study: tuple[str, Path]) -> Path:
+    return said_and_study[1]
+
+
+def test_the_installed_package_needs_no_clone(installed: Path) -> None:
+    look = "import facespec, sys; print(facespec.__file__); assert not {'torch', 'pandas'} & set(sys.modules)"
+    assert str(installed.parent) in run("python", "-c", look, cwd=installed, path=installed)
 
 
 def test_one_command_ends_with_verdicts_figures_and_a_comparison(said: str, study: Path) -> None:
@@ -101,8 +124,7 @@ def test_one_command_ends_with_verdicts_figures_and_a_comparison(said: str, stud
     assert {Path(name).with_suffix(".pdf").name for name in figures} <= {
         path.name for path in (study / "Results" / "figures").glob("*.pdf")
     }
-    # the committed lock records the default size, this is the quick one
-    assert said.strip().splitlines()[-1].startswith(("Not comparable", "No recorded run"))
+    assert said.strip().splitlines()[-1] == "No recorded run to compare with: there was no dvc.lock."
     assert f"code path: {get_code_path().name}" in said
 
 
@@ -112,11 +134,11 @@ def test_every_stage_ran(study: Path) -> None:
     assert {name.split("@")[0] for name in lock} == set(stages)
 
 
-def test_nothing_runs_twice(study: Path) -> None:
+def test_nothing_runs_twice(study: Path, installed: Path) -> None:
     """Faces are kept, as they were made from what they would be made from again, and so is all that follows."""
     lock = (study / "dvc.lock").read_bytes()
     before = {path: path.stat().st_mtime_ns for path in (study / "data").rglob("*.json")}
-    said = run("python", "-m", "facespec", "repro", cwd=study)
+    said = run("python", "-m", "facespec", "repro", cwd=study, path=installed)
     assert "Running stage" not in said and "up to date" in said
     assert (study / "dvc.lock").read_bytes() == lock
     assert {path: path.stat().st_mtime_ns for path in (study / "data").rglob("*.json")} == before
@@ -131,7 +153,7 @@ def change(path: Path) -> None:
     os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))
 
 
-def test_damage_is_found_and_mended(study: Path) -> None:
+def test_damage_is_found_and_mended(study: Path, installed: Path) -> None:
     """Faces, a checkpoint, a table, a copy in DVC's cache, and what DVC remembers: the same bytes in the end."""
     lock = (study / "dvc.lock").read_bytes()
     outs = yaml.safe_load(lock)["stages"]["figures"]["outs"]
@@ -150,7 +172,7 @@ def test_damage_is_found_and_mended(study: Path) -> None:
     (study / "dvc.lock").write_text("")
     leftover = study / "checkpoints" / "train" / ".joint-1.safetensors.abcd1234.partial"
     leftover.write_text("of a run that was killed")
-    said = run("python", "-m", "facespec", "repro", cwd=study)
+    said = run("python", "-m", "facespec", "repro", cwd=study, path=installed)
     assert "images-00000.npy: row" in said
     assert "The identity faces are made again." in said
     assert "dvc.lock: damaged by a run that was killed" in said and "rwlock: damaged" in said
@@ -158,7 +180,7 @@ def test_damage_is_found_and_mended(study: Path) -> None:
     assert "Results/decoding.csv: other bytes than dvc.lock records; it is made again." in said
     assert "damaged copy in DVC's cache; removed." in said
     assert (study / "dvc.lock").read_bytes() == lock and not leftover.exists()
-    assert run("python", "-m", "facespec", "verify", cwd=study).endswith("0 differences found.\n")
+    assert run("python", "-m", "facespec", "verify", cwd=study, path=installed).endswith("0 differences found.\n")
 
 
 TOLERANCE = 0.09  # of accuracies: three times the largest change by the native code path of a Zen 4 [measured: .029]
@@ -180,15 +202,15 @@ def test_every_output_is_that_of_the_golden_study(study: Path, golden: ModuleTyp
     )
 
 
-def test_a_parameter_reruns_what_reads_it(study: Path) -> None:
+def test_a_parameter_reruns_what_reads_it(study: Path, installed: Path) -> None:
     params = study / "params.yaml"
     before = params.read_text()
     try:
         params.write_text(before.replace("margin: 0.02", "margin: 0.03"))
-        said = run("dvc", "repro", "--dry", cwd=study)
+        said = run("dvc", "repro", "--dry", cwd=study, path=installed)
         assert [line.split("'")[1] for line in said.splitlines() if "Running stage" in line] == ["checks"]
         params.write_text(before.replace("hold_out: cell", "hold_out: session"))
-        said = run("dvc", "repro", "--dry", cwd=study)
+        said = run("dvc", "repro", "--dry", cwd=study, path=installed)
         rerun = {line.split("'")[1].split("@")[0] for line in said.splitlines() if "Running stage" in line}
         assert {"finetune", "decoding", "accuracy"} <= rerun and "train" not in rerun
     finally:
@@ -280,21 +302,23 @@ def test_heatmap_pickles_are_those_of_the_first_seed(study: Path) -> None:
     assert all(image.shape == (48, 48, 3) and image.min() >= 0 and image.max() <= 255 for image in shown.values())
 
 
-def test_verdicts_are_a_dvc_metric(study: Path) -> None:
+def test_verdicts_are_a_dvc_metric(study: Path, installed: Path) -> None:
     table = VERDICTS.read(study / "Results" / "checks" / "verdicts.csv")
     assert set(table["claim"]) == {"C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8"}
     judged = json.loads((study / "Results" / "checks" / "verdicts.json").read_text())
     assert set(judged) == set(table["claim"])
-    shown = json.loads(run("dvc", "metrics", "show", "--json", cwd=study))
-    assert "verdicts.json" in json.dumps(shown)
+    shown = json.loads(run("dvc", "metrics", "show", "--json", cwd=study, path=installed))
+    (numbers,) = (file["data"] for file in shown[""]["data"].values())
+    parts = table.dropna(subset=["number"])
+    assert numbers == {f"{row.claim} {row.part}": row.number for row in parts.itertuples()}
 
 
-def test_training_history_is_a_dvc_plot(study: Path) -> None:
-    shown = json.loads(run("dvc", "plots", "show", "--json", cwd=study))
+def test_training_history_is_a_dvc_plot(study: Path, installed: Path) -> None:
+    shown = json.loads(run("dvc", "plots", "show", "--json", cwd=study, path=installed))
     assert any("joint" in name for name in json.dumps(shown).split('"'))
 
 
-def test_the_notebooks_run_on_this_study(study: Path) -> None:
+def test_the_notebooks_run_on_this_study(study: Path, installed: Path) -> None:
     said = run(
         "python",
         "-m",
@@ -303,11 +327,10 @@ def test_the_notebooks_run_on_this_study(study: Path) -> None:
         "-q",
         "-p",
         "no:cacheprovider",
-        "-c",
-        "pyproject.toml",
         "--rootdir",
         ".",
         "Analysis_Reproduction",
         cwd=study,
+        path=installed,
     )
     assert " passed" in said and "failed" not in said

@@ -1,6 +1,7 @@
-"""Do two networks, or one network for two tasks, look at different places? Heatmaps compared, soundly and as published.
+"""Do the heatmaps of two networks, or of one network for two tasks, differ? Tested over people, and as published.
 
-Compared are the joint network with each single-task network on that network's task, and the joint network's two tasks.
+The comparisons are of the joint network with each single-task network on that network's task, and of the joint
+network's two tasks.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import mannwhitneyu
 
-from facespec.analyses.resampling import LEAST_PEOPLE, estimate_interval, sign_flip_test
+from facespec.analyses.resampling import MIN_PEOPLE, estimate_interval, sign_flip_test
 from facespec.study.maps import PersonMaps, upsample_maps
 from facespec.study.tables import CONTRASTS
 from facespec.study.vocabulary import PAIRS, Network, Task
@@ -22,15 +23,16 @@ COMPARISONS: tuple[Sides, ...] = (
     ((Network.JOINT, Task.EXPRESSION), (Network.JOINT, Task.IDENTITY)),
 )
 NUMBERS = ("difference", "low", "high", "statistic", "p", "effect")
-PLACES = ("seed", "row", "column")  # empty where they say nothing
+OPTIONAL = ("seed", "row", "column")  # each is empty in one of the styles
 
 
 def contrast_maps(maps: PersonMaps, *, permutations: int, draws: int, generator: np.random.Generator) -> pd.DataFrame:
     """The CONTRASTS table: all comparisons in both styles, first minus second.
 
-    ``contrast_people``: what holds for people. `permutations` sign flips and `draws` bootstrap draws; each comparison has its own
-    stream, so that one that cannot be tested does not shift another. p is corrected over the map, not over the three
-    comparisons. ``contrast_pixels``: the study's statistic, see `contrast_pixels`; nothing in it is drawn.
+    Style ``sound``: a test over people (`contrast_people`), with `permutations` sign flips and `draws` bootstrap draws.
+    Each comparison has a random stream, so that one that cannot be tested does not shift another. p is corrected over
+    the map, not over the three comparisons. Style ``published``: the study's statistic (`contrast_pixels`), without
+    randomness.
     """
     streams = generator.spawn(len(COMPARISONS))
     parts = [
@@ -47,7 +49,7 @@ def contrast_maps(maps: PersonMaps, *, permutations: int, draws: int, generator:
             contrast_pixels(maps, (first, second)),
         )
     ]
-    table = pd.concat([part.astype(dict.fromkeys(PLACES, "Int64")) for part in parts], ignore_index=True)
+    table = pd.concat([part.astype(dict.fromkeys(OPTIONAL, "Int64")) for part in parts], ignore_index=True)
     return CONTRASTS.check(table)
 
 
@@ -57,39 +59,39 @@ def contrast_people(
     """One row per cell of the map: the mean over people of their mean scaled map for the first side minus the second.
 
     A person's difference is averaged over seeds before it is tested, so that `statistic` (Student's t), `p` (sign flips
-    of people, family-wise over the map) and `effect` (Cohen's d_z: mean over standard deviation of the differences) are
-    about other people seen by the same networks, and not about other networks. `low` and `high` bound a 95 %
-    bootstrap interval over seeds and people, for each cell on its own. People all of whose maps are blank, for either
-    side and any seed, are left out; with fewer than 2 left, all is NaN, and `reason` says so.
+    of people, family-wise over the map) and `effect` (Cohen's d_z: mean over standard deviation of the differences)
+    generalise to other people seen by the same networks, and not to other networks. `low` and `high` bound a 95 %
+    bootstrap interval over seeds and people, not corrected over cells. People all of whose maps are blank, for either
+    side and any seed, are left out; if fewer than 2 remain, all numbers are NaN, and `reason` says so.
     """
     means = maps.person_means()
     first, second = (means[PAIRS.index(side)] for side in sides)
     differences = first - second
-    kept = differences[:, ~np.isnan(differences).any(axis=(0, 2, 3))]
-    n = kept.shape[1]
-    row, column = (index.ravel() for index in np.indices(kept.shape[2:]))
+    defined = differences[:, ~np.isnan(differences).any(axis=(0, 2, 3))]
+    n = defined.shape[1]
+    row, column = (index.ravel() for index in np.indices(defined.shape[2:]))
     cells = pd.DataFrame({"style": "sound", "seed": None, "row": row, "column": column, "n": n})
-    if n < LEAST_PEOPLE:
+    if n < MIN_PEOPLE:
         reason = (
             f"{n} of {len(maps.people)} people have maps that are not blank on both sides, for every seed; "
-            f"a test over people needs at least {LEAST_PEOPLE}"
+            f"a test over people needs at least {MIN_PEOPLE}"
         )
         return cells.assign(**dict.fromkeys(NUMBERS, np.nan), reason=reason)
     flips, bootstrap = generator.spawn(2)
-    t, p = sign_flip_test(kept.mean(axis=0), permutations=permutations, generator=flips)
-    difference, low, high = estimate_interval(kept, draws=draws, generator=bootstrap)
-    found = zip(NUMBERS, (difference, low, high, t, p, t / np.sqrt(n)), strict=True)
-    return cells.assign(**{name: values.ravel() for name, values in found}, reason="")
+    t, p = sign_flip_test(defined.mean(axis=0), permutations=permutations, generator=flips)
+    difference, low, high = estimate_interval(defined, draws=draws, generator=bootstrap)
+    numbers = zip(NUMBERS, (difference, low, high, t, p, t / np.sqrt(n)), strict=True)
+    return cells.assign(**{name: values.ravel() for name, values in numbers}, reason="")
 
 
 def contrast_pixels(maps: PersonMaps, sides: Sides) -> pd.DataFrame:
     """One row per seed: Mann-Whitney's U test of the pixels of the two mean maps, at the size of the image [P].
 
-    It describes two pictures, and tests nothing: neighbouring pixels, many of them interpolated from one cell, are no
-    independent observations, so that p shrinks with the size the maps are drawn at (the study prints 0.0), and maps
-    that differ by chance alone are called different in most cases. `difference` is that of the medians, `statistic` the
-    first side's U, `effect` the rank-biserial correlation, 2 U / n^2 - 1: 1 if every pixel of the first side exceeds
-    every one of the second. `n` pixels per map. NaN with a `reason` where all maps of a side are blank.
+    It describes two pictures and is no valid test: neighbouring pixels, many of them interpolated from one cell, are
+    not independent observations, so that p decreases with the size of the image (the study prints 0.0), and maps that
+    differ by chance alone are significantly different in most cases. `difference` is that of the medians, `statistic`
+    the first side's U, `effect` the rank-biserial correlation, 2 U / n^2 - 1: 1 if every pixel of the first side
+    exceeds every one of the second. `n` pixels per map. NaN with a `reason` if all maps of a side are blank.
     """
     pixels = upsample_maps(maps.means(), maps.size).reshape(len(PAIRS), len(maps.seeds), -1)
     n = pixels.shape[-1]

@@ -18,14 +18,41 @@ def decode_classes(
     penalty: float,
     iterations: int,
 ) -> np.ndarray:
-    """Classes that a decoder fitted on some images reads from the responses to others.
+    """Fit a decoder to the responses to some images and predict the classes of others.
 
-    `fit_responses` is ``(n_fit, n_units)``, `fit_codes` ``(n_fit,)`` integer classes, `test_responses`
-    ``(n_test, n_units)``; returns ``(n_test,)`` classes. `penalty` is scikit-learn's C (inverse strength of the L2
-    penalty), `iterations` bounds lbfgs; a fit that has not converged by then says so with a `ConvergenceWarning`.
+    Parameters
+    ----------
+    fit_responses : array of shape (n_fit, n_units)
+        Responses to the images to which the decoder is fitted.
+    fit_codes : integer array of shape (n_fit,)
+        Their classes; 2 different ones or more.
+    test_responses : array of shape (n_test, n_units)
+        Responses to the images whose classes are predicted.
+    penalty : float
+        scikit-learn's C, the inverse strength of the L2 penalty; above 0.
+    iterations : int
+        Limit for lbfgs; a fit that has not converged by then warns (`ConvergenceWarning`).
 
+    Returns
+    -------
+    integer array of shape (n_test,)
+        Predicted classes.
+
+    Raises
+    ------
+    StudyError
+        If there are fewer than 2 classes.
+
+    Notes
+    -----
     Where we deviate [O]: units are scaled to unit variance over the fitting images, because networks differ in the
-    scale of their responses and the penalty does not know it. The study says only that scikit-learn was used.
+    scale of their responses and the penalty is on that scale. The study says only that scikit-learn was used.
+
+    Examples
+    --------
+    >>> responses = np.array([[0.0], [1.0], [4.0], [5.0]])
+    >>> decode_classes(responses, np.array([0, 0, 1, 1]), np.array([[0.5], [9.0]]), penalty=1.0, iterations=100)
+    array([0, 1])
     """
     classes = np.unique(fit_codes)
     if len(classes) < 2:

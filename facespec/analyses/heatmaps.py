@@ -1,12 +1,12 @@
-"""Where does a network look when it names a class? Grad-CAM at any layer, and group means of its maps.
+"""Which parts of an image lead a network to a class? Grad-CAM at any layer.
 
 Grad-CAM (Selvaraju et al. 2017, ICCV): the responses of a layer, weighted by the gradient of the class's logit averaged
 over the map, summed over units, and rectified. For a head that reads the global average of the layer it is the class
 activation map of Zhou et al. (2016, CVPR), rectified and divided by the number of cells.
 
 Where we deviate [O]: nothing here scales a map. Common implementations scale every map to [0, 1], some twice, so that a
-group mean says nothing about magnitude; here scaling is a step of its own (`study.maps.scaled`), and maps without any
-contrast are counted, not averaged.
+group mean loses magnitude; here scaling is a separate step (`study.maps.scale_maps`), and maps without any contrast are
+counted, not averaged.
 """
 
 from __future__ import annotations
@@ -31,13 +31,45 @@ Targets = Mapping[str, np.ndarray | None]
 def compute_heatmaps(
     network: FaceNetwork, images: torch.Tensor, layers: Mapping[str, str], targets: Mapping[str, torch.Tensor | None]
 ) -> dict[str, torch.Tensor]:
-    """Raw heatmaps of one batch for one class per image and task: task -> float32 (n, h, w), not negative.
+    """Compute raw Grad-CAM heatmaps of one batch, for one class per image and task.
 
-    `images` is what the network takes, (n, channels, height, width); `layers` maps each task to the layer (dotted name)
-    at which its maps are taken, `targets` to the classes that are explained, int64 (n,), or None for the class that the
-    network finds likeliest. One forward pass serves all tasks; gradients are those of what lies above the layer alone.
-    The network should be in evaluation mode: a map then depends on its own image only. Raises `StudyError` for
-    unknown tasks or layers, a layer without a map, one that the task's head does not read, and impossible classes.
+    One forward pass serves all tasks; gradients are computed down to the layer only.
+
+    Parameters
+    ----------
+    network : FaceNetwork
+        A network in evaluation mode: each map then depends on one image only.
+    images : float32 tensor of shape (n, channels, height, width)
+        Preprocessed images.
+    layers : mapping of str to str
+        Task to the layer (dotted name) at which its maps are computed.
+    targets : mapping of str to (int64 tensor of shape (n,) or None)
+        Task to the classes to explain; None stands for the class with the largest logit. The same tasks as in `layers`.
+
+    Returns
+    -------
+    dict of str to float32 tensor of shape (n, h, w)
+        Task to heatmaps, not negative, of the size of the layer's responses.
+
+    Raises
+    ------
+    StudyError
+        For unknown tasks or layers, a layer whose responses are no maps, one that the task's head does not read, and
+        classes that the head does not have.
+
+    References
+    ----------
+    Selvaraju et al. (2017). Grad-CAM: Visual explanations from deep networks via gradient-based localization. ICCV.
+
+    Examples
+    --------
+    >>> from facespec.models.networks import build_network
+    >>> from facespec.study.params import NetworkBlock
+    >>> block = NetworkBlock(trunk="small_vgg", channels=[3, 4], convolutions=1, branch_after=None)
+    >>> network = build_network(block, {"identity": 5}, channels=1, generator=torch.Generator().manual_seed(1)).eval()
+    >>> maps = compute_heatmaps(network, torch.ones(2, 1, 17, 11), {"identity": "trunk.relu2"}, {"identity": None})
+    >>> maps["identity"].shape
+    torch.Size([2, 8, 5])
     """
     if not targets or set(layers) != set(targets):
         raise StudyError(
@@ -46,32 +78,35 @@ def compute_heatmaps(
         )
     maps: dict[str, torch.Tensor] = {}
     with record_with_grad(network, dict.fromkeys(layers.values())) as responses:
-        answers = network(images, targets)
-        for position, (task, logits) in enumerate(answers.items()):
-            own = responses.get(layers[task])
-            if own is not None and own.ndim != 4:
-                raise StudyError(f"layer {layers[task]!r} has responses of shape {tuple(own.shape)}: no map in them.")
-            classes = _classes(task, targets[task], logits)
-            gradient = _gradient(logits, own, classes, keep=position < len(answers) - 1)
-            if own is None or gradient is None:
+        logits_by_task = network(images, targets)
+        for position, (task, logits) in enumerate(logits_by_task.items()):
+            response = responses.get(layers[task])
+            if response is not None and response.ndim != 4:
+                raise StudyError(
+                    f"layer {layers[task]!r} has responses of shape {tuple(response.shape)}: no map in them."
+                )
+            classes = _choose_classes(task, targets[task], logits)
+            is_last = position == len(logits_by_task) - 1
+            gradient = _compute_gradient(logits, response, classes, retain_graph=not is_last)
+            if response is None or gradient is None:
                 raise StudyError(
                     f"the head of {str(task)!r} does not read layer {layers[task]!r}: its maps would be empty."
                 )
-            maps[task] = torch.einsum("nu,nuhw->nhw", gradient.mean(dim=(2, 3)), own.detach()).relu()
+            maps[task] = torch.einsum("nu,nuhw->nhw", gradient.mean(dim=(2, 3)), response.detach()).relu()
     return maps
 
 
-def _gradient(
-    logits: torch.Tensor, own: torch.Tensor | None, classes: torch.Tensor, *, keep: bool
+def _compute_gradient(
+    logits: torch.Tensor, response: torch.Tensor | None, classes: torch.Tensor, *, retain_graph: bool
 ) -> torch.Tensor | None:
-    """The gradient of each image's logit of its class by its responses `own`; None if no logit depends on them."""
-    if own is None or not logits.requires_grad:
+    """The gradient of each image's logit of its class by its response; None if no logit depends on it."""
+    if response is None or not logits.requires_grad:
         return None
-    explained = functional.one_hot(classes, logits.shape[1]).to(logits)
-    return torch.autograd.grad(logits, own, explained, retain_graph=keep, allow_unused=True)[0]
+    is_class = functional.one_hot(classes, logits.shape[1]).to(logits)
+    return torch.autograd.grad(logits, response, is_class, retain_graph=retain_graph, allow_unused=True)[0]
 
 
-def _classes(task: str, target: torch.Tensor | None, logits: torch.Tensor) -> torch.Tensor:
+def _choose_classes(task: str, target: torch.Tensor | None, logits: torch.Tensor) -> torch.Tensor:
     if target is None:
         return logits.argmax(dim=1)
     n, classes = logits.shape
@@ -100,8 +135,8 @@ def iterate_heatmaps(
 ) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
     """Raw heatmaps of the images at `indices`, in their order, a batch at a time: task -> float32 (k, h, w).
 
-    `targets` maps each task to one class per index, int64 (n,), or None for the likeliest. One batch is held at a time.
-    The network gets its mode and device back when the iteration ends.
+    `targets` maps each task to one class per index, int64 (n,), or None for that with the largest logit. One batch is
+    held at a time. Mode and device of the network are restored when the iteration ends.
     """
     for task, target in targets.items():
         if target is not None and len(target) != len(indices):
@@ -109,52 +144,11 @@ def iterate_heatmaps(
     with on_device(network, device, training=False):
         start = 0
         for batch in iterate_batches(faces, indices, batch_size=batch_size, preset=preset, generator=None):
-            part = slice(start, start + len(batch.images))
-            own = {task: None if target is None else torch.from_numpy(target[part]) for task, target in targets.items()}
-            found = compute_heatmaps(network, batch.images.to(device), layers, own)
-            yield {task: maps.float().cpu().numpy() for task, maps in found.items()}
-            start = part.stop
-
-
-class Moments:
-    """Means and second moments of maps per group, gathered batch by batch in float64.
-
-    Holds (groups, h, w) numbers, however many maps are added. Maps that are NaN (blank ones, once scaled) are counted
-    in `blank` and enter nothing else.
-    """
-
-    def __init__(self, groups: int, shape: tuple[int, int]) -> None:
-        self.count = np.zeros(groups, dtype=np.int64)
-        self.blank = np.zeros(groups, dtype=np.int64)
-        self.total = np.zeros((groups, *shape))
-        self.squares = np.zeros((groups, *shape))
-
-    def add(self, maps: np.ndarray, groups: np.ndarray) -> None:
-        """Add `maps` (n, h, w), each to its group (n,) integer; `StudyError` for a group that is not there."""
-        maps, groups = np.asarray(maps, dtype=np.float64), np.asarray(groups)
-        if groups.size and not 0 <= groups.min() <= groups.max() < len(self.count):  # -1 would be the last group
-            raise StudyError(f"groups lie in {groups.min()} ... {groups.max()}; there are {len(self.count)}, from 0.")
-        seen = ~np.isnan(maps).any(axis=(1, 2))
-        np.add.at(self.blank, groups[~seen], 1)
-        np.add.at(self.count, groups[seen], 1)
-        np.add.at(self.total, groups[seen], maps[seen])
-        np.add.at(self.squares, groups[seen], maps[seen] ** 2)
-
-    def merge(self, onto: np.ndarray) -> Moments:
-        """The moments of coarser groups: group i goes to group `onto[i]`."""
-        result = Moments(int(np.max(onto)) + 1, (self.total.shape[1], self.total.shape[2]))
-        for name in ("count", "blank", "total", "squares"):
-            np.add.at(getattr(result, name), onto, getattr(self, name))
-        return result
-
-    @property
-    def mean(self) -> npt.NDArray[np.float64]:
-        """Mean maps (groups, h, w); NaN for a group without maps."""
-        with np.errstate(invalid="ignore"):
-            return self.total / self.count[:, None, None]
-
-    @property
-    def sd(self) -> npt.NDArray[np.float64]:
-        """Standard deviations over images (divisor n) of the maps, (groups, h, w); NaN for a group without maps."""
-        with np.errstate(invalid="ignore"):
-            return np.sqrt(np.maximum(self.squares / self.count[:, None, None] - self.mean**2, 0))
+            stop = start + len(batch.images)
+            batch_targets = {
+                task: None if target is None else torch.from_numpy(target[start:stop])
+                for task, target in targets.items()
+            }
+            batch_maps = compute_heatmaps(network, batch.images.to(device), layers, batch_targets)
+            yield {task: maps.float().cpu().numpy() for task, maps in batch_maps.items()}
+            start = stop

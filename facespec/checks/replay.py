@@ -1,4 +1,4 @@
-"""Do the published files, read and summarised by this project's code, give the published numbers?"""
+"""Does this project's code compute the published numbers from the published files?"""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from facespec.published.reference import read_published_bars
 from facespec.study.schema import Column, Schema
 from facespec.study.tables import ACCURACY
 
-TOLERANCE = 1e-6  # absolute; the reference is rounded to 6 decimals, so half of this is its own
+TOLERANCE = 1e-6  # absolute; the reference is rounded to 6 decimals, so half of this is rounding
 
-# One number per row: what the resamples of one bar give, beside what the reference table says.
+# One number per row: a statistic of the resamples of one bar, beside that of the reference table.
 REPLAY = Schema(
     "replay",
     {
@@ -33,7 +33,7 @@ REPLAY = Schema(
 
 
 def replay_results(table: pd.DataFrame) -> pd.DataFrame:
-    """The REPLAY table of an ACCURACY table made from published files: four rows per bar of each file at hand.
+    """The REPLAY table of an ACCURACY table made from published files: four rows per bar of each file that has rows.
 
     `error` is absolute; `ok` is "yes" up to `TOLERANCE`. The statistics are those of `published.reference`: mean, sd
     (divisor n - 1) and the 2.5 and 97.5 percentiles of the resamples. Files of which `table` has no row are left out
@@ -46,15 +46,10 @@ def _rows(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for bar in read_published_bars():
         if not (table["figure"] == bar.figure).any():
             continue
-        own = (table["trained_on"] == bar.trained_on) & (table["tested_on"] == bar.tested_on)
-        values = table.loc[own & (table["figure"] == bar.figure) & (table["resample"] >= 0), "accuracy"]
-        found = {
-            "mean": values.mean(),
-            "sd": values.std(),
-            "low": values.quantile(0.025),
-            "high": values.quantile(0.975),
-        }
-        for statistic, number in found.items():
+        is_bar = (table["trained_on"] == bar.trained_on) & (table["tested_on"] == bar.tested_on)
+        values = table.loc[is_bar & (table["figure"] == bar.figure) & (table["resample"] >= 0), "accuracy"]
+        low, high = values.quantile([0.025, 0.975])
+        for statistic, number in {"mean": values.mean(), "sd": values.std(), "low": low, "high": high}.items():
             expected = getattr(bar, statistic)
             error = abs(number - expected)
             yield {
@@ -65,7 +60,7 @@ def _rows(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
                 "number": number,
                 "expected": expected,
                 "error": error,
-                "ok": "yes" if error <= TOLERANCE else "no",  # NaN, where a bar has no resamples, is not ok
+                "ok": "yes" if error <= TOLERANCE else "no",  # NaN, for a bar without resamples, is not ok
             }
 
 
@@ -76,7 +71,7 @@ def list_absent(table: pd.DataFrame) -> list[str]:
 
 
 def list_failures(table: pd.DataFrame) -> list[str]:
-    """One sentence per number of a REPLAY table that is not the published one; empty: all are."""
+    """One sentence per number of a REPLAY table that differs from the published one."""
     return [
         f"figure {row['figure']}, {row['bar']}: {row['statistic']} is {row['number']:.6f}, "
         f"published {row['expected']:.6f}"
@@ -87,22 +82,22 @@ def list_failures(table: pd.DataFrame) -> list[str]:
 def summarise(table: pd.DataFrame) -> Table:
     """A REPLAY table for the terminal: one row per bar; the error is the largest over mean, sd, low and high."""
     table = REPLAY.check(table)
-    shown = Table(
+    summary = Table(
         title=f"Published accuracies, replayed (tolerance {TOLERANCE:.0e})",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    shown.add_column("fig.", no_wrap=True)
-    shown.add_column("bar", no_wrap=True)
+    summary.add_column("fig.", no_wrap=True)
+    summary.add_column("bar", no_wrap=True)
     for name in ("replayed", "published", "error"):
-        shown.add_column(name, justify="right", no_wrap=True)
-    shown.add_column("verdict", no_wrap=True)
+        summary.add_column(name, justify="right", no_wrap=True)
+    summary.add_column("verdict", no_wrap=True)
     for (figure, bar), rows in table.groupby(["figure", "bar"], sort=False):
         mean = rows[rows["statistic"] == "mean"].iloc[0]
-        good = (rows["ok"] == "yes").all()
-        verdict = Text("+ same", style="green") if good else Text("- other", style="red")
-        shown.add_row(
+        is_same = (rows["ok"] == "yes").all()
+        verdict = Text("+ same", style="green") if is_same else Text("- other", style="red")
+        summary.add_row(
             str(figure),
             str(bar),
             f"{mean['number']:.6f}",
@@ -110,4 +105,4 @@ def summarise(table: pd.DataFrame) -> Table:
             f"{rows['error'].max():.1e}",
             verdict,
         )
-    return shown
+    return summary

@@ -1,4 +1,4 @@
-"""From the parts of a claim to the claim: what is printed, and what DVC keeps as a metric."""
+"""What is the verdict on a claim? From the verdicts on its parts to those on claims, to a summary and DVC's metrics."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from facespec.study.tables import VERDICTS
 
 REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE = VERDICTS.columns["verdict"].allowed
 
-# a mark beside every colour: neither colour-blind readers nor plain terminals may miss the difference
-LOOK = {REPRODUCED: ("+", "green"), NOT_REPRODUCED: ("-", "red"), NOT_TESTABLE: ("?", "yellow")}
+# a mark beside every colour: for colour-blind readers and plain terminals
+MARKS = {REPRODUCED: ("+", "green"), NOT_REPRODUCED: ("-", "red"), NOT_TESTABLE: ("?", "yellow")}
 NUMBERS = ("number", "low", "high", "published")
 
 
@@ -25,7 +25,13 @@ def combine_parts(parts: pd.Series) -> str:
     return NOT_REPRODUCED if (parts == NOT_REPRODUCED).any() else NOT_TESTABLE
 
 
-def make_metrics(table: pd.DataFrame) -> dict[str, Any]:
+def make_metrics(table: pd.DataFrame) -> dict[str, float]:
+    """The numbers of a VERDICTS table in one level, ``claim part`` -> number; those that are missing are left out."""
+    rows = VERDICTS.check(table).dropna(subset=["number"])
+    return {f"{row['claim']} {row['part']}": float(row["number"]) for row in rows.to_dict("records")}
+
+
+def group_by_claim(table: pd.DataFrame) -> dict[str, Any]:
     """A VERDICTS table as nested dictionaries for JSON: claim -> `verdict`, `parts` -> part -> numbers and `verdict`.
 
     A number that a part lacks is left out, as JSON has no NaN.
@@ -45,10 +51,10 @@ def make_metrics(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def summarise(table: pd.DataFrame) -> Table:
-    """A VERDICTS table for the terminal: one row per part, the claims' own verdicts below; readable at 100 columns."""
+    """A VERDICTS table for the terminal: one row per part, the verdicts on claims below; readable at 100 columns."""
     table = VERDICTS.check(table)
     claims = [f"{claim} {combine_parts(parts['verdict'])}" for claim, parts in table.groupby("claim", sort=False)]
-    shown = Table(
+    summary = Table(
         title=Text(f"Published claims, judged on {', '.join(table['source'].drop_duplicates())}"),
         title_justify="left",
         caption=Text("\n".join(claims)),
@@ -58,28 +64,26 @@ def summarise(table: pd.DataFrame) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    shown.add_column("", style="bold")  # the claim; a heading would cost the statement its room
-    shown.add_column("statement", min_width=18)
-    shown.add_column("number", justify="right", no_wrap=True)
-    shown.add_column("interval", justify="right", no_wrap=True)
-    shown.add_column("published", justify="right", no_wrap=True)
-    shown.add_column("verdict", min_width=14)
+    summary.add_column("", style="bold")  # the claim; without a heading, so that the statement has more room
+    summary.add_column("statement", min_width=18)
+    summary.add_column("number", justify="right", no_wrap=True)
+    summary.add_column("interval", justify="right", no_wrap=True)
+    summary.add_column("published", justify="right", no_wrap=True)
+    summary.add_column("verdict", min_width=14)
     for claim, parts in table.groupby("claim", sort=False):
         for position, row in enumerate(parts.to_dict("records")):
-            shown.add_row(Text(str(claim) if position == 0 else ""), *_cells(row))
-        shown.add_section()
-    return shown
+            summary.add_row(Text(str(claim) if position == 0 else ""), *_cells(row))
+        summary.add_section()
+    return summary
 
 
 def _cells(row: dict[Any, Any]) -> list[Text]:
-    mark, colour = LOOK[row["verdict"]]
+    mark, colour = MARKS[row["verdict"]]
     verdict = Text(f"{mark} {row['verdict']}", style=colour)
     statement = Text(row["statement"])
-    if isinstance(row["reason"], str) and row["reason"]:  # an empty reason read from elsewhere may be NaN
+    if isinstance(row["reason"], str) and row["reason"]:  # an empty reason read by other means may be NaN
         statement.append(f" - {row['reason']}", style="dim")
-    interval = f"{_shown(row['low'])} to {_shown(row['high'])}" if pd.notna(row["low"]) else "none"
-    return [statement, Text(_shown(row["number"])), Text(interval), Text(_shown(row["published"])), verdict]
-
-
-def _shown(number: float) -> str:
-    return f"{number:+.3f}" if pd.notna(number) else "none"
+    number, low, high, published = (
+        f"{row[name]:+.3f}" if pd.notna(row[name]) else "none" for name in ("number", "low", "high", "published")
+    )
+    return [statement, Text(number), Text("none" if low == "none" else f"{low} to {high}"), Text(published), verdict]

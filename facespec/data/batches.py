@@ -1,11 +1,11 @@
-"""Batches: from a FaceSet to what a network sees. Random parameters are drawn first, then applied purely.
+"""How do images of a FaceSet become batches of network input?
 
-The same generator state gives the same batches, and an image's result does not depend on the images beside it.
+Random parameters are drawn first, then applied without side effects: the same generator state gives the same batches,
+and the result for an image does not depend on the other images of the batch.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -15,38 +15,13 @@ from torch.nn import functional
 
 from facespec.data.faceset import FaceSet
 from facespec.study.errors import StudyError, suggest_spelling
+from facespec.study.presets import Preset
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, by which Pillow and torchvision turn grey
-
-
-@dataclass(frozen=True)
-class Preset:
-    """How images become network input; travels with the weights (`models.checkpoints`).
-
-    Images are resized (`resize`: shorter side in px; None: they already have `size`), cropped to `size` px, shifted by
-    up to `shift` px in each direction (edge pixels repeated), flipped left-right with probability 1/2 if `flip`,
-    turned grey with `grey_probability`, scaled to [0, 1], and normalised by `mean` and `std`. Without draws, at test
-    time, only the deterministic part remains: resize, centre crop, normalise.
-    """
-
-    name: str
-    size: int
-    channels: int
-    resize: int | None
-    shift: int
-    flip: bool
-    grey_probability: float
-    mean: float = 0.5  # [L]
-    std: float = 0.5  # [L]
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that make no input; presets also come from files."""
-        if not (math.isfinite(self.mean) and math.isfinite(self.std) and self.std > 0):
-            raise StudyError(f"preset {self.name!r}: mean {self.mean} and std {self.std}; both finite, std above 0.")
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow and torchvision
 
 
 def make_small_preset(size: int, channels: int) -> Preset:
-    """Faces as they are, shifted by up to a twelfth of their size, and flipped [O]."""
+    """Faces in their size, shifted by up to a twelfth of their size, and flipped [O]."""
     return Preset("small", size, channels, resize=None, shift=size // 12, flip=True, grey_probability=0.0)
 
 
@@ -68,7 +43,7 @@ def make_preset(name: str, size: int, channels: int) -> Preset:
 
 @dataclass(frozen=True, eq=False)
 class Augmentation:
-    """The random parameters of n images: `down`, `right` in [0, 1) place the crop; `flip`, `grey` are booleans."""
+    """Random parameters of n images: `down`, `right` in [0, 1) place the crop; `flip`, `grey` are booleans."""
 
     down: np.ndarray
     right: np.ndarray
@@ -86,28 +61,28 @@ def draw_augmentation(preset: Preset, n: int, generator: np.random.Generator) ->
     return Augmentation(down, right, (flip < 0.5) & preset.flip, grey < preset.grey_probability)
 
 
-def apply_preset(images: np.ndarray, preset: Preset, draws: Augmentation | None) -> torch.Tensor:
-    """Network input made of `images`, uint8 (n, H, W) or (n, H, W, 3), with `draws`, or None for test time.
+def apply_preset(images: np.ndarray, preset: Preset, augmentation: Augmentation | None) -> torch.Tensor:
+    """Network input from `images`, uint8 (n, H, W) or (n, H, W, 3), with `augmentation`, None at test time.
 
     Returns float32 (n, channels, size, size), channels last in memory. Grey images are repeated and colours averaged
-    (luma) where the preset's channels ask for it. Raises `StudyError` for images of another size than the preset's.
+    (luma) as the preset's channels require. Raises `StudyError` for images of another size than the preset's.
     """
     faces = np.require(images[..., None] if images.ndim == 3 else images, requirements=["C", "W"])
     if preset.resize is not None:
-        faces = _resized(faces, preset.resize)
+        faces = _resize(faces, preset.resize)
     elif faces.shape[1:3] != (preset.size, preset.size):
         raise StudyError(
             f"images of {faces.shape[1]}x{faces.shape[2]} px; the network takes {preset.size}x{preset.size} px. "
             "Use the faces it was trained on, or make them again with that data.size."
         )
-    window = torch.from_numpy(_window(faces, preset, draws)).to(torch.float32)
-    window = _coloured(window, preset, draws)
-    # in place: a fresh tensor per step would double the time of small images
-    window.div_(255).sub_(preset.mean).div_(preset.std)
-    return window.permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(_crop(faces, preset, augmentation)).to(torch.float32)
+    pixels = _convert_channels(pixels, preset, augmentation)
+    # in place: a new tensor per step would double the time for small images
+    pixels.div_(255).sub_(preset.mean).div_(preset.std)
+    return pixels.permute(0, 3, 1, 2)
 
 
-def _resized(faces: np.ndarray, shorter: int) -> np.ndarray:
+def _resize(faces: np.ndarray, shorter: int) -> np.ndarray:
     """(n, H, W, C) -> (n, h, w, C) with min(h, w) == shorter; bilinear, antialiased, in uint8 as Pillow does it."""
     height, width = faces.shape[1:3]
     target = [int(shorter * side / min(height, width)) for side in (height, width)]
@@ -115,39 +90,39 @@ def _resized(faces: np.ndarray, shorter: int) -> np.ndarray:
     return functional.interpolate(planes, size=target, mode="bilinear", antialias=True).permute(0, 2, 3, 1).numpy()
 
 
-def _window(faces: np.ndarray, preset: Preset, draws: Augmentation | None) -> np.ndarray:
+def _crop(faces: np.ndarray, preset: Preset, augmentation: Augmentation | None) -> np.ndarray:
     """Crop, shift and flip in one gather: (n, H, W, C) -> (n, size, size, C), edge pixels repeated outside."""
     n, height, width, channels = faces.shape
-    room = np.array([height, width]) - preset.size
-    if draws is None:
-        top, left = np.tile(np.round(room / 2).astype(int), (n, 1)).T
+    margin = np.array([height, width]) - preset.size
+    if augmentation is None:
+        top, left = np.tile(np.round(margin / 2).astype(int), (n, 1)).T
         flip = np.zeros(n, dtype=bool)
-        if not room.any():
+        if not margin.any():
             return faces
     else:
         top, left = (
-            np.floor(u * (r + 2 * preset.shift + 1)).astype(int) - preset.shift
-            for u, r in zip((draws.down, draws.right), room, strict=True)
+            np.floor(share * (pixels + 2 * preset.shift + 1)).astype(int) - preset.shift
+            for share, pixels in zip((augmentation.down, augmentation.right), margin, strict=True)
         )
-        flip = draws.flip
+        flip = augmentation.flip
     steps = np.arange(preset.size)
     rows = np.clip(top[:, None] + steps, 0, height - 1)
     columns = np.clip(left[:, None] + np.where(flip[:, None], steps[::-1], steps), 0, width - 1)
-    pixels = (np.arange(n)[:, None] * height + rows)[:, :, None] * width + columns[:, None, :]
+    indices = (np.arange(n)[:, None] * height + rows)[:, :, None] * width + columns[:, None, :]
     flat = faces.reshape(n * height * width, channels)
     # one channel: indexing scalars is several times faster than indexing rows of length one
-    return flat[:, 0].take(pixels)[..., None] if channels == 1 else flat.take(pixels, axis=0)
+    return flat[:, 0].take(indices)[..., None] if channels == 1 else flat.take(indices, axis=0)
 
 
-def _coloured(faces: torch.Tensor, preset: Preset, draws: Augmentation | None) -> torch.Tensor:
-    """The preset's number of channels; the drawn images grey."""
+def _convert_channels(faces: torch.Tensor, preset: Preset, augmentation: Augmentation | None) -> torch.Tensor:
+    """Convert to the preset's number of channels, and the images whose augmentation is grey to grey."""
     if faces.shape[3] == 1:
         return faces.expand(-1, -1, -1, preset.channels).contiguous() if preset.channels > 1 else faces
     luma = torch.tensor(LUMA)
     if preset.channels == 1:
         return (faces * luma).sum(dim=3, keepdim=True)
-    if draws is not None and draws.grey.any():
-        grey = torch.from_numpy(draws.grey)
+    if augmentation is not None and augmentation.grey.any():
+        grey = torch.from_numpy(augmentation.grey)
         faces[grey] = (faces[grey] * luma).sum(dim=3, keepdim=True).expand(-1, -1, -1, 3)
     return faces
 
@@ -178,5 +153,5 @@ def iterate_batches(
             order = order[:-1]
     for start in range(0, len(order), batch_size):
         positions = order[start : start + batch_size]
-        draws = draw_augmentation(preset, len(positions), generator) if generator is not None else None
-        yield ImageBatch(apply_preset(faces.images(positions), preset, draws), positions)
+        augmentation = draw_augmentation(preset, len(positions), generator) if generator is not None else None
+        yield ImageBatch(apply_preset(faces.images(positions), preset, augmentation), positions)

@@ -1,4 +1,4 @@
-"""Chunks: images and labels on their way from a renderer or an adapter into a FaceSet."""
+"""In which form do a renderer and the adapters of real data sets hand images and labels to a FaceSet?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pandas as pd
 from facespec.study.errors import StudyError
 from facespec.study.tables import LABELS
 
-# a carriage return would tear a row of the CSV file apart, and an undecodable byte of a file name has no UTF-8
+# a carriage return would break a row of the CSV file in two, and an undecodable byte of a file name has no UTF-8
 UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -21,7 +21,21 @@ UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 class FaceChunk:
     """Some images with their labels.
 
-    `images` uint8 (k, H, W) or (k, H, W, 3); `labels` k rows of `study.tables.LABELS`; `regions` uint8 (k, H, W).
+    Attributes
+    ----------
+    images : array of uint8 of shape (k, height, width), or (k, height, width, 3) for RGB
+        Grey levels or colours, 0 to 255.
+    labels : pandas.DataFrame
+        k rows with the columns of `facespec.study.tables.LABELS`, in any order; no control characters.
+    regions : array of uint8 of shape (k, height, width), optional
+        The region of every pixel, in codes of `FaceSetDescription.region_codes`.
+
+    Examples
+    --------
+    >>> columns = ["stimulus", "split", "identity", "expression", "view", "session"]
+    >>> labels = pd.DataFrame([["a", "train", "Ann", "happy", "", ""]], columns=columns)
+    >>> FaceChunk(np.zeros((1, 48, 48), np.uint8), labels).images.shape
+    (1, 48, 48)
     """
 
     images: np.ndarray
@@ -31,9 +45,29 @@ class FaceChunk:
 
 @dataclass(frozen=True)
 class FaceSetDescription:
-    """What a FaceSet is: its role, images per shard, names of region codes (None: no regions) and provenance.
+    """What is the same for all images of a FaceSet.
 
-    A callable provenance is evaluated after the last chunk, when counts and excluded files are known.
+    Attributes
+    ----------
+    role : {"expression", "identity", "probe"}
+        What the faces are for.
+    shard_size : int
+        Images per file, at least 1.
+    region_codes : dict of str to int, or None
+        Codes (0 to 255) of the regions in the region maps; None for faces without region maps.
+    provenance : dict, or callable that returns one
+        JSON-compatible; ``source``, a text, is required. A callable is evaluated after the last chunk, when counts and
+        excluded files are known.
+
+    Raises
+    ------
+    StudyError
+        If `shard_size` is below 1.
+
+    Examples
+    --------
+    >>> FaceSetDescription("probe", 2048, None, {"source": "KDEF"}).role
+    'probe'
     """
 
     role: str
@@ -48,7 +82,7 @@ class FaceSetDescription:
 
 @dataclass(frozen=True)
 class FaceImport:
-    """A dataset on its way in: the two arguments that `faceset.write_faceset` takes beside the directory.
+    """A data set to import: the arguments of `faceset.write_faceset` besides the directory.
 
     `chunks` reads the files as it is consumed, and may raise `StudyError` until its end.
     """
@@ -58,7 +92,7 @@ class FaceImport:
 
 
 def check_chunk(chunk: FaceChunk, shape: tuple[int, ...], region_codes: dict[str, int] | None) -> pd.DataFrame:
-    """The chunk's labels in column order, if its images are of `shape`, one image's; `StudyError` otherwise."""
+    """The chunk's labels in column order; `StudyError` unless each image has `shape` and everything fits together."""
     k, images, regions = len(chunk.labels), chunk.images, chunk.regions
     if len(shape) not in (2, 3) or shape[2:] not in ((), (3,)):
         raise StudyError(f"images of shape {shape}, allowed: (height, width) grey or (height, width, 3) RGB.")

@@ -1,8 +1,8 @@
-"""Shards: one long uint8 array in numbered `.npy` files; written as a stream, checked by header, read by index.
+"""How is one long uint8 array stored in numbered `.npy` files: written as a stream, checked, read by index?
 
 Shard i holds rows i * shard_size ... of the array; the last may hold fewer. Beside the shards lies
-``<kind>-digests.npy``, uint8 (n, 16): of every row, the first half of its SHA-256. A row is checked when it is first
-read, so that checks cost in proportion to what is read, and only once.
+``<kind>-digests.npy``, uint8 (n, 16): of every row, the first half of its SHA-256. A row is checked once, when it is
+first read, so that checks cost in proportion to what is read.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from numpy.lib import format as npy
 
 from facespec.study.errors import StudyError
 
-# Resident bytes of mapped files before they are let go: a process that streams any number of images stays below
-# this plus one batch. A page fault may map all of the huge page around it, and a row begins and ends inside one.
+# Resident bytes of mapped files before they are unmapped: a process that streams any number of images stays below this
+# plus one batch. A page fault may map the whole huge page around it, and a row begins and ends inside one.
 RESIDENT_BYTES = 256 * 2**20
 HUGE_PAGE = 2 * 2**20
 OPEN_SHARDS = 256  # every mapping holds a file descriptor, and a process may have only 1024
-DIGEST_BYTES = 16  # of a row: no two rows of a set will ever share them by chance
+DIGEST_BYTES = 16  # of a row: enough that no two rows of a set share them by chance
 
 
 def shard_name(kind: str, number: int) -> str:
@@ -43,8 +43,8 @@ def _digest(row: np.ndarray) -> bytes:
 class ShardReader:
     """Rows of a sharded uint8 array, `shape` (n, ...), by index.
 
-    Shards are memory-mapped when first needed and let go before they pile up: a mapping costs no memory until its
-    pages are read; those then stay resident as long as the mapping lives.
+    Shards are memory-mapped when first needed, and unmapped before they take too much memory: a mapping costs none
+    until its pages are read; those stay resident as long as the mapping.
     """
 
     def __init__(self, directory: Path, kind: str, shape: tuple[int, ...], *, shard_size: int) -> None:
@@ -72,16 +72,16 @@ class ShardReader:
             )
         gathered = np.empty((len(indices), *self._shape[1:]), dtype=np.uint8)
         shards, rows = np.divmod(indices, self._shard_size)
-        # grouped by shard, and in file order within each: the disk is walked once, forwards
+        # grouped by shard, and in file order within each, so that the disk is read once, forwards
         order = np.argsort(indices, kind="stable")
         first = np.flatnonzero(np.diff(shards[order], prepend=-1))
         for group in np.split(order, first[1:]):
             if len(group):
-                gathered[group] = self._mapped(int(shards[group[0]]), rows[group])[rows[group]]
-        self._check(indices, gathered)
+                gathered[group] = self._map_shard(int(shards[group[0]]), rows[group])[rows[group]]
+        self._check_rows(indices, gathered)
         return gathered
 
-    def _check(self, indices: np.ndarray, rows: np.ndarray) -> None:
+    def _check_rows(self, indices: np.ndarray, rows: np.ndarray) -> None:
         """Compare the rows that have not been read before with their digests."""
         new = np.flatnonzero(~self._checked[indices])
         for position in new.tolist():
@@ -93,37 +93,37 @@ class ShardReader:
                 )
         self._checked[indices[new]] = True
 
-    def _mapped(self, number: int, rows: np.ndarray) -> np.ndarray:
-        """A shard, of which `rows` are about to be read."""
+    def _map_shard(self, number: int, rows: np.ndarray) -> np.ndarray:
+        """The array of a shard; `rows` of it are about to be read."""
         length = min(self._shard_size, self._shape[0] - number * self._shard_size)
-        row = int(np.prod(self._shape[1:]))
-        need = len(rows) * (row + 2 * HUGE_PAGE)
-        held = self._resident.get(number, 0)
-        added = min(held + need, length * row) - held
+        row_bytes = int(np.prod(self._shape[1:]))
+        need = len(rows) * (row_bytes + 2 * HUGE_PAGE)
+        before = self._resident.get(number, 0)
+        added = min(before + need, length * row_bytes) - before
         full = sum(self._resident.values()) + added > RESIDENT_BYTES
         if full or (number not in self._open and len(self._open) >= OPEN_SHARDS):
             self._open.clear()
             self._resident.clear()
         if number not in self._open:
-            self._open[number] = _map(self._directory / shard_name(self._kind, number), (length, *self._shape[1:]))
-        self._resident[number] = min(self._resident.get(number, 0) + need, length * row)
+            self._open[number] = _map_file(self._directory / shard_name(self._kind, number), (length, *self._shape[1:]))
+        self._resident[number] = min(self._resident.get(number, 0) + need, length * row_bytes)
         mapping, array = self._open[number]
-        _announce(mapping, len(mapping) - length * row + rows * row, row)
+        _prefetch(mapping, len(mapping) - length * row_bytes + rows * row_bytes, row_bytes)
         return array
 
 
-def _map(path: Path, shape: tuple[int, ...]) -> tuple[mmap.mmap, np.ndarray]:
+def _map_file(path: Path, shape: tuple[int, ...]) -> tuple[mmap.mmap, np.ndarray]:
     """The file, mapped for reading at random, and the uint8 array of `shape` at its end."""
     with path.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if hasattr(mmap, "MADV_RANDOM"):
-        mapping.madvise(mmap.MADV_RANDOM)  # else every row would bring in megabytes around it
+        mapping.madvise(mmap.MADV_RANDOM)  # otherwise every row would read megabytes around it
     count = int(np.prod(shape))
     return mapping, np.frombuffer(mapping, np.uint8, count, offset=len(mapping) - count).reshape(shape)
 
 
-def _announce(mapping: mmap.mmap, starts: np.ndarray, size: int) -> None:
-    """Have the system read the `size` bytes from each of `starts` as a whole, not page by page when touched."""
+def _prefetch(mapping: mmap.mmap, starts: np.ndarray, size: int) -> None:
+    """Let the system read the `size` bytes from each of `starts` at once, not page by page when they are accessed."""
     if hasattr(mmap, "MADV_WILLNEED"):
         for start in starts.tolist():
             page = start - start % mmap.PAGESIZE
@@ -131,7 +131,7 @@ def _announce(mapping: mmap.mmap, starts: np.ndarray, size: int) -> None:
 
 
 class ShardWriter:
-    """Writes rows as they come into shards of `shard_size`; holds none back. Use as a context manager."""
+    """Writes rows into shards of `shard_size` without buffering. Use as a context manager."""
 
     def __init__(self, directory: Path, kind: str, shape: tuple[int, ...], *, shard_size: int) -> None:
         self._directory = directory
@@ -163,10 +163,10 @@ class ShardWriter:
             if self._file is None:
                 self._file = (self._directory / shard_name(self._kind, self._number)).open("wb")
                 self._write_header(self._file, self._shard_size)
-            room = self._shard_size - self._filled
-            self._file.write(rows[:room].data)
-            self._filled += len(rows[:room])
-            rows = rows[room:]
+            free = self._shard_size - self._filled
+            self._file.write(rows[:free].data)
+            self._filled += len(rows[:free])
+            rows = rows[free:]
             if self._filled == self._shard_size:
                 self._close()
 
@@ -178,7 +178,7 @@ class ShardWriter:
         if self._file is None:
             return
         file, filled = self._file, self._filled
-        # first, so that a full disk's error in here is not followed by that of closing twice
+        # reset first, so that an error of a full disk below is not followed by one of closing twice
         self._file, self._number, self._filled = None, self._number + 1, 0
         with file:
             if filled < self._shard_size:
@@ -189,7 +189,7 @@ class ShardWriter:
 
 
 def check_shards(directory: Path, kind: str, shape: tuple[int, ...] | None, *, shard_size: int) -> None:
-    """Every shard of the array `shape` (None: no array) is there, whole and of the right shape, and no other.
+    """Check that every shard of the array of `shape` (None: no array) is complete, and that there are no others.
 
     Reads headers and file sizes only. Raises `StudyError` naming the file.
     """
@@ -218,14 +218,14 @@ def _check_header(path: Path, shape: tuple[int, ...]) -> None:
         with path.open("rb") as file:
             version = npy.read_magic(file)
             read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            found, fortran, dtype = read_header(file)
+            stored_shape, fortran, dtype = read_header(file)
             start, size = file.tell(), path.stat().st_size
     except FileNotFoundError:
         raise StudyError(f"{path}: no such file. Make the faces again.") from None
     except Exception as error:  # a damaged header can raise nearly anything
         raise StudyError(f"{path}: not a numpy file ({error}). Make the faces again.") from error
-    if found != shape or dtype != np.uint8 or fortran:
+    if stored_shape != shape or dtype != np.uint8 or fortran:
         order = ", columns first" if fortran else ""
-        raise StudyError(f"{path}: holds {dtype} {found}{order}, expected uint8 {shape}. Make the faces again.")
+        raise StudyError(f"{path}: holds {dtype} {stored_shape}{order}, expected uint8 {shape}. Make the faces again.")
     if size != start + int(np.prod(shape)):
         raise StudyError(f"{path}: {size} bytes instead of {start + int(np.prod(shape))}. Make the faces again.")

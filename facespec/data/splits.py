@@ -1,6 +1,6 @@
-"""Splits: from a table of labels to row indices. Pure: no images, no disk.
+"""Which images are held out, and which subsets are drawn? From a table of labels to row indices, without images.
 
-Which stimuli are chosen depends on their names and the generator, never on the order of the rows.
+The choice depends on the names of the stimuli and the generator, never on the order of the rows.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ def hold_out(labels: pd.DataFrame, rule: Split, generator: np.random.Generator) 
     """Rows of `labels` to fit on and to test on: two sorted, disjoint int64 arrays that cover all rows.
 
     ``cell``: one image of every identity x expression cell is tested [O, D: 70 x 7 = 490 of KDEF's 4,900]; the image
-    of a cell that has only one is fitted, so that no class of either task goes unseen in the fit.
+    of a cell that has only one is fitted, so that every class of either task is in the fit.
     ``session``: all images of `rule.session` are tested.
     ``people``: all images of a share `rule.people` of the people are tested, of at least one and not of all.
     Raises `StudyError` where labels that the rule needs are empty, or one side would be.
     """
     if rule.hold_out == "cell":
-        _require(labels, "identity", "expression")
-        cells = (rows for _, rows in _groups(labels, ["identity", "expression"]) if len(rows) > 1)
+        _require_labels(labels, "identity", "expression")
+        cells = (rows for _, rows in _iterate_groups(labels, ["identity", "expression"]) if len(rows) > 1)
         test = np.array([rows[generator.integers(len(rows))] for rows in cells], dtype=np.int64)
     elif rule.hold_out == "session":
-        _require(labels, "session")
+        _require_labels(labels, "session")
         test = np.flatnonzero(labels["session"] == rule.session)
     else:
-        _require(labels, "identity")
-        known = labels["identity"].nunique()
-        n = max(1, min(round(rule.people * known), known - 1))
+        _require_labels(labels, "identity")
+        n_people = labels["identity"].nunique()
+        n = max(1, min(round(rule.people * n_people), n_people - 1))
         test = np.flatnonzero(labels["identity"].isin(draw_people(labels, n, generator)))
     train = np.setdiff1d(np.arange(len(labels)), test)
     if not len(test) or not len(train):
@@ -52,18 +52,18 @@ def draw_balanced_subset(
 
     Raises `StudyError` for a value with fewer images, or empty labels.
     """
-    _require(labels, column)
-    chosen = []
-    for value, rows in _groups(labels, [column]):
+    _require_labels(labels, column)
+    subset = []
+    for value, rows in _iterate_groups(labels, [column]):
         if len(rows) < per_value:
             raise StudyError(f"{column} {value!r} has {len(rows)} images; {per_value} of each are needed.")
-        chosen.append(generator.permutation(rows)[:per_value])
-    return np.sort(np.concatenate(chosen))
+        subset.append(generator.permutation(rows)[:per_value])
+    return np.sort(np.concatenate(subset))
 
 
 def draw_people(labels: pd.DataFrame, n: int, generator: np.random.Generator) -> tuple[str, ...]:
     """The names of `n` different people of `labels`, sorted."""
-    _require(labels, "identity")
+    _require_labels(labels, "identity")
     people = sorted(set(labels["identity"]))
     if n > len(people):
         raise StudyError(f"{n} people are needed, the labels know {len(people)}.")
@@ -71,8 +71,8 @@ def draw_people(labels: pd.DataFrame, n: int, generator: np.random.Generator) ->
 
 
 def draw_images(labels: pd.DataFrame, at_most: int, generator: np.random.Generator) -> np.ndarray:
-    """Sorted rows of `labels`: `at_most` different images, or all of them where there are no more."""
-    _require(labels)
+    """Sorted rows of `labels`: `at_most` different images, or all of them if there are fewer."""
+    _require_labels(labels)
     rows = labels.reset_index(drop=True).sort_values("stimulus").index.to_numpy(dtype=np.int64)
     return np.sort(generator.permutation(rows)[:at_most])
 
@@ -83,7 +83,7 @@ def encode_classes(labels: pd.DataFrame, column: str) -> tuple[np.ndarray, tuple
     Expressions are always all seven, in the order of `study.vocabulary`, so that every network numbers them alike;
     other names are sorted. Raises `StudyError` for empty labels and for an expression without an image.
     """
-    _require(labels, column)
+    _require_labels(labels, column)
     present = set(labels[column])
     if column == "expression":
         names = tuple(expression.value for expression in EXPRESSIONS)
@@ -94,14 +94,14 @@ def encode_classes(labels: pd.DataFrame, column: str) -> tuple[np.ndarray, tuple
     return pd.Index(names).get_indexer(pd.Index(labels[column])).astype(np.int64), names
 
 
-def _groups(labels: pd.DataFrame, columns: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+def _iterate_groups(labels: pd.DataFrame, columns: list[str]) -> Iterator[tuple[str, np.ndarray]]:
     """Each combination of values, sorted, with its rows ordered by stimulus name."""
     ordered = labels.reset_index(drop=True).sort_values([*columns, "stimulus"])
     for value, group in ordered.groupby(columns, sort=True):
         yield " x ".join(map(str, value)), group.index.to_numpy(dtype=np.int64)
 
 
-def _require(labels: pd.DataFrame, *columns: str) -> None:
+def _require_labels(labels: pd.DataFrame, *columns: str) -> None:
     if labels.empty:
         raise StudyError("no images to choose from.")
     for column in columns:

@@ -1,11 +1,11 @@
-"""A small table as people bring it: text in UTF-8, one row to a line, as many cells in every row as in the header."""
+"""How is a small table of users read: text in UTF-8, one row per line, as many cells in every row as in the header?"""
 
 from __future__ import annotations
 
 import csv
 from typing import NamedTuple
 
-from facespec.data.archives import UnusableArchive
+from facespec.data.archives import UnusableFile
 
 SAVE = "Save it as CSV in UTF-8"
 
@@ -18,33 +18,32 @@ class Row(NamedTuple):
 
 
 def parse_table(content: bytes, *, delimiter: str) -> list[Row]:
-    """The rows of a table, the header being the first; rows without a word are left out.
+    """The rows of a table, the header first; empty rows are omitted.
 
-    `Unusable`, with how to mend it, for what is no text in UTF-8, or a row with more or fewer cells than the header.
+    Raises `UnusableFile`, with a remedy, for what is not text in UTF-8, or a row with more or fewer cells than the
+    header.
     """
-    reader = csv.reader(decode_text(content).splitlines(), delimiter=delimiter)
+    reader = csv.reader(_decode_text(content).splitlines(), delimiter=delimiter)
     try:
         rows = [Row(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:
-        raise UnusableArchive(f"line {reader.line_num}: {error}. Write one row to a line, with short cells") from error
+        raise UnusableFile(f"line {reader.line_num}: {error}. Write one row to a line, with short cells") from error
     rows = [row for row in rows if any(row.cells)]
     for row in rows:
         if len(row.cells) != len(rows[0].cells):
-            raise UnusableArchive(
+            raise UnusableFile(
                 f"line {row.line}: cells: {len(row.cells)}, in the header: {len(rows[0].cells)}. "
                 "Give every row as many cells as the header has"
             )
     return rows
 
 
-def decode_text(content: bytes) -> str:
-    """`content` as text; `Unusable` if it is none in UTF-8, as what a spreadsheet saves as "Unicode text"."""
+def _decode_text(content: bytes) -> str:
     try:
         text = content.decode("utf-8-sig")
+        position = content.index(0) if "\0" in text else None  # as in UTF-16, a spreadsheet's "Unicode text"
     except UnicodeDecodeError as error:
-        raise UnusableArchive(
-            f"no text in UTF-8 (byte {error.start} is 0x{content[error.start]:02x}). {SAVE}"
-        ) from None
-    if "\0" in text:
-        raise UnusableArchive(f"no text in UTF-8 (byte {content.index(0)} is 0x00). {SAVE}")
+        position = error.start
+    if position is not None:
+        raise UnusableFile(f"no text in UTF-8 (byte {position} is 0x{content[position]:02x}). {SAVE}")
     return text

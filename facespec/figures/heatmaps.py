@@ -1,7 +1,7 @@
-"""Figures 2A, 2C, 2D and their statistics: heatmaps over the faces they are of.
+"""Where do the networks look? Heatmaps over faces: Figures 2A, 2C, 2D and the overview of Figure 2.
 
-A heatmap is laid over the grey face half transparent [O], so that the face shows through and every colour is that of
-the colour bar: the published sum of face and coloured map [P] saturates where the face is light.
+A heatmap is drawn half transparent over the grey face [O], so that the face stays visible and every colour is that of
+the colour bar: the published sum of face and coloured map [P] saturates on light faces.
 """
 
 from __future__ import annotations
@@ -18,27 +18,20 @@ from matplotlib.figure import Figure, FigureBase, SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 
-from facespec.figures.boxes import (
-    ORDER,
-    PUBLISHED,
-    describe_sources,
-    draw_overlap,
-    draw_panel_2B,
-    format_short,
-    outline_text,
-    select_reported,
-)
-from facespec.figures.labels import fit_name, set_suptitle, wrap_text
+from facespec.figures.artists import make_outline
+from facespec.figures.boxes import PUBLISHED, draw_overlap, draw_panel_2B
+from facespec.figures.estimates import HEATMAP_PAIRS, describe_sources, select_rows
+from facespec.figures.labels import fit_name, format_short, set_suptitle, wrap_text
 from facespec.figures.style import LOOKS, use_study_style
-from facespec.published.export_heatmaps import Example
+from facespec.study.examples import Example
 from facespec.study.maps import upsample_maps
 from facespec.study.tables import ALL_IMAGES, HEATMAPS, OVERLAP
 from facespec.study.vocabulary import Network, Task
 
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601 weights of red, green and blue
-AROUND = 50  # height of what is above and below a colour bar, points
+BAR_MARGIN = 50  # height above and below a colour bar, points
 OPACITY = 0.5  # [O] of a heatmap over its face
-# of masks: the tasks' colours, and one far from both for every reader
+# colours of masks: the tasks', and one that every reader can distinguish from both
 MASKS = {
     "expression only": LOOKS[Task.EXPRESSION].colour,
     "identity only": LOOKS[Task.IDENTITY].colour,
@@ -48,9 +41,12 @@ MASKS = {
 
 @dataclass(frozen=True, eq=False)
 class MeanMap:
-    """The mean (h, w) of the scaled heatmaps of one network, task and seed; of `n` images, `blank` more left out."""
+    """The mean (h, w) of the scaled heatmaps of one network, task and seed.
 
-    pair: tuple[str, str]
+    `n` images were averaged; the maps of `blank` more images are without contrast and were left out.
+    """
+
+    network_task: tuple[str, str]
     seed: int
     n: int
     blank: int
@@ -59,14 +55,13 @@ class MeanMap:
 
 def read_mean_maps(table: pd.DataFrame) -> list[MeanMap]:
     """The mean scaled maps over all expressions in a HEATMAPS table, in the table's order."""
-    rows = select_reported(HEATMAPS.check(table), scale="scaled", expression="all")
-    return [_mean_map(own) for _, own in rows.groupby(["trained_on", "tested_on", "seed"], sort=False)]
-
-
-def _mean_map(rows: pd.DataFrame) -> MeanMap:
-    first = rows.iloc[0]
-    cells = rows.pivot(index="row", columns="column", values="mean").to_numpy(dtype=np.float64)
-    return MeanMap((first["trained_on"], first["tested_on"]), first["seed"], first["n"], first["blank"], cells)
+    rows = select_rows(HEATMAPS.check(table), scale="scaled", expression="all")
+    maps = []
+    for _, cells in rows.groupby(["trained_on", "tested_on", "seed"], sort=False):
+        network, task, seed, n, blank = cells.iloc[0][["trained_on", "tested_on", "seed", "n", "blank"]]
+        mean = cells.pivot(index="row", columns="column", values="mean").to_numpy(dtype=np.float64)
+        maps.append(MeanMap((network, task), seed, n, blank, mean))
+    return maps
 
 
 def convert_to_grey(face: np.ndarray) -> np.ndarray:
@@ -76,83 +71,115 @@ def convert_to_grey(face: np.ndarray) -> np.ndarray:
 
 
 def overlay_map(axes: Axes, face: np.ndarray, cells: np.ndarray | None) -> AxesImage | None:
-    """Show `face` (H, W[, 3]), and over it the scaled map `cells` (h, w) in JET; "blank" over it if the map is NaN."""
+    """Draw `face` (H, W[, 3]) and over it the scaled map `cells` (h, w) in JET; the word "blank" if the map is NaN."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    shown = convert_to_grey(face)
-    axes.imshow(shown, cmap="gray", vmin=0, vmax=255)
+    grey = convert_to_grey(face)
+    axes.imshow(grey, cmap="gray", vmin=0, vmax=255)
     if cells is None:
         return None
     if np.isnan(cells).any():
-        axes.text(0.5, 0.03, "blank", transform=axes.transAxes, ha="center", va="bottom", path_effects=[outline_text()])
+        axes.text(0.5, 0.03, "blank", transform=axes.transAxes, ha="center", va="bottom", path_effects=[make_outline()])
         return None
-    return axes.imshow(
-        upsample_maps(cells, shown.shape), cmap="jet", vmin=0, vmax=1, alpha=OPACITY, interpolation="bilinear"
-    )
+    enlarged = upsample_maps(cells, grey.shape)
+    return axes.imshow(enlarged, cmap="jet", vmin=0, vmax=1, alpha=OPACITY, interpolation="bilinear")
 
 
 def draw_figure_2A(table: pd.DataFrame, face: np.ndarray) -> Figure:
-    """Mean scaled heatmaps over the mean face: the mean over seeds, and below it every seed if there are several.
+    """Draw mean scaled heatmaps over the mean face: the mean over seeds, and below it every seed if there are several.
 
-    `table` is a HEATMAPS table, `face` float (H, W) or RGB (H, W, 3), 0-255: the mean image.
+    Parameters
+    ----------
+    table : DataFrame with the schema `study.tables.HEATMAPS`
+    face : array of shape (height, width) or (height, width, 3)
+        The mean image, grey or RGB, 0-255.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Axes in rows, four per row: the networks and tasks of `estimates.HEATMAP_PAIRS`; then the colour bar.
+
+    Raises
+    ------
+    StudyError
+        If the table does not follow its schema.
     """
     with use_study_style():
-        figure = Figure(figsize=(7.4, 2.7 + 0.95 * len(_small_rows(table))), layout="constrained")
+        figure = Figure(figsize=(7.4, 2.7 + 0.95 * len(_list_small_rows(table))), layout="constrained")
         draw_panel_2A(figure, table, face=face)
         figure.suptitle("Figure 2A. Where the networks look: mean heatmaps")
     return figure
 
 
-def _small_rows(table: pd.DataFrame) -> list[int]:
+def _list_small_rows(table: pd.DataFrame) -> list[int]:
+    """The seeds drawn below the mean over seeds: none if there is only one."""
     seeds = sorted(set(table["seed"]))
-    return seeds if len(seeds) > 1 else []  # one seed is its own mean
+    return seeds if len(seeds) > 1 else []
 
 
 def draw_panel_2A(parent: Figure | SubFigure, table: pd.DataFrame, *, face: np.ndarray) -> None:
     """Draw Figure 2A into `parent`."""
-    maps, small = read_mean_maps(table), _small_rows(table)
-    axes = parent.subplots(1 + len(small), len(ORDER), height_ratios=(2, *[1] * len(small)), squeeze=False)
-    for column, pair in enumerate(ORDER):
-        own = {each.seed: each for each in maps if each.pair == pair}
-        seen = [each.mean for each in own.values() if each.n]
-        overlay_map(axes[0, column], face, np.mean(seen, axis=0) if seen else np.full((1, 1), np.nan))
-        n, blank = (sum(getattr(each, name) for each in own.values()) for name in ("n", "blank"))
-        axes[0, column].set_title(f"{pair[0]} network\n{pair[1]} task\n{_counted(n, blank, 'maps')}", fontsize=8)
-        for row, seed in enumerate(small, start=1):
-            overlay_map(axes[row, column], face, own[seed].mean)
-            axes[row, column].set_title(_counted(own[seed].n, own[seed].blank, "images"), fontsize=6.5, pad=2)
-    first = "mean of\nseeds" if small else f"seed {maps[0].seed}"
-    for label, each in zip([first, *[f"seed {seed}" for seed in small]], axes[:, 0], strict=True):
-        each.set_ylabel(label, rotation=0, ha="right", va="center")
-    taken_at = ", ".join(sorted(set(table["layer"])))
-    _jet_bar(parent, axes, "at {}, scaled image by image,\nblank ones left out ({})", taken_at, describe_sources(table))
+    maps, seeds = read_mean_maps(table), _list_small_rows(table)
+    grid = parent.subplots(1 + len(seeds), len(HEATMAP_PAIRS), height_ratios=(2, *[1] * len(seeds)), squeeze=False)
+    for column, (network, task) in zip(grid.T, HEATMAP_PAIRS, strict=True):
+        by_seed = {mean_map.seed: mean_map for mean_map in maps if mean_map.network_task == (network, task)}
+        means = [mean_map.mean for mean_map in by_seed.values() if mean_map.n]
+        overlay_map(column[0], face, np.mean(means, axis=0) if means else np.full((1, 1), np.nan))
+        n, blank = (sum(getattr(mean_map, name) for mean_map in by_seed.values()) for name in ("n", "blank"))
+        column[0].set_title(f"{network} network\n{task} task\n{n:,} maps, {blank:,} blank", fontsize=8)
+        for axes, seed in zip(column[1:], seeds, strict=True):
+            overlay_map(axes, face, by_seed[seed].mean)
+            axes.set_title(f"{by_seed[seed].n:,} images, {by_seed[seed].blank:,} blank", fontsize=6.5, pad=2)
+    first = "mean of\nseeds" if seeds else f"seed {maps[0].seed}"
+    _label_rows(grid, first, *(f"seed {seed}" for seed in seeds))
+    layers = ", ".join(sorted(set(table["layer"])))
+    _add_colour_bar(
+        parent, grid, "at {}, scaled image by image,\nblank ones left out ({})", layers, describe_sources(table)
+    )
 
 
-def _counted(n: int, blank: int, what: str) -> str:
-    return f"{n:,} {what}, {blank:,} blank"
+def _label_rows(grid: np.ndarray, *labels: str) -> None:
+    for axes, label in zip(grid[:, 0], labels, strict=True):
+        axes.set_ylabel(label, rotation=0, ha="right", va="center")
 
 
-def _jet_bar(parent: Figure | SubFigure, axes: np.ndarray, template: str, *names: str) -> None:
-    """The colour bar right of `axes`. Its label, `template` with `names`, has no line longer than the bar."""
-    shrink = 0.6 if len(axes) > 1 else 0.75  # a single row is not high
-    length = shrink * (72 * parent.bbox.height / parent.dpi - AROUND)
+def _add_colour_bar(parent: Figure | SubFigure, grid: np.ndarray, template: str, *names: str) -> None:
+    """Add the colour bar right of `grid`. Its label, `template` with `names`, has no line longer than the bar."""
+    shrink = 0.6 if len(grid) > 1 else 0.75  # a single row is not high
+    length = shrink * (72 * parent.bbox.height / parent.dpi - BAR_MARGIN)
     label = wrap_text(template.format(*(fit_name(name, length - 20, size=8) for name in names)), length, size=8)
     mappable = ScalarMappable(Normalize(0, 1), "jet")
-    parent.colorbar(mappable, ax=axes, label=label, shrink=shrink, aspect=30, alpha=OPACITY, pad=0.02, panchor=False)
+    parent.colorbar(mappable, ax=grid, label=label, shrink=shrink, aspect=30, alpha=OPACITY, pad=0.02, panchor=False)
 
 
 def draw_figure_2C(table: pd.DataFrame, overlap: pd.DataFrame, *, reference: pd.DataFrame, face: np.ndarray) -> Figure:
-    """Masks of the joint network's two mean heatmaps over the mean face, per seed; their areas and overlap beside.
+    """Draw the masks of the joint network's two mean heatmaps over the mean face, and their areas and overlap.
 
-    `table` is a HEATMAPS table, `overlap` an OVERLAP table (its thresholds cut the masks), `reference` a
-    REFERENCE_HEATMAPS table, `face` as in `draw_figure_2A`.
+    Parameters
+    ----------
+    table : DataFrame with the schema `study.tables.HEATMAPS`
+    overlap : DataFrame with the schema `study.tables.OVERLAP`
+        Its thresholds cut the masks.
+    reference : DataFrame with the schema `study.tables.REFERENCE_HEATMAPS`
+        The published areas and overlap.
+    face : array of shape (height, width) or (height, width, 3)
+        The mean image, grey or RGB, 0-255.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        An axes of masks per seed, then two axes of bars.
+
+    Raises
+    ------
+    StudyError
+        If a table does not follow its schema.
     """
     with use_study_style():
         figure = Figure(figsize=(max(7.4, 3.8 + 1.3 * table["seed"].nunique()), 3.5), layout="constrained")
         draw_panel_2C(figure, table, overlap=overlap, reference=reference, face=face)
-        set_suptitle(
-            figure, "Figure 2C. Where the joint network looks most for each task ({})", describe_sources(table)
-        )
+        title = "Figure 2C. Where the joint network looks most for each task ({})"
+        set_suptitle(figure, title, describe_sources(table))
     return figure
 
 
@@ -160,25 +187,24 @@ def draw_panel_2C(
     parent: FigureBase, table: pd.DataFrame, *, overlap: pd.DataFrame, reference: pd.DataFrame, face: np.ndarray
 ) -> None:
     """Draw Figure 2C into `parent`."""
-    overlap = select_reported(OVERLAP.check(overlap), figure="2C", rule=PUBLISHED)
-    maps = {(each.seed, each.pair): each.mean for each in read_mean_maps(table)}
+    overlap = select_rows(OVERLAP.check(overlap), figure="2C", rule=PUBLISHED)
+    maps = {(mean_map.seed, mean_map.network_task): mean_map.mean for mean_map in read_mean_maps(table)}
     seeds = sorted({seed for seed, _ in maps})
     left, right = parent.subfigures(1, 2, width_ratios=(max(1.3 * len(seeds), 2.8), 3.5), squeeze=False)[0]
     for axes, seed in zip(left.subplots(1, len(seeds), squeeze=False)[0], seeds, strict=True):
-        whole = overlap[(overlap["seed"] == seed) & (overlap["resample"] == ALL_IMAGES)]
-        number = whole.set_index(["quantity", "tested_on"])["number"]
+        rows = overlap[(overlap["seed"] == seed) & (overlap["resample"] == ALL_IMAGES)]
+        numbers = rows.set_index(["quantity", "tested_on"])["number"]
         overlay_map(axes, face, None)
         expression, identity = (maps[seed, (Network.JOINT, task)] for task in Task)
-        axes.imshow(paint_masks(expression, identity, threshold=number["threshold", "both"], size=face.shape[:2]))
+        axes.imshow(paint_masks(expression, identity, threshold=numbers["threshold", "both"], size=face.shape[:2]))
         axes.set_title(f"seed {seed}", fontsize=8)
-        shares = [
-            format_short(number[which]) for which in (*(("area", task) for task in Task), ("intersection", "both"))
+        lines = [
+            "share of the image:",
+            *(f"{task} {format_short(numbers['area', task])}" for task in Task),
+            f"both {format_short(numbers['intersection', 'both'])}",
+            f"IoU {format_short(numbers['iou', 'both'])}",
         ]
-        axes.set_xlabel(
-            "share of the image:\nexpression {}\nidentity {}\nboth {}\n".format(*shares)
-            + f"IoU {format_short(number['iou', 'both'])}",
-            fontsize=7,
-        )
+        axes.set_xlabel("\n".join(lines), fontsize=7)
     left.legend(
         handles=[Patch(color=colour, label=name) for name, colour in MASKS.items()],
         fontsize=7,
@@ -189,24 +215,36 @@ def draw_panel_2C(
         handlelength=1.2,
         columnspacing=1,
     )
-    draw_overlap(right, overlap, reference=select_reported(reference, figure="2C"))
+    draw_overlap(right, overlap, reference=select_rows(reference, figure="2C"))
 
 
 def paint_masks(expression: np.ndarray, identity: np.ndarray, *, threshold: float, size: tuple[int, ...]) -> np.ndarray:
-    """RGBA (H, W, 4): which of two mean maps (h, w) reach the threshold; transparent where none does."""
+    """RGBA (H, W, 4): the pixels at which one or both of two mean maps (h, w) reach the threshold."""
     # the table's maps were summed in another order than these, and may differ in their last bits
     height, width = size
     one, other = (upsample_maps(cells, (height, width)) >= threshold * (1 - 1e-12) for cells in (expression, identity))
     picture = np.zeros((height, width, 4))
-    for where, colour in zip((one & ~other, other & ~one, one & other), MASKS.values(), strict=True):
-        picture[where] = to_rgba(colour, 0.8)
+    for mask, colour in zip((one & ~other, other & ~one, one & other), MASKS.values(), strict=True):
+        picture[mask] = to_rgba(colour, 0.8)
     return picture
 
 
 def draw_figure_2D(examples: Mapping[str, Example], source: str, *, seed: int) -> Figure:
-    """Single faces: where the joint and the expression network of `seed` look to name the expression.
+    """Draw single faces with the expression task's heatmaps of the joint and the expression network.
 
-    `examples` maps each face's expression to the face and its scaled maps, `source` says whence the faces are.
+    Parameters
+    ----------
+    examples : mapping of str to Example
+        Name of the expression -> face and its scaled maps.
+    source : str
+        The source of the faces.
+    seed : int
+        The seed of both networks.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Axes in three rows (face, joint network, expression network), a column per example; then the colour bar.
     """
     with use_study_style():
         figure = Figure(figsize=(0.9 + 0.95 * max(len(examples), 6), 3.5), layout="constrained")
@@ -217,14 +255,13 @@ def draw_figure_2D(examples: Mapping[str, Example], source: str, *, seed: int) -
 
 def draw_panel_2D(parent: Figure | SubFigure, examples: Mapping[str, Example]) -> None:
     """Draw Figure 2D into `parent`."""
-    axes = parent.subplots(3, len(examples), squeeze=False)
-    for column, (name, example) in zip(axes.T, examples.items(), strict=True):
-        for each, cells in zip(column, (None, example.joint, example.single), strict=True):
-            overlay_map(each, example.image, cells)
+    grid = parent.subplots(3, len(examples), squeeze=False)
+    for column, (name, example) in zip(grid.T, examples.items(), strict=True):
+        for axes, cells in zip(column, (None, example.joint, example.single), strict=True):
+            overlay_map(axes, example.image, cells)
         column[0].set_title(name, fontsize=8)
-    for label, each in zip(("face", "joint\nnetwork", "expression\nnetwork"), axes[:, 0], strict=True):
-        each.set_ylabel(label, rotation=0, ha="right", va="center")
-    _jet_bar(parent, axes, "heatmap, scaled")
+    _label_rows(grid, "face", "joint\nnetwork", "expression\nnetwork")
+    _add_colour_bar(parent, grid, "heatmap, scaled")
 
 
 def draw_figure_2(
@@ -235,11 +272,29 @@ def draw_figure_2(
     face: np.ndarray,
     examples: Mapping[str, Example],
 ) -> Figure:
-    """Figures 2A to 2D on one page; arguments as there."""
-    seeds = table["seed"].nunique()
-    heights = (2.5 + 0.85 * len(_small_rows(table)), 3.5, 3.6, 3.4)
+    """Draw Figures 2A to 2D on one page.
+
+    Parameters
+    ----------
+    table, overlap, reference, face
+        As in `draw_figure_2C`.
+    examples : mapping of str to Example
+        As in `draw_figure_2D`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A subfigure per panel, from top to bottom.
+
+    Raises
+    ------
+    StudyError
+        If a table does not follow its schema.
+    """
+    heights = (2.5 + 0.85 * len(_list_small_rows(table)), 3.5, 3.6, 3.4)
     with use_study_style():
-        figure = Figure(figsize=(max(7.4, 3.8 + 1.3 * seeds), sum(heights)), layout="constrained")
+        width = max(7.4, 3.8 + 1.3 * table["seed"].nunique())
+        figure = Figure(figsize=(width, sum(heights)), layout="constrained")
         parts = figure.subfigures(4, 1, height_ratios=heights, squeeze=False)[:, 0]
         draw_panel_2A(parts[0], table, face=face)
         draw_panel_2B(parts[1], overlap, reference=reference)

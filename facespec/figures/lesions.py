@@ -1,4 +1,4 @@
-"""Does silencing the units that one task needs spare the other? What lesions cost both tasks, and how far they part."""
+"""Do lesions of the units that one task needs spare the other task? Losses of both tasks, and a segregation index."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -16,32 +15,32 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from facespec.figures.bars import PERCENTILES
-from facespec.figures.boxes import describe_sources, select_reported
+from facespec.figures.artists import Style, draw_grid
+from facespec.figures.estimates import PERCENTILES, describe_sources, select_rows
 from facespec.figures.labels import choose_tick_step, fit_names, set_suptitle
 from facespec.figures.style import INK, LOOKS, MUTED, use_study_style
 from facespec.study.errors import StudyError
 from facespec.study.tables_lesions import INDEX, LESIONS, SEGREGATION
 from facespec.study.vocabulary import TASKS, Network
 
-SHOWN = 5  # layers with curves
-FEW, MOST = 6, 12  # fractions with a whole title; fractions with an index
-TICKS = 7  # numbers below a panel
-REACH = (-50, 150)  # %: drops beyond are cut off, so that one network near chance does not flatten all curves
-RANDOM = (0, (3, 1.5))  # the dashes of random units
-PANELS = 475  # width of all panels of a row, points
-TASK = 120  # width of a task's name in the legend, points
-HEAD, ROW, FOOT, NOTE, INDICES = 0.35, 1.5, 0.46, 0.14, 2.45  # heights, inches
+MAX_LAYERS = 5  # with curves
+MAX_FRACTIONS, FEW_FRACTIONS = 12, 6  # with an index; with a whole title
+MAX_TICKS = 7  # with a label, of one axis
+DROP_LIMITS = (-50, 150)  # %: drops outside are cut off, so that one network near chance does not flatten all curves
+RANDOM_DASHES = (0, (3, 1.5))
+PANELS_WIDTH = 475  # of all panels of a row, points
+TASK_WIDTH = 120  # of a task's name in the legend, points
+TITLE_HEIGHT, ROW_HEIGHT, LEGEND_HEIGHT, NOTE_HEIGHT, INDEX_HEIGHT = 0.35, 1.5, 0.46, 0.14, 2.45  # inches
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """How the index under one way to choose units is drawn: `aside` keeps it from hiding the others."""
+    """How the index under one way to choose units is drawn; `offset` along x separates it from the others."""
 
     label: str
     colour: str
     marker: str
-    aside: float
+    offset: float
 
 
 RANKINGS = {
@@ -52,19 +51,32 @@ RANKINGS = {
 
 
 def draw_figure_lesions(lesions: pd.DataFrame, segregation: pd.DataFrame) -> Figure:
-    """A LESIONS and a SEGREGATION table of one network and two tasks.
+    """Draw what lesions cost both tasks of one network, and the segregation index.
 
-    From top to bottom: what each task loses if the units that the first task needs most are silenced; the same for the
-    second task; what each loses if only such units are kept (left out if the table has no such rows); behind all of
-    them, random units. Columns: up to `SHOWN` convolutions from the shallowest to the deepest. At the bottom the
-    segregation index of all convolutions, with its controls, a panel per fraction, up to `MOST` of them.
+    Parameters
+    ----------
+    lesions : DataFrame with the schema `study.tables_lesions.LESIONS`
+        Rows of one network and two tasks.
+    segregation : DataFrame with the schema `study.tables_lesions.SEGREGATION`
+        The index of the same network.
 
-    Raises `StudyError` if the tables hold more than one network, other than two tasks, or no index.
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A subfigure per row. From top to bottom: loss of each task when the units that the first task needs most are
+        lesioned; the same for the second task; loss when all other units are lesioned (only if the table has such
+        rows); behind all curves, random units. Columns: up to `MAX_LAYERS` convolutions from the shallowest to the
+        deepest. Last row: the index of all convolutions with its controls, an axes per fraction, up to `MAX_FRACTIONS`.
+
+    Raises
+    ------
+    StudyError
+        If the tables hold more than one network, a number of tasks other than two, or no index.
     """
     lesions, segregation = LESIONS.check(lesions), SEGREGATION.check(segregation)
     colours, network = choose_task_colours(lesions), lesions["trained_on"].iloc[0]
     index = segregation[(segregation["trained_on"] == network) & (segregation["fraction"] > 0)]
-    index = select_reported(index, quantity=INDEX)
+    index = select_rows(index, quantity=INDEX)
     if index.empty:
         raise StudyError(
             f"table 'segregation' holds no index of the {network} network at a fraction above 0. "
@@ -74,29 +86,31 @@ def draw_figure_lesions(lesions: pd.DataFrame, segregation: pd.DataFrame) -> Fig
     if (lesions["condition"] == "keep").any():
         headings[""] = "Kept: only the units that one task needs most; all others are silenced"
     with use_study_style():
-        foot = FOOT + NOTE * lesions.loc[lesions["drop"].isna(), "tested_on"].nunique()  # see `_handles`
-        heights = [ROW + HEAD, *[ROW] * (len(headings) - 2), ROW + foot, INDICES]
-        figure = Figure(figsize=(7.4, HEAD + sum(heights)), layout=ConstrainedLayoutEngine(h_pad=0.03))
+        notes = lesions.loc[lesions["drop"].isna(), "tested_on"].nunique()  # see `_make_handles`
+        heights = [ROW_HEIGHT + TITLE_HEIGHT, *[ROW_HEIGHT] * (len(headings) - 2)]
+        heights += [ROW_HEIGHT + (LEGEND_HEIGHT + NOTE_HEIGHT * notes), INDEX_HEIGHT]
+        size = (7.4, TITLE_HEIGHT + sum(heights))
+        figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(h_pad=0.03))
         title = "What the {} network loses when units are silenced ({})"
         set_suptitle(figure, title, network, describe_sources(lesions))
         parts = list(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
-        _curves(parts[:-1], lesions, headings=headings, colours=colours)
-        _indices(parts[-1], index)
+        _draw_losses(parts[:-1], lesions, headings=headings, colours=colours)
+        _draw_indices(parts[-1], index)
     return figure
 
 
-def spread_evenly(names: Sequence[Any], shown: int) -> list[Any]:
-    """Up to `shown` of `names`: the first, the last, and others as evenly between as can be."""
-    return [names[round(place)] for place in np.linspace(0, len(names) - 1, min(len(names), shown))]
+def spread_evenly(names: Sequence[Any], count: int) -> list[Any]:
+    """Up to `count` of `names`, evenly spaced: the first, the last, and others between."""
+    return [names[round(index)] for index in np.linspace(0, len(names) - 1, min(len(names), count))]
 
 
 def thin_out(values: Any) -> Any:
-    """Every value, or every second, third, ...: `TICKS` at most."""
-    return values[:: -(-len(values) // TICKS)]
+    """Every value, or every second, third, ...: at most `MAX_TICKS`."""
+    return values[:: -(-len(values) // MAX_TICKS)]
 
 
 def choose_task_colours(lesions: pd.DataFrame) -> dict[str, str]:
-    """Both tasks in the study's order, else the table's. Those the study does not know take a colour that is left."""
+    """The colours of both tasks, the study's tasks first. A task of the user's takes the colour of an absent one."""
     networks, tasks = (list(dict.fromkeys(lesions[column])) for column in ("trained_on", "tested_on"))
     if len(networks) != 1 or len(tasks) != 2:
         raise StudyError(
@@ -105,179 +119,168 @@ def choose_task_colours(lesions: pd.DataFrame) -> dict[str, str]:
         )
     known = [str(task) for task in TASKS]
     tasks.sort(key=lambda task: known.index(task) if task in known else len(known))
-    spare = iter(LOOKS[name].colour for name in known if name not in tasks)
-    return {task: LOOKS[task].colour if task in known else next(spare) for task in tasks}
+    unused = iter(LOOKS[task].colour for task in known if task not in tasks)
+    return {task: LOOKS[task].colour if task in known else next(unused) for task in tasks}
 
 
 def choose_layers(lesions: pd.DataFrame) -> list[str]:
     """The layers whose curves are drawn, the shallowest first."""
-    return spread_evenly(_layers(lesions), SHOWN)
+    return spread_evenly(_list_layers(lesions), MAX_LAYERS)
 
 
 def make_layer_titles(layers: Sequence[str]) -> list[str]:
-    """Names of layers, as they fit above panels side by side."""
-    return fit_names(layers, PANELS / len(layers) - 5, size=7.5)
+    """Names of layers, shortened to the width of panels side by side."""
+    return fit_names(layers, PANELS_WIDTH / len(layers) - 5, size=7.5)
 
 
-def _layers(table: pd.DataFrame) -> list[str]:
+def style_small_axes(axes: Axes) -> None:
+    """Small tick labels and grid lines."""
+    axes.tick_params(labelsize=7)
+    draw_grid(axes)
+
+
+def write_cut_off(axes: Axes) -> None:
+    """Say that some of the data lies outside the limits."""
+    axes.text(0.97, 0.03, "cut off", transform=axes.transAxes, ha="right", fontsize=6.5, color=MUTED)
+
+
+def _list_layers(table: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(table.sort_values("depth", kind="stable")["layer"]))
 
 
-def _curves(
+def _draw_losses(
     parts: Sequence[SubFigure], lesions: pd.DataFrame, *, headings: Mapping[str, str], colours: Mapping[str, str]
 ) -> None:
-    """A row of panels per heading: the task whose units are silenced, or "" for units kept."""
+    """A row of panels per heading: the task whose units are lesioned, or "" where the others are."""
     layers = choose_layers(lesions)
     grid = np.array([part.subplots(1, len(layers), sharey=True, squeeze=False)[0] for part in parts])
-    for part, row, (silenced, heading) in zip(parts, grid, headings.items(), strict=True):
-        set_suptitle(part, heading, silenced, size=8.5, x=0.01, ha="left", color=colours.get(silenced, INK))
+    for part, row, (lesioned, heading) in zip(parts, grid, headings.items(), strict=True):
+        set_suptitle(part, heading, lesioned, size=8.5, x=0.01, ha="left", color=colours.get(lesioned, INK))
+        random, ranked = ("random", "ranked") if lesioned else ("keep", "keep")
         for axes, layer in zip(row, layers, strict=True):
-            own = lesions[lesions["layer"] == layer]
             for task, colour in colours.items():
-                tested = select_reported(own, tested_on=task)
-                _random(axes, select_reported(tested, condition="random" if silenced else "keep", ranked_by=""), colour)
-                for chosen in [silenced] if silenced else colours:
-                    rows = select_reported(tested, condition="ranked" if silenced else "keep", ranked_by=chosen)
-                    _curve(axes, rows, colour, own=chosen == task)
-            axes.set_xlabel("% of units silenced" if silenced else "% of units kept", fontsize=7, labelpad=1)
+                tested = select_rows(lesions, layer=layer, tested_on=task)
+                _draw_random_units(axes, select_rows(tested, condition=random, ranked_by=""), colour)
+                for ranked_by in [lesioned] if lesioned else colours:
+                    rows = select_rows(tested, condition=ranked, ranked_by=ranked_by)
+                    _draw_ranked_units(axes, rows, colour, same_task=ranked_by == task)
+            axes.set_xlabel("% of units silenced" if lesioned else "% of units kept", fontsize=7, labelpad=1)
         row[0].set_ylabel("lost, % of what\nis above chance")
-    for axes, layer, name in zip(grid[0], layers, make_layer_titles(layers), strict=True):
-        place = lesions[lesions["layer"] == layer].iloc[0]
-        axes.set_title(f"{name}\ndepth {place['depth']}, {place['units']} units", fontsize=7.5)
-    _scale(grid, lesions)
-    parts[-1].legend(
-        *_handles(lesions, colours),
-        loc="outside lower center",
-        ncols=3,
-        fontsize=7.5,
-        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.4)},
-    )
+    for axes, layer, title in zip(grid[0], layers, make_layer_titles(layers), strict=True):
+        first = lesions[lesions["layer"] == layer].iloc[0]
+        axes.set_title(f"{title}\ndepth {first['depth']}, {first['units']} units", fontsize=7.5)
+    _share_axes(grid, lesions)
+    handles, style = _make_handles(lesions, colours), {tuple: HandlerTuple(ndivide=None, pad=0.4)}
+    legend: Style = {"loc": "outside lower center", "ncols": 3, "fontsize": 7.5, "handler_map": style}
+    parts[-1].legend([*handles.values()], [*handles], **legend)
 
 
-def _curve(axes: Axes, rows: pd.DataFrame, colour: str, *, own: bool) -> None:
-    """The mean over seeds, over thin lines of every seed; `own`: the units were chosen for the task that is tested."""
-    seeds = _percent(rows).pivot_table(index="fraction", columns="seed", values="drop")
-    if seeds.empty:
+def _draw_ranked_units(axes: Axes, rows: pd.DataFrame, colour: str, *, same_task: bool) -> None:
+    """The mean over seeds, over thin lines of every seed; `same_task`: units were ranked by the task that is tested."""
+    by_seed = _convert_to_percent(rows).pivot_table(index="fraction", columns="seed", values="drop")
+    if by_seed.empty:
         return
-    x, told = 100 * seeds.index, " ".join(rows.iloc[0][["condition", "ranked_by", "tested_on"]])
-    for seed in seeds.columns if seeds.shape[1] > 1 else ():
-        axes.plot(x, seeds[seed], lw=0.6, alpha=0.5, color=colour, zorder=2, gid=f"{told} seed {seed}")
-    axes.plot(x, seeds.mean(axis=1), color=colour, gid=told, zorder=4 if own else 3, **_line(own, colour))
+    x, gid = 100 * by_seed.index, " ".join(rows.iloc[0][["condition", "ranked_by", "tested_on"]])
+    for seed in by_seed.columns if by_seed.shape[1] > 1 else ():
+        axes.plot(x, by_seed[seed], lw=0.6, alpha=0.5, color=colour, zorder=2, gid=f"{gid} seed {seed}")
+    style, zorder = _make_line_style(colour, same_task=same_task), 4 if same_task else 3
+    axes.plot(x, by_seed.mean(axis=1), color=colour, gid=gid, zorder=zorder, **style)
 
 
-def _line(own: bool, colour: str) -> dict[str, Any]:
-    return {"lw": 1.9 if own else 1.0, "marker": "o", "ms": 4.2, "mec": colour, "mfc": colour if own else "white"}
+def _make_line_style(colour: str, *, same_task: bool) -> Style:
+    lw, face = (1.9, colour) if same_task else (1.0, "white")
+    return {"lw": lw, "marker": "o", "ms": 4.2, "mec": colour, "mfc": face}
 
 
-def _random(axes: Axes, rows: pd.DataFrame, colour: str) -> None:
+def _draw_random_units(axes: Axes, rows: pd.DataFrame, colour: str) -> None:
     """Mean and middle 95 % over draws and seeds."""
-    rows = _percent(rows)
+    rows = _convert_to_percent(rows)
     if rows.empty:
         return
-    drops, told = rows.groupby("fraction")["drop"], " ".join(rows.iloc[0][["condition", "tested_on"]])
+    drops, gid = rows.groupby("fraction")["drop"], " ".join(rows.iloc[0][["condition", "tested_on"]])
     low, mean, high = (drops.quantile(PERCENTILES[0] / 100), drops.mean(), drops.quantile(PERCENTILES[1] / 100))
     x = 100 * mean.index.to_numpy(float)
     axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0, zorder=1)
-    axes.plot(x, mean, ls=RANDOM, lw=0.9, color=colour, zorder=2, gid=told)
+    axes.plot(x, mean, ls=RANDOM_DASHES, lw=0.9, color=colour, zorder=2, gid=gid)
 
 
-def _percent(rows: pd.DataFrame) -> pd.DataFrame:
-    """Those with a drop, in percent."""
+def _convert_to_percent(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that have a drop, with the drop in percent."""
     return rows.assign(drop=100 * rows["drop"].astype(float)).dropna(subset="drop")
 
 
-def _scale(grid: np.ndarray, lesions: pd.DataFrame) -> None:
-    """The same axes for all curves."""
-    low = max(REACH[0], min(0.0, *(axes.dataLim.y0 for axes in grid.flat))) - 5
-    high = min(REACH[1], max(100.0, *(axes.dataLim.y1 for axes in grid.flat))) + 5
+def _share_axes(grid: np.ndarray, lesions: pd.DataFrame) -> None:
+    """The same limits and ticks for all panels."""
+    low = max(DROP_LIMITS[0], min(0.0, *(axes.dataLim.y0 for axes in grid.flat))) - 5
+    high = min(DROP_LIMITS[1], max(100.0, *(axes.dataLim.y1 for axes in grid.flat))) + 5
     x = 100 * np.unique(lesions["fraction"].to_numpy(float))
     ticks = thin_out(x)
-    ticks = ticks[:: choose_tick_step([f"{percent:.3g}" for percent in ticks], PANELS / grid.shape[1] - 20, size=7)]
-    room = 0.06 * max(float(np.ptp(x)), 10)
+    labels = [f"{percent:.3g}" for percent in ticks]
+    step = choose_tick_step(labels, PANELS_WIDTH / grid.shape[1] - 20, size=7)
+    margin = 0.06 * max(float(np.ptp(x)), 10)
     for axes in grid.flat:
         axes.axhline(0, color=INK, lw=0.6)
-        axes.set(ylim=(low, high), xlim=(x[0] - room, x[-1] + room), yticks=(0, 50, 100))
-        axes.set_xticks(ticks, [f"{percent:.3g}" for percent in ticks])
-        axes.tick_params(labelsize=7)
-        axes.grid(axis="y", color="#E4E4E4", lw=0.6)
+        axes.set(ylim=(low, high), xlim=(x[0] - margin, x[-1] + margin), yticks=(0, 50, 100))
+        axes.set_xticks(ticks[::step], labels[::step])
+        style_small_axes(axes)
         if axes.dataLim.y0 < low or axes.dataLim.y1 > high:
-            axes.text(0.97, 0.03, "cut off", transform=axes.transAxes, ha="right", fontsize=6.5, color=MUTED)
+            write_cut_off(axes)
 
 
-def _handles(lesions: pd.DataFrame, colours: Mapping[str, str]) -> tuple[list[Any], list[str]]:
-    made: dict[str, Any] = {}
-    for (task, colour), name in zip(colours.items(), fit_names(list(colours), TASK, size=7.5), strict=True):
-        own = select_reported(lesions, tested_on=task)
-        of, told = own["seed"].nunique(), own.dropna(subset="drop")["seed"].nunique()
-        note = "" if told == of else f"\n(above chance: {told} of {of} seeds)"
-        made[f"loss in the {name} task{note}"] = Patch(color=colour)
-    made["one seed"] = Line2D([], [], color=INK, lw=0.6, alpha=0.5)
-    made["units chosen for this very task"] = Line2D([], [], color=INK, **_line(True, INK))
-    made["units chosen for the other task"] = Line2D([], [], color=INK, **_line(False, INK))
-    band, mean = Patch(color=INK, alpha=0.15, lw=0), Line2D([], [], color=INK, ls=RANDOM, lw=0.9)
-    made["random units, 95 % of draws"] = (band, mean)
-    return list(made.values()), list(made)
+def _make_handles(lesions: pd.DataFrame, colours: Mapping[str, str]) -> dict[str, Any]:
+    handles: dict[str, Any] = {}
+    for (task, colour), name in zip(colours.items(), fit_names(list(colours), TASK_WIDTH, size=7.5), strict=True):
+        rows = select_rows(lesions, tested_on=task)
+        seeds, above_chance = rows["seed"].nunique(), rows.dropna(subset="drop")["seed"].nunique()
+        note = "" if above_chance == seeds else f"\n(above chance: {above_chance} of {seeds} seeds)"
+        handles[f"loss in the {name} task{note}"] = Patch(color=colour)
+    handles["one seed"] = Line2D([], [], color=INK, lw=0.6, alpha=0.5)
+    handles["units chosen for this very task"] = Line2D([], [], color=INK, **_make_line_style(INK, same_task=True))
+    handles["units chosen for the other task"] = Line2D([], [], color=INK, **_make_line_style(INK, same_task=False))
+    band, mean = Patch(color=INK, alpha=0.15, lw=0), Line2D([], [], color=INK, ls=RANDOM_DASHES, lw=0.9)
+    handles["random units, 95 % of draws"] = (band, mean)
+    return handles
 
 
-def _indices(part: SubFigure, index: pd.DataFrame) -> None:
-    """A panel per fraction: the index of every layer under each `RANKINGS`, with its interval."""
-    layers, fractions = _layers(index), spread_evenly(sorted(set(index["fraction"])), MOST)
-    counts = f"seeds: {index['seeds'].max()}, n = {index['people'].max()}"  # n: people, or what else counts as one
-    told = f"Segregation index: does silencing harm the intended task only? ({counts})"
-    part.suptitle(told, x=0.01, ha="left", fontsize=8.5)
-    grid = part.subplots(1, len(fractions), sharey=True, squeeze=False)[0]
+def _draw_indices(part: SubFigure, index: pd.DataFrame) -> None:
+    """A panel per fraction: the index of every layer under each of `RANKINGS`, with its interval."""
+    layers, fractions = _list_layers(index), spread_evenly(sorted(set(index["fraction"])), MAX_FRACTIONS)
+    counts = f"seeds: {index['seeds'].max()}, n = {index['people'].max()}"  # n: people, or another unit of resampling
+    title = f"Segregation index: does silencing harm the intended task only? ({counts})"
+    part.suptitle(title, x=0.01, ha="left", fontsize=8.5)
     depths = index.drop_duplicates("layer").set_index("layer")["depth"]
-    for axes, fraction in zip(grid, fractions, strict=True):
+    ticks, labels = thin_out(range(len(layers))), [str(depths[layer]) for layer in thin_out(layers)]
+    step = choose_tick_step(labels, PANELS_WIDTH / len(fractions) - 12, size=7)
+    panels = part.subplots(1, len(fractions), sharey=True, squeeze=False)[0]
+    for axes, fraction in zip(panels, fractions, strict=True):
         axes.axhline(0, color=INK, lw=0.8)
         for condition in RANKINGS:
-            own = index[(index["condition"] == condition) & (index["fraction"] == fraction)]
-            if len(own):
-                _index(axes, own.set_index("layer").reindex(layers), condition)
-        axes.set_title(f"{100 * fraction:.3g} %" + (" silenced" if len(fractions) <= FEW else ""), fontsize=8)
+            rows = index[(index["condition"] == condition) & (index["fraction"] == fraction)]
+            if len(rows):
+                _draw_index(axes, rows.set_index("layer").reindex(layers), condition)
+        axes.set_title(f"{100 * fraction:.3g} %" + (" silenced" if len(fractions) <= FEW_FRACTIONS else ""), fontsize=8)
         axes.set(ylim=(-1.08, 1.08), xlim=(-0.6, len(layers) - 0.4), xlabel="depth")
-        names = [str(depths[layer]) for layer in thin_out(layers)]
-        step = choose_tick_step(names, PANELS / len(fractions) - 12, size=7)
-        axes.set_xticks(thin_out(range(len(layers)))[::step], names[::step])
-        axes.tick_params(labelsize=7)
-        axes.grid(axis="y", color="#E4E4E4", lw=0.6)
-    grid[0].set_yticks(
-        (-1, 0, 1), ("only the other\ntask suffers  −1", "both alike   0", "only its own\ntask suffers    1")
-    )
-    found = {str(line.get_label()): line for axes in grid for line in axes.lines if line.get_gid()}
-    handles: list[Artist] = [found[ranking.label] for ranking in RANKINGS.values() if ranking.label in found]
+        axes.set_xticks(ticks[::step], labels[::step])
+        style_small_axes(axes)
+    y_labels = ("only the other\ntask suffers  −1", "both alike   0", "only its own\ntask suffers    1")
+    panels[0].set_yticks((-1, 0, 1), y_labels)
+    lines = {str(line.get_label()): line for axes in panels for line in axes.lines if line.get_gid()}
+    handles = [lines[ranking.label] for ranking in RANKINGS.values() if ranking.label in lines]
     handles.append(Line2D([], [], ls="none", marker="|", ms=10, mew=1.4, color=INK, label="95 % interval"))
     part.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=7, columnspacing=1.2)
 
 
-def _index(axes: Axes, rows: pd.DataFrame, condition: str) -> None:
+def _draw_index(axes: Axes, rows: pd.DataFrame, condition: str) -> None:
     """`rows`: one per layer, in order; layers without a number are marked on the lower edge."""
     look = RANKINGS[condition]
-    x = np.arange(len(rows)) + look.aside
+    x = np.arange(len(rows)) + look.offset
     number, low, high = (rows[name].to_numpy(float) for name in ("number", "low", "high"))
-    sure = ~np.isnan(low + high)
-    axes.vlines(x[sure], low[sure], high[sure], colors=look.colour, lw=1.4)
-    axes.plot(
-        x,
-        number,
-        lw=1.2 if condition == "ranked" else 0,
-        marker=look.marker,
-        ms=4.5,
-        color=look.colour,
-        label=look.label,
-        gid=condition,
-    )
-    none = np.isnan(number)
-    if none.any():
-        axes.plot(
-            x[none],
-            np.full(none.sum(), -1.08),
-            ls="none",
-            marker=look.marker,
-            ms=4.5,
-            mfc="white",
-            mec=look.colour,
-            clip_on=False,
-            gid=f"undefined {condition}",
-        )
+    has_interval, undefined = ~np.isnan(low + high), np.isnan(number)
+    axes.vlines(x[has_interval], low[has_interval], high[has_interval], colors=look.colour, lw=1.4)
+    style: Style = {"marker": look.marker, "ms": 4.5, "color": look.colour}
+    axes.plot(x, number, lw=1.2 if condition == "ranked" else 0, label=look.label, gid=condition, **style)
+    if undefined.any():
+        y = np.full(undefined.sum(), -1.08)
+        axes.plot(x[undefined], y, ls="none", mfc="white", clip_on=False, gid=f"undefined {condition}", **style)
         if not axes.texts:
             axes.text(0.97, 0.04, "open: undefined", transform=axes.transAxes, ha="right", fontsize=6.5, color=MUTED)

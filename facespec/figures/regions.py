@@ -1,4 +1,4 @@
-"""Facial biomarkers: on which parts of the face do the networks look, expression by expression?"""
+"""On which parts of the face do the heatmaps lie, expression by expression? Facial biomarkers."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from facespec.figures.boxes import describe_sources, format_signed, select_reported
-from facespec.figures.labels import fill_template, fit_names, set_suptitle
+from facespec.figures.artists import DASHED, Style, collect_handles, draw_grid, write_reasons
+from facespec.figures.estimates import describe_sources, select_rows
+from facespec.figures.labels import fill_template, fit_names, format_signed, set_suptitle
 from facespec.figures.style import INK, LOOKS, MUTED, use_study_style
 from facespec.study.tables import REGIONS
 from facespec.study.vocabulary import EXPRESSIONS, Network, Task
 
-LIKELY = "95 % over seeds and people"
-LABEL = 90  # length of a region's name, points
-NEGLIGIBLE = 0.01  # a region is left out if no network and no expression gives it as much of the heatmap
-# from the top of the face down, then what surrounds it; others follow under their own names
-NAMES = {
+INTERVAL_LABEL = "95 % over seeds and people"
+LABEL_LENGTH = 90  # of a region's name, points
+NEGLIGIBLE = 0.01  # a region is left out if its share of every heatmap is smaller
+# from the top of the face to its bottom, then its surroundings; other regions follow under their own names
+REGION_NAMES = {
     "brows": "brows",
     "eyes": "eyes",
     "nose": "nose",
@@ -37,146 +37,121 @@ NAMES = {
 }
 ROWS = [(Task.EXPRESSION, name) for name in (*EXPRESSIONS, "all")] + [(Task.IDENTITY, "all")]
 MARKERS = {Network.JOINT: "D", Network.EXPRESSION: "o", Network.IDENTITY: "o"}
+TITLES = ("share of the heatmap", "density (1: as much as anywhere)", "joint minus single, % points of share")
 
 
 def draw_figure_regions(table: pd.DataFrame) -> Figure:
-    """Facial biomarkers from a REGIONS table: a row per expression, the regions of the face from left to right.
+    """Draw how much of a heatmap lies on which region of the face.
 
-    Left: share of the heatmap in every region; middle: its density; right: by how many percentage points of share the
-    joint network differs from the single-task one. Intervals as in the table.
+    Parameters
+    ----------
+    table : DataFrame with the schema `study.tables.REGIONS`
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Axes in three columns and a row per expression, `ROWS`; regions from left to right. Left: share of the heatmap
+        in every region; middle: its density; right: by how many percentage points of share the joint network differs
+        from the single-task one. Intervals are the table's. Without any number in the table, a page with the reason.
+
+    Raises
+    ------
+    StudyError
+        If the table does not follow its schema.
     """
     table = REGIONS.check(table)
-    names, dropped = choose_regions(table)
+    names, negligible = choose_regions(table)
     with use_study_style():
         figure = Figure(figsize=(2.2 + 0.95 * max(len(names), 8), 8.8), layout="constrained")
         set_suptitle(figure, "Which parts of the face the heatmaps lie on ({})", describe_sources(table))
         if not names:
-            _reason(figure, table)
+            write_reasons(figure, table, default="no heatmap lies on any region")
             return figure
-        differences = select_reported(table[table["region"].isin(names)], measure="share", against="single")
-        reach = differences["number"].abs().max()
-        axes = figure.subplots(len(ROWS), 3, sharex="col", sharey="col", width_ratios=(1, 1, 1))
-        for (task, expression), row in zip(ROWS, axes, strict=True):
-            own = select_reported(table, tested_on=task, expression=expression)
-            for each, measure in zip(row, ("share", "density"), strict=False):
-                _points(each, select_reported(own, measure=measure, against=""), names)
-            own = select_reported(differences, tested_on=task, expression=expression)
-            _differences(row[2], own, names, reach=reach if reach > 0 else 1.0)
+        differences = select_rows(table[table["region"].isin(names)], measure="share", against="single")
+        limit = differences["number"].abs().max()
+        grid = figure.subplots(len(ROWS), 3, sharex="col", sharey="col", width_ratios=(1, 1, 1))
+        for (task, expression), (left, middle, right) in zip(ROWS, grid, strict=True):
+            rows = select_rows(table, tested_on=task, expression=expression)
+            for axes, measure in ((left, "share"), (middle, "density")):
+                _draw_points(axes, select_rows(rows, measure=measure, against=""), names)
+            rows = select_rows(differences, tested_on=task, expression=expression)
+            _draw_differences(right, rows, names, limit=limit if limit > 0 else 1.0)
             label = expression if task == Task.EXPRESSION and expression != "all" else f"all faces,\n{task} task"
-            row[0].set_ylabel(label, rotation=0, ha="right", va="center")
-        _finish(figure, axes, names)
+            left.set_ylabel(label, rotation=0, ha="right", va="center")
+        _format_axes(grid, names)
         note = f"regions: {' and '.join(sorted(set(table['regions'])))}"
-        if dropped:
+        if negligible:
             note += "; left out, under 1 % everywhere: {}"
-        left_out = ", ".join(NAMES.get(name, name) for name in dropped)
-        _legend(figure, axes[:, 0], title=fill_template(note, left_out, width=70 * figure.get_figwidth(), size=7))
+        left_out = ", ".join(REGION_NAMES.get(name, name) for name in negligible)
+        _add_legend(figure, grid[:, 0], fill_template(note, left_out, width=70 * figure.get_figwidth(), size=7))
     return figure
 
 
 def choose_regions(table: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """The regions to show, from the top of the face down, and those left out because their share is negligible."""
-    shares = select_reported(table, measure="share", against="").groupby("region", sort=False)["number"].max()
-    places = {name: place for place, name in enumerate(NAMES)}
-    ordered = sorted(shares.index, key=lambda name: places.get(name, len(places)))
-    names = [name for name in ordered if shares[name] >= NEGLIGIBLE]
-    return names, [name for name in ordered if name not in names]
+    """The regions to draw, from the top of the face to its bottom, and those with a negligible share."""
+    shares = select_rows(table, measure="share", against="").groupby("region", sort=False)["number"].max()
+    order = {name: index for index, name in enumerate(REGION_NAMES)}
+    regions = sorted(shares.index, key=lambda name: order.get(name, len(order)))
+    names = [name for name in regions if shares[name] >= NEGLIGIBLE]
+    return names, [name for name in regions if name not in names]
 
 
-def _points(axes: Axes, rows: pd.DataFrame, names: Sequence[str]) -> None:
-    """The joint and the single-task network beside each other, region by region, with their intervals."""
-    for network, shift in ((Network.JOINT, 0.16), (None, -0.16)):
-        own = rows[(rows["trained_on"] == Network.JOINT) == (network is Network.JOINT)].set_index("region")
-        if own.empty:
+def _draw_points(axes: Axes, rows: pd.DataFrame, names: Sequence[str]) -> None:
+    """The joint and the single-task network side by side, region by region, with their intervals."""
+    is_joint = rows["trained_on"] == Network.JOINT
+    for selected, offset in ((is_joint, 0.16), (~is_joint, -0.16)):
+        points = rows[selected].set_index("region")
+        if points.empty:
             continue
-        name = Network(own["trained_on"].iloc[0])
-        number, low, high = (own[column].reindex(list(names)).to_numpy(float) for column in ("number", "low", "high"))
-        axes.errorbar(
-            np.arange(len(names)) + shift,
-            number,
-            fmt="none",
-            ecolor=LOOKS[name].colour,
-            elinewidth=1.6,
-            yerr=np.maximum([number - low, high - number], 0),
-            label=LIKELY,
-        )
-        axes.plot(
-            np.arange(len(names)) + shift,
-            number,
-            ls="none",
-            marker=MARKERS[name],
-            ms=5,
-            mec="white",
-            mew=0.5,
-            color=LOOKS[name].colour,
-            label=f"{name} network",
-        )
+        network = Network(points["trained_on"].iloc[0])
+        number, low, high = (points[name].reindex(list(names)).to_numpy(float) for name in ("number", "low", "high"))
+        x, errors = np.arange(len(names)) + offset, np.maximum([number - low, high - number], 0)
+        colour = LOOKS[network].colour
+        axes.errorbar(x, number, yerr=errors, fmt="none", ecolor=colour, elinewidth=1.6, label=INTERVAL_LABEL)
+        marker: Style = {"marker": MARKERS[network], "ms": 5, "mec": "white", "mew": 0.5, "color": colour}
+        axes.plot(x, number, ls="none", label=f"{network} network", **marker)
 
 
-def _differences(axes: Axes, rows: pd.DataFrame, names: Sequence[str], *, reach: float) -> None:
-    """Joint minus single-task network in percentage points of share; framed where the interval excludes 0."""
-    own = rows.set_index("region").reindex(list(names))
-    numbers = own["number"].to_numpy(float)
-    axes.imshow(
-        numbers[None], cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto", extent=(-0.5, len(names) - 0.5, 0, 1)
-    )
-    for place, (number, low, high) in enumerate(zip(numbers, own["low"], own["high"], strict=True)):
+def _draw_differences(axes: Axes, rows: pd.DataFrame, names: Sequence[str], *, limit: float) -> None:
+    """Joint minus single-task network in percentage points of share; framed if the interval excludes 0."""
+    rows = rows.set_index("region").reindex(list(names))
+    numbers = rows["number"].to_numpy(float)
+    extent = (-0.5, len(names) - 0.5, 0, 1)
+    axes.imshow(numbers[None], cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", extent=extent)
+    style: Style = {"ha": "center", "va": "center", "fontsize": 7}
+    for x, (number, low, high) in enumerate(zip(numbers, rows["low"], rows["high"], strict=True)):
         if np.isnan(number):
-            axes.text(place, 0.5, "none", ha="center", va="center", fontsize=7, color=MUTED)
+            axes.text(x, 0.5, "none", color=MUTED, **style)
             continue
-        text = axes.text(
-            place,
-            0.5,
-            format_signed(100 * number, 1),
-            ha="center",
-            va="center",
-            fontsize=7,
-            color="white" if abs(number) > 0.65 * reach else INK,
-        )
+        colour = "white" if abs(number) > 0.65 * limit else INK
+        text = axes.text(x, 0.5, format_signed(100 * number, 1), color=colour, **style)
         if low > 0 or high < 0:
             text.set_fontweight("bold")
-            axes.add_patch(
-                Rectangle((place - 0.46, 0.06), 0.92, 0.88, fill_template=False, ec=text.get_color(), lw=1.2)
-            )
+            axes.add_patch(Rectangle((x - 0.46, 0.06), 0.92, 0.88, fill=False, ec=colour, lw=1.2))
 
 
-def _finish(figure: Figure, axes: np.ndarray, names: Sequence[str]) -> None:
-    labels = fit_names([NAMES.get(name, name) for name in names], LABEL, size=7)
-    titles = ("share of the heatmap", "density (1: as much as anywhere)", "joint minus single, % points of share")
-    for column, title in zip(axes.T, titles, strict=True):
+def _format_axes(grid: np.ndarray, names: Sequence[str]) -> None:
+    labels = fit_names([REGION_NAMES.get(name, name) for name in names], LABEL_LENGTH, size=7)
+    for column, title in zip(grid.T, TITLES, strict=True):
         column[0].set_title(title, fontsize=8)
         column[-1].set_xticks(range(len(names)), labels, rotation=90, fontsize=7)
         column[-1].set_xlim(-0.6, len(names) - 0.4)
-        for each in column:
-            each.tick_params(axis="x", length=0)
-            each.tick_params(axis="y", labelsize=7)
-    for each in axes[:, :2].flat:
-        each.set_ylim(0)
-        each.grid(axis="y", color="#E4E4E4", lw=0.6)
-    for each in axes[:, 1]:
-        each.axhline(1, color=INK, lw=0.8, ls=(0, (4, 2)), zorder=1)
-    for each in axes[:, 2]:
-        each.set_yticks([])
-        each.spines[:].set_visible(False)
+        for axes in column:
+            axes.tick_params(axis="x", length=0)
+            axes.tick_params(axis="y", labelsize=7)
+    for axes in grid[:, :2].flat:
+        axes.set_ylim(0)
+        draw_grid(axes)
+    for axes in grid[:, 1]:
+        axes.axhline(1, color=INK, lw=0.8, ls=DASHED, zorder=1)
+    for axes in grid[:, 2]:
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
 
 
-def _legend(figure: Figure, axes: Sequence[Axes], *, title: str) -> None:
-    found: dict[str, Artist] = {}
-    for each in axes:
-        for handle, label in zip(*each.get_legend_handles_labels(), strict=True):
-            found.setdefault(str(label), handle)
-    ordered = sorted(found, key=lambda label: label == LIKELY)
-    sure = Patch(fill_template=False, ec=INK, lw=1.2, label="difference whose interval excludes 0")
-    handles = [*(found[label] for label in ordered), sure]
-    figure.legend(
-        handles,
-        [*ordered, str(sure.get_label())],
-        loc="outside lower center",
-        ncols=len(handles),
-        title=title,
-        title_fontsize=7,
-    )
-
-
-def _reason(figure: Figure, table: pd.DataFrame) -> None:
-    reasons = "\n".join(dict.fromkeys(text for text in table["reason"] if text)) or "no heatmap lies on any region"
-    figure.text(0.5, 0.5, reasons, ha="center", va="center", wrap=True)
+def _add_legend(figure: Figure, panels: Sequence[Axes], title: str) -> None:
+    handles = collect_handles(panels)
+    handles[INTERVAL_LABEL] = handles.pop(INTERVAL_LABEL)  # after the networks
+    handles["difference whose interval excludes 0"] = Patch(fill=False, ec=INK, lw=1.2)
+    columns, style = len(handles), {"title": title, "title_fontsize": 7}
+    figure.legend([*handles.values()], [*handles], loc="outside lower center", ncols=columns, **style)

@@ -1,4 +1,4 @@
-"""How every figure looks, and how it becomes a file: colours, type, lines; PDF and PNG, the same bytes every time."""
+"""How does every figure look, and how is it written? Colours, fonts, lines; PDF and PNG files of reproducible bytes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from facespec.study.storage import atomic_write
 from facespec.study.vocabulary import Network
 
 DPI = 200
-UNDATED = {"CreationDate": None, "Creator": None, "Producer": None}  # what a PDF says of itself otherwise
-PLACES = 6  # decimals of a place in a figure
+PDF_METADATA = {"CreationDate": None, "Creator": None, "Producer": None}  # None leaves out matplotlib's defaults
+DECIMALS = 6  # of a position in a figure
 INK, MUTED = "#222222", "#6B6B6B"
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a network or task is drawn: `colour` (hex), `hatch` (so that grey prints tell them apart), and `published`,
+    """How a network or task is drawn: `colour` (hex), `hatch` (distinguishes networks in grey prints), and `published`,
     the pale colour of the original's figures (RGB in [0, 1]) [P].
     """
 
@@ -35,51 +35,47 @@ class Look:
     published: tuple[float, float, float]
 
 
-def _rgb(red: int, green: int, blue: int) -> tuple[float, float, float]:
-    return red / 255, green / 255, blue / 255
-
-
 # The hues are the original's [P]. Lightness falls in steps (L* 60, 46, 30), so that neither colour-blind readers nor
 # grey prints need the hue, and all stand out from white paper (contrast above 3:1, WCAG 2.1 section 1.4.11).
 LOOKS: dict[str, Look] = {
-    Network.EXPRESSION: Look("#5CA144", "", _rgb(217, 234, 211)),
-    Network.IDENTITY: Look("#2970B0", "///", _rgb(207, 226, 243)),
-    Network.JOINT: Look("#821F4A", "...", _rgb(234, 209, 220)),
+    Network.EXPRESSION: Look("#5CA144", "", (217 / 255, 234 / 255, 211 / 255)),
+    Network.IDENTITY: Look("#2970B0", "///", (207 / 255, 226 / 255, 243 / 255)),
+    Network.JOINT: Look("#821F4A", "...", (234 / 255, 209 / 255, 220 / 255)),
 }
 
 RC: dict[str, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is there on every machine
+    "font.family": "DejaVu Sans",  # part of matplotlib, and so available on every machine
     "font.size": 8,
     "axes.titlesize": 9,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8,
     "figure.titlesize": 10,
     "figure.titleweight": "bold",
     "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": INK,
     "axes.linewidth": 0.8,
     "axes.axisbelow": True,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
     "hatch.color": "white",
     "hatch.linewidth": 0.7,
     "pdf.fonttype": 42,  # text in the PDF stays text
     "savefig.facecolor": "white",
-    "text.parse_math": False,  # names of users hold dollars
+    "text.parse_math": False,  # names of users may contain dollars
+    **dict.fromkeys(("axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 8),
+    **dict.fromkeys(("axes.edgecolor", "text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
 }
 
 
 @contextmanager
 def use_study_style() -> Iterator[None]:
-    """Draw in the study's style, whatever the user's own settings are; those are back afterwards.
+    """Draw in the study's style within a ``with`` block; the user's own settings are restored afterwards.
 
-    All text is literal; a letter that the font lacks is a box, without a warning at every drawing.
+    All text is literal. A letter that the font lacks is drawn as a box, without a warning.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> with use_study_style():
+    ...     matplotlib.rcParams["text.parse_math"]
+    False
     """
     with matplotlib.style.context(["default", RC]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font", category=UserWarning)
@@ -87,12 +83,36 @@ def use_study_style() -> Iterator[None]:
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Write `figure` as `stem`.pdf and `stem`.png, each whole or not at all; returns both paths.
+    """Write a figure as PDF and as PNG, each completely or not at all.
 
-    Equal figures give equal bytes: neither dates nor versions are written. A full disk is a `StudyError`.
+    Equal figures give equal bytes: neither dates nor versions are written.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        Its layout is computed and then fixed.
+    stem : Path
+        Path of the files without ``.pdf`` and ``.png``.
+
+    Returns
+    -------
+    list of Path
+        The paths of the PDF and the PNG file.
+
+    Raises
+    ------
+    StudyError
+        If the disk is full.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as directory:
+    ...     [path.name for path in save_figure(Figure(), Path(directory) / "empty")]
+    ['empty.pdf', 'empty.png']
     """
     paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("pdf", "png")]
-    _write(figure, paths[0], UNDATED)
+    _write(figure, paths[0], PDF_METADATA)
     save_png(figure, paths[1])
     return paths
 
@@ -105,16 +125,16 @@ def save_png(figure: Figure, path: Path) -> None:
 
 
 def save_pages(figures: Iterable[Figure], path: Path) -> None:
-    """Write `figures` as the pages of one PDF file `path`, as `save_figure` does: whole or not at all, equal bytes if equal.
+    """Write `figures` as the pages of one PDF file `path`: completely or not at all, with equal bytes if equal.
 
-    Figures are drawn one after the other, so that an iterator of them need not hold them all.
+    Figures are drawn one after the other, so that an iterator need not hold all of them in memory.
     """
-    # a file that matplotlib opens stays open when it cannot be written
+    # a file opened by matplotlib itself would stay open when it cannot be written
     with (
         use_study_style(),
         atomic_write(path) as partial,
         partial.open("wb") as file,
-        PdfPages(file, metadata=UNDATED) as pages,
+        PdfPages(file, metadata=PDF_METADATA) as pages,
     ):
         for figure in figures:
             pages.savefig(figure, dpi=DPI)
@@ -129,10 +149,10 @@ def _write(figure: Figure, path: Path, metadata: dict[str, None]) -> None:
 
 
 def settle_layout(figure: Figure) -> None:
-    """Lay `figure` out once for all, to a millionth of its size.
+    """Compute the layout of `figure` and fix it, rounded to a millionth of the figure's size.
 
-    The constraint solver behind matplotlib's layout orders its variables by where they lie in memory, and so finds
-    places that differ in their last bits from one process to the next.
+    The constraint solver behind matplotlib's layout orders its variables by their memory addresses, and so its
+    positions differ in their last bits from one process to the next.
     """
     if figure.get_layout_engine() is None:
         return
@@ -140,11 +160,11 @@ def settle_layout(figure: Figure) -> None:
     figure.set_layout_engine("none")
     parts: list[Any] = [figure]  # what the layout moves besides axes is private to matplotlib
     for part in parts:
-        for inner in part.subfigs:
-            inner._redo_transform_rel_fig(Bbox(inner.bbox_relative.get_points().round(PLACES)))
-            parts.append(inner)
+        for subfigure in part.subfigs:
+            subfigure._redo_transform_rel_fig(Bbox(subfigure.bbox_relative.get_points().round(DECIMALS)))
+            parts.append(subfigure)
         for text in filter(None, (part._suptitle, part._supxlabel, part._supylabel)):
-            text.set_position([round(place, PLACES) for place in text.get_position()])
+            text.set_position([round(position, DECIMALS) for position in text.get_position()])
     for axes in figure.axes:
-        axes.set_position(Bbox(axes.get_position(original=True).get_points().round(PLACES)), which="original")
-        axes.set_position(Bbox(axes.get_position().get_points().round(PLACES)), which="active")
+        axes.set_position(Bbox(axes.get_position(original=True).get_points().round(DECIMALS)), which="original")
+        axes.set_position(Bbox(axes.get_position().get_points().round(DECIMALS)), which="active")

@@ -1,1 +1,1 @@
-"""Networks that answer expression, identity or both; their layers by name; their checkpoints; where they run."""
+"""Networks with a head per task, their layers by name, their checkpoints, and the device they run on."""

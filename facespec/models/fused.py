@@ -1,12 +1,12 @@
-"""The training pass of a trunk: the same function as its modules one after the other, in fewer passes over its maps.
+"""A faster forward and backward pass of a trunk in training: the same function as its modules, up to rounding.
 
-A small network on a CPU waits for memory between its convolutions. Two things are done otherwise here:
+On a CPU, a small network spends much of its time reading and writing maps. Two things are computed differently here:
 
-- batch norm, ReLU and 2x2 max-pool in one. Batch norm with a weight of 0 or more keeps the order of numbers, so the
-  largest of four can be taken first, and the rest happens on a quarter of the map. Its gradient reaches the other three
-  through mean and variance alone, which is one multiplication and one addition per number.
-- a 3x3 convolution of one channel as a 1x1 convolution of nine shifted copies. oneDNN's AVX2 kernel for the gradient of
-  the weights of a single channel is five times slower than that [measured].
+- Batch norm, ReLU and 2x2 max-pool together. Batch norm with a weight of 0 or more keeps the order of numbers, so the
+  pool can come first, and norm and ReLU run on a quarter of the map. The numbers that are not the largest of their four
+  get a gradient only through mean and variance: one multiplication and one addition per number.
+- A 3x3 convolution of one channel, as a 1x1 convolution of nine shifted copies. oneDNN's AVX2 kernel for the gradient
+  of the weights of a single channel is five times slower than that [measured].
 """
 
 from __future__ import annotations
@@ -22,32 +22,34 @@ aten: Any = torch.ops.aten
 
 
 def run_fused(section: nn.Module, maps: torch.Tensor) -> torch.Tensor:
-    """What the sequence `section` returns for `maps`, up to rounding; gradients and running statistics too.
+    """Run the modules of the sequence `section` on `maps`; gradients and running statistics are theirs, up to rounding.
 
-    For training: hooks of modules that are fused do not run. On other devices than the CPU, and where a module is not
-    as described above, the module itself runs.
+    For training. Hooks of fused modules do not run. On other devices than the CPU, and for modules that are not as
+    described above, the modules themselves run.
     """
     modules = list(section.children())
     while modules:
         first = modules[0]
-        if maps.device.type == "cpu" and _fuses(modules[:3], maps):
-            maps = norm_relu_pool(maps, first)  # type: ignore[arg-type]
-            modules = modules[3:]
-            continue
-        thin = maps.device.type == "cpu" and isinstance(first, nn.Conv2d) and _has_one_channel(first)
-        maps = convolve_patches(maps, first) if thin else first(maps)  # type: ignore[arg-type]
-        modules = modules[1:]
+        fused = 1
+        if maps.device.type == "cpu" and _can_fuse(modules[:3], maps):
+            maps, fused = norm_relu_pool(maps, first), 3  # type: ignore[arg-type]
+        elif maps.device.type == "cpu" and isinstance(first, nn.Conv2d) and _has_one_channel(first):
+            maps = convolve_patches(maps, first)
+        else:
+            maps = first(maps)
+        modules = modules[fused:]
     return maps
 
 
-def _fuses(modules: list[nn.Module], maps: torch.Tensor) -> bool:
+def _can_fuse(modules: list[nn.Module], maps: torch.Tensor) -> bool:
     if [type(module) for module in modules] != [nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d]:
         return False
     norm, pool = modules[0], modules[2]
     assert isinstance(norm, nn.BatchNorm2d) and isinstance(pool, nn.MaxPool2d)
-    described = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode) == (2, 2, 0, 1, False)
-    averages = norm.affine and norm.track_running_stats and norm.momentum is not None
-    return bool(norm.training and averages and described and min(maps.shape[2:]) > 1 and (norm.weight >= 0).all())
+    standard_pool = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode) == (2, 2, 0, 1, False)
+    standard_norm = norm.affine and norm.track_running_stats and norm.momentum is not None
+    large_enough = min(maps.shape[2:]) > 1
+    return bool(norm.training and standard_norm and standard_pool and large_enough and (norm.weight >= 0).all())
 
 
 def norm_relu_pool(maps: torch.Tensor, norm: nn.BatchNorm2d) -> torch.Tensor:
@@ -76,47 +78,47 @@ class _NormReluPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
         weight, bias, mean, inverse_sd = values
-        largest, places = aten.max_pool2d_with_indices(maps, [2, 2], [2, 2])
+        largest, indices = aten.max_pool2d_with_indices(maps, [2, 2], [2, 2])
         scale = weight * inverse_sd
         pooled = torch.addcmul(_per_channel(bias - mean * scale), largest, _per_channel(scale)).relu_()
-        ctx.save_for_backward(maps, largest, places, pooled, mean, inverse_sd, scale)
+        ctx.save_for_backward(maps, largest, indices, pooled, mean, inverse_sd, scale)
         return pooled
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        maps, largest, places, pooled, mean, inverse_sd, scale = ctx.saved_tensors
+        maps, largest, indices, pooled, mean, inverse_sd, scale = ctx.saved_tensors
         gradient = aten.threshold_backward(gradients[0], pooled, 0)
-        of_bias = gradient.sum((0, 2, 3))
-        of_weight = ((gradient * largest).sum((0, 2, 3)) - mean * of_bias) * inverse_sd
+        bias_gradient = gradient.sum((0, 2, 3))
+        weight_gradient = ((gradient * largest).sum((0, 2, 3)) - mean * bias_gradient) * inverse_sd
         # d/dmaps = scale * (gradient - mean(gradient) - normalised maps * mean(gradient * normalised maps)), where
-        # the means go over all numbers of a channel, and the gradient is 0 beside the largest of four
+        # the means are over all numbers of a channel, and the gradient is 0 except at the largest of each four
         count = maps.numel() // maps.shape[1]
-        slope = -scale * inverse_sd * of_weight / count
-        constant = -scale * of_bias / count - slope * mean
-        of_maps = torch.addcmul(_per_channel(constant), maps, _per_channel(slope))
-        of_maps = of_maps.contiguous(memory_format=torch.channels_last)
-        flat = _channels_last(of_maps)
-        offsets = _offsets(tuple(maps.shape))
+        slope = -scale * inverse_sd * weight_gradient / count
+        constant = -scale * bias_gradient / count - slope * mean
+        maps_gradient = torch.addcmul(_per_channel(constant), maps, _per_channel(slope))
+        maps_gradient = maps_gradient.contiguous(memory_format=torch.channels_last)
+        flat = _flatten_channels_last(maps_gradient)
+        offsets = _index_offsets(tuple(maps.shape))
         flat.scatter_add_(
             0,
-            torch.add(offsets, _channels_last(places), alpha=maps.shape[1]),
-            _channels_last(gradient * _per_channel(scale)),
+            torch.add(offsets, _flatten_channels_last(indices), alpha=maps.shape[1]),
+            _flatten_channels_last(gradient * _per_channel(scale)),
         )
-        return of_maps, of_weight, of_bias, None, None
+        return maps_gradient, weight_gradient, bias_gradient, None, None
 
 
 def _per_channel(values: torch.Tensor) -> torch.Tensor:
     return values.view(1, -1, 1, 1)
 
 
-def _channels_last(maps: torch.Tensor) -> torch.Tensor:
+def _flatten_channels_last(maps: torch.Tensor) -> torch.Tensor:
     """(n, c, h, w) -> (n * h * w * c,), a view where `maps` has its channels last in memory."""
     return maps.permute(0, 2, 3, 1).reshape(-1)
 
 
 @lru_cache(maxsize=8)
-def _offsets(shape: tuple[int, int, int, int]) -> torch.Tensor:
-    """For each pooled number, channels last: the flat place of its channel in the first pixel of its image."""
+def _index_offsets(shape: tuple[int, int, int, int]) -> torch.Tensor:
+    """For each pooled number, channels last: the flat index of its channel in the first pixel of its image."""
     n, channels, height, width = shape
     images = torch.arange(n) * (height * width * channels)
     offsets = images[:, None, None] + torch.arange(channels)
@@ -124,19 +126,13 @@ def _offsets(shape: tuple[int, int, int, int]) -> torch.Tensor:
 
 
 def _has_one_channel(convolution: nn.Conv2d) -> bool:
-    described = (
-        convolution.in_channels,
-        convolution.kernel_size,
-        convolution.stride,
-        convolution.padding,
-        convolution.dilation,
-        convolution.padding_mode,
-    )
-    return described == (1, (3, 3), (1, 1), (1, 1), (1, 1), "zeros")
+    c = convolution
+    geometry = c.in_channels, c.kernel_size, c.stride, c.padding, c.dilation, c.padding_mode
+    return geometry == (1, (3, 3), (1, 1), (1, 1), (1, 1), "zeros")
 
 
 def convolve_patches(maps: torch.Tensor, convolution: nn.Conv2d) -> torch.Tensor:
-    """``convolution(maps)`` for one channel, 3x3 weights and a margin of 1: (n, 1, h, w) -> (n, units, h, w)."""
+    """``convolution(maps)`` for one channel, 3x3 weights and padding 1: (n, 1, h, w) -> (n, units, h, w)."""
     height, width = maps.shape[2:]
     padded = functional.pad(maps[:, 0], (1, 1, 1, 1))
     shifted = [padded[:, down : down + height, right : right + width] for down in range(3) for right in range(3)]

@@ -1,11 +1,21 @@
-"""A network as a graph, cut behind one of its layers: what is computed once, and what depends on the layer's units.
+"""Which steps of a forward pass depend on the units of one layer? The network's graph, cut behind that layer.
 
-Works for the study's networks and for any torch module whose `forward` torch.fx can follow (no branching on values).
+The nodes of the graph (`models.tracing`) fall into groups, which are run one after the other:
+
+- *below*: nodes that do not depend on the layer, and the units' own node, whose result is the units' responses.
+- *unitwise*: nodes above in which each number depends on one unit alone, such as pools, norms and rectifiers.
+- *mixers*: convolutions and linear layers that read unitwise results, and are the first to add up several units.
+- *downstream*: all other nodes above.
+
+The *frontier* are the unitwise results that mixers read. *Skip inputs* are results of nodes below, other than the
+units' responses, that nodes above read, as in residual networks.
+
+This works for the study's networks and any torch module that torch.fx can trace (no branching on values).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +25,11 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from facespec.models.tracing import (
-    KEEPS,
+    IDENTITIES,
     NORMS,
     POOLS,
+    RECTIFIER_FUNCTIONS,
     RECTIFIERS,
-    RECTIFYING,
     count_calls,
     find_call,
     follow_unit_steps,
@@ -31,10 +41,10 @@ from facespec.models.tracing import (
 from facespec.models.trunks import GlobalAverage
 from facespec.study.errors import StudyError
 
-Values = dict[fx.Node, Any]
+Values = dict[fx.Node, Any]  # results of nodes
 
-UNITWISE: tuple[Any, ...] = (
-    *RECTIFYING,
+UNITWISE_FUNCTIONS: tuple[Any, ...] = (
+    *RECTIFIER_FUNCTIONS,
     functional.max_pool2d,
     functional.avg_pool2d,
     functional.adaptive_avg_pool2d,
@@ -43,45 +53,42 @@ UNITWISE: tuple[Any, ...] = (
 
 @dataclass(frozen=True, eq=False)
 class NetworkCut:
-    """A network cut behind the units of a layer.
+    """A network cut behind the units of a layer; the groups of nodes are described at the top of this file.
 
-    `node`: the step whose result is the units' responses. `below`: all steps up to it, and what else is needed of the
-    images; `unitwise`: steps above it that keep units apart (pools, norms, ...); `frontier`: the last results in which
-    they are apart; `mixers`: steps that first mix them, convolutions and linear layers; `downstream`: all others above.
-    Where another kind of step mixes units first, or one that keeps them apart writes into what others read, `unitwise` and
-    `mixers` are empty and `frontier` is `node` alone.
+    `node` is the units' own. If units are first mixed by another kind of node than a convolution or linear layer, or a
+    unitwise node overwrites what others read, `unitwise` and `mixers` are empty and `frontier` is `node` alone.
     """
 
-    graph: fx.GraphModule
+    traced: fx.GraphModule
     node: fx.Node
     below: tuple[fx.Node, ...]
     unitwise: tuple[fx.Node, ...]
     frontier: tuple[fx.Node, ...]
     mixers: tuple[fx.Node, ...]
     downstream: tuple[fx.Node, ...]
-    skip_inputs: tuple[fx.Node, ...]  # results of `below`, other than `node`, that steps above it read
-    last_read: dict[fx.Node, list[fx.Node]]  # step -> results that it is the last to read
+    skip_inputs: tuple[fx.Node, ...]
+    last_read: dict[fx.Node, list[fx.Node]]  # node -> nodes whose results it is the last to read
 
     def module(self, node: fx.Node) -> Any:
-        """The module that a step calls."""
-        return self.graph.get_submodule(str(node.target))
+        """The module that `node` calls."""
+        return self.traced.get_submodule(str(node.target))
 
     def run(self, nodes: Iterable[fx.Node], values: Values, *, free: bool = True) -> Values:
-        """Take the steps `nodes` from `values`, which are added to; returns them.
+        """Run `nodes`, reading results from `values` and adding theirs; returns `values`.
 
-        With `free`, results that no later step of the network reads leave `values`, and the memory, at once.
+        With `free`, results that no later node of the network reads are removed from `values`, and the memory, at once.
         """
-        steps = fx.Interpreter(self.graph, garbage_collect_values=False)
-        steps.env = values
+        interpreter = fx.Interpreter(self.traced, garbage_collect_values=False)
+        interpreter.env = values
         for node in nodes:
-            values[node] = steps.run_node(node)
-            for done in self.last_read.get(node, ()) if free else ():
-                values.pop(done, None)
+            values[node] = interpreter.run_node(node)
+            for unused in self.last_read.get(node, ()) if free else ():
+                values.pop(unused, None)
         return values
 
-    def start(self, images: torch.Tensor) -> Values:
-        """Results of `below` for `images`, those that steps above it read."""
-        (entry,) = (node for node in self.graph.graph.nodes if node.op == "placeholder")
+    def run_below(self, images: torch.Tensor) -> Values:
+        """The units' responses to `images`, and the skip inputs."""
+        (entry,) = (node for node in self.traced.graph.nodes if node.op == "placeholder")
         values = self.run(self.below, {entry: images})
         for node in self.skip_inputs:
             if not isinstance(values[node], torch.Tensor):  # such as the number of images, which lesions multiply
@@ -97,86 +104,88 @@ class NetworkCut:
         return {node: values[node] for node in (self.node, *self.skip_inputs)}
 
     def compute_logits(self, values: Values) -> dict[str, torch.Tensor]:
-        """What the network returns, once all steps are taken."""
-        (last,) = (node for node in self.graph.graph.nodes if node.op == "output")
-        found = fx.node.map_arg(last.args[0], lambda node: values[node])
-        if not isinstance(found, dict) or not all(isinstance(own, torch.Tensor) for own in found.values()):
+        """The output of the network, task -> logits, from the results of all nodes."""
+        (last,) = (node for node in self.traced.graph.nodes if node.op == "output")
+        output = fx.node.map_arg(last.args[0], lambda node: values[node])
+        if not isinstance(output, dict) or not all(isinstance(logits, torch.Tensor) for logits in output.values()):
             raise StudyError(
-                f"the network returns {type(found).__name__}: a dict of logits is needed, task -> tensor (n, classes). "
-                "Wrap it in a module that returns one."
+                f"the network returns {type(output).__name__}: a dict of logits is needed, task -> tensor (n, classes)."
+                " Wrap it in a module that returns one."
             )
-        return found
+        return output
 
 
 def cut_network(network: nn.Module, layer: str) -> NetworkCut:
-    """`network` cut behind the units of the module called `layer` (dotted name).
+    """Cut `network` behind the units of the module called `layer` (dotted name).
 
-    Units are taken behind the norm and the rectifier that follow `layer` directly, so that a silenced unit is silent.
-    Computes what the network in evaluation mode computes; batch norms are folded into the convolutions before them,
-    which moves the last bits. Only the first argument of `forward` is given, others keep their defaults. `network` is
-    not changed, and must keep its weights while the cut is in use. Raises `StudyError` for an unknown layer, one that
-    is not called exactly once, batch norms that need the whole batch, and networks that cannot be traced.
+    The cut lies behind the norm and the rectifier that follow `layer` directly, so that lesioned units respond with 0.
+    The cut network computes what `network` computes in evaluation mode; batch norms are folded into the convolutions
+    before them, which changes the last bits. `forward` gets images only; other arguments have their defaults. `network`
+    is not changed, and its weights must not change while the cut is used. Raises `StudyError` for an unknown layer, one
+    that is not called exactly once, batch norms that need the whole batch, and networks that cannot be traced.
     """
     traced = trace_network(network, layer)
-    _fold(traced, layer)
-    return _parts(traced, follow_unit_steps(traced, find_call(traced, layer))[-1])
+    _fold_norms(traced, layer)
+    return _group_nodes(traced, follow_unit_steps(traced, find_call(traced, layer))[-1])
 
 
-def _fold(traced: fx.GraphModule, layer: str) -> None:
-    """Fold batch norms into the convolutions before them; those called `layer` stay."""
+def _fold_norms(traced: fx.GraphModule, layer: str) -> None:
+    """Fold batch norms into the convolutions before them, except a norm that is the `layer` itself."""
     for node in list(traced.graph.nodes):
-        before = node.args[0] if node.args else None
-        if not (is_call(traced, node, NORMS) and isinstance(before, fx.Node) and is_call(traced, before, (nn.Conv2d,))):
+        source = node.args[0] if node.args else None
+        if not (is_call(traced, node, NORMS) and isinstance(source, fx.Node) and is_call(traced, source, (nn.Conv2d,))):
             continue
-        convolution: Any = traced.get_submodule(str(before.target))
-        if len(before.users) > 1 or node.target == layer or count_calls(traced, before) > 1:
+        convolution: Any = traced.get_submodule(str(source.target))
+        if len(source.users) > 1 or node.target == layer or count_calls(traced, source) > 1:
             continue
-        if convolution._forward_pre_hooks or convolution._forward_hooks:  # such as weights computed from others
+        if convolution._forward_pre_hooks or convolution._forward_hooks:  # such as those that compute its weights
             continue
         norm: Any = traced.get_submodule(str(node.target))
-        traced.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
-        node.replace_all_uses_with(before)
+        traced.set_submodule(str(source.target), fuse_conv_bn_eval(convolution, norm))
+        node.replace_all_uses_with(source)
         traced.graph.erase_node(node)
 
 
-def _parts(traced: fx.GraphModule, place: fx.Node) -> NetworkCut:
+def _group_nodes(traced: fx.GraphModule, node: fx.Node) -> NetworkCut:
     nodes = list(traced.graph.nodes)
-    above = list_descendants(place, nodes)
-    (entry,) = (node for node in nodes if node.op == "placeholder")
-    fixed = set(nodes) - list_descendants(entry, nodes) - {entry}  # weights, and what is computed of them alone
-    kept = [node for node in nodes if node not in above | fixed | {place} and above & node.users.keys()]
-    apart = {place}
-    for node in nodes:
-        if node in above and set(node.all_input_nodes) <= apart and _keeps_units_apart(traced, node):
-            apart.add(node)
-    readers = {node for node in above if apart & set(node.all_input_nodes)} - apart
-    written = any(_writes(traced, node) for node in apart - {place}) and any(len(node.users) > 1 for node in apart)
-    if written or not all(_mixes(traced, node) and set(node.all_input_nodes) <= apart for node in readers):
-        apart, readers = {place}, set()
-    frontier = {source for node in readers for source in node.all_input_nodes} or {place}
+    above = list_descendants(node, nodes)
+    (images,) = (candidate for candidate in nodes if candidate.op == "placeholder")
+    constants = set(nodes) - list_descendants(images, nodes) - {images}  # weights, and what depends on weights alone
+    skip_inputs = tuple(n for n in nodes if n not in above | constants | {node} and above & n.users.keys())
+    unitwise = {node}
+    for candidate in nodes:
+        if candidate in above and set(candidate.all_input_nodes) <= unitwise and _is_unitwise(traced, candidate):
+            unitwise.add(candidate)
+    mixers = {candidate for candidate in above if unitwise & set(candidate.all_input_nodes)} - unitwise
+    in_place = any(_is_in_place(traced, step) for step in unitwise - {node})
+    overwrites = in_place and any(len(step.users) > 1 for step in unitwise)
+    if overwrites or not all(_is_mixer(traced, mixer) and set(mixer.all_input_nodes) <= unitwise for mixer in mixers):
+        unitwise, mixers = {node}, set()
 
-    def steps(chosen: Callable[[fx.Node], bool]) -> tuple[fx.Node, ...]:
-        return tuple(node for node in nodes if node.op not in ("placeholder", "output") and chosen(node))
+    def sort(members: set[fx.Node]) -> tuple[fx.Node, ...]:
+        return tuple(n for n in nodes if n in members and n.op not in ("placeholder", "output"))
 
     last_read = fx.Interpreter(traced).user_to_last_uses
-    for node in (node for node in nodes if node not in above):  # what is still needed above stays
-        last_read[node] = [done for done in last_read.get(node, []) if done is not place and done not in kept]
+    for reader in set(nodes) - above:  # what nodes above read must not be removed before they run
+        last_read[reader] = [n for n in last_read.get(reader, []) if n is not node and n not in skip_inputs]
     return NetworkCut(
         traced,
-        place,
-        below=steps(lambda node: node not in above),
-        unitwise=steps(lambda node: node in above and node in apart),
-        frontier=steps(lambda node: node in frontier),
-        mixers=steps(lambda node: node in readers),
-        downstream=steps(lambda node: node in above | fixed and node not in apart | readers),
-        skip_inputs=tuple(kept),
+        node,
+        below=sort(set(nodes) - above),
+        unitwise=sort(unitwise - {node}),
+        frontier=sort({source for mixer in mixers for source in mixer.all_input_nodes} or {node}),
+        mixers=sort(mixers),
+        downstream=sort((above | constants) - unitwise - mixers),
+        skip_inputs=skip_inputs,
         last_read=last_read,
     )
 
 
-def _keeps_units_apart(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether what comes out at a unit's place depends on that unit alone."""
-    return _flattens(traced, node) or is_step(traced, node, (*NORMS, *RECTIFIERS, *POOLS, *KEEPS), UNITWISE)
+def _is_unitwise(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether each number in the result of `node` depends on one unit alone."""
+    return _flattens(traced, node) or is_step(
+        traced, node, (*NORMS, *RECTIFIERS, *POOLS, *IDENTITIES), UNITWISE_FUNCTIONS
+    )
 
 
 def _flattens(traced: fx.GraphModule, node: fx.Node) -> bool:
@@ -189,15 +198,15 @@ def _flattens(traced: fx.GraphModule, node: fx.Node) -> bool:
     return False
 
 
-def _writes(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether `node`, a step that keeps units apart, works in place: what others read then depends on the order."""
+def _is_in_place(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether `node`, a unitwise node, overwrites its input: the result of others then depends on the order."""
     if node.op == "call_module":
         return bool(getattr(traced.get_submodule(str(node.target)), "inplace", False))
-    return node.target in RECTIFYING and True in (*node.args[1:], node.kwargs.get("inplace"))
+    return node.target in RECTIFIER_FUNCTIONS and True in (*node.args[1:], node.kwargs.get("inplace"))
 
 
-def _mixes(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether `node` adds up what the units contribute, each by weights of its own."""
+def _is_mixer(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether `node` computes weighted sums over units, from which single units can be subtracted."""
     if is_call(traced, node, (nn.Linear,)):
         return _is_flat(traced, node.all_input_nodes[0])
     if not is_call(traced, node, (nn.Conv2d,)):
@@ -208,6 +217,6 @@ def _mixes(traced: fx.GraphModule, node: fx.Node) -> bool:
 
 def _is_flat(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the result of `node` is (n, numbers): a linear layer then reads units, and not the columns of a map."""
-    while is_step(traced, node, (*NORMS, *RECTIFIERS, *KEEPS), RECTIFYING):
+    while is_step(traced, node, (*NORMS, *RECTIFIERS, *IDENTITIES), RECTIFIER_FUNCTIONS):
         node = node.all_input_nodes[0]
     return _flattens(traced, node) or is_call(traced, node, (nn.Linear, GlobalAverage))

@@ -1,4 +1,4 @@
-"""The networks: one trunk, one linear head per task; after `branch_after`, layers exist once per task."""
+"""The networks: a shared trunk and a linear head per task; behind `branch_after`, each task has layers of its own."""
 
 from __future__ import annotations
 
@@ -16,10 +16,29 @@ from facespec.study.vocabulary import TASKS
 
 
 class FaceNetwork(nn.Module):
-    """A network with a head per task; made by `build_network`, which gives it its weights.
+    """A convolutional network with a head per task. `build_network` makes one with weights.
 
-    `block` and `channels` (1 grey, 3 RGB) are what it was built from, `classes` maps tasks to their number of classes.
-    Layers bear names such as ``trunk.conv1``, ``branches.identity.conv4`` and ``heads.expression``.
+    Layers have dotted names such as ``trunk.conv1``, ``branches.identity.conv4`` and ``heads.expression``.
+
+    Parameters
+    ----------
+    block : NetworkBlock
+        Kind of trunk, units per block, convolutions per block, and the layer behind which tasks have own layers.
+    classes : mapping of str to int
+        Task -> number of classes.
+    channels : int
+        Of the images: 1 for grey, 3 for RGB.
+
+    Examples
+    --------
+    >>> block = NetworkBlock(trunk="small_vgg", channels=[4, 6], convolutions=1, branch_after="conv1")
+    >>> classes = {"expression": 7, "identity": 5}
+    >>> network = build_network(block, classes, channels=1, generator=torch.Generator().manual_seed(1)).eval()
+    >>> logits = network(torch.zeros(3, 1, 17, 11))
+    >>> {task: tuple(values.shape) for task, values in logits.items()}
+    {'expression': (3, 7), 'identity': (3, 5)}
+    >>> tuple(network.penultimate(torch.zeros(3, 1, 17, 11), "identity").shape)
+    (3, 6)
     """
 
     def __init__(self, block: NetworkBlock, classes: Mapping[str, int], *, channels: int) -> None:
@@ -27,90 +46,122 @@ class FaceNetwork(nn.Module):
         self.block = block
         self.channels = channels
         self.classes = {str(task): classes[task] for task in TASKS if task in classes}
-        named = list(trunks.build_sections(block, channels=channels))
-        shared = len(named) if block.branch_after is None else _branching(block, named)
-        self.trunk = self._section(named[:shared])
-        self.branches = nn.ModuleDict({task: self._section(named[shared:]) for task in self.tasks if named[shared:]})
+        names = list(trunks.build_sections(block, channels=channels))
+        shared = len(names) if block.branch_after is None else _count_shared_modules(block, names)
+        self.trunk = self._build_section(names[:shared])
+        branch = names[shared:]
+        self.branches = nn.ModuleDict({task: self._build_section(branch) for task in self.tasks if branch})
         self.heads = nn.ModuleDict({task: nn.Linear(self.width, n) for task, n in self.classes.items()})
 
-    def _section(self, names: Iterable[str]) -> nn.Sequential:
-        fresh = trunks.build_sections(self.block, channels=self.channels)
-        return nn.Sequential(OrderedDict((name, fresh[name]) for name in names))
+    def _build_section(self, names: Iterable[str]) -> nn.Sequential:
+        modules = trunks.build_sections(self.block, channels=self.channels)
+        return nn.Sequential(OrderedDict((name, modules[name]) for name in names))
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks it answers, in the order of the vocabulary."""
+        """The tasks that have a head, in the order of the vocabulary."""
         return tuple(self.classes)
 
     @property
     def width(self) -> int:
-        """How many penultimate units a head reads."""
+        """The number of penultimate units, which a head reads."""
         return trunks.measure_width(self.block)
 
     def forward(self, images: torch.Tensor, tasks: Iterable[str] | None = None) -> dict[str, torch.Tensor]:
-        """Logits (n, classes) per task, of all tasks or of `tasks` only; `images` is float (n, channels, h, w)."""
-        asked = tuple(tasks or self.tasks)
-        self._check_known(asked)
-        shared = self.trunk(self._checked(images))
-        return {task: self.heads[task](self._own(shared, task)) for task in asked}
+        """Logits (n, classes) of each task, or of `tasks` only; `images` is float (n, channels, h, w)."""
+        tasks = tuple(tasks or self.tasks)
+        self._check_tasks(tasks)
+        shared = self.trunk(self._check_images(images))
+        return {task: self.heads[task](self._run_branch(shared, task)) for task in tasks}
 
     def compute_logits(self, images: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Logits per task, each task of its own images; the trunk sees all images as one batch.
+        """Logits per task, each task of its own images; the trunk processes all images as one batch.
 
-        This is the pass of training: on a CPU, modules of the trunk are fused (`models.fused`), and their hooks do not
-        run.
+        This is the forward pass of training: on a CPU, modules of the trunk are fused (`models.fused`), and their hooks
+        do not run.
         """
-        self._check_known(images)
-        shared = run_fused(self.trunk, self._checked(torch.cat(list(images.values()))))
-        parts = dict(zip(images, shared.split([len(own) for own in images.values()]), strict=True))
+        self._check_tasks(images)
+        shared = run_fused(self.trunk, self._check_images(torch.cat(list(images.values()))))
+        parts = dict(zip(images, shared.split([len(batch) for batch in images.values()]), strict=True))
         branched = {task: run_fused(self.branches[task], part) for task, part in parts.items() if task in self.branches}
         return {task: self.heads[task](responses) for task, responses in (parts | branched).items()}
 
     def penultimate(self, images: torch.Tensor, task: str) -> torch.Tensor:
-        """Responses (n, d) that the head of `task` reads."""
-        self._check_known([task])
-        return self._own(self.trunk(self._checked(images)), task)
+        """Responses (n, width) that the head of `task` reads."""
+        self._check_tasks([task])
+        return self._run_branch(self.trunk(self._check_images(images)), task)
 
     def draw_from(self, generator: torch.Generator | None) -> None:
-        """Let dropout draw from `generator` (on the CPU); None takes it back."""
+        """Let dropout draw its masks from `generator` (on the CPU); None detaches the generator."""
         for module in self.modules():
             if isinstance(module, trunks.Dropout):
                 module.generator = generator
 
-    def _check_known(self, tasks: Iterable[str]) -> None:
+    def _check_tasks(self, tasks: Iterable[str]) -> None:
         for task in tasks:
             if task not in self.tasks:
                 raise StudyError(f"this network does not know task {str(task)!r}: {suggest_spelling(task, self.tasks)}")
 
-    def _own(self, shared: torch.Tensor, task: str) -> torch.Tensor:
+    def _run_branch(self, shared: torch.Tensor, task: str) -> torch.Tensor:
         return self.branches[task](shared) if task in self.branches else shared
 
-    def _checked(self, images: torch.Tensor) -> torch.Tensor:
-        return can_take(images, self.channels, trunks.find_smallest_image(self.block))
+    def _check_images(self, images: torch.Tensor) -> torch.Tensor:
+        return check_images(images, self.channels, trunks.find_smallest_image(self.block))
 
 
-def can_take(images: torch.Tensor, channels: int, least: int) -> torch.Tensor:
-    """`images` as they are; `StudyError` if not (n, `channels`, height, width), `least` px a side or more."""
-    if images.ndim != 4 or images.shape[1] != channels or min(images.shape[2:]) < least:
+def check_images(images: torch.Tensor, channels: int, smallest: int) -> torch.Tensor:
+    """Return `images`; raise `StudyError` if not (n, `channels`, height, width) with sides of `smallest` px or more."""
+    if images.ndim != 4 or images.shape[1] != channels or min(images.shape[2:]) < smallest:
         raise StudyError(
             f"images of shape {tuple(images.shape)}: this network takes (n, {channels}, height, width) with "
-            f"height and width of {least} px or more."
+            f"height and width of {smallest} px or more."
         )
     return images
 
 
-fx.wrap("can_take")  # a step of its own where a network is traced: it asks for shapes, which are not known then
+fx.wrap("check_images")  # torch.fx takes it as one step: shapes are not known while a network is traced
 
 
 def build_network(
     block: NetworkBlock, classes: Mapping[str, int], *, channels: int, generator: torch.Generator
 ) -> FaceNetwork:
-    """A network with fresh weights, drawn from `generator` (on the CPU) alone.
+    """Build a network with new weights, all drawn from `generator`.
 
-    The trunk is drawn first, then one stream per task of the vocabulary, known to this network or not: networks of one
-    seed share their trunk's weights, and a joint network shares branch and head with the single-task network.
-    Convolutions: He normal, fan out; linear layers: normal, sd 0.01; biases 0 [L: torchvision's VGG].
-    Raises `StudyError` for an unknown task, fewer than two classes, or an unknown layer in `branch_after`.
+    The trunk is drawn first, then one random stream per task of the vocabulary, whether or not the network has it:
+    networks of one seed share their trunk's weights, and a joint network shares branch and head with each single-task
+    network. Convolutions: He normal, fan out; linear layers: normal, sd 0.01; biases 0 [L: torchvision's VGG].
+
+    Parameters
+    ----------
+    block : NetworkBlock
+        The architecture.
+    classes : mapping of str to int
+        Task -> number of classes, at least 2.
+    channels : int
+        Of the images: 1 for grey, 3 for RGB.
+    generator : torch.Generator
+        On the CPU. The global random state is not used.
+
+    Returns
+    -------
+    FaceNetwork
+        On the CPU, in training mode, with channels last in memory.
+
+    Raises
+    ------
+    StudyError
+        For an unknown task, fewer than two classes, or an unknown layer in `branch_after`.
+
+    References
+    ----------
+    He, Zhang, Ren & Sun 2015, "Delving Deep into Rectifiers", ICCV.
+
+    Examples
+    --------
+    >>> block = NetworkBlock(trunk="small_vgg", channels=[4, 6], convolutions=1, branch_after=None)
+    >>> network = build_network(block, {"identity": 5}, channels=1, generator=torch.Generator().manual_seed(1))
+    >>> [name for name, _ in network.trunk.named_children()]
+    ['conv1', 'norm1', 'relu1', 'pool1', 'conv2', 'norm2', 'relu2', 'average']
     """
     _check_classes(classes)
     # "meta" allocates nothing and draws nothing; torch's own initialisation would move the global random state
@@ -119,33 +170,33 @@ def build_network(
     network.to_empty(device="cpu")
     _initialise(network.trunk, generator)
     for task in TASKS:
-        own = _child(generator)
+        stream = _derive_generator(generator)
         if task in network.classes:
             if task in network.branches:
-                _initialise(network.branches[task], own)
-            _initialise(network.heads[task], own)
+                _initialise(network.branches[task], stream)
+            _initialise(network.heads[task], stream)
     return network.to(memory_format=torch.channels_last)  # convolutions on CPUs run up to twice as fast
 
 
 def replace_heads(network: FaceNetwork, classes: Mapping[str, int], *, generator: torch.Generator) -> FaceNetwork:
-    """A copy of `network` with fresh heads for `classes`, ready to be fine-tuned; `network` stays as it is."""
+    """A copy of `network` with new heads for `classes`, to be fine-tuned; `network` is not changed."""
     if set(classes) != set(network.tasks):
         raise StudyError(f"new heads must be for the network's tasks {list(network.tasks)}, got {sorted(classes)}.")
-    renewed = build_network(network.block, classes, channels=network.channels, generator=generator)
-    kept = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("heads.")}
-    renewed.load_state_dict(kept, strict=False)
-    return renewed
+    copy = build_network(network.block, classes, channels=network.channels, generator=generator)
+    weights = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("heads.")}
+    copy.load_state_dict(weights, strict=False)
+    return copy
 
 
-def _branching(block: NetworkBlock, named: list[str]) -> int:
-    """How many of the modules `named` come before the branches."""
-    convolutions = [name for name in named if name.startswith("conv")]
-    after = str(block.branch_after)
-    if after not in convolutions:
+def _count_shared_modules(block: NetworkBlock, names: list[str]) -> int:
+    """How many of the modules `names` are shared by the tasks: those up to the ReLU behind `block.branch_after`."""
+    convolutions = [name for name in names if name.startswith("conv")]
+    last = str(block.branch_after)
+    if last not in convolutions:
         raise StudyError(
-            f"network.branch_after: {block.trunk} has no convolution {after!r}: {suggest_spelling(after, convolutions)}"
+            f"network.branch_after: {block.trunk} has no convolution {last!r}: {suggest_spelling(last, convolutions)}"
         )
-    return named.index(after.replace("conv", "relu")) + 1
+    return names.index(last.replace("conv", "relu")) + 1
 
 
 def _check_classes(classes: Mapping[str, int]) -> None:
@@ -158,7 +209,7 @@ def _check_classes(classes: Mapping[str, int]) -> None:
             raise StudyError(f"task {str(task)!r} has {n} class(es); there is something to learn from 2 on.")
 
 
-def _child(generator: torch.Generator) -> torch.Generator:
+def _derive_generator(generator: torch.Generator) -> torch.Generator:
     seed = torch.randint(2**63 - 1, (), generator=generator, dtype=torch.int64)
     return torch.Generator().manual_seed(int(seed))
 

@@ -1,7 +1,7 @@
 """The two trunks of the study as ordered, named modules: `small_vgg` [O] and `vgg16` [L].
 
-Convolutions are numbered in depth order, ``conv1``, ``conv2``, ...; what follows a convolution shares its number
-(``norm1``, ``relu1``). Pools are numbered by the block they close.
+Convolutions are numbered in depth order, ``conv1``, ``conv2``, ...; the norm and ReLU behind a convolution have its
+number (``norm1``, ``relu1``). Pools have the number of the block before them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class GlobalAverage(nn.Module):
 
 
 class FixedGrid(nn.Module):
-    """Average (n, c, h, w) to (n, c, size, size), as vgg16 does between its convolutions and its classifier."""
+    """Average pool (n, c, h, w) -> (n, c, size, size), between the convolutions of vgg16 and its classifier."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class FixedGrid(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Dropout that draws from a generator of its own, so that the global random state stays untouched.
+    """Dropout that draws from `generator`, so that the global random state is not used.
 
     Masks are drawn on the CPU: the same generator gives the same masks on every device.
     """
@@ -60,56 +60,58 @@ class Dropout(nn.Module):
                 "this network has dropout, which draws from a generator of its own: call network.draw_from(generator) "
                 "before training, or network.eval() to use it."
             )
-        kept = torch.rand(responses.shape, generator=self.generator) >= self.share
-        return responses * kept.to(responses) / (1 - self.share)
+        mask = torch.rand(responses.shape, generator=self.generator) >= self.share
+        return responses * mask.to(responses) / (1 - self.share)
 
 
 def build_sections(block: NetworkBlock, *, channels: int) -> OrderedDict[str, nn.Module]:
     """All modules of a trunk, by name, in depth order, from (n, `channels`, h, w) images to (n, d) responses."""
     if block.trunk == "vgg16":
-        return _vgg16(channels)
+        return _build_vgg16(channels)
     blocks = [[width] * block.convolutions for width in block.channels]
-    named = _convolutions(blocks, channels, normalised=True)
-    named.popitem()  # no pool after the last block: class activation maps keep its resolution
-    named["average"] = GlobalAverage()
-    return named
+    modules = _build_convolutions(blocks, channels, normalised=True)
+    modules.popitem()  # no pool after the last block: class activation maps have its resolution
+    modules["average"] = GlobalAverage()
+    return modules
 
 
 def measure_width(block: NetworkBlock) -> int:
-    """How many penultimate units a trunk has."""
+    """The number of penultimate units of a trunk."""
     return VGG16_WIDTH if block.trunk == "vgg16" else block.channels[-1]
 
 
 def find_smallest_image(block: NetworkBlock) -> int:
-    """The shortest side, in px, that survives the trunk's pools."""
+    """The smallest side of an image, in px, for which the trunk's last map has a cell."""
     pools = len(VGG16_BLOCKS) if block.trunk == "vgg16" else len(block.channels) - 1
     return 2**pools
 
 
-def _vgg16(channels: int) -> OrderedDict[str, nn.Module]:
-    named = _convolutions(VGG16_BLOCKS, channels, normalised=False)
-    named["grid"] = FixedGrid(VGG16_GRID)
-    named["flatten"] = nn.Flatten()
+def _build_vgg16(channels: int) -> OrderedDict[str, nn.Module]:
+    modules = _build_convolutions(VGG16_BLOCKS, channels, normalised=False)
+    modules["grid"] = FixedGrid(VGG16_GRID)
+    modules["flatten"] = nn.Flatten()
     inputs = VGG16_BLOCKS[-1][-1] * VGG16_GRID**2
     for name in ("fc6", "fc7"):
-        named[name] = nn.Linear(inputs, VGG16_WIDTH)
-        named[f"relu_{name}"] = nn.ReLU()
-        named[f"dropout_{name}"] = Dropout()
+        modules[name] = nn.Linear(inputs, VGG16_WIDTH)
+        modules[f"relu_{name}"] = nn.ReLU()
+        modules[f"dropout_{name}"] = Dropout()
         inputs = VGG16_WIDTH
-    return named
+    return modules
 
 
-def _convolutions(blocks: Sequence[Sequence[int]], channels: int, *, normalised: bool) -> OrderedDict[str, nn.Module]:
+def _build_convolutions(
+    blocks: Sequence[Sequence[int]], channels: int, *, normalised: bool
+) -> OrderedDict[str, nn.Module]:
     """3x3 convolutions with ReLU, batch norm between them if `normalised`, and a 2x2 max-pool after every block."""
-    named: OrderedDict[str, nn.Module] = OrderedDict()
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
     number = 0
-    for closing, filters in enumerate(blocks, start=1):
-        for units in filters:
+    for block, widths in enumerate(blocks, start=1):
+        for units in widths:
             number += 1
-            named[f"conv{number}"] = nn.Conv2d(channels, units, 3, padding=1, bias=not normalised)
+            modules[f"conv{number}"] = nn.Conv2d(channels, units, 3, padding=1, bias=not normalised)
             if normalised:
-                named[f"norm{number}"] = nn.BatchNorm2d(units)
-            named[f"relu{number}"] = nn.ReLU()  # not in place: a recorded response must stay what it was
+                modules[f"norm{number}"] = nn.BatchNorm2d(units)
+            modules[f"relu{number}"] = nn.ReLU()  # not in place: a recorded response must not change
             channels = units
-        named[f"pool{closing}"] = nn.MaxPool2d(2)
-    return named
+        modules[f"pool{block}"] = nn.MaxPool2d(2)
+    return modules

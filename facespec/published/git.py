@@ -1,8 +1,8 @@
-"""The files of one commit of a git repository, which may be anyone's: bounded in size and time, without a shell.
+"""Which files does one commit of a git repository have? Read from an untrusted server, within limits of size and time.
 
-What of the user's own git applies: its configuration (proxies, certificates, credentials, URLs written anew), as the
-network may not be reached without, but no hook, no template, no maintenance in the background; and of the variables
-``GIT_*`` only those about a connection (`CONNECTION`), as the others lead git to other repositories.
+No shell is involved. The user's git configuration applies (proxies, certificates, credentials, rewritten URLs), because
+the network may be unreachable without it, except hooks, templates and background maintenance. Of the variables
+``GIT_*`` only those about a connection (`CONNECTION`) apply, because others point git to other repositories.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from urllib.parse import unquote, urlsplit
 
 from facespec.study.errors import StudyError
 
-SILENCE = 60.0  # seconds without a byte from the other side, or from git about its work, after which it is given up
-LONGEST = 3600.0  # seconds for all: one that sends a byte a minute is given up too
-LARGEST_COMMIT = 2**31  # bytes of all that a commit holds, packed; the original's 17 files have less
-LARGEST_LISTING = 2**24  # bytes of its list of files, which a few nested folders can make endless
-LARGEST_MESSAGE = 2**20  # bytes of what git says while it works
+IDLE_LIMIT = 60.0  # seconds without a byte from the server, or from git about its progress
+TIME_LIMIT = 3600.0  # seconds in all: stops a server that sends a byte a minute
+COMMIT_LIMIT = 2**31  # bytes of a packed commit; the original's 17 files need less
+LISTING_LIMIT = 2**24  # bytes of the list of its files, which a few nested folders can make endless
+MESSAGE_LIMIT = 2**20  # bytes of git's messages
 TRANSPORTS = ("https", "http", "ssh", "git", "file")
 FORMS = "Name a directory, or a git URL: https://, http://, ssh://, git://, file://, or user@host:path."
 CONNECTION = (
@@ -49,11 +49,11 @@ SETTINGS = {
     "http.lowSpeedLimit": "1000",
     "http.lowSpeedTime": "60",
 }
-LOOK = 0.05  # seconds between two looks at what has come
+POLL_INTERVAL = 0.05  # seconds between two measurements of what has arrived
 
 
 class Blob(NamedTuple):
-    """A file of a commit: its path there, git's id, and its size in bytes."""
+    """A file of a commit: its path, git's id, and its size in bytes."""
 
     path: str
     id: str
@@ -61,26 +61,26 @@ class Blob(NamedTuple):
 
 
 class Repository:
-    """A bare repository in a temporary directory that holds one commit of another one; see `fetch_repository`."""
+    """A bare repository in a temporary directory, with one commit of another repository; see `fetch_repository`."""
 
-    def __init__(self, directory: Path, url: str, commit: str, *, silence: float, longest: float) -> None:
+    def __init__(self, directory: Path, url: str, commit: str, *, idle_limit: float, time_limit: float) -> None:
         self._directory = directory
         self._url = url
         self._commit = commit
-        self._silence = silence
-        self._longest = longest
-        self._stop = time.monotonic() + longest
+        self._idle_limit = idle_limit
+        self._time_limit = time_limit
+        self._deadline = time.monotonic() + time_limit
 
-    def fetch(self, *, largest: int) -> None:
-        """Get the commit; `StudyError` if git cannot, or more than `largest` bytes come."""
-        self._run("init", "--quiet", "--bare", "--template=", limit=largest)
-        # depth 1: the files of this commit and nothing else; progress tells that the other side is at work
+    def fetch(self, *, limit: int) -> None:
+        """Get the commit; `StudyError` if git cannot, or more than `limit` bytes arrive."""
+        self._run("init", "--quiet", "--bare", "--template=", limit=limit)
+        # depth 1: the files of this commit and nothing else; progress messages show that the server is at work
         options = ("--progress", "--no-tags", "--no-recurse-submodules", "--depth", "1")
-        self._run("fetch", *options, "--", self._url, self._commit, limit=largest)
+        self._run("fetch", *options, "--", self._url, self._commit, limit=limit)
 
-    def blobs(self) -> Iterator[Blob]:
+    def list_blobs(self) -> Iterator[Blob]:
         """All files of the commit."""
-        listing = self._run("ls-tree", "-r", "-z", "-l", self._commit, limit=LARGEST_LISTING)
+        listing = self._run("ls-tree", "-r", "-z", "-l", self._commit, limit=LISTING_LIMIT)
         for entry in listing.decode(errors="replace").split("\0"):
             description, _, path = entry.partition("\t")
             if description.split()[1:2] == ["blob"]:
@@ -91,93 +91,100 @@ class Repository:
         """The content of a file."""
         return self._run("cat-file", "blob", blob.id, limit=blob.size)
 
-    def _run(self, *words: str, limit: int) -> bytes:
-        """What ``git WORDS`` prints; `StudyError` if it fails, or leaves more than `limit` bytes."""
+    def _run(self, *arguments: str, limit: int) -> bytes:
+        """The output of ``git ARGUMENTS``; `StudyError` if it fails, or writes more than `limit` bytes."""
         errors, output = self._directory / "errors", self._directory / "output"
-        settings = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
-        with output.open("wb") as printed, errors.open("wb") as said:
+        settings = [option for name, value in SETTINGS.items() for option in ("-c", f"{name}={value}")]
+        with output.open("wb") as stdout, errors.open("wb") as stderr:
             try:
                 process = subprocess.Popen(
-                    ["git", *settings, "--git-dir=repository", *words],
+                    ["git", *settings, "--git-dir=repository", *arguments],
                     cwd=self._directory,
                     env=clean_environment(os.environ),
                     stdin=subprocess.DEVNULL,
-                    stdout=printed,
-                    stderr=said,
+                    stdout=stdout,
+                    stderr=stderr,
                     start_new_session=True,
                 )
             except FileNotFoundError:
                 raise StudyError(
                     "git is not installed; install it, or name a directory that holds the files."
                 ) from None
-            with _ended(process):
+            with _kill_at_exit(process):
                 self._watch(process, limit)
         if process.returncode:
-            raise self._cannot_get(find_reason(errors.read_text(encoding="utf-8", errors="replace")))
+            raise self._explain_failure(find_reason(errors.read_text(encoding="utf-8", errors="replace")))
         return output.read_bytes()
 
     def _watch(self, process: subprocess.Popen[bytes], limit: int) -> None:
-        """Wait for `process` as long as what it leaves grows, and by less than `limit` and what git says meanwhile."""
-        size, heard = _measure(self._directory), time.monotonic()
-        most = size + limit + LARGEST_MESSAGE
+        """Wait for `process` while its files grow, but by less than `limit` plus `MESSAGE_LIMIT` bytes."""
+        size, last_growth = _measure(self._directory), time.monotonic()
+        size_limit = size + limit + MESSAGE_LIMIT
         while True:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(LOOK)
-            now, found = time.monotonic(), _measure(self._directory)
-            if found > most:
-                raise self._cannot_get(f"it gives more than {limit / 2**20:,.0f} MiB; the published files are fewer")
+                process.wait(POLL_INTERVAL)
+            now, new_size = time.monotonic(), _measure(self._directory)
+            if new_size > size_limit:
+                raise self._explain_failure(
+                    f"it gives more than {limit / 2**20:,.0f} MiB; the published files are fewer"
+                )
             if process.returncode is not None:
                 return
-            if found != size:
-                size, heard = found, now
-            if now - heard > self._silence:
-                raise self._cannot_get(f"nothing came for {self._silence:g} seconds")
-            if now > self._stop:
-                raise self._cannot_get(f"not done after {self._longest:g} seconds")
+            if new_size != size:
+                size, last_growth = new_size, now
+            if now - last_growth > self._idle_limit:
+                raise self._explain_failure(f"nothing came for {self._idle_limit:g} seconds")
+            if now > self._deadline:
+                raise self._explain_failure(f"not done after {self._time_limit:g} seconds")
 
-    def _cannot_get(self, why: str) -> StudyError:
+    def _explain_failure(self, reason: str) -> StudyError:
         return StudyError(
-            f"git could not get commit {self._commit[:7]} from {self._url} ({why}). "
+            f"git could not get commit {self._commit[:7]} from {self._url} ({reason}). "
             "Without a network, name a directory that holds the files."
         )
 
 
 @contextmanager
 def fetch_repository(
-    url: str, commit: str, *, silence: float = SILENCE, longest: float = LONGEST, largest: int = LARGEST_COMMIT
+    url: str,
+    commit: str,
+    *,
+    idle_limit: float = IDLE_LIMIT,
+    time_limit: float = TIME_LIMIT,
+    size_limit: int = COMMIT_LIMIT,
 ) -> Iterator[Repository]:
-    """A repository that holds `commit` of `url`, and nothing else; gone with the context, as are git's processes.
+    """A repository with `commit` of `url` and nothing else; removed at the end of the context, with git's processes.
 
-    Raises `StudyError` for a `url` that `check_url` refuses, for what git cannot get, and if nothing comes for
-    `silence` seconds, all is not done after `longest`, or more than `largest` bytes come.
+    Raises `StudyError` for a `url` that `check_url` refuses, if git fails, if nothing arrives for `idle_limit`
+    seconds, if the commit is not complete after `time_limit` seconds, and if it has more than `size_limit` bytes.
     """
     check_url(url)
     with tempfile.TemporaryDirectory() as directory:
-        repository = Repository(Path(directory), url, commit, silence=silence, longest=longest)
-        repository.fetch(largest=largest)
+        repository = Repository(Path(directory), url, commit, idle_limit=idle_limit, time_limit=time_limit)
+        repository.fetch(limit=size_limit)
         yield repository
 
 
 def check_url(url: str) -> None:
     """Raise `StudyError` unless `url` is a directory, or a git URL of one of `TRANSPORTS`.
 
-    Git's other transports, such as ``ext::`` and ``fd::``, run programs or read what the caller has open.
+    Git's other transports, such as ``ext::`` and ``fd::``, run programs or read open files of the caller.
     """
     if not url.strip():
         raise StudyError(f"{url!r}: no source. {FORMS}")
     if re.match(rf"(?:{'|'.join(TRANSPORTS)})://(?!-)(?![^/]*@-)", url) is not None:
         try:
-            place = unquote(urlsplit(url).path)
+            path = unquote(urlsplit(url).path)
         except ValueError as error:
             raise StudyError(f"{url!r}: no URL ({error}). {FORMS}") from None
-        if url.startswith("file:") and not is_directory(place):
-            raise StudyError(f"{url}: {place} is no directory. {FORMS}")
+        if url.startswith("file:") and not is_directory(path):
+            raise StudyError(f"{url}: {path} is no directory. {FORMS}")
     elif re.match(r"\w[\w.-]*@\w[\w.-]*:(?!:)", url) is None and not is_directory(url):
         raise StudyError(f"{url!r}: no such directory, and no git URL. {FORMS}")
 
 
 def is_directory(path: str | Path) -> bool:
-    """Whether a directory is at `path`; `StudyError` where that may not be looked at."""
+    """Whether `path` is a directory; `StudyError` without the permission to find out."""
     try:
         return Path(path).is_dir()
     except PermissionError as error:
@@ -187,15 +194,15 @@ def is_directory(path: str | Path) -> bool:
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """`environment` without the variables that lead git elsewhere; no questions, no other transports, in English."""
-    kept = {name: value for name, value in environment.items() if not name.startswith("GIT_") or name in CONNECTION}
-    # no questions about passwords or hosts; nobody may be there to answer
-    return kept | {"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": ":".join(TRANSPORTS), "LC_ALL": "C"}
+    """`environment` for git: no variables that point to other repositories, no prompts, safe transports, English."""
+    allowed = {name: value for name, value in environment.items() if not name.startswith("GIT_") or name in CONNECTION}
+    # a prompt for a password or a host key would wait for ever if nobody answers it
+    return allowed | {"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": ":".join(TRANSPORTS), "LC_ALL": "C"}
 
 
 @contextmanager
-def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """End `process` and those that it started, if it still runs at the end of the context."""
+def _kill_at_exit(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Kill `process` and those that it started, if it still runs at the end of the context."""
     try:
         yield
     finally:
@@ -206,7 +213,7 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def _measure(directory: Path) -> int:
-    """The bytes of all files beneath `directory`, some of which may go meanwhile."""
+    """The bytes of all files in `directory`, some of which may be removed meanwhile."""
     size = 0
     for path in directory.rglob("*"):
         with suppress(FileNotFoundError):
@@ -214,11 +221,11 @@ def _measure(directory: Path) -> int:
     return size
 
 
-def find_reason(said: str) -> str:
-    """The line of what git said that tells why; its last ones give general advice."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    for word in ("ssh: ", "fatal: ", "error: ", "remote: "):
+def find_reason(messages: str) -> str:
+    """The line of git's `messages` that says why it failed; the last lines give general advice."""
+    lines = [line.strip() for line in messages.splitlines() if line.strip()]
+    for prefix in ("ssh: ", "fatal: ", "error: ", "remote: "):
         for line in lines:
-            if line.startswith(word):
+            if line.startswith(prefix):
                 return line
     return lines[-1] if lines else "no message"

@@ -1,17 +1,17 @@
-"""The published numbers behind Figures 1 and S1 (accuracies) and 2 (heatmaps), as facts.
+"""What did the original study measure? The numbers behind Figures 1 and S1 (accuracies) and 2 (heatmaps), as facts.
 
 Source: Tazi et al. 2023, "Emergence of Interpretable Functional Specialization in Neural Networks Trained on Facial
 Expression and Identity Recognition"; the four result pickles behind these figures in its repository,
 github.com/yanistazi/Identity_Expression_Specialization, at commit e570ea8947873746021d95eee5f9701ebcd023ed.
-``read_reference_accuracy.csv`` holds, per bar, what follows from its 100 bootstrap resamples, rounded to 6 decimals: `mean`,
+``reference_accuracy.csv`` has, per bar, the statistics of its 100 bootstrap resamples, rounded to 6 decimals: `mean`,
 `sd` (divisor 99), `low` and `high` (2.5 and 97.5 percentiles, linear interpolation); and `n`, the size of the test set
 [P, D: the resamples are multiples of 1 / n].
 
-``read_reference_heatmaps.csv`` holds what Figure 2 shows of the mean heatmaps, read off the published picture: the five
+``reference_heatmaps.csv`` has the numbers about mean heatmaps in Figure 2, read off the published picture: the five
 numbers of every box (2B), and the shares of the image that the joint network's two masks and their intersection cover,
-and their intersection over union (2C). `reading_error` says how far off a number may be read. The expression mask's
-area, .043, is smaller than 2C's rule allows: above the smaller of two 95th percentiles lie at least .05 of every map.
-Either the reading is a little further off, or the published rule is a little different.
+and their intersection over union (2C). `reading_error` bounds the error of a reading. The expression mask's area, .043,
+is smaller than 2C's rule allows: at least .05 of every map lie above the smaller of two 95th percentiles. Either the
+reading is a little further off, or the published rule is a little different.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def read_reference_accuracy(figure: str | None = None) -> pd.DataFrame:
     """The REFERENCE table, 16 rows; of one figure (``"1B"``, ``"1C"``, ``"S1A"``, ``"S1B"``), 4 rows."""
     if figure is not None and figure not in FIGURES:
         raise StudyError(f"no published accuracies of figure {figure!r}: {suggest_spelling(figure, FIGURES)}")
-    return _of_figure(REFERENCE.parse(TABLE.read_bytes(), TABLE), figure)
+    return _select_figure(REFERENCE.parse(TABLE.read_bytes(), TABLE), figure)
 
 
 def read_reference_heatmaps(figure: str | None = None) -> pd.DataFrame:
@@ -44,16 +44,16 @@ def read_reference_heatmaps(figure: str | None = None) -> pd.DataFrame:
         raise StudyError(
             f"no published numbers about heatmaps of figure {figure!r}: {suggest_spelling(figure, HEATMAP_FIGURES)}"
         )
-    return _of_figure(REFERENCE_HEATMAPS.parse(HEATMAPS_TABLE.read_bytes(), HEATMAPS_TABLE), figure)
+    return _select_figure(REFERENCE_HEATMAPS.parse(HEATMAPS_TABLE.read_bytes(), HEATMAPS_TABLE), figure)
 
 
-def _of_figure(table: pd.DataFrame, figure: str | None) -> pd.DataFrame:
+def _select_figure(table: pd.DataFrame, figure: str | None) -> pd.DataFrame:
     return table if figure is None else table[table["figure"] == figure].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of the REFERENCE table: a bar of a published figure, and the file and key that hold its resamples."""
+    """One row of the REFERENCE table: a bar of a published figure, and the file and key with its resamples."""
 
     figure: str
     trained_on: str
@@ -85,8 +85,8 @@ def find_role(figure: str, tested_on: str) -> str:
 def read_published_chance(figure: str, tested_on: str) -> float:
     """Accuracy of guessing, as published: 1 of 7 expressions [P], of 70 people in KDEF [P], of 1251 in VoxCeleb1 [D].
 
-    For identity in S1A it is 1/1251 too [O]: how many people the 500 published test images show is unknown, and fewer
-    would mean a higher chance.
+    For identity in S1A it is 1/1251 too [O]: the number of people in the 500 published test images is unknown, and
+    chance would be higher for fewer people.
     """
     if tested_on == Task.EXPRESSION:
         return 1 / 7

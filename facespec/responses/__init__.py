@@ -1,1 +1,1 @@
-"""What a network's layers answer to faces, whole or lesioned."""
+"""Responses of a network's layers to images: recorded, pooled, ranked, or computed with units lesioned."""

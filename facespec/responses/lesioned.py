@@ -1,10 +1,23 @@
-"""What a network answers when units of a layer are silent: many lesions at once, as exactly as one at a time.
+"""What does a network compute when units of a layer are lesioned, for many lesions of the same images?
 
-The network is cut behind the layer (`models.graph`): what lies below is computed once per batch of images, what lies
-above once per lesion. A unit's part in the convolution or linear layer that first mixes units can be taken out of its
-sum, so that a lesion of one unit costs that layer only one unit's share. If that layer is the head, as in networks that
-average the map of their last convolution, a lesion costs a product of two numbers per image and class: the closed form.
-Sums are taken in another order than by a forward pass with silent units, so that the last bits differ.
+How the logits under lesions of single units are computed without a forward pass per lesion:
+
+1. A lesion sets a unit's response, behind norm and rectifier, to 0 in every cell of its map.
+2. The network is cut behind the layer (`models.graph`). What lies below the cut does not depend on lesions, and is
+   computed once per batch of images.
+3. Above the cut, pools, norms and rectifiers (unitwise steps) act on each unit separately.
+4. Their result is computed twice: with the units' responses, and with all units at 0 (a norm makes a constant of 0).
+5. The next step is a convolution or linear layer, a mixer. Its result is a sum over units.
+6. This sum is computed once, without any lesion.
+7. A unit's contribution to the sum is the mixer's weights of that unit, times the difference of the two results of
+   step 4 at that unit.
+8. A lesion of one unit therefore needs the sum minus one unit's contribution: for a layer of 128 units, 1/128 of the
+   mixer's multiplications.
+9. What lies downstream of the mixer is then run per lesion, many lesions as one large batch.
+10. If the mixers are the heads, as in networks that average the map of their last convolution, nothing lies downstream:
+    the logits under a lesion are the network's logits minus, per image and class, one product. This is the closed form.
+11. A lesion of several units replaces their results at step 4 and runs the mixers in full.
+12. Sums are added in another order than by a forward pass with lesioned units, so that the last bits differ.
 """
 
 from __future__ import annotations
@@ -17,20 +30,20 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from facespec.models.graph import NetworkCut, Values, cut_network
+from facespec.models.graph import Values, cut_network
 from facespec.study.errors import StudyError
 
-FLAT = nn.Linear, nn.LayerNorm  # whose units are the last dimension, and the second only if there are no others
-AT_ONCE = 1 << 22  # numbers in the largest tensor of a chunk of lesions
+FLAT = nn.Linear, nn.LayerNorm  # their units are the last dimension: the second only if there are no others
+CHUNK_NUMBERS = 1 << 22  # numbers in the largest tensor of a chunk of lesions
 
-Logits = dict[str, torch.Tensor]
+Logits = dict[str, torch.Tensor]  # task -> logits
 
 
 @dataclass(frozen=True, eq=False)
 class LesionBatch:
-    """A batch of images below the cut: results of the steps there, and the units' responses (n, units, ...).
+    """A batch of images below the cut: `values`, the results that nodes above read, among them the units' `responses`.
 
-    `largest`: numbers per image in the largest result above the cut.
+    `responses` are (n, units, ...); `largest` is the number of numbers per image in the largest result above the cut.
     """
 
     values: Values
@@ -42,21 +55,52 @@ class LesionBatch:
 
     @property
     def units(self) -> int:
-        """How many units the layer has."""
+        """The number of units of the layer."""
         return int(self.responses.shape[1])
 
     def chunks(self, lesions: int) -> Iterator[slice]:
-        """Parts of `lesions` that are answered at once."""
-        step = max(1, AT_ONCE // (self.largest * len(self)))
+        """Slices of `lesions` that are run as one batch."""
+        step = max(1, CHUNK_NUMBERS // (self.largest * len(self)))
         yield from (slice(start, min(start + step, lesions)) for start in range(0, lesions, step))
 
 
 class LesionedNetwork:
-    """`network` with units of `layer` (dotted name) silenced in many ways.
+    """A network with units of one layer lesioned in many ways.
 
-    Units are silenced behind the norm and the rectifier that follow `layer` directly. `network` is any torch module
-    that torch.fx can trace and that returns a dict of logits, task -> (n, classes); it answers as in evaluation mode,
-    is not changed, and must keep its weights meanwhile. Raises `StudyError` as `models.graph.cut` does.
+    Units are lesioned behind the norm and the rectifier that follow the layer directly. The network is not changed; its
+    weights must not change while this object is used.
+
+    Parameters
+    ----------
+    network : Module
+        Any module that torch.fx can trace and that returns a dict of logits, task -> (n, classes). It is run in
+        evaluation mode.
+    layer : str
+        Dotted name of a module that is called once in a forward pass.
+
+    Raises
+    ------
+    StudyError
+        For an unknown layer, one that is not called exactly once, batch norms that need the whole batch, and networks
+        that cannot be traced.
+
+    See Also
+    --------
+    responses.lesioning.lesion_units : One lesion at a time, for any forward pass.
+
+    Examples
+    --------
+    >>> from facespec.models.networks import build_network
+    >>> from facespec.study.params import NetworkBlock
+    >>> block = NetworkBlock(trunk="small_vgg", channels=[4, 6], convolutions=1, branch_after=None)
+    >>> network = build_network(block, {"identity": 5}, channels=1, generator=torch.Generator().manual_seed(1))
+    >>> lesioned = LesionedNetwork(network, "trunk.conv2")
+    >>> batch = lesioned.prepare_batch(torch.ones(3, 1, 17, 11))
+    >>> lesions = torch.eye(batch.units, dtype=torch.bool)  # each unit alone
+    >>> [(part, tuple(logits["identity"].shape)) for part, logits in lesioned.compute_logits(batch, lesions)]
+    [(slice(0, 6, None), (6, 3, 5))]
+    >>> lesioned.has_closed_form
+    True
     """
 
     def __init__(self, network: nn.Module, layer: str) -> None:
@@ -67,127 +111,131 @@ class LesionedNetwork:
 
     @torch.no_grad()
     def prepare_batch(self, images: torch.Tensor) -> LesionBatch:
-        """All that lies below the layer, for `images` as the network takes them; once for all lesions of them."""
-        values = self.cut.start(images.to(self._device))
+        """Compute what lies below the layer, once for all lesions; `images` as the network takes them."""
+        values = self.cut.run_below(images.to(self._device))
         responses = values[self.cut.node]
         if not isinstance(responses, torch.Tensor) or responses.ndim not in ((2,) if self._flat else (2, 4)):
             raise StudyError(
                 f"layer {self.layer!r} has responses of shape {tuple(getattr(responses, 'shape', ()))}: "
                 "(n, units, h, w), or (n, units) of a linear layer, can be lesioned."
             )
-        one = {node: value[:1].clone() for node, value in values.items()}
-        self.cut.run(self._above, one, free=False)
-        sizes = [value.numel() for value in one.values() if isinstance(value, torch.Tensor)]
+        first_image = {node: value[:1].clone() for node, value in values.items()}
+        above = (*self.cut.unitwise, *self.cut.mixers, *self.cut.downstream)
+        self.cut.run(above, first_image, free=False)
+        sizes = [value.numel() for value in first_image.values() if isinstance(value, torch.Tensor)]
         return LesionBatch(values, responses, max(sizes))
 
     @torch.no_grad()
     def compute_logits(self, batch: LesionBatch, lesions: torch.Tensor) -> Iterator[tuple[slice, Logits]]:
-        """Logits under `lesions`, bool (k, units), True where silent: parts of them, task -> (part, n, classes)."""
-        lesions = _checked(lesions, batch)
-        apart = self._apart(batch)
+        """Logits under each of `lesions`, bool (k, units), True where a unit is lesioned.
+
+        Yields slices of the lesions with their logits, task -> (lesions in the slice, n, classes).
+        """
+        lesions = _check_lesions(lesions, batch)
+        frontier = self._run_unitwise(batch)
         for part in batch.chunks(len(lesions)):
-            values = _repeated(batch, self.cut, part)
-            for node, (whole, silent) in apart.items():
-                values[node] = _where_silent(lesions[part], whole, silent)
+            values = self._repeat_skip_inputs(batch, part)
+            for node, (intact, all_lesioned) in frontier.items():
+                values[node] = _apply_lesions(lesions[part], intact, all_lesioned)
             self.cut.run((*self.cut.mixers, *self.cut.downstream), values)
-            yield part, self._logits(values, len(batch))
+            yield part, self._collect_logits(values, len(batch))
 
     @torch.no_grad()
     def compute_single_lesions(
-        self, batch: LesionBatch, silent: torch.Tensor, units: torch.Tensor
+        self, batch: LesionBatch, base_lesion: torch.Tensor, units: torch.Tensor
     ) -> Iterator[tuple[slice, Logits]]:
-        """As `compute_logits`, when one of `units`, int64 (k,), falls silent besides those in `silent`, bool (units,)."""
-        silent, units = _checked(silent[None], batch)[0], units.to(batch.responses.device)
+        """Logits when one of `units`, int64 (k,), is lesioned in addition to `base_lesion`, bool (units,).
+
+        Yields as `compute_logits` does.
+        """
+        base_lesion, units = _check_lesions(base_lesion[None], batch)[0], units.to(batch.responses.device)
         if not self.cut.mixers:
-            yield from self.compute_logits(batch, silent | functional.one_hot(units, batch.units).bool())
+            yield from self.compute_logits(batch, base_lesion | functional.one_hot(units, batch.units).bool())
             return
-        apart = {node: (_where_silent(silent[None], *both), both[1]) for node, both in self._apart(batch).items()}
-        sums = self.cut.run(self.cut.mixers, {node: whole for node, (whole, _) in apart.items()})
-        shares = {
-            node: _UnitContributions(self.cut.module(node), *apart[node.all_input_nodes[0]], units=batch.units)
-            for node in self.cut.mixers
+        frontier = {
+            node: (_apply_lesions(base_lesion[None], intact, all_lesioned), all_lesioned)
+            for node, (intact, all_lesioned) in self._run_unitwise(batch).items()
+        }
+        sums = self.cut.run(self.cut.mixers, {node: intact for node, (intact, _) in frontier.items()})
+        contributions = {
+            mixer: _UnitContributions(self.cut.module(mixer), *frontier[mixer.all_input_nodes[0]], units=batch.units)
+            for mixer in self.cut.mixers
         }
         for part in batch.chunks(len(units)):
-            values = _repeated(batch, self.cut, part)
-            for node, share in shares.items():
-                values[node] = share.taken_from(sums[node], units[part])
+            values = self._repeat_skip_inputs(batch, part)
+            for mixer, contribution in contributions.items():
+                values[mixer] = contribution.subtract_from(sums[mixer], units[part])
             self.cut.run(self.cut.downstream, values)
-            yield part, self._logits(values, len(batch))
+            yield part, self._collect_logits(values, len(batch))
 
     @property
     def has_closed_form(self) -> bool:
-        """Whether the head itself mixes the units: a lesion's logits then come in closed form."""
+        """Whether the mixers are the heads: logits under lesions of single units are then differences."""
         return bool(self.cut.mixers) and not self.cut.downstream
 
-    @property
-    def _above(self) -> tuple[Any, ...]:
-        return (*self.cut.unitwise, *self.cut.mixers, *self.cut.downstream)
+    def _run_unitwise(self, batch: LesionBatch) -> dict[Any, tuple[torch.Tensor, torch.Tensor]]:
+        """Frontier node -> its result (n, units, ...) without lesions, and (1, units, ...) with all units lesioned."""
+        # copies, as a step may work in place, and its input may be on the frontier
+        intact = self.cut.run(self.cut.unitwise, {self.cut.node: batch.responses.clone()}, free=False)
+        zeros = torch.zeros_like(batch.responses[:1])
+        all_lesioned = self.cut.run(self.cut.unitwise, {self.cut.node: zeros}, free=False)
+        return {node: (intact[node], all_lesioned[node]) for node in self.cut.frontier}
 
-    def _apart(self, batch: LesionBatch) -> dict[Any, tuple[torch.Tensor, torch.Tensor]]:
-        """What each step of the frontier gives for the whole network, and, (1, ...), if all units are silent."""
-        nothing = torch.zeros_like(batch.responses[:1])
-        # a step may write into what it reads, and what it reads may be on the frontier
-        whole = self.cut.run(self.cut.unitwise, {self.cut.node: batch.responses.clone()}, free=False)
-        silent = self.cut.run(self.cut.unitwise, {self.cut.node: nothing}, free=False)
-        return {node: (whole[node], silent[node]) for node in self.cut.frontier}
+    def _repeat_skip_inputs(self, batch: LesionBatch, part: slice) -> Values:
+        """The skip inputs, once per lesion of `part`: lesions are the outer index of (k * n, ...)."""
+        k = part.stop - part.start
+        skip_inputs = {node: batch.values[node] for node in self.cut.skip_inputs}
+        return {node: value.repeat(k, *[1] * (value.ndim - 1)) for node, value in skip_inputs.items()}
 
-    def _logits(self, values: Values, n: int) -> Logits:
+    def _collect_logits(self, values: Values, n: int) -> Logits:
         return {task: logits.unflatten(0, (-1, n)) for task, logits in self.cut.compute_logits(values).items()}
 
 
-def _repeated(batch: LesionBatch, at: NetworkCut, part: slice) -> Values:
-    """What else the steps above need, once per lesion of `part`: lesions are the outer index of (k * n, ...)."""
-    times = part.stop - part.start
-    return {
-        node: value.repeat(times, *[1] * (value.ndim - 1))
-        for node, value in batch.values.items()
-        if node is not at.node
-    }
-
-
 class _UnitContributions:
-    """What single units add to the sums of a `layer`, a convolution or a linear layer, that reads `whole`.
+    """What each unit adds to the sums of a mixer, a convolution or a linear layer.
 
-    `whole` is (n, units, h, w), or (n, units * cells) flattened; `silent` the same (1, ...) of units that are silent.
+    The mixer reads `intact`, (n, units, h, w) or (n, units * cells) flattened, without lesions, and `all_lesioned`,
+    (1, ...), with all units lesioned.
     """
 
-    def __init__(self, layer: nn.Module, whole: torch.Tensor, silent: torch.Tensor, *, units: int) -> None:
-        self.layer: Any = layer
-        self.added = whole - silent
-        weight: Any = self.layer.weight
-        if isinstance(layer, nn.Conv2d):
+    def __init__(self, mixer: nn.Module, intact: torch.Tensor, all_lesioned: torch.Tensor, *, units: int) -> None:
+        self.mixer: Any = mixer
+        self.difference = intact - all_lesioned
+        weight: Any = self.mixer.weight
+        if isinstance(mixer, nn.Conv2d):
             self.weight = weight.flatten(2).permute(1, 2, 0)  # (units, kernel cells, outputs)
         else:
-            self.added = self.added.unflatten(1, (units, -1)).permute(1, 0, 2)  # (units, n, cells)
+            self.difference = self.difference.unflatten(1, (units, -1)).permute(1, 0, 2)  # (units, n, cells)
             self.weight = weight.unflatten(1, (units, -1)).permute(1, 2, 0)
 
-    def taken_from(self, sums: torch.Tensor, units: torch.Tensor) -> torch.Tensor:
-        """`sums` (n, outputs, ...) less what each of `units` (k,) adds to them: (k * n, outputs, ...)."""
+    def subtract_from(self, sums: torch.Tensor, units: torch.Tensor) -> torch.Tensor:
+        """`sums` (n, outputs, ...) minus the contribution of each of `units` (k,): (k * n, outputs, ...)."""
         k, n = len(units), len(sums)
-        if isinstance(self.layer, nn.Conv2d):
-            window: tuple[Any, ...] = self.layer.kernel_size, self.layer.dilation, self.layer.padding, self.layer.stride
-            patches = functional.unfold(self.added[:, units], *window)
+        if isinstance(self.mixer, nn.Conv2d):
+            m: Any = self.mixer
+            patches = functional.unfold(self.difference[:, units], m.kernel_size, m.dilation, m.padding, m.stride)
             patches = patches.unflatten(1, (k, -1)).permute(1, 0, 3, 2).flatten(1, 2)  # (k, n * cells, kernel cells)
             base = sums.permute(0, 2, 3, 1).flatten(0, 2)
-            left = torch.baddbmm(base.expand(k, -1, -1), patches, self.weight[units], alpha=-1)
-            return left.view(k * n, *sums.shape[2:], -1).permute(0, 3, 1, 2)  # channels last in memory
-        return torch.baddbmm(sums.expand(k, -1, -1), self.added[units], self.weight[units], alpha=-1).flatten(0, 1)
+            rest = torch.baddbmm(base.expand(k, -1, -1), patches, self.weight[units], alpha=-1)
+            return rest.view(k * n, *sums.shape[2:], -1).permute(0, 3, 1, 2)  # channels last in memory
+        return torch.baddbmm(sums.expand(k, -1, -1), self.difference[units], self.weight[units], alpha=-1).flatten(0, 1)
 
 
-def _where_silent(lesions: torch.Tensor, whole: torch.Tensor, silent: torch.Tensor) -> torch.Tensor:
-    """`whole` (n, units, ...) with `silent` (1, units, ...) where `lesions` (k, units) say so: (k * n, units, ...)."""
-    units = lesions.shape[1]
-    if whole.ndim == 2:
-        mask, quiet, own = lesions[:, None, :, None], silent.unflatten(1, (units, -1)), whole.unflatten(1, (units, -1))
-        return torch.where(mask, quiet, own).flatten(0, 1).flatten(1)
-    mask, quiet, own = lesions[:, None, None, None], silent.permute(0, 2, 3, 1), whole.permute(0, 2, 3, 1)
-    return torch.where(mask, quiet, own).flatten(0, 1).permute(0, 3, 1, 2)  # channels last in memory
+def _apply_lesions(lesions: torch.Tensor, intact: torch.Tensor, all_lesioned: torch.Tensor) -> torch.Tensor:
+    """`all_lesioned` (1, units, ...) if a unit is lesioned in `lesions` (k, units), else `intact`: (k * n, ...)."""
+    if intact.ndim == 2:
+        cells = lesions.shape[1], -1
+        mixed = torch.where(lesions[:, None, :, None], all_lesioned.unflatten(1, cells), intact.unflatten(1, cells))
+        return mixed.flatten(0, 1).flatten(1)
+    mask = lesions[:, None, None, None]
+    mixed = torch.where(mask, all_lesioned.permute(0, 2, 3, 1), intact.permute(0, 2, 3, 1))
+    return mixed.flatten(0, 1).permute(0, 3, 1, 2)  # channels last in memory
 
 
-def _checked(lesions: torch.Tensor, batch: LesionBatch) -> torch.Tensor:
+def _check_lesions(lesions: torch.Tensor, batch: LesionBatch) -> torch.Tensor:
     if lesions.dtype != torch.bool or lesions.shape[1:] != (batch.units,):
         raise StudyError(
             f"lesions are {lesions.dtype} of shape {tuple(lesions.shape)}; expected bool (lesions, {batch.units}), "
-            "True where a unit is silent."
+            "True where a unit is lesioned."
         )
     return lesions.to(batch.responses.device)

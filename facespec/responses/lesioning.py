@@ -1,86 +1,100 @@
-"""Silence units of a network for a while: one lesion for all images, or one per image, so that many share a batch."""
+"""Set units of a network to zero inside a context: one lesion for all images, or one per image of a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from facespec.models.layers import find_rectifier, list_convolutions
+from facespec.models.layers import find_rectifier, get_layer, list_convolutions
 from facespec.models.networks import FaceNetwork
-from facespec.models.tracing import Untraceable, find_lesion_module
-from facespec.study.errors import StudyError, suggest_spelling
+from facespec.models.tracing import UntraceableNetwork, find_lesion_module
+from facespec.study.errors import StudyError
 
 
 @contextmanager
 def lesion_units(network: nn.Module, lesions: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Inside the context, chosen units of `network` answer 0, whatever they are shown.
+    """Inside the context, chosen units of `network` respond with 0 to every image.
 
-    `lesions` maps layers (dotted names) to bool tensors, True where a unit is silent: (units,) for all images, or
-    (n, units), a row per image of the batch. Units of a convolution are silenced behind its norm and rectifier, so that
-    no batch norm gives them a voice; all other layers, and all layers of a network that torch.fx cannot trace, are
-    silenced right where they are: name its norms or rectifiers instead of its convolutions. Other units keep their
-    bits. Contexts nest: a unit is silent if any of them says so. Nothing remains attached afterwards, also after an
-    error. Raises `StudyError` for unknown layers and what is not such a tensor, and in the forward pass for a lesion
-    that does not fit the layer's responses (n, units, ...).
+    Units of a convolution are lesioned behind its norm and rectifier, as a batch norm would turn their 0 into a
+    constant. All other layers, and all layers of a network that torch.fx cannot trace, are lesioned at their
+    output: there, name norms or rectifiers instead of convolutions. The responses of other units keep their bits.
+    Contexts can be nested: a unit is lesioned if any of them says so. At the end, also after an error, all hooks are
+    removed.
+
+    Parameters
+    ----------
+    network : Module
+    lesions : mapping of str to bool tensor of shape (n_units,) or (n_images, n_units)
+        Layer (dotted name) -> True where a unit is lesioned: for all images, or a row per image of the batch. Tensors
+        are copied.
+
+    Raises
+    ------
+    StudyError
+        For an unknown layer, and a lesion that is not such a tensor; in the forward pass, for a lesion that does not
+        fit the responses of its layer, (n_images, n_units, ...).
+
+    Examples
+    --------
+    >>> network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU()).eval()
+    >>> with lesion_units(network, {"0": torch.tensor([True, False, True])}):
+    ...     responses = network(torch.ones(2, 1, 9, 7))
+    >>> responses.flatten(2).any(dim=2)[:, [0, 2]].any().item()
+    False
     """
-    modules = dict(network.named_modules())
-    places = []
-    for layer, silent in lesions.items():
-        if layer not in modules or not layer:
-            raise StudyError(f"this network has no layer {layer!r}: {suggest_spelling(layer, filter(None, modules))}")
-        _check(layer, silent)
-        last = isinstance(modules[layer], nn.Linear | nn.LayerNorm)  # the units of these are the last dimension
-        places.append((modules[_place(network, layer)], _silencing(layer, silent.clone(), flat=last)))
-    handles = []
-    try:
-        for module, hook in places:
-            handles.append(module.register_forward_hook(hook))
+    with ExitStack() as stack:
+        hooks = []
+        for layer, lesion in lesions.items():
+            module = get_layer(network, layer, sections=True)
+            _check_lesion(layer, lesion)
+            flat = isinstance(module, nn.Linear | nn.LayerNorm)  # their units are the last dimension
+            target = get_layer(network, _find_target(network, layer, module), sections=True)
+            hooks.append((target, _make_hook(layer, lesion.clone(), flat=flat)))
+        for target, hook in hooks:
+            stack.callback(target.register_forward_hook(hook).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def _place(network: nn.Module, layer: str) -> str:
-    """The module where units of `layer` are silenced."""
+def _find_target(network: nn.Module, layer: str, module: nn.Module) -> str:
+    """The name of the module whose output is lesioned for `layer`."""
     if isinstance(network, FaceNetwork):
         return find_rectifier(network, layer) if layer in list_convolutions(network) else layer
-    if not isinstance(network.get_submodule(layer), nn.Conv1d | nn.Conv2d | nn.Conv3d):
+    if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return layer
     try:
         return find_lesion_module(network, layer)
-    except Untraceable:
+    except UntraceableNetwork:
         return layer
 
 
-def _check(layer: str, silent: Any) -> None:
-    got = f"{silent.dtype} {tuple(silent.shape)}" if isinstance(silent, torch.Tensor) else type(silent).__name__
-    if not isinstance(silent, torch.Tensor) or silent.dtype != torch.bool or silent.ndim not in (1, 2):
+def _check_lesion(layer: str, lesion: Any) -> None:
+    got = f"{lesion.dtype} {tuple(lesion.shape)}" if isinstance(lesion, torch.Tensor) else type(lesion).__name__
+    if not isinstance(lesion, torch.Tensor) or lesion.dtype != torch.bool or lesion.ndim not in (1, 2):
         raise StudyError(
             f"the lesion of layer {layer!r} is {got}: a bool tensor is needed, (units,) or (images, units), True where "
-            "a unit is silent."
+            "a unit is lesioned."
         )
 
 
-def _silencing(layer: str, silent: torch.Tensor, *, flat: bool) -> Any:
+def _make_hook(layer: str, lesion: torch.Tensor, *, flat: bool) -> Any:
     def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> torch.Tensor:
         if not isinstance(output, torch.Tensor) or output.ndim < 2 or (flat and output.ndim > 2):
             got = f"of shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
-            wanted = "(images, units)" if flat else "(images, units, ...)"
-            raise StudyError(f"layer {layer!r} gives responses {got}: a tensor {wanted} can be lesioned.")
+            needed = "(images, units)" if flat else "(images, units, ...)"
+            raise StudyError(f"layer {layer!r} gives responses {got}: a tensor {needed} can be lesioned.")
         n, units = output.shape[:2]
-        if silent.shape not in ((units,), (n, units)):
+        if lesion.shape not in ((units,), (n, units)):
             raise StudyError(
-                f"the lesion of layer {layer!r} has shape {tuple(silent.shape)}: this layer has {units} units and the "
+                f"the lesion of layer {layer!r} has shape {tuple(lesion.shape)}: this layer has {units} units and the "
                 f"batch {n} images, so ({units},) or ({n}, {units}) is needed."
             )
-        mask = silent.expand(n, units).reshape(n, units, *[1] * (output.ndim - 2)).to(output.device)
-        # a copy, as what was given may be read elsewhere, with the same order in memory, on which the last bits of the
-        # next layer's sums depend; filled, as a product with 0 would keep NaN
+        mask = lesion.expand(n, units).reshape(n, units, *[1] * (output.ndim - 2)).to(output.device)
+        # a copy, as others may read the output; in the same memory format, on which the last bits of the next layer's
+        # sums depend; filled, as a product with 0 would keep NaN
         return output.clone().masked_fill_(mask, 0)
 
     return hook

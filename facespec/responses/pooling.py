@@ -7,17 +7,18 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
-from facespec.data.batches import Preset, iterate_batches
+from facespec.data.batches import iterate_batches
 from facespec.data.faceset import FaceSet
 from facespec.models.device import on_device
-from facespec.models.networks import FaceNetwork
 from facespec.responses.recording import record_responses
 from facespec.study.errors import StudyError
+from facespec.study.presets import Preset
 
 
 def pool_responses(
-    network: FaceNetwork,
+    network: nn.Module,
     faces: FaceSet,
     indices: np.ndarray,
     layers: Iterable[str],
@@ -26,16 +27,17 @@ def pool_responses(
     batch_size: int,
     device: torch.device,
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Mean responses of `layers` (dotted names) to the images at `indices`, in their order: layer -> float32 (n, k).
+    """Mean responses of `layers` to the images at `indices`, in their order: layer -> float32 (n, units).
 
-    A layer of k units answers with a map per unit, which is averaged over its cells, or with a number, which is kept.
-    Every image passes once for all layers, branches included. The maps of one batch, of all layers, are held at a time.
-    The network gets its mode and device back. Raises `StudyError` for an unknown layer and if there is no image.
+    `network` is any module that takes a batch of images; `layers` are dotted names. A unit's map is averaged over its
+    cells; responses without a map are taken as they are. There is one forward pass per image for all layers, branches
+    included. The maps of one batch, of all layers, are in memory at a time. The network runs in evaluation mode on
+    `device` (`models.device`). Raises `StudyError` for an unknown layer and for no images.
     """
     names = list(dict.fromkeys(layers))
     if not len(indices):
         raise StudyError("no responses without images: got 0 images, at least 1 is needed.")
-    pooled: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in names}
+    chunks: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in names}
     with (
         on_device(network, device, training=False),
         torch.inference_mode(),
@@ -44,6 +46,6 @@ def pool_responses(
         for batch in iterate_batches(faces, indices, batch_size=batch_size, preset=preset, generator=None):
             network(batch.images.to(device))
             for name in names:
-                own = responses[name].float()
-                pooled[name].append((own.mean(dim=(2, 3)) if own.ndim == 4 else own).cpu().numpy())
-    return {name: np.concatenate(chunks) for name, chunks in pooled.items()}
+                maps = responses[name].float()
+                chunks[name].append((maps.mean(dim=(2, 3)) if maps.ndim == 4 else maps).cpu().numpy())
+    return {name: np.concatenate(arrays) for name, arrays in chunks.items()}

@@ -1,4 +1,4 @@
-"""The accuracies of all figures, 1B to S1B, as later stages read them."""
+"""Which accuracies do figures, checks and export read? Those of decoders and of the networks' heads, in one table."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from facespec.study.tables import ACCURACY
 
 
 def read_accuracies(paths: Paths) -> pd.DataFrame:
-    """The ACCURACY table of the decoders (1B, S1A), then of the networks' own heads (1C, S1B)."""
+    """Read the ACCURACY rows of the decoders (1B, S1A), then those of the heads (1C, S1B)."""
     return pd.concat([ACCURACY.read(paths.table(name)) for name in ("decoding", "accuracy")], ignore_index=True)

@@ -1,6 +1,8 @@
-"""Which claims hold here? C1-C4 judged on accuracies, C5 and C6 on heatmaps, C7 on units, C8 on lesions."""
+"""Which claims hold here? C1-C4 are judged on accuracies, C5 and C6 on heatmaps, C7 on units, C8 on lesions."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pandas as pd
 
@@ -8,7 +10,7 @@ from facespec.checks.claims import judge_accuracy_claims
 from facespec.checks.claims_depth import judge_depth_claims
 from facespec.checks.claims_heatmaps import judge_heatmap_claims
 from facespec.checks.claims_lesions import judge_lesion_claims
-from facespec.checks.verdicts import make_metrics
+from facespec.checks.verdicts import group_by_claim, make_metrics
 from facespec.stages.accuracies import read_accuracies
 from facespec.study.params import Params
 from facespec.study.paths import Paths
@@ -21,34 +23,23 @@ from facespec.study.tables_lesions import DISSOCIATION
 def run(paths: Paths, params: Params) -> None:
     """Write ``Results/checks/verdicts.csv``, one row per part of a claim, and ``verdicts.json``, a DVC metric."""
     block = params.checks
-    accuracies = judge_accuracy_claims(
-        read_accuracies(paths),
-        level=block.level,
-        margin=block.margin,
-        draws=block.draws,
-        generator=generator(block.seed, "claims"),
-    )
-    heatmaps = judge_heatmap_claims(
-        OVERLAP.read(paths.table("overlap")),
-        level=block.level,
-        draws=block.draws,
-        generator=generator(block.seed, "claims", "heatmaps"),
-    )
-    depth = judge_depth_claims(
-        UNIT_SHARES.read(paths.table("depth_shares")),
-        level=block.level,
-        margin=block.early,
-        draws=block.draws,
-        generator=generator(block.seed, "claims", "depth"),
-    )
-    lesions = judge_lesion_claims(
-        DISSOCIATION.read(paths.table("dissociation")),
-        level=block.level,
-        margin=block.dissociation,
-        fraction=block.lesioned,
-        draws=block.draws,
-        generator=generator(block.seed, "claims", "lesions"),
-    )
-    verdicts = pd.concat([accuracies, heatmaps, depth, lesions], ignore_index=True)
+
+    def judge(
+        function: Callable[..., pd.DataFrame], table: pd.DataFrame, *labels: str, **margins: float
+    ) -> pd.DataFrame:
+        stream = generator(block.seed, "claims", *labels)
+        return function(table, level=block.level, draws=block.draws, generator=stream, **margins)
+
+    overlap, shares = OVERLAP.read(paths.table("overlap")), UNIT_SHARES.read(paths.table("depth_shares"))
+    dissociation = DISSOCIATION.read(paths.table("dissociation"))
+    lesion_margins = {"margin": block.dissociation, "fraction": block.lesioned}
+    parts = [
+        judge(judge_accuracy_claims, read_accuracies(paths), margin=block.margin),
+        judge(judge_heatmap_claims, overlap, "heatmaps"),
+        judge(judge_depth_claims, shares, "depth", margin=block.early),
+        judge(judge_lesion_claims, dissociation, "lesions", **lesion_margins),
+    ]
+    verdicts = pd.concat(parts, ignore_index=True)
     write_table(paths.verdicts.with_suffix(".csv"), verdicts)
-    write_json(paths.verdicts, make_metrics(verdicts))
+    write_json(paths.verdicts, group_by_claim(verdicts))
+    write_json(paths.metrics, make_metrics(verdicts))

@@ -1,4 +1,4 @@
-"""Figure 2's statistics: do two networks look at different places? As published, and done properly."""
+"""Do two networks look at different parts of the face? Statistics of Figure 2, as published and corrected."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import yaml
@@ -15,8 +15,8 @@ from facespec.data.chunks import FaceImport
 from facespec.data.embedded import production
 from facespec.data.embedded.roles import draw_role
 from facespec.data.faceset import HEADER_FILE, FaceSet, write_faceset
-from facespec.data.intake import ImportOptions
-from facespec.stages.dvc_digests import digest_below, digest_listing
+from facespec.data.importing import ImportOptions
+from facespec.stages.dvc_files import digest_below, digest_listing, digest_output, list_outputs, read_lock
 from facespec.stages.faces_info import describe_faces
 from facespec.stages.faces_record import (
     EMBEDDED,
@@ -32,13 +32,14 @@ from facespec.stages.progress import progress_bar
 from facespec.study.artefacts import digest_file
 from facespec.study.documents import read_mapping
 from facespec.study.errors import StudyError
-from facespec.study.params import Data, read_params
+from facespec.study.params import Data, Params, read_params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.storage import write_bytes
 from facespec.study.vocabulary import ROLES, Role
 
 PIN = "data.dvc"
+PIN_MEANING = "The bytes of the default faces, as `facespec data check` compares them; dvc.yaml makes them."
 DAMAGED = "damaged faces"
 Report = Callable[[str], None]
 
@@ -52,33 +53,40 @@ def build(paths: Paths, block: Data, *, sources: Mapping[str, str], workers: int
     entries = {role: read_record(paths).get(role.value) for role in ROLES}
     for role, entry in entries.items():
         if entry is None and role.value not in sources:
-            _refuse_unrecorded(paths, role, source=_source(paths, block, role, entry))
-    chosen = {
+            _refuse_unrecorded(paths, role, source=_choose_source(paths, block, role, entry))
+    sources_by_role = {
         role: resolve_source(sources[role.value], Path.cwd())
         if role.value in sources
-        else _source(paths, block, role, entry)
+        else _choose_source(paths, block, role, entry)
         for role, entry in entries.items()
     }
-    for source in chosen.values():
+    for source in sources_by_role.values():
         if source != EMBEDDED:
             refuse_missing(Path(source))  # before the other roles are made
     for role, entry in entries.items():
-        given = role.value in sources or bool(entry and entry.given)
-        _fill(paths, block, role, source=chosen[role], given=given, workers=workers)
+        from_command_line = role.value in sources or bool(entry and entry.given)
+        _fill(paths, block, role, source=sources_by_role[role], given=from_command_line, workers=workers)
 
 
-def build_missing(paths: Paths, block: Data, *, workers: int, report: Report = lambda line: None) -> None:
+def run(paths: Paths, params: Params, *, role: Role, workers: int) -> None:
+    """Fill one role, unless its faces are those that would be made."""
+    build_missing(paths, params.data, roles=[role], workers=workers, report=print)
+
+
+def build_missing(
+    paths: Paths, block: Data, *, workers: int, roles: Iterable[Role] = ROLES, report: Report = lambda line: None
+) -> None:
     """Fill the roles that are absent, damaged, or made from other parameters, source or renderer; keep the others.
 
     `report` is told what is made again and why. Real faces are replaced only by what the same source holds now, or by
     what ``params.yaml`` now asks for: raises `StudyError` for real faces that are damaged, or whose record is lost.
     """
-    for role in ROLES:
+    for role in roles:
         entry = read_record(paths).get(role.value)
-        if entry is None and _is_pinned(paths, role):
-            report(f"{paths.faces(role)}: not recorded here, and kept, as data.dvc pins these faces.")
+        if entry is None and _is_locked(paths, role):
+            report(f"{paths.faces(role)}: not recorded here, and kept, as dvc.lock records these faces.")
             continue
-        source = _source(paths, block, role, entry)
+        source = _choose_source(paths, block, role, entry)
         reason = _find_reason(paths, block, role, source=source, entry=entry)
         if reason is not None:
             if reason:
@@ -86,16 +94,15 @@ def build_missing(paths: Paths, block: Data, *, workers: int, report: Report = l
             _fill(paths, block, role, source=source, given=bool(entry and entry.given), workers=workers)
 
 
-def _is_pinned(paths: Paths, role: Role) -> bool:
-    """Whether real faces are what ``data.dvc`` pins, as after `dvc pull`; embedded ones are made again in a minute."""
-    if not (paths.root / PIN).is_file() or _source_of_faces(paths.faces(role)) in (production.SOURCE, DAMAGED):
+def _is_locked(paths: Paths, role: Role) -> bool:
+    """Whether real faces are what ``dvc.lock`` records, as after `dvc pull`; embedded ones are made in a minute."""
+    if _read_source(paths.faces(role)) in (production.SOURCE, DAMAGED):
         return False
-    pinned = {name: md5 for name, md5 in _read_pins(paths)[0].items() if name.startswith(f"{role.value}/")}
-    found = {f"{role.value}/{name}": md5 for name, md5 in digest_below(paths.faces(role)).items()}
-    return pinned == found
+    recorded = {output.path: output.md5 for output in list_outputs(read_lock(paths.root))}
+    return recorded.get(f"data/{role.value}") == digest_output(paths.faces(role))
 
 
-def _source(paths: Paths, block: Data, role: Role, entry: Entry | None) -> str:
+def _choose_source(paths: Paths, block: Data, role: Role, entry: Entry | None) -> str:
     """The source that the command line once named, else that of params.yaml."""
     if entry and entry.given:
         return entry.source
@@ -129,7 +136,7 @@ def _refuse_unrecorded(paths: Paths, role: Role, *, source: str) -> None:
     directory = paths.faces(role)
     if not directory.is_dir() or not any(directory.iterdir()):
         return
-    present = _source_of_faces(directory)
+    present = _read_source(directory)
     if source != EMBEDDED or present != production.SOURCE:
         raise StudyError(
             f"{directory}: nothing records where these faces ({present}) came from, and they are not replaced unasked. "
@@ -137,7 +144,7 @@ def _refuse_unrecorded(paths: Paths, role: Role, *, source: str) -> None:
         )
 
 
-def _source_of_faces(directory: Path) -> str:
+def _read_source(directory: Path) -> str:
     """What the faces in `directory` say about themselves."""
     try:
         return FaceSet.open(directory).source
@@ -165,55 +172,52 @@ def _faces(block: Data, role: Role, source: str, *, workers: int, report: Callab
         return production.import_embedded(
             stimuli, size=block.size, channels=block.channels, workers=workers, report=report
         )
-    wanted = ImportOptions(block.size, block.channels, block.tolerated)
+    options = ImportOptions(block.size, block.channels, block.tolerated)
     path = Path(source)
     if role is Role.EXPRESSION:
-        return fer2013.read_fer2013(path, wanted, report=report)
+        return fer2013.read_fer2013(path, options, report=report)
     if role is Role.PROBE:
-        return kdef.read_kdef(path, wanted, report=report)
+        return kdef.read_kdef(path, options, report=report)
     stream = generator(block.seed, "videos")
-    return voxceleb.read_voxceleb(path, wanted, test=block.identity.test, generator=stream, report=report)
+    return voxceleb.read_voxceleb(path, options, test=block.identity.test, generator=stream, report=report)
 
 
 def pin(paths: Paths) -> None:
-    """Write ``data.dvc``: DVC's digest of the directory, and, as metadata, every file's own."""
-    files = digest_below(_existing(paths))
-    sizes = [(paths.data / name).stat().st_size for name in files]
-    out = {"md5": digest_listing(files), "size": sum(sizes), "nfiles": len(files), "hash": "md5", "path": "data"}
-    content = {"outs": [out], "meta": {"files": files}}
-    write_bytes(paths.root / PIN, yaml.safe_dump(content, sort_keys=False).encode())
+    """Write ``data.dvc``, which pins the bytes of ``data/``: DVC's digest of the directory, and every file's own."""
+    files = digest_below(_find_data(paths))
+    content = {"desc": PIN_MEANING, "meta": {"md5": digest_listing(files), "files": files}}
+    write_bytes(paths.root / PIN, yaml.safe_dump(content, sort_keys=False, width=120).encode())
 
 
 def list_differences(paths: Paths) -> list[str]:
     """What differs between ``data/`` and ``data.dvc``, one sentence per file; empty: the bytes are the pinned ones."""
-    pinned, directory_digest = _read_pins(paths)
-    found = digest_below(_existing(paths))
-    if digest_listing(found) == directory_digest:  # DVC itself renews this digest, and leaves those of the files
-        return []
-    lines = [f"{name}: absent" for name in sorted(pinned.keys() - found.keys())]
-    lines += [f"{name}: not pinned" for name in sorted(found.keys() - pinned.keys())]
-    lines += [f"{name}: other bytes" for name in sorted(pinned.keys() & found.keys()) if pinned[name] != found[name]]
-    if not lines:
-        lines = ["data.dvc contradicts itself: its directory digest is not that of its files; run `facespec data pin`."]
+    pinned = _read_pins(paths)
+    files = digest_below(_find_data(paths))
+    lines = [f"{name}: absent" for name in sorted(pinned.keys() - files.keys())]
+    lines += [f"{name}: not pinned" for name in sorted(files.keys() - pinned.keys())]
+    lines += [f"{name}: other bytes" for name in sorted(pinned.keys() & files.keys()) if pinned[name] != files[name]]
     return lines
 
 
-def _read_pins(paths: Paths) -> tuple[dict[str, str], str]:
-    """The digest of every file that ``data.dvc`` pins, and that of the directory."""
+def _read_pins(paths: Paths) -> dict[str, str]:
+    """The digest of every file that ``data.dvc`` pins."""
     path = paths.root / PIN
     if not path.exists():
         raise StudyError(f"{path}: no such file. `facespec data pin` writes it from data/.")
-    content = read_mapping(path)
     try:
-        files = dict(content.get("meta", {}).get("files", {}))
+        pinned = read_mapping(path)["meta"]
+        files = dict(pinned["files"])
         if not all(isinstance(text, str) for text in (*files, *files.values())):
             raise TypeError
-        return files, str(content["outs"][0]["md5"])
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
-        raise StudyError(f"{path}: not a file of DVC about data/. `facespec data pin` writes it from data/.") from None
+        consistent = digest_listing(files) == pinned["md5"]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise StudyError(f"{path}: does not pin data/. `facespec data pin` writes it from data/.") from None
+    if not consistent:
+        raise StudyError(f"{path}: its digest is not that of its files. `facespec data pin` writes it from data/.")
+    return files
 
 
-def _existing(paths: Paths) -> Path:
+def _find_data(paths: Paths) -> Path:
     if not paths.data.is_dir():
         raise StudyError(f"{paths.data}: no such directory. `facespec data build` makes it.")
     return paths.data
@@ -234,5 +238,5 @@ def show(paths: Paths, to: Path) -> None:
 
 
 def info(paths: Paths) -> list[RenderableType]:
-    """What every role says about itself, for the terminal: see `faces_info.described`."""
+    """What every role says about itself, for the terminal."""
     return [part for faces in open_faces(paths) for part in describe_faces(faces)]

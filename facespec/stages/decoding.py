@@ -1,7 +1,8 @@
-"""Figures 1B and S1A: decode both tasks from the frozen single-task networks."""
+"""Figures 1B and S1A: how well can both tasks be decoded from the frozen single-task networks?"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,14 +12,13 @@ import pandas as pd
 from facespec.analyses.accuracy import mark_correct
 from facespec.analyses.decoding import decode_classes
 from facespec.analyses.resampling import Cell, tabulate_accuracy
-from facespec.data.batches import Preset
 from facespec.data.faceset import FaceSet
 from facespec.data.splits import draw_balanced_subset, draw_images, draw_people, encode_classes, hold_out
 from facespec.models import checkpoints
 from facespec.models.device import deterministic_torch, pick_device
 from facespec.responses.recording import record_penultimate
 from facespec.stages.network_files import load_network
-from facespec.study.params import Params
+from facespec.study.params import Decoding, Params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.storage import write_table
@@ -28,82 +28,80 @@ from facespec.study.vocabulary import TASKS, TEST, TRAIN, Network, Role, Task
 BATCH = 256
 
 
-@dataclass(frozen=True)
-class Reading:
-    """One task to decode: from which faces, fitted and tested on which rows of their labels."""
+@dataclass(frozen=True, eq=False)
+class DecodingTask:
+    """`task` is decoded: the decoder is fitted to `fit_rows` of `faces` and tested on `test_rows`."""
 
     figure: str
-    role: Role
     task: Task
     faces: FaceSet
-    fit: np.ndarray
-    test: np.ndarray
+    fit_rows: np.ndarray
+    test_rows: np.ndarray
 
 
 def run(paths: Paths, params: Params, *, device: str) -> None:
     """Write ``Results/decoding.csv``: figures 1B and S1A, every seed, all test images and their resamples."""
-    readings = list(_probe_readings(paths, params)) + list(_role_readings(paths, params))
-    tables = []
+    tasks = list(list_decoding_tasks(paths, params))
+    tables: list[pd.DataFrame] = []
     with deterministic_torch():
-        for seed in params.seeds:
-            for network in (Network.EXPRESSION, Network.IDENTITY):
-                checkpoint = load_network(paths, "train", network, seed)
-                tables += [_decoded(reading, checkpoint, seed, params, device=device) for reading in readings]
+        for seed, network in itertools.product(params.seeds, (Network.EXPRESSION, Network.IDENTITY)):
+            checkpoint = load_network(paths, "train", network, seed)
+            tables += [_decode_task(task, checkpoint, params.decoding, device=device) for task in tasks]
     write_table(paths.table("decoding"), ACCURACY.check(pd.concat(tables, ignore_index=True)))
 
 
-def _probe_readings(paths: Paths, params: Params) -> Iterator[Reading]:
-    faces = FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE)
+def list_decoding_tasks(paths: Paths, params: Params) -> Iterator[DecodingTask]:
+    """1B: both tasks on the probe images, split as for fine-tuning. S1A: each task on images of its training role.
+
+    Of the images that the role holds out, 7 x 20 test expressions and 500 test people.
+    """
+    block, faces = params.decoding, FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE)
     fit, test = hold_out(faces.labels, params.split, generator(params.split.seed, "split"))
     for task in TASKS:
-        yield Reading("1B", Role.PROBE, task, faces, fit, test)
-
-
-def _role_readings(paths: Paths, params: Params) -> Iterator[Reading]:
-    """S1A: 7 x 20 expressions and 500 images of people, from the images that the role holds out."""
-    block = params.decoding
+        yield DecodingTask("1B", task, faces, fit, test)
     for task in TASKS:
         faces = FaceSet.open(paths.faces(task.value), role=task.value)
-        stream = generator(block.seed, "subset", task.value)
-        rows = {split: np.flatnonzero(faces.labels["split"] == split) for split in (TRAIN, TEST)}
+        labels, stream = faces.labels, generator(block.seed, "subset", task.value)
+        fit, test = (np.flatnonzero(labels["split"] == split) for split in (TRAIN, TEST))
         per_class = block.expression_test
         if task is Task.IDENTITY:
-            people = draw_people(faces.labels, block.identity_people, stream)
-            rows = {split: r[faces.labels["identity"].iloc[r].isin(people)] for split, r in rows.items()}
+            people = draw_people(labels, block.identity_people, stream)
+            fit, test = (rows[labels["identity"].iloc[rows].isin(people)] for rows in (fit, test))
             per_class = block.identity_test // block.identity_people
-        test = rows[TEST][draw_balanced_subset(faces.labels.iloc[rows[TEST]], task.value, per_class, stream)]
-        fit = rows[TRAIN][draw_images(faces.labels.iloc[rows[TRAIN]], block.fit_images, stream)]
-        yield Reading("S1A", Role(task.value), task, faces, fit, test)
+        test = test[draw_balanced_subset(labels.iloc[test], task.value, per_class, stream)]
+        fit = fit[draw_images(labels.iloc[fit], block.fit_images, stream)]
+        yield DecodingTask("S1A", task, faces, fit, test)
 
 
-def _decoded(
-    reading: Reading, checkpoint: checkpoints.Checkpoint, seed: int, params: Params, *, device: str
+def _decode_task(
+    task: DecodingTask, checkpoint: checkpoints.Checkpoint, block: Decoding, *, device: str
 ) -> pd.DataFrame:
-    block, network = params.decoding, checkpoint.network_name
-    codes, _ = encode_classes(reading.faces.labels, reading.task.value)
+    """The ACCURACY rows of one task, decoded from the last responses of one network."""
+    network, faces = checkpoint.network_name, task.faces
+    codes, _ = encode_classes(faces.labels, task.task.value)
     fit, test = (
         record_penultimate(
             checkpoint.network,
-            reading.faces,
+            faces,
             rows,
             network.tasks[0].value,
-            preset=Preset(**checkpoint.preset),
+            preset=checkpoint.preset,
             batch_size=BATCH,
             device=pick_device(device),
         )
-        for rows in (reading.fit, reading.test)
+        for rows in (task.fit_rows, task.test_rows)
     )
-    answers = decode_classes(fit, codes[reading.fit], test, penalty=block.penalty, iterations=block.iterations)
+    true = codes[task.test_rows]
+    predicted = decode_classes(fit, codes[task.fit_rows], test, penalty=block.penalty, iterations=block.iterations)
     cell = Cell(
-        figure=reading.figure,
+        figure=task.figure,
         trained_on=network.value,
-        tested_on=reading.task.value,
-        role=reading.role.value,
-        source=reading.faces.source,
-        seed=seed,
-        chance=1 / len(np.unique(codes[reading.test])),
+        tested_on=task.task.value,
+        role=str(faces.role),
+        source=faces.source,
+        seed=checkpoint.origin.seed,
+        chance=1 / len(np.unique(true)),
     )
-    # the stream's name lacks network and seed: all of them are resampled alike, so that differences are paired
-    draws = generator(block.seed, "resamples", reading.figure, reading.role.value)
-    correct = mark_correct(answers, codes[reading.test])
-    return tabulate_accuracy(correct, cell, resamples=block.resamples, generator=draws)
+    # the stream's name lacks network and seed: all of them share the resamples, so that differences are paired
+    stream = generator(block.seed, "resamples", task.figure, str(faces.role))
+    return tabulate_accuracy(mark_correct(predicted, true), cell, resamples=block.resamples, generator=stream)

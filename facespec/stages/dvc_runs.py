@@ -20,8 +20,8 @@ from typing import Any, TextIO
 
 from facespec.study.errors import StudyError
 from facespec.study.processes import (
-    ENDING,
-    RUN,
+    END_SIGNALS,
+    RUN_VARIABLE,
     Handler,
     RunEnded,
     await_processes,
@@ -34,9 +34,11 @@ from facespec.study.processes import (
 # them, a step takes half the time (1,300 instead of 700 images/s). Other systems ignore these variables.
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 GRACE = 15.0  # seconds between SIGTERM and SIGKILL; a stage takes 5 at most
-TOGETHER = 0.5  # seconds: a second Ctrl-C within them is the first one, passed on by whatever started this process
+SAME_INTERRUPT = (
+    0.5  # seconds: a second Ctrl-C within them is the first one, passed on by whatever started this process
+)
 STOPPED = "facespec: stopped; finished stages are kept: run the same command again."
-PACKAGES = Path(__file__).resolve().parents[2]  # where the package lies that runs now; a study may hold an older one
+PACKAGES = Path(__file__).resolve().parents[2]  # where the package lies that runs now
 
 Process = subprocess.Popen[bytes]
 
@@ -63,14 +65,14 @@ def reproduce(root: Path, runs: Sequence[Sequence[str]], *, workers: int) -> Non
         for run in running:  # here again after SIGCONT
             _send(run, signal.SIGCONT)
 
-    handlers: dict[int, Handler] = dict.fromkeys(ENDING, remember)
+    handlers: dict[int, Handler] = dict.fromkeys(END_SIGNALS, remember)
     if hasattr(signal, "SIGTSTP"):
         handlers[signal.SIGTSTP] = pause
     with ExitStack() as files, handle_signals(handlers):
         # the first run shows its progress, the others would write across it
-        shown: list[TextIO | None] = [None, *(files.enter_context(log.open("w", encoding="utf-8")) for log in logs)]
+        outputs: list[TextIO | None] = [None, *(files.enter_context(log.open("w", encoding="utf-8")) for log in logs)]
         try:
-            for targets, file in zip(runs, shown, strict=True):
+            for targets, file in zip(runs, outputs, strict=True):
                 if not received:
                     started.append(start_dvc(root, *targets, workers=each, output=file))
                     running.append(started[-1])
@@ -122,8 +124,10 @@ def start_dvc(root: Path, *targets: str, workers: int, output: TextIO | None) ->
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     command = [sys.executable, "-m", "facespec.stages.dvc_runs", str(root.resolve()), "--wait-for-lock", "repro", *how]
     environment = {**os.environ, **MEMORY, "PATH": path, "FACESPEC_WORKERS": str(workers)}
+    if (PACKAGES / "pyproject.toml").is_file():  # a clone: its stages run its own code, whatever else is installed
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGES), os.environ.get("PYTHONPATH")]))
     environment["DVC_NO_ANALYTICS"] = "1"  # a daemon that would outlive the run
-    environment[RUN] = describe_process(os.getpid())
+    environment[RUN_VARIABLE] = describe_process(os.getpid())
     return subprocess.Popen(
         command, cwd=PACKAGES, env=environment, stdout=output, stderr=output, start_new_session=True
     )
@@ -131,25 +135,25 @@ def start_dvc(root: Path, *targets: str, workers: int, output: TextIO | None) ->
 
 def _stop(runs: Sequence[Process], received: Sequence[tuple[int, float]]) -> None:
     """End what is left of the groups of `runs`, and wait until nothing is."""
-    begun, sent = time.monotonic(), -float("inf")
-    while left := [run for run in runs if _is_left(run)]:
+    start, sent = time.monotonic(), -float("inf")
+    while alive := [run for run in runs if _is_alive(run)]:
         now = time.monotonic()
-        kill = now - begun > GRACE or _is_impatient(received)
-        if now - begun > GRACE + 5:
+        kill = now - start > GRACE or _is_impatient(received)
+        if now - start > GRACE + 5:
             return  # the system does not end it
         if kill or now - sent > 1:  # again: a process that was just being started may not have heard it
             sent = now
-            for run in left:
+            for run in alive:
                 _send(run, signal.SIGKILL if kill and os.name != "nt" else signal.SIGTERM)
         time.sleep(0.05)
 
 
 def _is_impatient(received: Sequence[tuple[int, float]]) -> bool:
     """Whether Ctrl-C followed after the signal that asked for an end."""
-    return any(number == signal.SIGINT and at - received[0][1] > TOGETHER for number, at in received[1:])
+    return any(number == signal.SIGINT and at - received[0][1] > SAME_INTERRUPT for number, at in received[1:])
 
 
-def _is_left(run: Process) -> bool:
+def _is_alive(run: Process) -> bool:
     """Whether any process of the group of `run` is alive."""
     if run.poll() is None:
         return True

@@ -1,4 +1,4 @@
-"""What one set of faces says about itself, for the terminal: source, counts, size, content hash, excluded files."""
+"""What does a set of faces contain? Source, counts, size, content hash and excluded files, for the terminal."""
 
 from __future__ import annotations
 
@@ -16,56 +16,54 @@ from facespec.study.tables import LABELS
 from facespec.study.vocabulary import EXPRESSIONS
 
 SPLITS = LABELS.columns["split"].allowed
-LISTED = 20  # excluded files named one by one, at most
+LISTED = 20  # excluded files listed by name, at most
 
 
 def describe_faces(faces: FaceSet) -> list[RenderableType]:
-    """About `faces`: a table, the counts per class and split, and excluded files with reasons (at most 20 named)."""
-    return [_about(faces), _counts(faces.labels), *_excluded(faces), Text("")]
+    """Return a table about `faces`, the counts per class and split, and excluded files (at most 20 by name)."""
+    return [_tabulate_facts(faces), _tabulate_counts(faces.labels), *_list_excluded(faces), Text("")]
 
 
-def _about(faces: FaceSet) -> Table:
+def _tabulate_facts(faces: FaceSet) -> Table:
     colour = "grey" if faces.channels == 1 else "RGB"
-    shown = Table(title=f"{faces.role} role", box=box.SIMPLE_HEAD, show_header=False, padding=(0, 1, 0, 0))
+    table = Table(title=f"{faces.role} role", box=box.SIMPLE_HEAD, show_header=False, padding=(0, 1, 0, 0))
     for name, value in (
         ("source", faces.source),
         ("images", f"{faces.n:,}"),
-        ("people", _people(faces.labels)),
+        ("people", _count_people(faces.labels)),
         ("size", f"{faces.height} x {faces.width} px, {colour}"),
         ("region maps", "yes" if faces.region_codes else "no"),
         ("content", str(faces.provenance.get("content", "no hash recorded"))),
         *(("note", str(note)) for note in faces.provenance.get("notes", ())),
     ):
-        shown.add_row(Text(name, style="bold"), Text(value))
-    return shown
+        table.add_row(Text(name, style="bold"), Text(value))
+    return table
 
 
-def _people(labels: pd.DataFrame) -> str:
-    known = labels.loc[labels["identity"] != "", "identity"]
-    if known.empty:
+def _count_people(labels: pd.DataFrame) -> str:
+    images = labels.loc[labels["identity"] != "", "identity"].value_counts()
+    if images.empty:
         return "unknown"
-    each = known.value_counts()
-    spread = f"{each.min():,}" if each.min() == each.max() else f"{each.min():,} to {each.max():,}"
-    return f"{len(each):,}, {spread} images of each"
+    few, many = images.min(), images.max()
+    return f"{len(images):,}, {few:,}{f' to {many:,}' if few < many else ''} images of each"
 
 
-def _counts(labels: pd.DataFrame) -> Table:
+def _tabulate_counts(labels: pd.DataFrame) -> Table:
     """Images per expression (rows) and split (columns)."""
-    splits = [split for split in SPLITS if (labels["split"] == split).any()]
-    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    shown.add_column("expression")
+    counts = pd.crosstab(labels["expression"], labels["split"])
+    splits = [split for split in SPLITS if split in counts.columns]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("expression")
     for split in splits:
-        shown.add_column(split, justify="right")
-    found = labels.groupby(["expression", "split"]).size()
-    present = [name for name in (*EXPRESSIONS, "") if (labels["expression"] == name).any()]
-    for name in present:
-        shown.add_row(str(name) or "unknown", *(f"{found.get((name, split), 0):,}" for split in splits))
-    if len(present) > 1:
-        shown.add_row("all", *(f"{(labels['split'] == split).sum():,}" for split in splits))
-    return shown
+        table.add_column(split, justify="right")
+    for name in (name for name in (*EXPRESSIONS, "") if name in counts.index):
+        table.add_row(str(name) or "unknown", *(f"{counts[split][name]:,}" for split in splits))
+    if len(counts) > 1:
+        table.add_row("all", *(f"{counts[split].sum():,}" for split in splits))
+    return table
 
 
-def _excluded(faces: FaceSet) -> Iterator[Text]:
+def _list_excluded(faces: FaceSet) -> Iterator[Text]:
     excluded = faces.provenance.get("excluded", [])
     if not excluded:
         yield Text("No file was excluded.")

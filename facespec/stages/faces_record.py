@@ -13,16 +13,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from facespec.data.embedded import production
+from facespec.data.embedded.roles import draw_role
 from facespec.data.faceset import HEADER_FILE, REMEDY, FaceSet
-from facespec.data.limits import check_count
+from facespec.data.unpacking import check_count
 from facespec.study.artefacts import digest_file, read_document, write_document
 from facespec.study.errors import StudyError
+from facespec.study.fingerprints import fingerprint_functions
 from facespec.study.params import Data
 from facespec.study.paths import Paths
 from facespec.study.vocabulary import Role
 
 EMBEDDED = "embedded"
-RENDERER = Path(production.__file__).parent
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def read_record(paths: Paths) -> dict[str, Entry]:
 def write_entry(paths: Paths, role: Role, entry: Entry) -> None:
     """Record the faces of one role; the entries of the others stay."""
     entries = {**read_record(paths), role.value: entry}
-    write_document(paths.faces_record, {name: asdict(own) for name, own in entries.items()})
+    write_document(paths.faces_record, {name: asdict(each) for name, each in entries.items()})
 
 
 def resolve_source(source: str, base: Path) -> str:
@@ -73,8 +74,7 @@ def digest_settings(block: Data, role: Role, source: str) -> str:
     del settings[role.value]["source"]
     digest = hashlib.sha256(repr(settings).encode())
     if source == EMBEDDED:
-        for file in sorted(RENDERER.glob("*.py")):
-            digest.update(file.read_bytes())
+        digest.update(fingerprint_functions(draw_role, production.import_embedded).encode())
     return digest.hexdigest()
 
 
@@ -95,13 +95,13 @@ def _list_files(source: Path) -> Iterator[Path]:
     if not source.is_dir():
         yield source
         return
-    seen = set()
+    visited = set()
     for directory, folders, names in os.walk(source, followlinks=True):
-        place = Path(directory).resolve()
-        if place in seen:  # a circle of links
+        real_path = Path(directory).resolve()
+        if real_path in visited:  # a circle of links
             folders.clear()
             continue
-        seen.add(place)
+        visited.add(real_path)
         yield from (file for file in map(Path(directory).joinpath, names) if file.is_file())
 
 

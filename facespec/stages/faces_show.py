@@ -1,4 +1,4 @@
-"""Which faces the contact sheet shows: chosen from the labels alone, so that the same data give the same sheet."""
+"""Which faces does the contact sheet show? Chosen from the labels alone: equal data give an equal sheet."""
 
 from __future__ import annotations
 
@@ -16,120 +16,113 @@ from facespec.study.params import Data
 from facespec.study.seeds import generator
 from facespec.study.vocabulary import EXPRESSIONS, SESSIONS, VIEWS, Expression, Role, View
 
-PEOPLE, ACROSS = 8, len(EXPRESSIONS)
+PEOPLE, COLUMNS = 8, len(EXPRESSIONS)
 Cell = np.ndarray | None
 
 
 def make_sheet(faces: Mapping[Role, FaceSet], block: Data) -> Figure:
-    """The contact sheet of all three roles; `block` is what embedded faces were made from."""
-    probe = faces[Role.PROBE]
-    people = _people_of(probe, PEOPLE)
-    right = [_views(probe, people[0]), _expressions(faces[Role.EXPRESSION]), _identities(faces[Role.IDENTITY])]
-    right += _regions(probe, faces[Role.EXPRESSION], people[0])
-    left = [_people(probe, people), *_counterfactuals(probe, block, people)]
-    return draw_contact_sheet([left, right], regions=probe.region_codes or faces[Role.EXPRESSION].region_codes)
+    """Draw the contact sheet of all three roles; `block` holds the parameters of embedded faces."""
+    probe, expression = faces[Role.PROBE], faces[Role.EXPRESSION]
+    people = _choose_people(probe, PEOPLE)
+    first_column = [_show_people(probe, people), *_show_counterfactuals(probe, block, people)]
+    second_column = [
+        _show_views(probe, people[0]),
+        _show_expressions(expression),
+        _show_identities(faces[Role.IDENTITY]),
+        *_show_regions(probe, expression, people[0]),
+    ]
+    return draw_contact_sheet([first_column, second_column], regions=probe.region_codes or expression.region_codes)
 
 
-def _people_of(faces: FaceSet, most: int) -> list[str]:
-    """At most so many of the people, evenly spread over their names."""
+def _choose_people(faces: FaceSet, most: int) -> list[str]:
+    """At most `most` of the people, evenly spread over their names."""
     names = sorted(set(faces.labels["identity"]) - {""})
-    places = np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int)
-    return [names[place] for place in places]
+    positions = np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int)
+    return [names[position] for position in positions]
 
 
-def _rows(faces: FaceSet, **wanted: str) -> np.ndarray:
-    fits = np.ones(len(faces), bool)
-    for column, value in wanted.items():
-        fits &= (faces.labels[column] == value).to_numpy()
-    return np.flatnonzero(fits)
+def _find_rows(faces: FaceSet, **labels: str) -> np.ndarray:
+    return np.flatnonzero((faces.labels[list(labels)] == list(labels.values())).all(axis=1))
 
 
-def _first(faces: FaceSet, **wanted: str) -> Cell:
-    found = _rows(faces, **wanted)
-    return faces.images(found[:1])[0] if len(found) else None
+def _read_first(faces: FaceSet, **labels: str) -> Cell:
+    rows = _find_rows(faces, **labels)
+    return faces.images(rows[:1])[0] if len(rows) else None
 
 
-def _grid(
+def _make_grid(
     faces: FaceSet,
-    words: str,
+    title: str,
     images: Sequence[Sequence[Cell]],
     columns: Sequence[str],
     rows: Sequence[str] = (),
     *,
     names: Sequence[str] = (),
 ) -> Grid:
-    """Images of `faces`; `names` are written into the ``{}`` of `words`."""
-    return Grid(f"{{}} role ({{}}): {words}", images, columns, rows, names=(str(faces.role), faces.source, *names))
+    """A grid of images of `faces`; `names` replace each ``{}`` of `title`."""
+    return Grid(f"{{}} role ({{}}): {title}", images, columns, rows, names=(str(faces.role), faces.source, *names))
 
 
-def _people(probe: FaceSet, people: Sequence[str]) -> Grid:
+def _show_people(probe: FaceSet, people: Sequence[str]) -> Grid:
     images = [
-        [_first(probe, identity=who, expression=face, view=View.STRAIGHT) for face in EXPRESSIONS] for who in people
+        [_read_first(probe, identity=person, expression=name, view=View.STRAIGHT) for name in EXPRESSIONS]
+        for person in people
     ]
-    return _grid(probe, "people and expressions", images, EXPRESSIONS, people)
+    return _make_grid(probe, "people and expressions", images, EXPRESSIONS, people)
 
 
-def _views(probe: FaceSet, who: str) -> Grid:
-    neutral = {"identity": who, "expression": Expression.NEUTRAL.value}
-    images = [[_first(probe, **neutral, session=session, view=view) for view in VIEWS] for session in SESSIONS]
+def _show_views(probe: FaceSet, person: str) -> Grid:
+    neutral = {"identity": person, "expression": Expression.NEUTRAL.value}
+    images = [[_read_first(probe, **neutral, session=session, view=view) for view in VIEWS] for session in SESSIONS]
+    columns = [view.replace("_", " ") for view in VIEWS]
     rows = [f"session {session}" for session in SESSIONS]
-    columns = [_words(view) for view in VIEWS]
-    return _grid(probe, "five views and two sessions of {}", images, columns, rows, names=[who])
+    return _make_grid(probe, "five views and two sessions of {}", images, columns, rows, names=[person])
 
 
-def _expressions(faces: FaceSet) -> Grid:
-    images: list[list[Cell]] = [[], []]
-    for name in EXPRESSIONS:
-        found = _rows(faces, expression=name)[:2]
-        shown = [*faces.images(found), None, None]
-        for row, image in zip(images, shown, strict=False):
-            row.append(image)
-    return _grid(faces, "in the wild", images, EXPRESSIONS)
+def _show_expressions(faces: FaceSet) -> Grid:
+    columns = [[*faces.images(_find_rows(faces, expression=name)[:2]), None, None][:2] for name in EXPRESSIONS]
+    return _make_grid(faces, "in the wild", list(zip(*columns, strict=True)), EXPRESSIONS)
 
 
-def _identities(faces: FaceSet) -> Grid:
-    people = _people_of(faces, 2)
-    images = [list(faces.images(_rows(faces, identity=who)[:ACROSS])) for who in people]
-    return _grid(faces, "in the wild, one person per row", images, (), people)
+def _show_identities(faces: FaceSet) -> Grid:
+    people = _choose_people(faces, 2)
+    images = [list(faces.images(_find_rows(faces, identity=person)[:COLUMNS])) for person in people]
+    return _make_grid(faces, "in the wild, one person per row", images, (), people)
 
 
-def _regions(probe: FaceSet, wild: FaceSet, who: str) -> list[Grid]:
-    """Faces above their region maps; nothing for real faces, which have none."""
-    chosen = [(probe, _rows(probe, identity=who, expression=Expression.HAPPY, view=view)[:1]) for view in VIEWS]
-    chosen += [(wild, np.array([index])) for index in range(ACROSS - len(VIEWS))]
-    chosen = [(faces, row) for faces, row in chosen if faces.region_codes and len(row)]
-    if not chosen:
+def _show_regions(probe: FaceSet, wild: FaceSet, person: str) -> list[Grid]:
+    """Faces above their region maps; no grid for real faces, which have none."""
+    happy = {"identity": person, "expression": Expression.HAPPY.value}
+    choices = [(probe, _find_rows(probe, **happy, view=view)[:1]) for view in VIEWS]
+    choices += [(wild, np.array([row])) for row in range(COLUMNS - len(VIEWS))]
+    choices = [(faces, row) for faces, row in choices if faces.region_codes and len(row)]
+    if not choices:
         return []
-    images = [faces.images(row)[0] for faces, row in chosen]
-    maps = [paint_regions(faces.regions(row)[0], faces.region_codes) for faces, row in chosen]
+    images = [faces.images(row)[0] for faces, row in choices]
+    maps = [paint_regions(faces.regions(row)[0], faces.region_codes) for faces, row in choices]
     return [Grid("Region maps", [images, maps], (), ["face", "regions"])]
 
 
-def _counterfactuals(probe: FaceSet, block: Data, people: Sequence[str]) -> list[Grid]:
+def _show_counterfactuals(probe: FaceSet, block: Data, people: Sequence[str]) -> list[Grid]:
     """A neutral face; only its expression, then only its identity changed. Only embedded faces can be rendered so."""
     if probe.source != production.SOURCE or len(people) < 2:
         return []
     stimuli = draw_role(Role.PROBE, block, generator(block.seed, "faces", Role.PROBE.value))
     if not stimuli.labels.equals(probe.labels):
         return []  # params.yaml has changed since these faces were made
-    wanted = {"expression": Expression.NEUTRAL.value, "view": View.STRAIGHT.value}
-    rows = [_rows(probe, identity=who, **wanted)[0] for who in (people[0], people[-1])]
-    own, other = stimuli.take(rows[:1]), stimuli.take(rows[1:])
-    changed = {
-        "only happy": replace_expressions(own, [Expression.HAPPY]),
-        "only surprise": replace_expressions(own, [Expression.SURPRISE]),
-        "only identity": replace_people(own, other.people),
+    labels = {"expression": Expression.NEUTRAL.value, "view": View.STRAIGHT.value}
+    face, other = (stimuli.take(_find_rows(probe, identity=people[i], **labels)[:1]) for i in (0, -1))
+    changes = {
+        "only happy": replace_expressions(face, [Expression.HAPPY]),
+        "only surprise": replace_expressions(face, [Expression.SURPRISE]),
+        "only identity": replace_people(face, other.people),
     }
     neutral, *pictures = (
-        production.render(one, [0], size=probe.height, channels=probe.channels)[0][0]
-        for one in (own, *changed.values())
+        production.render(stimulus, [0], size=probe.height, channels=probe.channels)[0][0]
+        for stimulus in (face, *changes.values())
     )
     images, names = [neutral], ["neutral"]
-    for name, picture in zip(changed, pictures, strict=True):
+    for name, picture in zip(changes, pictures, strict=True):
         images += [picture, paint_difference(picture, neutral)]
         names += [name, "difference"]
     return [Grid("One face with one thing changed", [images], names)]
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

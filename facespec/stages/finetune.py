@@ -1,4 +1,4 @@
-"""Fine-tune a trained network on the probe images that are not held out, for the tasks it knows."""
+"""How is a trained network fine-tuned? On the probe images that are not held out, for the tasks it has heads for."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from facespec.training.fit import TaskData, count_epoch_steps
 
 
 def run(paths: Paths, params: Params, *, network: Network, seed: int, device: str) -> None:
-    """Write the checkpoint and history of `network`, replicate `seed`, fitted to both probe tasks it has heads for.
+    """Write the checkpoint and history of `network`, replicate `seed`, fitted to the probe tasks of its heads.
 
-    The heads are new (other people than in training); everything below them starts from the trained weights.
+    The heads are new (other people than in training); all other layers start from the trained weights.
     """
     faces = FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE)
     rows, _ = hold_out(faces.labels, params.split, generator(params.split.seed, "split"))
@@ -28,9 +28,9 @@ def run(paths: Paths, params: Params, *, network: Network, seed: int, device: st
         codes, classes[task.value] = encode_classes(faces.labels, task.value)
         data[task.value] = TaskData(faces, rows, codes[rows])
     trained = load_network(paths, "train", network, seed).network
-    draws = torch.Generator().manual_seed(integer_seed(seed, "finetune", "heads"))
-    model = replace_heads(trained, {task: len(names) for task, names in classes.items()}, generator=draws)
-    used = {"split": params.split.model_dump(), "finetune": params.finetune.model_dump()}
+    weights = torch.Generator().manual_seed(integer_seed(seed, "finetune", "heads"))
+    model = replace_heads(trained, {task: len(names) for task, names in classes.items()}, generator=weights)
+    recorded = {"split": params.split.model_dump(), "finetune": params.finetune.model_dump()}
     steps = count_epoch_steps([len(rows)], params.finetune.batch_size)  # both tasks are learned from the same images
-    job = FitJob("finetune", network, seed, params.finetune, steps, used=used)
+    job = FitJob("finetune", network, seed, params.finetune, steps, recorded_params=recorded)
     run_fit(paths, job, model, data, classes=classes, device=device)

@@ -1,10 +1,10 @@
-"""What training and fine-tuning share: fit, resume where a killed run stopped, write checkpoint and history."""
+"""How do training and fine-tuning run? Fit, resume after an interruption, write checkpoint and history."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -14,8 +14,8 @@ from facespec.data.batches import make_preset
 from facespec.models import checkpoints
 from facespec.models.device import deterministic_torch, pick_device
 from facespec.models.networks import FaceNetwork
-from facespec.stages.package import package_digest
 from facespec.stages.progress import progress_bar
+from facespec.study.fingerprints import identify_computation
 from facespec.study.params import Finetune
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
@@ -26,14 +26,17 @@ from facespec.training.fit import Plan, Report, Status, TaskData, fit
 
 @dataclass(frozen=True)
 class FitJob:
-    """Which network is fitted, how, for how long, and under which parameters (`used`, kept with the weights)."""
+    """One network to fit: `block` says how, in epochs of `epoch_steps` batches.
+
+    The checkpoint stores `recorded_params`, the blocks that the fit depends on.
+    """
 
     stage: str
     network: Network
     seed: int
     block: Finetune
     epoch_steps: int
-    used: dict[str, Any]
+    recorded_params: dict[str, Any]
 
 
 def run_fit(
@@ -50,22 +53,24 @@ def run_fit(
     preset = make_preset(job.block.preset, faces.height, faces.channels)
     unfinished = paths.progress(job.stage, job.network, job.seed)
     with deterministic_torch(), progress_bar() as bar:
-        plan = Plan(job.block, preset, pick_device(device), job.epoch_steps, code=package_digest())
+        plan = Plan(job.block, preset, pick_device(device), job.epoch_steps, code=identify_computation(job.stage))
         stream = generator(job.seed, job.stage, "batches")
-        history = fit(model, data, plan, generator=stream, unfinished=unfinished, report=_reporting(bar, job))
+        history = fit(model, data, plan, generator=stream, progress_file=unfinished, report=_make_report(bar, job))
     origin = checkpoints.Origin(job.stage, job.network, job.seed)
-    checkpoint = checkpoints.Checkpoint(model, origin, classes, asdict(preset), job.used, history)
+    checkpoint = checkpoints.Checkpoint(model, origin, classes, preset, job.recorded_params, history)
     checkpoints.save_checkpoint(paths.checkpoint(*origin), checkpoint)
-    write_bytes(paths.history(*origin), encode_table(pd.DataFrame(history)))  # for plots: the checkpoint holds it too
+    write_bytes(
+        paths.history(*origin), encode_table(pd.DataFrame(history))
+    )  # the checkpoint holds it, too; the file is for plots
     unfinished.unlink(missing_ok=True)
 
 
-def _reporting(bar: Progress, job: FitJob) -> Report:
+def _make_report(bar: Progress, job: FitJob) -> Report:
     task = bar.add_task(f"{job.stage} {job.network.value}-{job.seed}", total=None, numbers="")
-    began = time.monotonic()
+    start = time.monotonic()
 
     def report(status: Status) -> None:
-        speed = status.images / (time.monotonic() - began)
+        speed = status.images / (time.monotonic() - start)
         numbers = f"loss {status.loss:.3f}  accuracy {status.accuracy:.3f}  {speed:.0f} images/s"
         bar.update(task, completed=status.step, total=status.steps, numbers=numbers)
 

@@ -1,18 +1,19 @@
-"""Figure 2: where the fine-tuned networks look. Raw heatmaps of all networks, and their means."""
+"""Figure 2: where do the fine-tuned networks look? Raw heatmaps of all networks, and their means."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
-from facespec.analyses.heatmaps import Moments, iterate_heatmaps
-from facespec.data.batches import Preset
-from facespec.data.directories import atomic_directory
+from facespec.analyses.heatmaps import iterate_heatmaps
+from facespec.analyses.moments import Moments
 from facespec.data.faceset import FaceSet
 from facespec.models import checkpoints
 from facespec.models.device import deterministic_torch, pick_device
@@ -20,6 +21,7 @@ from facespec.models.layers import find_last_convolution
 from facespec.stages.network_files import load_network
 from facespec.stages.progress import progress_bar
 from facespec.study.artefacts import digest_files, write_document
+from facespec.study.directories import atomic_directory
 from facespec.study.errors import StudyError
 from facespec.study.maps import HEADER_FILE, LABELS_FILE, MEAN_FACE, name_map_file, scale_maps
 from facespec.study.params import Heatmaps, Params
@@ -34,12 +36,17 @@ LAST, ALL = "last", "all"
 
 @dataclass(frozen=True, eq=False)
 class HeatmapJob:
-    """Which images are explained, how, and where the maps go."""
+    """Images at `rows` of `faces` are explained as `block` says; their maps go to `directory`.
+
+    `report` is called with the number of images whose maps have just been written.
+    """
 
     faces: FaceSet
     rows: np.ndarray
     block: Heatmaps
     directory: Path
+    device: torch.device
+    report: Callable[[int], None]
 
 
 def run(paths: Paths, params: Params, *, device: str) -> None:
@@ -49,7 +56,7 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
     averages over its probe faces, and a map says where a network looks, not whether it is right.
     """
     faces, block = FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE), params.heatmaps
-    rows = _rows(faces, block)
+    rows = _choose_rows(faces, block)
     tables: list[pd.DataFrame] = []
     layers: dict[str, str] = {}
     with (
@@ -57,24 +64,19 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
         progress_bar() as bar,
         atomic_directory(paths.heatmaps, marks=(HEADER_FILE,)) as directory,
     ):
-        shown = bar.add_task("heatmaps", total=len(rows) * len(NETWORKS) * len(params.seeds), numbers="")
-        job = HeatmapJob(faces, rows, block, directory)
-        for network in NETWORKS:
-            for seed in params.seeds:
-                checkpoint = load_network(paths, "finetune", network, seed)
-                own = _layers(checkpoint, block)
-                layers |= {f"{network.value}-{task}": layer for task, layer in own.items()}
-                moments = _write_maps(job, checkpoint, own, seed, device=device, report=lambda n: bar.advance(shown, n))
-                for task, (raw, stretched) in moments.items():
-                    both = pd.concat([_rows_of(raw, stretched, "raw"), _rows_of(stretched, stretched, "scaled")])
-                    tables.append(
-                        both.assign(
-                            trained_on=network.value, tested_on=task, source=faces.source, seed=seed, layer=own[task]
-                        )
-                    )
+        bar_task = bar.add_task("heatmaps", total=len(rows) * len(NETWORKS) * len(params.seeds), numbers="")
+        job = HeatmapJob(faces, rows, block, directory, pick_device(device), lambda n: bar.advance(bar_task, n))
+        for network, seed in itertools.product(NETWORKS, params.seeds):
+            checkpoint = load_network(paths, "finetune", network, seed)
+            task_layers = _choose_layers(checkpoint, block)
+            layers |= {f"{network.value}-{task}": layer for task, layer in task_layers.items()}
+            keys = {"trained_on": network.value, "source": faces.source, "seed": seed}
+            for task, (raw, scaled) in _write_maps(job, checkpoint, task_layers).items():
+                table = _tabulate_moments(raw, scaled)
+                tables.append(table.assign(**keys, tested_on=task, layer=task_layers[task]))
         write_bytes(directory / LABELS_FILE, encode_table(faces.labels.iloc[rows]))
-        np.save(directory / MEAN_FACE, _mean_face(faces, rows))
-        head = {
+        np.save(directory / MEAN_FACE, _average_face(faces, rows))
+        header = {
             "version": 2,
             "source": faces.source,
             "height": faces.height,
@@ -85,27 +87,26 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
             "target": block.target,
             "digests": digest_files(directory),
         }
-        write_document(directory / HEADER_FILE, head)
+        write_document(directory / HEADER_FILE, header)
     write_table(paths.table("heatmaps"), HEATMAPS.check(pd.concat(tables, ignore_index=True)))
 
 
-def _rows(faces: FaceSet, block: Heatmaps) -> np.ndarray:
-    views = faces.labels["view"]
-    chosen = np.ones(len(views), bool) if block.view == ALL else views.eq(block.view).to_numpy()
-    if not chosen.any():
+def _choose_rows(faces: FaceSet, block: Heatmaps) -> np.ndarray:
+    mask = np.ones(len(faces), bool) if block.view == ALL else faces.labels["view"].eq(block.view).to_numpy()
+    if not mask.any():
         raise StudyError(
             f"{faces.directory}: no image shows the {block.view} view, so there is nothing to explain. Use probe faces "
             "with that view, or set heatmaps.view to all in params.yaml."
         )
-    return np.flatnonzero(chosen)
+    return np.flatnonzero(mask)
 
 
-def _mean_face(faces: FaceSet, rows: np.ndarray) -> np.ndarray:
+def _average_face(faces: FaceSet, rows: np.ndarray) -> np.ndarray:
     parts = (faces.images(rows[start : start + BATCH]) for start in range(0, len(rows), BATCH))
     return np.sum([part.sum(axis=0, dtype=np.int64) for part in parts], axis=0) / len(rows)
 
 
-def _layers(checkpoint: checkpoints.Checkpoint, block: Heatmaps) -> dict[str, str]:
+def _choose_layers(checkpoint: checkpoints.Checkpoint, block: Heatmaps) -> dict[str, str]:
     network = checkpoint.network
     return {
         task: find_last_convolution(network, task) if block.layer == LAST else block.layer for task in network.tasks
@@ -113,18 +114,12 @@ def _layers(checkpoint: checkpoints.Checkpoint, block: Heatmaps) -> dict[str, st
 
 
 def _write_maps(
-    job: HeatmapJob,
-    checkpoint: checkpoints.Checkpoint,
-    layers: dict[str, str],
-    seed: int,
-    *,
-    device: str,
-    report: Callable[[int], None],
+    job: HeatmapJob, checkpoint: checkpoints.Checkpoint, layers: dict[str, str]
 ) -> dict[str, tuple[Moments, Moments]]:
-    """Write the raw maps of one network, batch by batch; returns per task the moments of raw and of scaled maps."""
+    """Write the raw maps of one network, batch by batch; return per task the moments of raw and of scaled maps."""
     labels = job.faces.labels.iloc[job.rows]
     targets = {
-        task: _codes(checkpoint.classes[task], labels[task]) if job.block.target == "labelled" else None
+        task: _encode_targets(checkpoint.classes[task], labels[task]) if job.block.target == "labelled" else None
         for task in layers
     }
     expressions = pd.Index(EXPRESSIONS).get_indexer(pd.Index(labels["expression"]))
@@ -137,29 +132,29 @@ def _write_maps(
         job.rows,
         layers,
         targets,
-        preset=Preset(**checkpoint.preset),
+        preset=checkpoint.preset,
         batch_size=BATCH,
-        device=pick_device(device),
+        device=job.device,
     ):
         for task, maps in batch.items():
             if task not in files:
-                path = job.directory / name_map_file(checkpoint.network_name, task, seed)
+                path = job.directory / name_map_file(checkpoint.network_name, task, checkpoint.origin.seed)
                 shape = (len(job.rows), *maps.shape[1:])
                 files[task] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
                 moments[task] = Moments(len(EXPRESSIONS), maps.shape[1:]), Moments(len(EXPRESSIONS), maps.shape[1:])
             stop = start + len(maps)
             files[task][start:stop] = maps
-            raw, stretched = moments[task]
+            raw, scaled = moments[task]
             raw.add(maps, expressions[start:stop])
-            stretched.add(scale_maps(maps), expressions[start:stop])
-        report(stop - start)
+            scaled.add(scale_maps(maps), expressions[start:stop])
+        job.report(stop - start)
         start = stop
     for file in files.values():
         file.flush()
     return moments
 
 
-def _codes(names: tuple[str, ...], labels: pd.Series) -> np.ndarray:
+def _encode_targets(names: tuple[str, ...], labels: pd.Series) -> np.ndarray:
     codes = pd.Index(names).get_indexer(pd.Index(labels)).astype(np.int64)
     if (codes < 0).any():
         raise StudyError(
@@ -169,25 +164,21 @@ def _codes(names: tuple[str, ...], labels: pd.Series) -> np.ndarray:
     return codes
 
 
-def _rows_of(moments: Moments, stretched: Moments, scale: str) -> pd.DataFrame:
-    """The HEATMAPS rows of one network, task and seed: all images, then every expression."""
-    everyone = np.zeros(len(EXPRESSIONS), dtype=np.int64)
-    all_images = _groups((ALL,), moments.merge(everyone), stretched.merge(everyone).blank)
-    return pd.concat([*all_images, *_groups(EXPRESSIONS, moments, stretched.blank)]).assign(scale=scale)
+def _tabulate_moments(raw: Moments, scaled: Moments) -> pd.DataFrame:
+    """The HEATMAPS rows of one network, task and seed: raw, then scaled maps; of all images, then of every expression.
 
-
-def _groups(names: Sequence[str], moments: Moments, blank: np.ndarray) -> Iterator[pd.DataFrame]:
-    mean, sd = moments.mean, moments.sd
-    row, column = np.indices(mean.shape[1:])
-    for group, name in enumerate(names):
-        yield pd.DataFrame(
-            {
-                "expression": str(name),
-                "row": row.ravel(),
-                "column": column.ravel(),
-                "n": moments.count[group],
-                "blank": blank[group],
-                "mean": mean[group].ravel(),
-                "sd": sd[group].ravel(),
-            }
-        )
+    `blank` counts the maps that cannot be scaled, for raw maps, too.
+    """
+    one_group = np.zeros(len(EXPRESSIONS), dtype=np.int64)
+    tables = []
+    for scale, moments in (("raw", raw), ("scaled", scaled)):
+        pooled = moments.merge(one_group), scaled.merge(one_group).blank
+        for names, (groups, blank) in (((ALL,), pooled), (EXPRESSIONS, (moments, scaled.blank))):
+            mean, sd = groups.mean, groups.sd
+            row, column = np.indices(mean.shape[1:])
+            for group, name in enumerate(names):
+                cells = {"row": row, "column": column, "mean": mean[group], "sd": sd[group]}
+                table = pd.DataFrame({key: values.ravel() for key, values in cells.items()})
+                counts = {"n": groups.count[group], "blank": blank[group]}
+                tables.append(table.assign(expression=str(name), scale=scale, **counts))
+    return pd.concat(tables)

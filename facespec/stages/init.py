@@ -1,4 +1,4 @@
-"""Make a study directory: the code, the notebooks and the pipeline as they are now, with parameters of one's own."""
+"""Make a study directory: the pipeline and the notebooks as they are now, with parameters of one's own."""
 
 from __future__ import annotations
 
@@ -12,69 +12,63 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from facespec.stages import fingerprints
 from facespec.stages.study_directory import check_path, is_study, mark_study, write_dvc_config
+from facespec.stages.template import FILES, NOTEBOOKS, find_template, is_clone
 from facespec.study.documents import parse_mapping, parse_yaml, read_text
 from facespec.study.errors import StudyError, suggest_spelling
 from facespec.study.params import Params, read_params, validate_params
 from facespec.study.paths import Paths
 from facespec.study.storage import atomic_write, write_bytes
 
-PROJECT = Path(__file__).resolve().parents[2]
-COPIED = ("facespec", "Analysis_Reproduction")
+GITIGNORE = b"/.facespec/\n/.*.lock\n*.partial\n__pycache__/\n.ipynb_checkpoints/\n"
 STUDIES = "runs"  # the project's own directory for studies
 PRODUCTS = ("data", "checkpoints", "Results")  # what a run in the project makes, and makes anew
 UNWRITABLE = re.compile("[\x85\ud800-\udfff]")  # a line end to YAML alone, and bytes that are not UTF-8
 
 
-def run(directory: Path, *, profile: str = "default", settings: Iterable[str] = (), project: Path = PROJECT) -> Params:
+def run(
+    directory: Path, *, profile: str = "default", settings: Iterable[str] = (), template: Path | None = None
+) -> Params:
     """Make or refresh the study directory `directory`; finished results in it are kept.
 
-    It receives a copy of the package (DVC re-runs what depends on changed code), the notebooks, ``dvc.yaml`` and a
-    ``params.yaml`` in which `profile` and then each of `settings` (``"train.epochs=5"``) replace the defaults.
-    Raises `StudyError` for an unknown profile or parameter, or a directory that is or holds something else: that is
-    left as it is.
+    It receives the notebooks, ``dvc.yaml``, the fingerprints of the code that runs now, and a ``params.yaml`` in which
+    `profile` and then each of `settings` (``"train.epochs=5"``) replace the defaults. Inside a git repository that does
+    not ignore it, DVC uses that repository. Raises `StudyError` for an unknown profile or parameter, or a directory
+    that is or holds something else: that is left as it is.
     """
-    _refuse_project(project)
+    template = template or find_template()
     check_path(directory)
-    _refuse_strangers(directory, project)
+    _refuse_strangers(directory, template)
     paths = Paths(directory)
-    params = _parameters(project / "params.yaml", profile, settings)
+    params = _make_parameters(template / "params.yaml", profile, settings)
     directory.mkdir(parents=True, exist_ok=True)
     mark_study(directory, profile=profile)  # first: an init that is interrupted can be repeated
     with atomic_write(paths.params) as partial:
         with partial.open("w", encoding="utf-8") as file:
-            _yaml().dump(params, file)
+            _make_yaml().dump(params, file)
         checked = read_params(partial)  # a refused parameter leaves the directory's own as they were
-    for name in COPIED:
+    for name in (NOTEBOOKS, "facespec"):  # studies of version 0.1 held a copy of the package, which would run instead
         shutil.rmtree(directory / name, ignore_errors=True)
-        shutil.copytree(
-            project / name, directory / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
-        )
-    for name in ("dvc.yaml", ".dvcignore"):
-        write_bytes(directory / name, (project / name).read_bytes())
+    for notebook in sorted((template / NOTEBOOKS).glob("*.ipynb")):
+        write_bytes(directory / NOTEBOOKS / notebook.name, notebook.read_bytes())
+    for name in FILES:
+        if name != paths.params.name:
+            write_bytes(directory / name, (template / name).read_bytes())
+    write_bytes(directory / ".gitignore", GITIGNORE)
     write_dvc_config(directory)
+    fingerprints.run(paths)
     return checked
 
 
-def _refuse_project(project: Path) -> None:
-    """Raise `StudyError` if the package that runs is not that of a clone of the project."""
-    if is_study(project):
-        raise StudyError(
-            f"{project} is a study directory, and its copy of facespec makes no others: its params.yaml has no "
-            "profiles. Run `facespec init` elsewhere, for example in the clone of the project."
-        )
-    if not (project / "dvc.yaml").is_file():
-        raise StudyError(f"{project}: no dvc.yaml beside the package. Run from a clone of the project.")
-
-
-def _refuse_strangers(directory: Path, project: Path) -> None:
+def _refuse_strangers(directory: Path, template: Path) -> None:
     """Raise `StudyError` if `directory` is or holds anything but a study: it would be overwritten."""
-    place = Path(os.path.realpath(directory))
-    if study := next((above for above in place.parents if is_study(above)), None):
+    location = Path(os.path.realpath(directory))
+    if study := next((above for above in location.parents if is_study(above)), None):
         raise StudyError(
             f"{directory}: lies inside the study {study}, which makes its own files anew. Name another place."
         )
-    if place == project or _is_taken(place, project):
+    if is_clone(template) and (location == template or _is_taken(location, template)):
         raise StudyError(
             f"{directory}: this is the facespec project itself. Name a new directory, for example runs/mine."
         )
@@ -89,30 +83,27 @@ def _refuse_strangers(directory: Path, project: Path) -> None:
         )
 
 
-def _is_taken(place: Path, project: Path) -> bool:
-    """Whether `place` lies in a directory of `project` that is not for studies."""
-    if not place.is_relative_to(project):
+def _is_taken(location: Path, project: Path) -> bool:
+    """Whether `location` lies in a directory of `project` that is not for studies."""
+    if not location.is_relative_to(project):
         return False
-    top = project / place.relative_to(project).parts[0]
+    top = project / location.relative_to(project).parts[0]
     if top.name in PRODUCTS:
         return True
     return top.name != STUDIES and not is_study(top) and (top.is_file() or (top.is_dir() and any(top.iterdir())))
 
 
-def _yaml() -> YAML:
+def _make_yaml() -> YAML:
     yaml = YAML()  # keeps the comments: the marks and sources stay beside the numbers
     yaml.width = 120
     return yaml
 
 
-def _parameters(path: Path, profile: str, settings: Iterable[str]) -> Any:
+def _make_parameters(path: Path, profile: str, settings: Iterable[str]) -> Any:
     """The parameters in `path` with `profile` and `settings` in their places, comments kept; all of them are valid."""
     read_params(path)  # also refuses what the loader below, which keeps comments, would let pass or fail on
-    params = _yaml().load(read_text(path))
-    if not (profiles := params.pop("profiles", None)):
-        raise StudyError(
-            f"{path}: lists no profiles, so it is a study's. Run facespec init from a clone of the project."
-        )
+    params = _make_yaml().load(read_text(path))
+    profiles = params.pop("profiles", None) or {}
     if profile not in profiles:
         raise StudyError(f"unknown profile {profile!r}: {suggest_spelling(profile, profiles)}")
     _overlay(params, profiles[profile])
@@ -125,7 +116,7 @@ def _parameters(path: Path, profile: str, settings: Iterable[str]) -> Any:
         names.add(name)
         _overlay(params, value)
     text = StringIO()
-    _yaml().dump(params, text)
+    _make_yaml().dump(params, text)
     validate_params(parse_mapping(text.getvalue(), name="params.yaml"), name="params.yaml")
     return params
 

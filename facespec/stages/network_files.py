@@ -1,23 +1,16 @@
-"""The networks of a study, read from where they lie: what is there must be what belongs there."""
+"""Does a checkpoint file hold the network that its name says? Reading the networks of a study."""
 
 from __future__ import annotations
 
-from facespec.data.batches import Preset
-from facespec.models.checkpoints import REMEDY, Checkpoint, Origin, load_checkpoint
-from facespec.study.errors import StudyError
+from facespec.models.checkpoints import Checkpoint, Origin, load_checkpoint
 from facespec.study.paths import Paths
 from facespec.study.vocabulary import Network
 
 
 def load_network(paths: Paths, stage: str, network: Network | str, seed: int) -> Checkpoint:
-    """The checkpoint of one network after `stage`, its `preset` one of `data.batches.Preset`.
+    """Read the checkpoint of one network after `stage`, with a valid `preset` (`data.batches.Preset`).
 
-    Raises `StudyError`, naming the file, if it is damaged, that of another fit, or says nothing about its images.
+    Raises `StudyError`, naming the file, if it is damaged, belongs to another fit, or has no valid preset.
     """
     origin = Origin(stage, Network(network), seed)
-    checkpoint = load_checkpoint(paths.checkpoint(*origin), expect=origin)
-    try:
-        Preset(**checkpoint.preset)
-    except (StudyError, TypeError) as error:
-        raise StudyError(f"{paths.checkpoint(*origin)}: {str(error).rstrip('.')}. {REMEDY}") from None
-    return checkpoint
+    return load_checkpoint(paths.checkpoint(*origin), expect=origin)

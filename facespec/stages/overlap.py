@@ -1,4 +1,4 @@
-"""Figures 2B and 2C: box statistics of the mean heatmaps, and the overlap of the joint network's two."""
+"""Figures 2B and 2C: how focal are the mean heatmaps, and how far do the joint network's two overlap?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from facespec.study.storage import write_table
 
 
 def run(paths: Paths, params: Params) -> None:
-    """Write ``Results/overlap.csv``: every number on all people and on bootstrap draws of them."""
+    """Write ``Results/overlap.csv``: box statistics and overlaps, of all people and of bootstrap draws of them."""
     block = params.overlap
     with deterministic_torch():
         table = measure_overlap(

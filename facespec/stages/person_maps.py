@@ -1,10 +1,10 @@
-"""What the statistics of Figure 2 share: every person's scaled heatmaps, summed over images."""
+"""What do overlap and contrasts start from? Every person's scaled heatmaps, summed over images."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from facespec.analyses.heatmaps import Moments
+from facespec.analyses.moments import Moments
 from facespec.study.maps import MapSet, PersonMaps, scale_maps
 from facespec.study.vocabulary import PAIRS
 
@@ -12,17 +12,16 @@ BATCH = 512
 
 
 def average_person_maps(maps: MapSet) -> PersonMaps:
-    """The scaled maps of all networks, tasks and seeds, gathered per person, a batch of images at a time."""
-    people = sorted(set(maps.labels["identity"]))
-    person = np.searchsorted(people, maps.labels["identity"])
-    gathered = [[_gathered(maps.maps(*pair, seed), person, len(people)) for seed in maps.seeds] for pair in PAIRS]
-    total = np.array([[each.total for each in seeds] for seeds in gathered])
-    count = np.array([[each.count for each in seeds] for seeds in gathered])
-    return PersonMaps(total, count, maps.seeds, tuple(people), maps.size, maps.source)
+    """Sum the scaled maps of every network, task and seed within people, a batch of images at a time."""
+    people, codes = np.unique(maps.labels["identity"].to_numpy(dtype=str), return_inverse=True)
+    sums = [[_sum_people(maps.maps(*pair, seed), codes, len(people)) for seed in maps.seeds] for pair in PAIRS]
+    total = np.array([[moments.total for moments in seeds] for seeds in sums])
+    count = np.array([[moments.count for moments in seeds] for seeds in sums])
+    return PersonMaps(total, count, maps.seeds, tuple(people.tolist()), maps.size, maps.source)
 
 
-def _gathered(maps: np.ndarray, person: np.ndarray, people: int) -> Moments:
+def _sum_people(maps: np.ndarray, codes: np.ndarray, people: int) -> Moments:
     moments = Moments(people, maps.shape[1:])
     for start in range(0, len(maps), BATCH):
-        moments.add(scale_maps(maps[start : start + BATCH]), person[start : start + BATCH])
+        moments.add(scale_maps(maps[start : start + BATCH]), codes[start : start + BATCH])
     return moments

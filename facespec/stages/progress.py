@@ -1,4 +1,4 @@
-"""A progress bar for long work; quiet where nobody watches."""
+"""How far is a stage? A progress bar, on terminals only."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def progress_bar() -> Progress:
-    """A bar with counts, a task's `numbers` (text) and the remaining time, on standard error.
+    """Make a bar with counts, a task's `numbers` (text) and the remaining time, on standard error.
 
-    Nothing is printed where that is not a terminal.
+    It prints nothing if standard error is not a terminal.
     """
     console = Console(stderr=True)
     texts = [TextColumn("{task.description}"), TextColumn("{task.fields[numbers]}")]

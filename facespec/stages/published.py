@@ -1,4 +1,4 @@
-"""The original study's own results: fetch the files, replay their figures, check their numbers."""
+"""What did the original study publish? Fetch its files, replay their figures, check their numbers."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from facespec.published.export import read_results, tabulate_results
 from facespec.study.errors import StudyError
 from facespec.study.seeds import generator
 
-SEED = 0  # of the published style's error bars, which no verdict rests on; a replay needs no params.yaml
+SEED = 0  # of the published style's error bars, which no verdict depends on; a replay needs no params.yaml
 
 
 def fetch(source: str | None, to: Path, console: Console) -> None:
     """Copy the published files from `source` (git URL or directory; None: the original repository) into `to`, verified.
 
-    Prints the status of every file. Raises `StudyError` if a file's bytes are altered, or none was found.
+    Prints the status of every file. Raises `StudyError` if a file's bytes are altered, or none is there.
     """
     source = fetching.URL if source is None else source
     report = fetching.fetch(source, to)
-    shown = Table(
-        "file", "status", title=f"{source}, commit {fetching.COMMIT[:7]}", box=box.SIMPLE_HEAD, pad_edge=False
-    )
+    title = f"{source}, commit {fetching.COMMIT[:7]}"
+    table = Table("file", "status", title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in report.to_dict("records"):
-        shown.add_row(row["file"], row["status"])
-    console.print(shown)
+        table.add_row(row["file"], row["status"])
+    console.print(table)
     fetching.refuse_altered(report)
-    if not (report["status"] == fetching.PRESENT).any():
+    present = (report["status"] == fetching.PRESENT).sum()
+    if not present:
         raise StudyError(
             f"{source}: none of the {len(report)} published files is there. Name the directory that holds them."
         )
-    console.print(f"{to}: the {(report['status'] == fetching.PRESENT).sum()} files that are present, verified.")
+    console.print(f"{to}: the {present} files that are present, verified.")
 
 
 def replay(directory: Path, to: Path, console: Console) -> None:
     """Draw the figures whose files `directory` holds into `to`, and check their numbers against the reference table.
 
-    Each figure shows the percentile intervals beside the original's own error bars. Prints the check, the absent files
-    and where the figures are. Raises `StudyError` if a file is refused, a number differs, or no file is there.
+    Each figure shows the percentile intervals beside the original's error bars. Prints the check, the absent files
+    and the paths of the figures. Raises `StudyError` if a file is refused, a number differs, or no file is there.
     """
     table = tabulate_results(read_results(directory))
     absent = check.list_absent(table)
@@ -55,22 +55,22 @@ def replay(directory: Path, to: Path, console: Console) -> None:
             f"{directory}: none of the published accuracy files is there ({', '.join(absent)}). "
             f"`facespec published fetch --to {directory}` gets them."
         )
-    compared = check.replay_results(table)
-    console.print(check.summarise(compared))
+    comparison = check.replay_results(table)
+    console.print(check.summarise(comparison))
     for figure in TITLES:
         if (table["figure"] == figure).any():
-            for path in save_figure(draw_panels(_panels(table, figure)), to / f"figure_{figure}"):
+            for path in save_figure(draw_panels(make_panels(table, figure)), to / f"figure_{figure}"):
                 console.print(f"figure  {path}")
     for file in absent:
         console.print(f"absent  {file}")
-    failed = check.list_failures(compared)
-    if failed:
-        raise StudyError(f"{directory}: not the published numbers:\n" + "\n".join(f"  {line}" for line in failed))
+    if failures := check.list_failures(comparison):
+        raise StudyError(f"{directory}: not the published numbers:\n" + "\n".join(f"  {line}" for line in failures))
 
 
-def _panels(table: pd.DataFrame, figure: str) -> dict[str, Panel]:
-    draws = generator(SEED, "published error bars", figure)
+def make_panels(table: pd.DataFrame, figure: str) -> dict[str, Panel]:
+    """Make the panels of one figure by title: the same numbers with both kinds of error bars."""
+    stream = generator(SEED, "published error bars", figure)
     return {
         "published, with percentile intervals": make_accuracy_panel(table, figure),
-        "published, as the original drew it": make_accuracy_panel(table, figure, style=PUBLISHED, generator=draws),
+        "published, as the original drew it": make_accuracy_panel(table, figure, style=PUBLISHED, generator=stream),
     }

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from facespec.stages.dvc_files import LOCK, read_lock
 from facespec.stages.study_directory import is_study, write_dvc_config
-from facespec.stages.verify import LOCK, read_lock
-from facespec.study.documents import MARKER
+from facespec.study.documents import CONFLICT_MARKER
 from facespec.study.errors import StudyError
 from facespec.study.paths import Paths
 from facespec.study.storage import write_bytes
@@ -42,7 +42,7 @@ def _recover_config(paths: Paths, report: Callable[[str], None]) -> None:
     for directory in (config.parent, paths.root / RWLOCK.parent):
         if directory.exists() and not directory.is_dir():
             raise StudyError(f"{directory}: a file, where a directory of DVC belongs. Move it away.")
-    if config.is_file() and MARKER.search(config.read_text(encoding="utf-8", errors="replace")):
+    if config.is_file() and CONFLICT_MARKER.search(config.read_text(encoding="utf-8", errors="replace")):
         raise StudyError(f"{config}: holds conflict markers of an unfinished merge: resolve it.")
     if is_study(paths.root) and (not config.is_file() or not config.stat().st_size):
         write_dvc_config(paths.root)

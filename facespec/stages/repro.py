@@ -14,10 +14,10 @@ from rich.console import Console
 
 from facespec.checks import verdicts
 from facespec.stages import data, verify
+from facespec.stages.dvc_files import LOCK, check_lock, list_outputs, read_lock, read_pipeline
 from facespec.stages.dvc_runs import announce_stop, await_earlier_runs, reproduce
 from facespec.stages.recovery import keep_lock, recover_state
 from facespec.stages.study_directory import check_path
-from facespec.stages.verify import LOCK
 from facespec.study.code_path import get_code_path
 from facespec.study.documents import parse_mapping, read_json
 from facespec.study.errors import StudyError
@@ -25,11 +25,13 @@ from facespec.study.params import read_params
 from facespec.study.paths import Paths
 from facespec.study.storage import file_lock, remove_leftovers, write_bytes
 from facespec.study.tables import VERDICTS
-from facespec.study.vocabulary import NETWORKS
+from facespec.study.vocabulary import NETWORKS, ROLES
 
 OTHER_BITS = "other_bits.txt"  # why a run here had other bits than those that are recorded
 DIFFERENT = 3  # exit status of a finished run whose results are not those of the recorded one
 VERDICTS_JSON = "Results/checks/verdicts.json"
+FINGERPRINTS_FILE = Paths().fingerprints.name
+FIRST = ["fingerprints", *(f"data@{role.value}" for role in ROLES)]
 # Analyses of which none needs another line's results, and what they cost [measured, default profile: 10 s of one core].
 # What is not here needs most of these: plain `dvc repro` runs it last.
 ANALYSES = {
@@ -48,7 +50,7 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
 
     Returns the exit status: 0, or `DIFFERENT` where the results are not those of the recorded run (see `compare_runs`).
     """
-    console = console or _console()
+    console = console or _make_console()
     report = partial(console.print, soft_wrap=True, markup=False)  # paths hold anything
     check_path(paths.root)
     params = read_params(paths.params)
@@ -61,11 +63,12 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
         await_earlier_runs(paths.root)
         remove_leftovers(paths.root)
         recover_state(paths, report)
-        recorded = _recorded(paths.root)
+        recorded = _read_recorded(paths.root)
         with file_lock(paths.data):
             data.build_missing(paths, params.data, workers=workers, report=report)
         verify.prepare(paths.root, report)
         try:
+            reproduce(paths.root, [FIRST], workers=workers)
             for lines in (count_networks(params.seeds), ANALYSES):
                 reproduce(paths.root, share_lines(lines, workers), workers=workers)
             reproduce(paths.root, [[]], workers=workers)
@@ -79,10 +82,10 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
     if differences:
         report("\n".join([*differences, f"The files are not what {LOCK} records, although just made."]))
         return DIFFERENT
-    now = _read(paths.root)
+    now = _read_current(paths.root)
     line, status = compare_runs(recorded, now, order=list_stages(paths.root), reason=reason)
     report(line)
-    if recorded["lock"] and _outputs(recorded["lock"]) == _outputs(now["lock"]):
+    if recorded["lock"] and _digest_outputs(recorded["lock"]) == _digest_outputs(now["lock"]):
         (paths.state / OTHER_BITS).unlink(missing_ok=True)
     return status
 
@@ -110,7 +113,7 @@ def explain_other_bits() -> str:
     return get_code_path().reason
 
 
-def _console() -> Console:
+def _make_console() -> Console:
     console = Console(highlight=False)
     # a log file has no width of its own, and tables are unreadable in the 80 columns that are assumed for it
     return console if console.is_terminal else Console(highlight=False, width=120)
@@ -126,13 +129,13 @@ def count_networks(seeds: Iterable[int]) -> Lines:
 
 def share_lines(lines: Lines, workers: int) -> list[list[str]]:
     """Targets for at most `workers` concurrent runs of DVC, the work shared evenly: the longest line first."""
-    found: list[list[str]] = [[] for _ in range(min(workers, len(lines)))]
-    load = [0] * len(found)
+    shares: list[list[str]] = [[] for _ in range(min(workers, len(lines)))]
+    load = [0] * len(shares)
     for line, cost in sorted(lines.items(), key=lambda each: -each[1]):
         lightest = load.index(min(load))
-        found[lightest] += line
+        shares[lightest] += line
         load[lightest] += cost
-    return found
+    return shares
 
 
 def compare_runs(
@@ -159,8 +162,8 @@ def compare_runs(
     """
     if not recorded["lock"]:
         return "No recorded run to compare with: there was no dvc.lock.", 0
-    before, after = _outputs(recorded["lock"]), _outputs(now["lock"])
-    stages, parameters = _parameters(recorded["lock"]), _parameters(now["lock"])
+    before, after = _digest_outputs(recorded["lock"]), _digest_outputs(now["lock"])
+    stages, parameters = _read_parameters(recorded["lock"]), _read_parameters(now["lock"])
     if stages.items() < parameters.items() and before.items() <= after.items():
         return (
             f"The earlier run here had ended after {len(stages)} of {len(parameters)} stages; this one kept their "
@@ -169,16 +172,16 @@ def compare_runs(
         )
     if before.keys() != after.keys() or stages != parameters:
         return "Not comparable with the recorded run: its parameters or stages are others.", 0
-    changed = _changed_inputs(recorded["lock"], now["lock"])
-    if any(path.startswith("data/") for path in changed):
-        return "Not comparable with the recorded run: its faces are others.", 0
+    changed = _list_changed_code(recorded["lock"], now["lock"])
     differing = [out for out, digest in before.items() if after[out] != digest]
+    if any(stage.startswith("data@") and stage not in changed for stage, _ in differing):
+        return "Not comparable with the recorded run: its faces are others.", 0
     if not differing:
         return f"All {len(before)} outputs are bit-identical to dvc.lock.", 0
     first = min((stage for stage, _ in differing), key=lambda stage: order.index(stage.split("@")[0]))
     outside = [
         f"{name}: {number:+.3f}, recorded {low:+.3f} to {high:+.3f}"
-        for name, number, low, high in _numbers(recorded["verdicts"], now["verdicts"])
+        for name, number, low, high in _list_numbers(recorded["verdicts"], now["verdicts"])
         if not low <= number <= high
     ]
     within = f"outside the recorded intervals: {'; '.join(outside)}" if outside else "within the recorded intervals"
@@ -188,71 +191,71 @@ def compare_runs(
     ), DIFFERENT if outside or not reason else 0
 
 
-def _explain_difference(changed: set[str], reason: str) -> str:
-    """Why outputs differ, as a sentence: a known `reason`, or code among the `changed` inputs, or what is left."""
+def _explain_difference(changed: list[str], reason: str) -> str:
+    """Why outputs differ, as a sentence: a known `reason`, or that the code of stages `changed`, or what is left."""
     if reason:
         return f"That is to be expected, because {reason}; networks then differ as those of other seeds do"
-    if code := sorted(path for path in changed if path.startswith("facespec/")):
-        return f"The code is not the recorded one: {code[0]}" + (f" and {len(code) - 1} more files" if code[1:] else "")
+    if changed:
+        more = f" and {len(changed) - 1} more stages" if changed[1:] else ""
+        return f"The code is not the recorded one: that of `{changed[0]}`{more}"
     return (
         "This run is on the portable code path, where the same code, faces and versions of libraries "
         "(requirements.lock) give the same bits: libraries are others, or facespec has a fault"
     )
 
 
-def _outputs(lock: dict[str, Any]) -> dict[tuple[str, str], str]:
+def _digest_outputs(lock: dict[str, Any]) -> dict[tuple[str, str], str]:
     """Stage and path of every output -> its digest."""
-    return {(out.stage, out.path): out.md5 for out in verify.list_outputs(lock)}
+    return {(out.stage, out.path): out.md5 for out in list_outputs(lock)}
 
 
 def list_stages(root: Path) -> list[str]:
     """The stages of the pipeline, in the order in which they run."""
-    return list(verify.read_pipeline(root))
+    return list(read_pipeline(root))
 
 
-def _changed_inputs(recorded: dict[str, Any], now: dict[str, Any]) -> set[str]:
-    """Faces and code that stages of both runs have read, and that are not the same."""
-    read = [
-        {(name, dep["path"]): dep["md5"] for name, stage in lock["stages"].items() for dep in stage.get("deps", ())}
+def _list_changed_code(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The stages of both runs whose code has another fingerprint."""
+    codes = [
+        {name: stage.get("params", {}).get(FINGERPRINTS_FILE) for name, stage in lock["stages"].items()}
         for lock in (recorded, now)
     ]
-    both = read[0].keys() & read[1].keys()
-    return {path for name, path in both if read[0][name, path] != read[1][name, path]}
+    return [name for name in codes[0] if name in codes[1] and codes[0][name] != codes[1][name]]
 
 
-def _parameters(lock: dict[str, Any]) -> dict[str, Any]:
-    return {name: stage.get("params") for name, stage in lock["stages"].items()}
+def _read_parameters(lock: dict[str, Any]) -> dict[str, Any]:
+    return {name: stage.get("params", {}).get("params.yaml") for name, stage in lock["stages"].items()}
 
 
-def _numbers(recorded: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, float, float, float]]:
+def _list_numbers(recorded: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, float, float, float]]:
     for claim, entry in recorded.items():
         for part, then in entry["parts"].items():
-            found = now.get(claim, {}).get("parts", {}).get(part, {})
-            if "number" in found and "low" in then:
-                yield f"{claim} ({part})", found["number"], then["low"], then["high"]
+            now_part = now.get(claim, {}).get("parts", {}).get(part, {})
+            if "number" in now_part and "low" in then:
+                yield f"{claim} ({part})", now_part["number"], then["low"], then["high"]
 
 
-def _recorded(root: Path) -> dict[str, Any]:
+def _read_recorded(root: Path) -> dict[str, Any]:
     """The run recorded in git's HEAD where the study is a clone, else the run that was last made here."""
-    committed = {name: _committed(root, name) for name in (LOCK, VERDICTS_JSON)}
+    committed = {name: _read_committed(root, name) for name in (LOCK, VERDICTS_JSON)}
     if committed[LOCK] is None:
-        return _read(root)
+        return _read_current(root)
     content = {name: parse_mapping(text or "{}", name=f"{name} of git's HEAD") for name, text in committed.items()}
-    verify.check_lock(content[LOCK], Path(f"{LOCK} of git's HEAD"))
+    check_lock(content[LOCK], Path(f"{LOCK} of git's HEAD"))
     return {"lock": content[LOCK], "verdicts": content[VERDICTS_JSON]}
 
 
-def _committed(root: Path, name: str) -> str | None:
+def _read_committed(root: Path, name: str) -> str | None:
     try:
-        shown = subprocess.run(["git", "show", f"HEAD:./{name}"], cwd=root, capture_output=True, check=False)
+        output = subprocess.run(["git", "show", f"HEAD:./{name}"], cwd=root, capture_output=True, check=False)
     except FileNotFoundError:
         return None
-    return shown.stdout.decode(errors="replace") if shown.returncode == 0 else None
+    return output.stdout.decode(errors="replace") if output.returncode == 0 else None
 
 
-def _read(root: Path) -> dict[str, Any]:
+def _read_current(root: Path) -> dict[str, Any]:
     try:
         judged = read_json(root / VERDICTS_JSON)
     except StudyError:  # absent, or damaged: it is made again
         judged = {}
-    return {"lock": verify.read_lock(root), "verdicts": judged}
+    return {"lock": read_lock(root), "verdicts": judged}

@@ -1,11 +1,11 @@
-"""The faces that drive one unit most, as a folder for the laboratory: pictures, what the unit sees of them, a table.
+"""Which faces drive one unit most? A directory for the laboratory: pictures, crops to the unit's input, a table.
 
 ::
 
     01-<stimulus>.png       the face as it is stored, the strongest first
-    01-<stimulus>-crop.png  the part of it that drives the unit: its receptive field there, not resampled
+    01-<stimulus>-crop.png  the part of it that drives the unit: the receptive field of its strongest cell
     stimuli.csv             `STIMULI`, one row per face
-    facespec-stimuli.json   what was asked, of which weights and which faces
+    facespec-stimuli.json   the choice of unit, and digests of weights and faces
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from facespec.data.batches import Preset, iterate_batches
-from facespec.data.directories import atomic_directory
+from facespec.data.batches import iterate_batches
 from facespec.data.faceset import FaceSet
 from facespec.models import checkpoints
 from facespec.models.device import deterministic_torch, pick_device
@@ -28,6 +27,7 @@ from facespec.models.receptive import Window, compute_receptive_field
 from facespec.responses.strongest import find_strongest_images, locate_window
 from facespec.stages.network_files import load_network
 from facespec.stages.progress import progress_bar
+from facespec.study.directories import atomic_directory
 from facespec.study.errors import StudyError, suggest_spelling
 from facespec.study.params import Params
 from facespec.study.paths import Paths
@@ -38,10 +38,10 @@ from facespec.study.vocabulary import NETWORKS, ROLES
 
 BATCH = 64  # of VGG16 at 224 px, 64 images have 3.5 GB of responses in all layers
 MARK, TABLE = "facespec-stimuli.json", "stimuli.csv"
-LONGEST = 80  # letters of a stimulus in a file name; file systems take 255 bytes
+LONGEST = 80  # letters of a stimulus in a file name; file systems allow 255 bytes
 
 # One face per row, the strongest first. `response`: the maximum of the unit's map, in cell (`row`, `column`) of it.
-# What that cell sees of the stored face begins at pixel (`top`, `left`) and ends before (`bottom`, `right`).
+# The cell's receptive field in the stored face begins at pixel (`top`, `left`) and ends before (`bottom`, `right`).
 STIMULI = Schema(
     "stimuli",
     {
@@ -77,30 +77,30 @@ def run(paths: Paths, params: Params, choice: Choice, *, to: Path, device: str) 
     """Write the `choice.n` faces that drive the unit most to the directory `to`, whole or not at all.
 
     Responses are read behind the convolution's ReLU, of all faces of the role. An earlier set of stimuli in `to` is
-    replaced. Raises `StudyError` for a network, seed, role, layer or unit that is not there, more faces than there are,
-    and a directory that holds anything else.
+    replaced. Raises `StudyError` for an unknown network, seed, role, layer or unit, more faces than there are, and a
+    directory that holds anything else.
     """
-    checkpoint, faces = _opened(paths, params, choice)
-    _refuse_strangers(to)
+    checkpoint, faces = _open_inputs(paths, params, choice)
+    _check_directory(to)
     with atomic_directory(to, marks=(MARK,)) as directory:
-        table = _ranked(checkpoint, faces, choice, device=device)
+        table = _rank_faces(checkpoint, faces, choice, device=device)
         pictures = faces.images(table.pop("image").to_numpy())
         for picture, row in zip(pictures, table.to_dict("records"), strict=True):
-            window = Window(*(row[end] for end in Window._fields))
+            window = Window(*(row[edge] for edge in Window._fields))
             Image.fromarray(picture).save(directory / row["file"])
             Image.fromarray(picture[window.slices]).save(directory / row["crop"])
         write_table(directory / TABLE, STIMULI.check(table))
         weights = checkpoints.digest_tensors(checkpoint.network.state_dict())
-        about = {"source": faces.source, "content": faces.provenance.get("content"), "weights": weights}
-        write_json(directory / MARK, asdict(choice) | about)
+        inputs = {"source": faces.source, "content": faces.provenance.get("content"), "weights": weights}
+        write_json(directory / MARK, asdict(choice) | inputs)
 
 
-def _opened(paths: Paths, params: Params, choice: Choice) -> tuple[checkpoints.Checkpoint, FaceSet]:
-    """The network and the faces, both known to have what is asked of them."""
-    for name, known in (("network", NETWORKS), ("role", ROLES)):
-        word = getattr(choice, name)
-        if word not in known:
-            raise StudyError(f"unknown {name} {str(word)!r}: {suggest_spelling(word, map(str, known))}")
+def _open_inputs(paths: Paths, params: Params, choice: Choice) -> tuple[checkpoints.Checkpoint, FaceSet]:
+    """Open the network and the faces; refuse a choice of what they do not have."""
+    for name, allowed in (("network", NETWORKS), ("role", ROLES)):
+        value = getattr(choice, name)
+        if value not in allowed:
+            raise StudyError(f"unknown {name} {str(value)!r}: {suggest_spelling(value, map(str, allowed))}")
     if choice.seed not in params.seeds:
         raise StudyError(f"this study has no networks of seed {choice.seed}; its seeds are {list(params.seeds)}.")
     checkpoint = load_network(paths, "finetune", choice.network, choice.seed)
@@ -114,59 +114,50 @@ def _opened(paths: Paths, params: Params, choice: Choice) -> tuple[checkpoints.C
     return checkpoint, faces
 
 
-def _refuse_strangers(to: Path) -> None:
-    """Whoever added notes or pictures to an earlier set of stimuli wants to keep them."""
-    if (to / MARK).is_file():
-        try:
-            earlier = STIMULI.read(to / TABLE)
-        except StudyError as error:
+def _check_directory(to: Path) -> None:
+    """Refuse an earlier set of stimuli that contains other files: whoever added them may want to keep them."""
+    if not (to / MARK).is_file():
+        return
+    try:
+        earlier = STIMULI.read(to / TABLE)
+    except StudyError as error:
+        raise StudyError(
+            f"{to}: which files belong to the set of stimuli in it is not known, and nothing is deleted. Move it "
+            f"away, or choose another directory. ({error})"
+        ) from None
+    expected = {MARK, TABLE, digest_path(to / TABLE).name, ".DS_Store", *earlier["file"], *earlier["crop"]}
+    for path in sorted(to.iterdir()):
+        if path.name not in expected:
             raise StudyError(
-                f"{to}: which files belong to the set of stimuli in it is not known, and nothing is deleted. Move it "
-                f"away, or choose another directory. ({error})"
-            ) from None
-        own = {MARK, TABLE, digest_path(to / TABLE).name, ".DS_Store", *earlier["file"], *earlier["crop"]}
-        for path in sorted(to.iterdir()):
-            if path.name not in own:
-                raise StudyError(
-                    f"{path}: not part of a set of stimuli, and it is not deleted. Move it away, or "
-                    "choose another directory."
-                )
+                f"{path}: not part of a set of stimuli, and it is not deleted. Move it away, or choose another "
+                "directory."
+            )
 
 
-def _ranked(checkpoint: checkpoints.Checkpoint, faces: FaceSet, choice: Choice, *, device: str) -> pd.DataFrame:
-    """The STIMULI rows, and in column `image` the faces' indices."""
-    preset, read = Preset(**checkpoint.preset), find_rectifier(checkpoint.network, choice.layer)
+def _rank_faces(checkpoint: checkpoints.Checkpoint, faces: FaceSet, choice: Choice, *, device: str) -> pd.DataFrame:
+    """The STIMULI rows, and the faces' indices in column `image`."""
+    preset, layer = checkpoint.preset, find_rectifier(checkpoint.network, choice.layer)
     with deterministic_torch(), progress_bar() as bar:
-        shown = bar.add_task("faces", numbers="")
-        seen = iterate_batches(faces, np.arange(len(faces)), batch_size=BATCH, preset=preset, generator=None)
-        tracked = bar.track(seen, total=math.ceil(len(faces) / BATCH), task_id=shown)
-        found = find_strongest_images(checkpoint.network, tracked, [read], k=choice.n, device=pick_device(device))[read]
-    assert found.row is not None and found.column is not None  # responses are maxima
-    if found.response[choice.unit, 0] == 0:
-        raise StudyError(
-            f"unit {choice.unit} of {choice.layer} answers 0 to all {len(faces)} faces of the "
-            f"{faces.role} role: none drives it. Choose another unit."
+        bar_task = bar.add_task("faces", numbers="")
+        batches = bar.track(
+            iterate_batches(faces, np.arange(len(faces)), batch_size=BATCH, preset=preset, generator=None),
+            total=math.ceil(len(faces) / BATCH),
+            task_id=bar_task,
         )
-    driving = int((found.response[choice.unit] > 0).sum())
-    if driving < choice.n:
-        raise StudyError(
-            f"only {driving} of {len(faces)} faces of the {faces.role} role drive unit {choice.unit} of "
-            f"{choice.layer}; n is {choice.n}. Take 1 to {driving}."
-        )
-    image, row, column = (own[choice.unit] for own in (found.image, found.row, found.column))
-    field = compute_receptive_field(checkpoint.network, read)
+        strongest = find_strongest_images(checkpoint.network, batches, [layer], k=choice.n, device=pick_device(device))[
+            layer
+        ]
+    assert strongest.row is not None and strongest.column is not None  # responses are maxima
+    arrays = (strongest.response, strongest.image, strongest.row, strongest.column)
+    response, image, row, column = (array[choice.unit] for array in arrays)
+    _check_responses(response, faces, choice)
+    field = compute_receptive_field(checkpoint.network, layer)
     windows = [field.window(*cell, (preset.size, preset.size)) for cell in zip(row, column, strict=True)]
-    stored = [locate_window(window, preset, (faces.height, faces.width)) for window in windows]
-    table = faces.labels.iloc[image].drop(columns="split").reset_index(drop=True)
-    table = table.assign(
-        rank=range(1, choice.n + 1),
-        image=image,
-        response=found.response[choice.unit],
-        row=row,
-        column=column,
-        **pd.DataFrame(stored),
-    )
-    return _named(table).assign(
+    crops = pd.DataFrame([locate_window(window, preset, (faces.height, faces.width)) for window in windows])
+    labels = faces.labels.iloc[image].drop(columns="split").reset_index(drop=True)
+    ranks = range(1, choice.n + 1)
+    table = labels.assign(rank=ranks, image=image, response=response, row=row, column=column, **crops)
+    return _name_files(table).assign(
         trained_on=choice.network,
         seed=choice.seed,
         layer=choice.layer,
@@ -176,8 +167,23 @@ def _ranked(checkpoint: checkpoints.Checkpoint, faces: FaceSet, choice: Choice, 
     )
 
 
-def _named(table: pd.DataFrame) -> pd.DataFrame:
-    """With names that any file system takes and that sort by rank; which stimulus it is, the table says exactly."""
+def _check_responses(response: np.ndarray, faces: FaceSet, choice: Choice) -> None:
+    """Refuse a unit that fewer than `choice.n` faces drive."""
+    driving = int((response > 0).sum())
+    if not driving:
+        raise StudyError(
+            f"unit {choice.unit} of {choice.layer} responds 0 to all {len(faces)} faces of the "
+            f"{faces.role} role: none drives it. Choose another unit."
+        )
+    if driving < choice.n:
+        raise StudyError(
+            f"only {driving} of {len(faces)} faces of the {faces.role} role drive unit {choice.unit} of "
+            f"{choice.layer}; n is {choice.n}. Take 1 to {driving}."
+        )
+
+
+def _name_files(table: pd.DataFrame) -> pd.DataFrame:
+    """Add file names that any file system allows and that sort by rank; column `stimulus` has the exact name."""
     digits = max(2, len(str(len(table))))
     safe = table["stimulus"].str.replace("[^A-Za-z0-9_-]+", "_", regex=True).str.slice(stop=LONGEST)
     names = table["rank"].astype(str).str.zfill(digits) + "-" + safe

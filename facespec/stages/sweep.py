@@ -1,7 +1,8 @@
-"""A sweep of lesions: one network after the other, every layer, both tasks, with controls; resumes where it stopped.
+"""A sweep of lesions: in every layer of every network, units chosen for either task, by shuffled classes, or at random.
 
-The sweep is cut into jobs, each of one layer and one choice of units. A finished job can be kept, and is then not done
-again; its result depends on the network, the layer, the images and the plan, and on no other job.
+The sweep consists of jobs, each about one layer and one way of choosing units. Results of finished jobs can be saved,
+and are read back when a killed sweep is started again. A result depends on the network, the layer, the images and the
+plan, and on no other job.
 """
 
 from __future__ import annotations
@@ -10,66 +11,304 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
+from facespec.analyses.lesion_classes import measure_class_spread, tabulate_recalls
 from facespec.analyses.lesions import (
-    Objective,
+    UNKNOWN,
+    LabelledImages,
     Search,
-    make_lesions,
+    design_lesions,
     make_objective,
     mark_correct_under_lesions,
     rank_units,
     shuffle_objectives,
 )
+from facespec.analyses.resampling import average_people
+from facespec.analyses.segregation import (
+    LesionSite,
+    arrange_accuracies,
+    compute_people_chance,
+    tabulate_dissociation,
+    tabulate_drops,
+    tabulate_segregation,
+)
 from facespec.responses.lesioned import LesionedNetwork
-from facespec.stages.package import package_digest
-from facespec.stages.sweep_jobs import LesionJob, Subject, Sweep
-from facespec.stages.sweep_tables import JobResult, Result, make_tables
+from facespec.stages.progress import progress_bar
 from facespec.study.arrays import read_arrays, write_arrays
 from facespec.study.errors import StudyError
+from facespec.study.fingerprints import identify_computation
 from facespec.study.params import Lesions
 from facespec.study.seeds import generator
+from facespec.study.tables_lesions import DISSOCIATION, LESION_CLASSES, LESION_RANKING, LESIONS, SEGREGATION
 
-SUFFIX = ".safetensors"  # of the file of a kept job, whose name is 16 hexadecimal digits
+SUFFIX = ".safetensors"  # of the file of a finished job, whose name is 16 hexadecimal digits
 JOB_FILE = re.compile(rf"[0-9a-f]{{16}}{re.escape(SUFFIX)}")
 PARTIAL_FILE = re.compile(rf"\.{JOB_FILE.pattern}\.[a-z0-9_]+\.partial")  # `atomic_write`, killed while it wrote
 
 
-def run_sweep(sweep: Sweep, *, workers: int, report: Callable[[], None]) -> dict[str, pd.DataFrame]:
-    """The tables of a sweep by name, those of `study.tables_lesions`.
+class LesionJob(NamedTuple):
+    """One way of choosing units of a layer.
 
-    `workers` jobs of a layer are done at a time, in threads; `report` is called after each. Networks stay on their
-    devices. Equal sweeps give equal tables, whatever the number of workers, and whichever jobs were kept.
+    `condition` is "ranked" (units ranked for the task `ranked_by`), "shuffled" (units ranked by each of two mixtures of
+    classes, the `draw`-th such pair) or "random" (all draws of random units).
     """
-    code = package_digest()
-    finished: list[JobResult] = []
-    threads = torch.get_num_threads()  # which a new thread would not take over by itself
-    for (subject, layer), jobs in itertools.groupby(sweep.jobs(), key=lambda of: (of[0], of[1].layer)):
-        place = LesionedNetwork(subject.network, layer)  # a layer at a time: each has its own copy of folded weights
 
-        def done(job: LesionJob, subject: Subject = subject, place: LesionedNetwork = place) -> JobResult:
-            result = _once(sweep, subject, job, place, code=code)
-            report()
-            return JobResult(subject, job, result)
-
-        last_first = [job for _, job in jobs][::-1]  # the longest, so that no worker waits for another's at the end
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-            try:
-                finished += list(pool.map(done, last_first))[::-1]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)  # what is running ends, and is kept
-                raise
-    return make_tables(sweep, finished)
+    layer: str
+    condition: str
+    draw: int = 0
+    ranked_by: str = ""
 
 
-def remove_kept_jobs(directory: Path) -> None:
-    """Remove finished jobs, whole or partial, and then `directory`, unless it holds other files or is a link.
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One network and its images. `layers`: dotted name -> depth; `digest`: of weights and images."""
+
+    network: nn.Module
+    seed: int
+    layers: Mapping[str, int]
+    train: LabelledImages
+    test: LabelledImages
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """Networks with the same layers and two tasks; they are tested on images of the same people.
+
+    `group` (n,): whom each test image shows. `jobs_directory`: directory for the results of finished jobs, or None.
+    Raises `StudyError` for networks that cannot be compared.
+    """
+
+    trained_on: str
+    source: str
+    subjects: Sequence[Subject]
+    group: pd.Series
+    plan: Lesions
+    jobs_directory: Path | None = None
+
+    def __post_init__(self) -> None:
+        tasks = {images.tasks for subject in self.subjects for images in (subject.train, subject.test)}
+        layers = {tuple(subject.layers.items()) for subject in self.subjects}
+        if len(tasks) != 1 or len(layers) != 1:
+            raise StudyError(
+                f"networks of one sweep share tasks and layers; got tasks {sorted(tasks)} and layers {sorted(layers)}."
+            )
+        seeds = [subject.seed for subject in self.subjects]
+        if len(set(seeds)) != len(seeds):
+            raise StudyError(f"networks of one sweep need different seeds; got {seeds}.")
+        sizes = {len(self.group), *(len(subject.test) for subject in self.subjects)}
+        if len(sizes) != 1:
+            raise StudyError(
+                f"networks of one sweep are tested on the same images of known people, got {sorted(sizes)}."
+            )
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The two tasks."""
+        return self.subjects[0].test.tasks
+
+    def list_jobs(self) -> list[tuple[Subject, LesionJob]]:
+        """All jobs, grouped by network and layer."""
+        choices = [("ranked", 0, task) for task in self.tasks]
+        choices += [("shuffled", draw, "") for draw in range(self.plan.shuffled)] + [("random", 0, "")]
+        return [
+            (subject, LesionJob(layer, *choice))
+            for subject in self.subjects
+            for layer in subject.layers
+            for choice in choices
+        ]
+
+
+class JobTables(NamedTuple):
+    """The rows of one job in LESION_RANKING, LESIONS and LESION_CLASSES; None where it has none.
+
+    `people` (rows of `lesions`, people): the accuracy of each person's images.
+    """
+
+    ranking: pd.DataFrame | None
+    lesions: pd.DataFrame
+    classes: pd.DataFrame | None
+    people: np.ndarray
+
+
+def run_sweep(sweep: Sweep, *, workers: int) -> dict[str, pd.DataFrame]:
+    """Tables of a sweep by name: lesion_ranking, lesions, lesion_classes, dissociation and segregation.
+
+    `workers` jobs of a layer run at a time, in threads; on a GPU, one. Networks stay on their devices. The number of
+    workers, and which jobs had been saved, do not influence the tables.
+    """
+    code, jobs = identify_computation("lesions"), sweep.list_jobs()
+    tables: list[JobTables] = []
+    threads = torch.get_num_threads()  # new threads do not inherit this setting
+    with progress_bar() as bar:
+        advance = partial(bar.advance, bar.add_task("lesions", total=len(jobs), numbers=""))
+        for (subject, layer), layer_jobs in itertools.groupby(jobs, key=lambda pair: (pair[0], pair[1].layer)):
+            lesioned = LesionedNetwork(subject.network, layer)  # a layer at a time: each copies the folded weights
+            on_cpu = next(subject.network.parameters()).device.type == "cpu"
+
+            def run(job: LesionJob, subject: Subject = subject, lesioned: LesionedNetwork = lesioned) -> JobTables:
+                result = _run_job(sweep, subject, job, lesioned, code=code)
+                advance()
+                return result
+
+            # random units take longest and come last in the list: started first, no worker waits for them at the end
+            reverse = [job for _, job in layer_jobs][::-1]
+            pool = ThreadPoolExecutor(workers if on_cpu else 1, initializer=torch.set_num_threads, initargs=(threads,))
+            with pool:
+                try:
+                    tables += list(pool.map(run, reverse))[::-1]
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)  # running jobs end, and are saved
+                    raise
+    return _make_tables(sweep, tables)
+
+
+def _make_tables(sweep: Sweep, jobs: Sequence[JobTables]) -> dict[str, pd.DataFrame]:
+    lesions = pd.concat([job.lesions for job in jobs], ignore_index=True)
+    accuracies = np.concatenate([job.people for job in jobs])
+    chance = []
+    for labels in sweep.subjects[0].test.classes.values():
+        known = labels != UNKNOWN
+        chance.append(compute_people_chance(labels[known], sweep.group[known].reset_index(drop=True)))
+    dissociation, segregation = [], []
+    for layer, depth in sweep.subjects[0].layers.items():
+        site = LesionSite(sweep.trained_on, sweep.source, layer, depth)
+        in_layer = (lesions["layer"] == layer).to_numpy()
+        for fraction, condition in itertools.product(sweep.plan.fractions, ("ranked", "shuffled", "random")):
+            people = arrange_accuracies(
+                lesions[in_layer],
+                accuracies[in_layer],
+                condition=condition,
+                fraction=fraction,
+                chance=np.array(chance),
+                tasks=sweep.tasks,
+                seeds=[subject.seed for subject in sweep.subjects],
+            )
+            # equal generators: the same people are drawn for all layers, fractions and conditions
+            draw_people = partial(generator, sweep.plan.seed, "lesions", "people")
+            common: dict[str, Any] = {"fraction": fraction, "resamples": sweep.plan.draws}
+            if condition == "ranked":
+                dissociation.append(tabulate_dissociation(people, site, **common, generator=draw_people()))
+            segregation.append(
+                tabulate_segregation(people, site, **common, condition=condition, generator=draw_people())
+            )
+    return {
+        "lesion_ranking": LESION_RANKING.check(pd.concat([job.ranking for job in jobs], ignore_index=True)),
+        "lesions": LESIONS.check(lesions),
+        "lesion_classes": LESION_CLASSES.check(pd.concat([job.classes for job in jobs], ignore_index=True)),
+        "dissociation": DISSOCIATION.check(pd.concat(dissociation, ignore_index=True)),
+        "segregation": SEGREGATION.check(pd.concat(segregation, ignore_index=True)),
+    }
+
+
+def _run_job(sweep: Sweep, subject: Subject, job: LesionJob, lesioned: LesionedNetwork, *, code: str) -> JobTables:
+    """Order the units, lesion the first of each order, test; or read the saved result of an earlier run."""
+    path, fingerprint = _identify_job(sweep, subject, job, code=code)
+    arrays = _read_job(path, fingerprint) if path else {}
+    columns = {name: array for name, array in arrays.items() if name != "correct"}
+    orders = pd.DataFrame(columns) if arrays else _order_units(sweep.plan, subject, job, lesioned)
+    if job.condition == "random":
+        labels = pd.DataFrame({"draw": range(sweep.plan.random), "ranked_by": ""})
+    else:
+        labels = pd.DataFrame({"draw": job.draw, "ranked_by": [job.ranked_by] if job.ranked_by else sweep.tasks})
+    ranking = orders.join(labels, on="order").assign(condition=job.condition)
+    lesions, masks = design_lesions(ranking, sweep.plan.fractions)
+    correct = arrays["correct"] if arrays else mark_correct_under_lesions(lesioned, subject.test, masks)
+    if path and not arrays:
+        columns = {str(name): orders[name].to_numpy() for name in orders}
+        write_arrays(path, {"fingerprint": fingerprint}, columns | {"correct": correct})
+    return _tabulate_job(sweep, subject, job, ranking=ranking.drop(columns="order"), lesions=lesions, correct=correct)
+
+
+def _order_units(plan: Lesions, subject: Subject, job: LesionJob, lesioned: LesionedNetwork) -> pd.DataFrame:
+    """Orders in which units are lesioned: `order` (number), `unit`; columns of `rank_units` unless units are random."""
+    open_generator: Callable[..., np.random.Generator] = partial(generator, plan.seed, "lesions")
+    if job.condition == "random":
+        units = lesioned.prepare_batch(subject.test.images(np.arange(1))).units
+        draw = open_generator("random", subject.seed, job.layer)
+        orders = [pd.DataFrame({"unit": draw.permutation(units)}) for _ in range(plan.random)]
+    else:
+        if job.condition == "ranked":
+            objectives = [make_objective(subject.train, job.ranked_by)]
+        else:
+            objectives = [*shuffle_objectives(subject.train, open_generator("classes", subject.seed, job.draw))]
+        search = Search(plan.group_p, plan.greedy_p, plan.images, screening=plan.mode == "screening")
+        # equal generators: the same images for both tasks, so that only the task differs
+        draw_images = partial(open_generator, "images", subject.seed, job.layer, job.condition, job.draw)
+        orders = [
+            rank_units(lesioned, subject.train, objective, search=search, generator=draw_images())
+            for objective in objectives
+        ]
+    return pd.concat([table.assign(order=number) for number, table in enumerate(orders)], ignore_index=True)
+
+
+def _tabulate_job(
+    sweep: Sweep,
+    subject: Subject,
+    job: LesionJob,
+    *,
+    ranking: pd.DataFrame,
+    lesions: pd.DataFrame,
+    correct: np.ndarray,
+) -> JobTables:
+    """Tables from `correct` (tasks, lesions, n); its first lesion is the whole network."""
+    site: dict[str, Any] = {"trained_on": sweep.trained_on, "source": sweep.source, "seed": subject.seed}
+    site |= {"layer": job.layer, "depth": subject.layers[job.layer]}
+    first = 0 if job.condition == "ranked" else 1  # the tables have one row per task for the whole network
+    rows = lesions[first:].reset_index(drop=True)
+    drops, recalls, people = [], [], []
+    for (task, classes), answers in zip(subject.test.classes.items(), correct, strict=True):
+        known, tested = classes != UNKNOWN, answers[first:]
+        table = tabulate_drops(answers[0, known], tested[:, known], classes[known], tested_on=task)
+        spread = measure_class_spread(tested[:, known], classes[known])
+        drops.append(rows.join(table).assign(between_classes=spread, **site))
+        people.append(average_people(np.where(known, tested, np.nan).T, sweep.group).T)
+        if len(ranked := rows.loc[rows["condition"] == "ranked", ["ranked_by", "fraction"]]):
+            recall = tabulate_recalls(tested[ranked.index][:, known], classes[known]).join(ranked, on="lesion")
+            recalls.append(recall.drop(columns="lesion").assign(tested_on=task, **site))
+    procedure = "greedy" if sweep.plan.greedy_p else "one-pass"
+    return JobTables(
+        None if job.condition == "random" else ranking.assign(mode=sweep.plan.mode, procedure=procedure, **site),
+        pd.concat(drops),
+        pd.concat(recalls) if recalls else None,
+        np.concatenate(people),
+    )
+
+
+def _identify_job(sweep: Sweep, subject: Subject, job: LesionJob, *, code: str) -> tuple[Path | None, str]:
+    """The file of a job's result, and a fingerprint of all that the result depends on."""
+    if sweep.jobs_directory is None:
+        return None, ""
+    name = json.dumps([subject.seed, *job])  # layers and tasks have any names
+    plan = sweep.plan.model_dump(exclude={"draws"})  # of people, for the final tables
+    device = next(subject.network.parameters()).device.type
+    described = json.dumps([subject.digest, name, plan, code, torch.__version__, device])
+    path = sweep.jobs_directory / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}{SUFFIX}"
+    return path, hashlib.sha256(described.encode()).hexdigest()
+
+
+def _read_job(path: Path, fingerprint: str) -> dict[str, np.ndarray]:
+    """The saved result of a job with that fingerprint; empty if there is none."""
+    try:
+        description, arrays = read_arrays(path, remedy="")
+    except (OSError, StudyError):
+        return {}  # none, or damaged: the job runs again
+    return arrays if description.get("fingerprint") == fingerprint else {}
+
+
+def remove_saved_jobs(directory: Path) -> None:
+    """Remove files of jobs, whole or partial, and then `directory`, unless it holds other files or is a link.
 
     A directory that does not exist is no error.
     """
@@ -81,82 +320,3 @@ def remove_kept_jobs(directory: Path) -> None:
             path.unlink()
     if not directory.is_symlink() and not any(directory.iterdir()):
         directory.rmdir()
-
-
-def _once(sweep: Sweep, subject: Subject, job: LesionJob, place: LesionedNetwork, *, code: str) -> Result:
-    """The result of a job; of an earlier run, if one kept it."""
-    if sweep.jobs_directory is None:
-        return _done(sweep.plan, subject, job, place)
-    name = json.dumps([subject.seed, *job])  # layers and tasks bear any name
-    path = sweep.jobs_directory / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}{SUFFIX}"
-    plan = sweep.plan.model_dump(exclude={"draws"})  # of people, which come after
-    device = next(subject.network.parameters()).device.type
-    described = json.dumps([subject.digest, name, plan, code, torch.__version__, device])
-    begun = hashlib.sha256(described.encode()).hexdigest()
-    if (before := _read_result(path, begun)) is not None:
-        return before
-    result = _done(sweep.plan, subject, job, place)
-    _write_result(path, begun, result)
-    return result
-
-
-def _read_result(path: Path, begun: str) -> Result | None:
-    """The result of a job that began alike, if it lies at `path`."""
-    try:
-        description, arrays = read_arrays(path, remedy="")
-    except (OSError, StudyError):
-        return None  # none, or one that the disk damaged: doing it again costs time, and nothing else
-    if description.get("begun") != begun:
-        return None
-    result: Result = {"units": description["units"], "ranking": [{} for _ in range(description["rankings"])]}
-    result |= {"whole": {}, "right": {}}
-    for key, array in arrays.items():
-        kind, number, name = key.split(" ", 2)
-        (result[kind][int(number)] if kind == "ranking" else result[kind])[name] = array
-    return result
-
-
-def _write_result(path: Path, begun: str, result: Result) -> None:
-    arrays = {f"ranking {i} {name}": own for i, table in enumerate(result["ranking"]) for name, own in table.items()}
-    arrays |= {f"{kind} - {task}": own for kind in ("whole", "right") for task, own in result[kind].items()}
-    write_arrays(path, {"begun": begun, "units": result["units"], "rankings": len(result["ranking"])}, arrays)
-
-
-def _done(plan: Lesions, subject: Subject, job: LesionJob, place: LesionedNetwork) -> Result:
-    """Which units are chosen (`ranking`), and which test images are answered `right`, by the `whole` network too."""
-    units = place.prepare_batch(subject.test.images(np.arange(1))).units
-    ranked = [_ranking(plan, subject, job, place, loss) for loss in _losses(plan, subject, job)]
-    orders = [own["unit"] for own in ranked] or _random_orders(plan, subject, job, units)
-    silent = [make_lesions(order, plan.fractions) for order in orders]
-    if job.condition != "shuffled":
-        silent += [make_lesions(order, plan.fractions, keep=True) for order in orders]
-    right = mark_correct_under_lesions(place, subject.test, np.concatenate([np.zeros((1, units), dtype=bool), *silent]))
-    first = 0 if job.condition == "ranked" else 1  # the whole network is a row of the tables once per task
-    return {
-        "units": units,
-        "ranking": ranked,
-        "whole": {task: own[0] for task, own in right.items()},
-        "right": {task: own[first:] for task, own in right.items()},
-    }
-
-
-def _losses(plan: Lesions, subject: Subject, job: LesionJob) -> list[Objective]:
-    if job.condition == "ranked":
-        return [make_objective(subject.train, job.ranked_by)]
-    if job.condition == "shuffled":
-        stream = generator(plan.seed, "lesions", "classes", subject.seed, job.draw)
-        return list(shuffle_objectives(subject.train, stream))
-    return []
-
-
-def _ranking(plan: Lesions, subject: Subject, job: LesionJob, place: LesionedNetwork, loss: Objective) -> Result:
-    search = Search(plan.group_p, plan.greedy_p, plan.images, screening=plan.mode == "screening")
-    # the same images for both tasks, so that only the question differs
-    stream = generator(plan.seed, "lesions", "images", subject.seed, job.layer, job.condition, job.draw)
-    table = rank_units(place, subject.train, loss, search=search, generator=stream)
-    return {str(name): table[name].to_numpy() for name in table}
-
-
-def _random_orders(plan: Lesions, subject: Subject, job: LesionJob, units: int) -> list[np.ndarray]:
-    stream = generator(plan.seed, "lesions", "random", subject.seed, job.layer)
-    return [stream.permutation(units) for _ in range(plan.random)]

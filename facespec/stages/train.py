@@ -1,4 +1,4 @@
-"""Train one network on the faces of its tasks."""
+"""How is a network trained? From random weights, on the training images of its tasks."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def run(paths: Paths, params: Params, *, network: Network, seed: int, device: st
     Networks of one seed start from the same trunk and take the same number of steps, so that single-task and joint
     networks differ in nothing but their tasks.
     """
-    data, classes, images = {}, {}, []
+    data, classes, image_counts = {}, {}, []
     for task in TASKS:
         faces = FaceSet.open(paths.faces(task.value), role=task.value)
         rows = np.flatnonzero(faces.labels["split"] == TRAIN)
-        images.append(len(rows))
+        image_counts.append(len(rows))
         if task in network.tasks:
             codes, classes[task.value] = encode_classes(faces.labels.iloc[rows], task.value)
             data[task.value] = TaskData(faces, rows, codes)
-    draws = torch.Generator().manual_seed(integer_seed(seed, "train", "weights"))
+    weights = torch.Generator().manual_seed(integer_seed(seed, "train", "weights"))
     sizes = {task: len(names) for task, names in classes.items()}
-    model = build_network(params.network, sizes, channels=faces.channels, generator=draws)
-    used = {"network": params.network.model_dump(), "train": params.train.model_dump()}
-    steps = count_epoch_steps(images, params.train.batch_size)
-    job = FitJob("train", network, seed, params.train, steps, used=used)
+    model = build_network(params.network, sizes, channels=faces.channels, generator=weights)
+    recorded = {"network": params.network.model_dump(), "train": params.train.model_dump()}
+    steps = count_epoch_steps(image_counts, params.train.batch_size)
+    job = FitJob("train", network, seed, params.train, steps, recorded_params=recorded)
     run_fit(paths, job, model, data, classes=classes, device=device)

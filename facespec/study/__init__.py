@@ -1,1 +1,1 @@
-"""What every room stands on: words, parameters, paths, randomness, tables and safe files. No torch."""
+"""What do all other rooms build on? Vocabulary, parameters, paths, random streams, tables, safe files. No torch."""

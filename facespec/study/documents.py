@@ -1,7 +1,7 @@
-"""YAML and JSON documents, read strictly: one dialect of YAML, no repeated keys, a sentence for what cannot be read.
+"""How are YAML and JSON read strictly? One dialect of YAML, no repeated keys, one sentence for every error.
 
 The dialect is the one in which DVC reads ``params.yaml``, ``dvc.yaml`` and ``dvc.lock``: YAML 1.2 as ruamel.yaml reads
-it, where ``1e-5`` is a number, ``010`` is ten and ``yes`` is a word.
+it. There, ``1e-5`` is a number, ``010`` is ten, and ``yes`` is a text.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
@@ -19,13 +19,13 @@ from ruamel.yaml.reader import ReaderError
 
 from facespec.study.errors import StudyError, explain_os_error
 
-DEEPEST = 50  # mappings and lists within each other; a study's own documents have seven
-MARKER = re.compile(r"^(<{7}|\|{7}|={7}|>{7})( .*)?\r?$", re.MULTILINE)
+MAX_DEPTH = 50  # nested mappings and lists; facespec's own documents have 7
+CONFLICT_MARKER = re.compile(r"^(<{7}|\|{7}|={7}|>{7})( .*)?\r?$", re.MULTILINE)
 REPEATED_KEY = re.compile(r'found duplicate key "(.*?)" with value "', re.DOTALL)
 
 
 def read_text(path: Path) -> str:
-    """The text of the UTF-8 file `path`; raises `StudyError` where there is none, saying why."""
+    """Read the UTF-8 file `path`; raises `StudyError` if it cannot be read or is not text."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -41,103 +41,96 @@ def read_text(path: Path) -> str:
     return text
 
 
-def read_yaml(path: Path) -> Any:
-    """The value in the YAML file `path`; raises `StudyError` as `parse_yaml` and `read_text` do."""
-    return parse_yaml(read_text(path), name=str(path))
-
-
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The mapping in the YAML file `path`; raises `StudyError` also for an empty file or another kind of value."""
+    """Read the mapping in the YAML file `path`; raises `StudyError` as `read_text` and `parse_mapping` do."""
     return parse_mapping(read_text(path), name=str(path))
 
 
-def parse_yaml(text: str, *, name: str) -> Any:
-    """The value of the YAML document `text`, None if it is empty; `name` stands for it in messages.
+def parse_mapping(text: str, *, name: str) -> dict[str, Any]:
+    """Parse a YAML document as `parse_yaml` does; raises `StudyError` also if it is empty or not a mapping."""
+    values = parse_yaml(text, name=name)
+    if values is None:
+        raise StudyError(f"{name}: empty, where a mapping was expected. Restore it, or make it again.")
+    if not isinstance(values, dict):
+        raise StudyError(f"{name}: expected a mapping (name: value), got {_describe_type(values)}.")
+    return values
 
-    Raises `StudyError`, naming the line, for what is not valid YAML, a key that is given twice, an alias, a tag, lists
-    and mappings nested too deeply, and conflict markers.
+
+def parse_yaml(text: str, *, name: str) -> Any:
+    """Parse the YAML document `text`, which messages call `name`; the value of an empty document is None.
+
+    Raises `StudyError`, naming the line, for invalid YAML, a repeated key, an alias, a tag, lists and mappings nested
+    more than `MAX_DEPTH` deep, and conflict markers.
     """
-    _check_merged(text, name)
+    _refuse_conflicts(text, name)
     try:
-        _check_events(text, name)
+        _refuse_unsafe_events(text, name)
         return YAML(typ="safe").load(text)
     except StudyError:
         raise
     except MarkedYAMLError as error:
-        _refuse_yaml(error, name)
+        mark = error.problem_mark or error.context_mark
+        location = f"line {mark.line + 1}" if mark else "somewhere"
+        problem = str(error.problem or error.context)
+        if repeated := REPEATED_KEY.match(problem):
+            message = f"{name}, {location}: the key {repeated[1]!r} is given twice: keep one of them."
+            raise StudyError(message) from None
+        raise StudyError(f"{name}: not valid YAML: {_join_lines(problem)} in {location}.") from None
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise StudyError(
             f"{name}, line {line}: the character {chr(error.character)!r} cannot be read: remove it."
         ) from None
-    except Exception as error:  # numbers and dates that do not exist raise nearly anything
+    except Exception as error:  # impossible numbers and dates raise many types of errors
         raise StudyError(f"{name}: not valid YAML: {_join_lines(error)}.") from error
 
 
-def parse_mapping(text: str, *, name: str) -> dict[str, Any]:
-    """As `parse_yaml`, of a document that must be a mapping."""
-    values = parse_yaml(text, name=name)
-    if values is None:
-        raise StudyError(f"{name}: empty, where a mapping was expected. Restore it, or make it again.")
-    if not isinstance(values, dict):
-        raise StudyError(f"{name}: expected a mapping (name: value), got {_name_kind(values)}.")
-    return values
-
-
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in the JSON file `path`.
+    """Read the object in the JSON file `path`.
 
-    Raises `StudyError` for what is not valid JSON (RFC 8259, so no NaN and no Infinity), a key that is given twice,
-    objects nested too deeply, an empty file, conflict markers, and a value of another kind.
+    Raises `StudyError`, naming the file, for invalid JSON (RFC 8259, so no NaN and no Infinity), a repeated key, deep
+    nesting, an empty file, conflict markers, and a value other than an object.
     """
     text = read_text(path)
-    _check_merged(text, str(path))
+    _refuse_conflicts(text, str(path))
     if not text.strip():
         raise StudyError(f"{path}: empty, where a JSON object was expected. Restore it, or make it again.")
     try:
         values = json.loads(
-            text, object_pairs_hook=_collect_keys, parse_float=_parse_number, parse_constant=_parse_number
+            text, object_pairs_hook=_make_object, parse_float=_parse_number, parse_constant=_parse_number
         )
     except RecursionError:
         raise StudyError(f"{path}: lists and objects are nested too deeply in it. Make it again.") from None
     except ValueError as error:
         raise StudyError(f"{path}: not a valid JSON file ({error}). It may be truncated: make it again.") from error
     if not isinstance(values, dict):
-        raise StudyError(f"{path}: expected a JSON object, got {_name_kind(values)}. Make it again.")
+        raise StudyError(f"{path}: expected a JSON object, got {_describe_type(values)}. Make it again.")
     return values
 
 
-def _check_merged(text: str, name: str) -> None:
-    if found := MARKER.search(text):
-        line = text.count("\n", 0, found.start()) + 1
+def _refuse_conflicts(text: str, name: str) -> None:
+    if marker := CONFLICT_MARKER.search(text):
+        line = text.count("\n", 0, marker.start()) + 1
         raise StudyError(
-            f"{name}, line {line}: holds conflict markers of an unfinished merge ({found[1]}): resolve it."
+            f"{name}, line {line}: holds conflict markers of an unfinished merge ({marker[1]}): resolve it."
         )
 
 
-def _check_events(text: str, name: str) -> None:
-    """Refuse what makes a short document long or deep, before anything is made of it."""
+def _refuse_unsafe_events(text: str, name: str) -> None:
+    """Refuse aliases, tags and deep nesting, which can make a short document large, before any value is made."""
     depth = 0
     for event in YAML(typ="safe").parse(text):
-        place = f"{name}, line {event.start_mark.line + 1}"
+        location = f"{name}, line {event.start_mark.line + 1}"
         if isinstance(event, AliasEvent):
-            raise StudyError(f"{place}: *{event.anchor} stands for another part of the document: write that out.")
+            raise StudyError(f"{location}: *{event.anchor} stands for another part of the document: write that out.")
         if tag := getattr(event, "tag", None):
-            raise StudyError(f"{place}: the tag {tag} is not read: write a plain value.")
+            raise StudyError(f"{location}: the tag {tag} is not read: write a plain value.")
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        if depth > DEEPEST:
-            raise StudyError(f"{place}: lists and mappings are nested more than {DEEPEST} deep: use fewer.")
+        if depth > MAX_DEPTH:
+            raise StudyError(f"{location}: lists and mappings are nested more than {MAX_DEPTH} deep: use fewer.")
 
 
-def _refuse_yaml(error: MarkedYAMLError, name: str) -> NoReturn:
-    mark = error.problem_mark or error.context_mark
-    line = f"line {mark.line + 1}" if mark else "somewhere"
-    if repeated := REPEATED_KEY.match(problem := str(error.problem or error.context)):
-        raise StudyError(f"{name}, {line}: the key {repeated[1]!r} is given twice: keep one of them.") from None
-    raise StudyError(f"{name}: not valid YAML: {_join_lines(problem)} in {line}.") from None
-
-
-def _collect_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in pairs:
         if key in values:
@@ -152,9 +145,9 @@ def _parse_number(text: str) -> float:
     return number
 
 
-def _name_kind(value: Any) -> str:
-    kinds = {list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
-    return kinds.get(type(value), type(value).__name__)
+def _describe_type(value: Any) -> str:
+    names = {list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
+    return names.get(type(value), type(value).__name__)
 
 
 def _join_lines(problem: object) -> str:

@@ -1,4 +1,8 @@
-"""The one error a user meets: what was given, what is allowed, how to fix it; and what the system's errors ask for."""
+"""What does a user read when something fails? What was given, what is allowed, and what to do.
+
+`StudyError` is the one error that facespec raises on purpose; `explain_os_error` does the same for errors of the
+operating system.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-SHARED_MEMORY = Path("/dev/shm")  # where processes keep their semaphores
-ROOM = 2**20  # bytes; a disk with less is taken for the full one
+SHARED_MEMORY = Path("/dev/shm")  # holds the semaphores of processes
+MIN_FREE_BYTES = 2**20  # a disk with less is taken for the full one
 OUT_OF_MEMORY = "the memory is used up. Close other programs, use fewer --workers, or make a smaller study."
 
-# what the system says -> what it means for a file, and what to do
+# the number of the system's error -> what it means for a file, and what to do
 REMEDIES = {
     errno.EACCES: "no permission to read or write it. Change its permissions (see ls -l), or name another place.",
     errno.EPERM: "the system does not permit this. Change the owner or attributes of the file, or name another place.",
@@ -42,45 +46,48 @@ REMEDIES = {
 
 
 class StudyError(ValueError):
-    """Input, a file or a setting that facespec refuses; the message says how to mend it.
+    """Input, a file or a setting that facespec refuses; the message says what to do.
 
     The command line prints the message alone (exit status 2); library users may catch it as `ValueError`.
     """
 
 
 def suggest_spelling(word: str, allowed: Iterable[str]) -> str:
-    """The allowed words as a sentence, the nearest spelling first: ``did you mean 'x'? Allowed: 'x', 'y'.``"""
+    """Name the allowed words, after the one most like `word`: ``did you mean 'x'? Allowed: 'x', 'y'.``"""
     options = list(allowed)
-    near = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    nearest = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     return f"{hint}Allowed: {', '.join(map(repr, options))}."
 
 
 def explain_os_error(error: OSError, path: Path | None = None) -> str:
-    """What `error` of the operating system means and what to do, in one line that names the file.
+    """Say in one line which file an error of the operating system concerns, what it means and what to do.
 
-    `path`: the file that was read or written, for errors that do not say which.
+    `path` is the file that was read or written, for errors that do not name it.
     """
     if isinstance(error, shutil.Error):
-        error = _pick_first(error)
+        error = _parse_copy_error(error)
     if error.errno == errno.ENOENT and "temporary directory" in str(error.strerror):
         return (
             "no directory for temporary files can be written: all are full, read-only or missing. "
             "Set TMPDIR to one that can, on a disk with free space."
         )
+    name = error.filename if error.filename2 is None else error.filename2  # of two files, the one to be written
+    file = Path(os.fsdecode(name)) if isinstance(name, str | bytes) and name else None
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _explain_full_disk(error.errno, _find_file(error), path)
-    file = _find_file(error) or path
+        return _explain_full_disk(error.errno, file, path)
     with suppress(OSError):
-        if error.errno in (errno.EROFS, errno.EACCES) and _find_file(error) is None:
-            file = next((place for place in _list_places(path) if not os.access(_climb(place), os.W_OK)), path)
+        if error.errno in (errno.EROFS, errno.EACCES) and file is None:
+            unwritable = (each for each in _list_candidates(path) if not os.access(_find_existing(each), os.W_OK))
+            file = next(unwritable, path)
+        file = file or path
         if error.errno == errno.ENOENT and file and file.is_symlink():
             return f"{file}: a link to {file.readlink()}, which does not exist. Mend the link, or remove it."
         if error.errno == errno.ENOTDIR and file:
-            file = next(
-                (place for place in [*reversed(file.parents), file] if place.exists() and not place.is_dir()), file
-            )
-    return f"{file}: {_choose_remedy(error)}" if file else _choose_remedy(error)
+            parts = [*reversed(file.parents), file]
+            file = next((part for part in parts if part.exists() and not part.is_dir()), file)
+    file, remedy = file or path, _choose_remedy(error)
+    return f"{file}: {remedy}" if file else remedy
 
 
 def _choose_remedy(error: OSError) -> str:
@@ -91,8 +98,8 @@ def _choose_remedy(error: OSError) -> str:
     return f"{text} ({code}). That is what the system says: mend it, and run this again." if code else f"{text}."
 
 
-def _pick_first(error: shutil.Error) -> OSError:
-    """The first of the errors that copying a directory collects as (source, target, text)."""
+def _parse_copy_error(error: shutil.Error) -> OSError:
+    """Return the first of the errors that copying a directory collects as (source, target, text)."""
     try:
         _, target, text = error.args[0][0]
         number = re.search(r"\[Errno (\d+)\] ([^:]*)", text)
@@ -101,63 +108,56 @@ def _pick_first(error: shutil.Error) -> OSError:
         return OSError(str(error))
 
 
-def _find_file(error: OSError) -> Path | None:
-    """The file that `error` names; of two, the one that was to be made."""
-    name = error.filename if error.filename2 is None else error.filename2
-    return Path(os.fsdecode(name)) if isinstance(name, str | bytes) and name else None
-
-
-def _explain_full_disk(number: int, named: Path | None, path: Path | None) -> str:
-    """Which disk is full: the one of the file that the system names, else the first that has no room left."""
-    temporary = _find_temporary()
-    places = [named] if named else _list_places(path)
-    place = next((place for place in places if lacks_room(place)), named or path)
+def _explain_full_disk(number: int, file: Path | None, path: Path | None) -> str:
+    """Say which disk is full: that of the `file` in the error, else the first candidate without free space."""
+    temporary = _find_temporary_directory()
+    candidates = [file] if file else _list_candidates(path)
+    full = next((each for each in candidates if find_shortage(each)), file or path)
     if number == errno.EDQUOT:
-        what = "your quota of the disk is used up"
-    elif place and lacks_room(place) == "files":
-        what = "the disk has no room for another file, however small (its inodes are used up: df -i)"
+        problem = "your quota of the disk is used up"
+    elif full and find_shortage(full) == "files":
+        problem = "the disk has no room for another file, however small (its inodes are used up: df -i)"
     else:
-        what = "the disk is full"
-    if place is None:
+        problem = "the disk is full"
+    if full is None:
         disks = f"that of this directory, {temporary} or {SHARED_MEMORY} (df -h)"
-        return f"{what}: {disks}. Free some space and run the same command again."
-    if SHARED_MEMORY in (place, *place.parents):
-        return f"{place}: the shared memory is full. Remove what ended programs left there, or have it enlarged."
-    if place == temporary or _is_temporary(place, temporary):
+        return f"{problem}: {disks}. Free some space and run the same command again."
+    if SHARED_MEMORY in (full, *full.parents):
+        return f"{full}: the shared memory is full. Remove what ended programs left there, or have it enlarged."
+    if full == temporary or (
+        temporary in full.parents and full.relative_to(temporary).parts[0].startswith(tempfile.gettempprefix())
+    ):
         return (
-            f"{temporary}: {what}; temporary files lie there. Free some space, or set TMPDIR to a directory with more."
+            f"{temporary}: {problem}; temporary files lie there. "
+            "Free some space, or set TMPDIR to a directory with more."
         )
     return (
-        f"{place}: {what}, so it was not written. Earlier files are untouched; "
+        f"{full}: {problem}, so it was not written. Earlier files are untouched; "
         "free some space and run the same command again."
     )
 
 
-def _find_temporary() -> Path:
-    """The directory of temporary files, without a trial of whether it can be written."""
+def _find_temporary_directory() -> Path:
+    """Return the directory of temporary files without testing whether it can be written."""
     return Path(tempfile.tempdir or os.environ.get("TMPDIR") or "/tmp")
 
 
-def _list_places(path: Path | None) -> list[Path]:
-    """Where an error that names no file may have come from: `path`, temporary files, or the semaphores of processes."""
-    return [place for place in (path, _find_temporary(), SHARED_MEMORY) if place]
+def _list_candidates(path: Path | None) -> list[Path]:
+    """List what an error without a file may concern: `path`, temporary files, or the semaphores of processes."""
+    return [each for each in (path, _find_temporary_directory(), SHARED_MEMORY) if each]
 
 
-def _climb(path: Path) -> Path:
-    """`path`, or the first directory above it that exists."""
-    return next((place for place in (path, *path.parents) if place.exists()), Path())
+def _find_existing(path: Path) -> Path:
+    """Return `path`, or the nearest directory above it that exists."""
+    return next((each for each in (path, *path.parents) if each.exists()), Path())
 
 
-def _is_temporary(file: Path, temporary: Path) -> bool:
-    return temporary in file.parents and file.relative_to(temporary).parts[0].startswith(tempfile.gettempprefix())
-
-
-def lacks_room(path: Path) -> str | None:
-    """What the disk of `path` has no room for: ``"bytes"``, ``"files"`` (its inodes are used up), or None."""
+def find_shortage(path: Path) -> str | None:
+    """Return what the disk of `path` lacks: ``"bytes"``, ``"files"`` (its inodes are used up), or None."""
     try:
-        disk = os.statvfs(_climb(path))
+        disk = os.statvfs(_find_existing(path))
     except (OSError, AttributeError):  # Windows has no statvfs
         return None
     if disk.f_files and not disk.f_favail:
         return "files"
-    return "bytes" if disk.f_blocks and disk.f_bavail * disk.f_frsize < ROOM else None
+    return "bytes" if disk.f_blocks and disk.f_bavail * disk.f_frsize < MIN_FREE_BYTES else None

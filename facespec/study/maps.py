@@ -1,11 +1,11 @@
-"""Heatmaps between the rooms: how they are kept on disk, scaled, and brought to the size of the image. No torch.
+"""How are heatmaps stored on disk, scaled to [0, 1], and upsampled to the size of the image? No torch.
 
 ::
 
-    heatmaps.json               `MapSetHeader`: source, image size, people's networks and tasks, seeds, layers, digests
+    heatmaps.json               `MapSetHeader`: source, image size, number of images, seeds, layers, digests
     labels.csv                  `study.tables.LABELS`; row i belongs to map i of every file
     mean_face.npy               float64 (H, W) grey or (H, W, 3) RGB, 0-255: the mean of the images
-    <network>-<task>-<seed>.npy float32 (n, h, w), raw: as large as the responses of the layer, never scaled
+    <network>-<task>-<seed>.npy float32 (n, h, w), raw: the size of the layer's response maps, not scaled
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import ValidationError
 
-from facespec.study.artefacts import check_file, load_array, read_document
+from facespec.study.artefacts import REMAKE_DIRECTORY, check_file, load_array, read_header
 from facespec.study.errors import StudyError
 from facespec.study.params import Block, Count, Seed
 from facespec.study.tables import LABELS
@@ -28,11 +27,10 @@ from facespec.study.vocabulary import PAIRS, Network, Task
 
 Floats = npt.NDArray[np.float64]
 HEADER_FILE, LABELS_FILE, MEAN_FACE = "heatmaps.json", "labels.csv", "mean_face.npy"
-REMEDY = "Remove the directory: `facespec repro` makes it again."
 
 
 class MapSetHeader(Block):
-    """`heatmaps.json`: what the maps are of. `layers` names, per ``<network>-<task>``, the layer they were taken at."""
+    """The content of ``heatmaps.json``; `layers` is the explained layer of each ``<network>-<task>``."""
 
     version: Literal[2]  # 1 had no digests
     source: str
@@ -47,9 +45,35 @@ class MapSetHeader(Block):
 
 @dataclass(frozen=True, eq=False)
 class MapSet:
-    """The raw heatmaps of all networks for one set of images; made by `MapSet.open`.
+    """The raw heatmaps of all networks for one set of images, read from disk as they are used.
 
-    `labels` has one row per image (`study.tables.LABELS`), in the order of the maps.
+    Made by `MapSet.open`.
+
+    Attributes
+    ----------
+    directory : pathlib.Path
+        The directory that holds the files.
+    header : MapSetHeader
+        The content of ``heatmaps.json``.
+    labels : pandas.DataFrame
+        One row per image (`study.tables.LABELS`), in the order of the maps.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from facespec.study.artefacts import digest_files, write_document
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> directory = Path(folder.name)
+    >>> columns = {"stimulus": "a", "split": "probe", "identity": "", "expression": "sad", "view": "", "session": ""}
+    >>> pd.DataFrame([columns]).to_csv(directory / "labels.csv", index=False)
+    >>> np.save(directory / name_map_file("joint", "identity", 1), np.zeros((1, 3, 5), np.float32))
+    >>> header = {"version": 2, "source": "toy", "height": 48, "width": 48, "n": 1, "seeds": [1], "layers": {},
+    ...           "target": "labelled", "digests": digest_files(directory)}
+    >>> write_document(directory / "heatmaps.json", header)
+    >>> heatmaps = MapSet.open(directory)
+    >>> heatmaps.size, heatmaps.maps("joint", "identity", seed=1).shape
+    ((48, 48), (1, 3, 5))
+    >>> folder.cleanup()
     """
 
     directory: Path
@@ -58,70 +82,97 @@ class MapSet:
 
     @classmethod
     def open(cls, directory: Path) -> MapSet:
-        """Open and validate `directory` without reading a map; `StudyError`, naming the file, if something is wrong."""
-        if not (directory / HEADER_FILE).is_file():
-            raise StudyError(
-                f"{directory}: no heatmaps here (no {HEADER_FILE} in it). `dvc repro heatmaps` makes them."
-            )
-        try:
-            head = MapSetHeader.model_validate(read_document(directory / HEADER_FILE, remedy=REMEDY))
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"])) or "the whole file"
-            raise StudyError(
-                f"{directory / HEADER_FILE}: {where}: {problem['msg']}. Make the heatmaps again."
-            ) from None
+        """Open and validate `directory` without reading a map.
+
+        Raises `StudyError`, naming the file, if the header or the labels are absent, altered or inconsistent.
+        """
+        header = read_header(directory / HEADER_FILE, MapSetHeader, content="heatmaps", stage="heatmaps")
         path = directory / LABELS_FILE
-        check_file(path, head.digests.get(LABELS_FILE), remedy=REMEDY)
+        check_file(path, header.digests.get(LABELS_FILE), remedy=REMAKE_DIRECTORY)
         labels = LABELS.parse(path.read_bytes(), path)
-        if len(labels) != head.n:
-            raise StudyError(f"{path}: {len(labels)} rows for {head.n} images. Make them again.")
-        return cls(directory, head, labels)
+        if len(labels) != header.n:
+            raise StudyError(f"{path}: {len(labels)} rows for {header.n} images. Make them again.")
+        return cls(directory, header, labels)
 
     @property
     def source(self) -> str:
-        """Where the faces come from, as figures name it."""
+        """The source of the faces, as figures name it."""
         return self.header.source
 
     @property
     def seeds(self) -> tuple[int, ...]:
+        """The seeds of the networks."""
         return tuple(self.header.seeds)
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the images in px; the maps are smaller."""
+        """Height and width of the images, px; the maps are smaller."""
         return self.header.height, self.header.width
 
     def maps(self, network: Network | str, task: Task | str, seed: int) -> npt.NDArray[np.float32]:
-        """Raw heatmaps (n, h, w), read from disk as they are used."""
+        """Return the raw heatmaps of one head, float32 (n, h, w), memory-mapped.
+
+        Raises `StudyError`, naming the file, if it is absent or altered, or has another dtype or shape.
+        """
         name = name_map_file(network, task, seed)
-        path, maps = self.directory / name, self._array(name)
+        maps = self._load(name)
         if maps.ndim != 3 or len(maps) != self.header.n or maps.dtype != np.float32:
             raise StudyError(
-                f"{path}: {maps.dtype} of shape {maps.shape}, expected float32 ({self.header.n}, h, w). Make it again."
+                f"{self.directory / name}: {maps.dtype} of shape {maps.shape}, "
+                f"expected float32 ({self.header.n}, h, w). Make it again."
             )
         return maps
 
     @cached_property
     def mean_face(self) -> Floats:
         """The mean image, float64 (H, W) or (H, W, 3) in RGB order, 0-255."""
-        return np.array(self._array(MEAN_FACE), dtype=np.float64)
+        return np.array(self._load(MEAN_FACE), dtype=np.float64)
 
-    def _array(self, name: str) -> np.ndarray:
-        return load_array(self.directory / name, self.header.digests.get(name), remedy=REMEDY)
+    def _load(self, name: str) -> np.ndarray:
+        return load_array(self.directory / name, self.header.digests.get(name), remedy=REMAKE_DIRECTORY)
 
 
 def name_map_file(network: Network | str, task: Task | str, seed: int) -> str:
-    """The name of the file that holds one network's maps for one of its tasks."""
+    """Return the name of the file that holds one network's maps for one of its tasks."""
     return f"{Network(network).value}-{Task(task).value}-{seed}.npy"
 
 
 @dataclass(frozen=True, eq=False)
 class PersonMaps:
-    """Scaled heatmaps summed over the images of each person: all that statistics over people need.
+    """Sums of the scaled heatmaps of each person's images: all that statistics over people need.
 
-    `total` float64 (pairs, seeds, people, h, w) sums the scaled maps of `count` int64 (pairs, seeds, people) images;
-    blank maps are in neither. Pairs are those of `study.vocabulary.PAIRS`, in that order. `size`: of the images, px.
+    Pairs of network and task are those of `study.vocabulary.PAIRS`, in that order. Blank maps (see `scale_maps`) are
+    neither summed nor counted.
+
+    Parameters
+    ----------
+    total : array of shape (n_pairs, n_seeds, n_people, h, w)
+        Sum of the scaled maps, float64.
+    count : array of shape (n_pairs, n_seeds, n_people)
+        Number of maps in each sum, int64.
+    seeds : tuple of int
+        Seeds of the networks.
+    people : tuple of str
+        Identities of the people.
+    size : tuple of int
+        Height and width of the images, px.
+    source : str
+        Source of the faces, as figures name it.
+
+    Raises
+    ------
+    StudyError
+        If the shapes disagree with each other or with the numbers of pairs, seeds and people.
+
+    Examples
+    --------
+    Two people with one and three images; all maps of 1x2 cells are equal.
+
+    >>> count = np.tile([1, 3], (4, 1, 1))
+    >>> total = count[..., None, None] * np.array([[0.0, 1.0]])
+    >>> people = PersonMaps(total, count, seeds=(1,), people=("a", "b"), size=(48, 48), source="toy")
+    >>> people.means().shape, people.means()[0, 0].tolist()
+    ((4, 1, 1, 2), [[0.0, 1.0]])
     """
 
     total: Floats
@@ -132,29 +183,48 @@ class PersonMaps:
     source: str
 
     def __post_init__(self) -> None:
-        lead = (len(PAIRS), len(self.seeds), len(self.people))
-        if self.total.shape[:3] != lead or self.total.ndim != 5 or self.count.shape != lead:
+        shape = (len(PAIRS), len(self.seeds), len(self.people))
+        if self.total.shape[:3] != shape or self.total.ndim != 5 or self.count.shape != shape:
             raise StudyError(
-                f"maps of people: totals {self.total.shape} and counts {self.count.shape}, expected {lead} first."
+                f"maps of people: totals {self.total.shape} and counts {self.count.shape}, expected {shape} first."
             )
 
     def person_means(self) -> Floats:
-        """Mean map of every person (pairs, seeds, people, h, w); NaN where all maps of a person are blank."""
+        """Mean map of every person (pairs, seeds, people, h, w); NaN for a person whose maps are all blank."""
         with np.errstate(invalid="ignore"):
             return self.total / self.count[..., None, None]
 
     def means(self, weights: np.ndarray | None = None) -> Floats:
-        """Mean maps (pairs, seeds, h, w) over all images; `weights` (people,) counts how often each person is drawn."""
-        drawn = np.ones(len(self.people)) if weights is None else np.asarray(weights, dtype=np.float64)
+        """Mean map over all images (pairs, seeds, h, w); `weights` (people,): how often each person is drawn."""
+        weights = np.ones(len(self.people)) if weights is None else np.asarray(weights, dtype=np.float64)
+        count = np.tensordot(self.count, weights, (2, 0))
         with np.errstate(invalid="ignore"):
-            return np.tensordot(self.total, drawn, (2, 0)) / np.tensordot(self.count, drawn, (2, 0))[..., None, None]
+            return np.tensordot(self.total, weights, (2, 0)) / count[..., None, None]
 
 
 def scale_maps(maps: np.ndarray) -> Floats:
-    """Each map of (n, h, w) stretched to [0, 1] by its own minimum and maximum [P]; NaN for one without any contrast.
+    """Scale each map to [0, 1] by its minimum and maximum [P].
 
-    A map without contrast (all zero, as Grad-CAM's are where no unit speaks for the class) is *blank*: it points
-    nowhere, and must be counted, not averaged. Raises `StudyError` for numbers that are not finite: those are no map.
+    Parameters
+    ----------
+    maps : array of shape (n, h, w)
+        Raw heatmaps.
+
+    Returns
+    -------
+    array of shape (n, h, w)
+        Scaled maps, float64. A *blank* map, whose values are all equal, becomes NaN: it has no maximum, and is counted
+        instead of averaged. Grad-CAM gives one (all zero) if no unit contributes to the class.
+
+    Raises
+    ------
+    StudyError
+        If a value is not finite.
+
+    Examples
+    --------
+    >>> scale_maps([[[2, 4, 6]], [[7, 7, 7]]]).tolist()
+    [[[0.0, 0.5, 1.0]], [[nan, nan, nan]]]
     """
     maps = np.asarray(maps, dtype=np.float64)
     if not np.isfinite(maps).all():
@@ -166,22 +236,39 @@ def scale_maps(maps: np.ndarray) -> Floats:
 
 
 def upsample_maps(maps: np.ndarray, size: tuple[int, int]) -> Floats:
-    """Maps (..., h, w) at `size` (H, W), bilinear between the centres of their cells; edge values go on outside.
+    """Resample maps to `size`, bilinearly between the centres of their cells.
 
-    The same as torch's ``interpolate(mode="bilinear", align_corners=False)``. It is linear, so that the mean of
-    upsampled maps is the upsampled mean.
+    The result equals that of torch's ``interpolate(mode="bilinear", align_corners=False)``: pixels outside the
+    outermost centres take the edge values. Upsampling is linear: the mean of upsampled maps is the upsampled mean.
+
+    Parameters
+    ----------
+    maps : array of shape (..., h, w)
+        Maps of any values.
+    size : tuple of int
+        Height H and width W of the result, px.
+
+    Returns
+    -------
+    array of shape (..., H, W)
+        Resampled maps, float64.
+
+    Examples
+    --------
+    >>> upsample_maps([[0, 4]], (1, 4)).tolist()
+    [[0.0, 1.0, 3.0, 4.0]]
     """
     maps = np.asarray(maps, dtype=np.float64)
-    rows, columns = (_weights(cells, pixels) for cells, pixels in zip(maps.shape[-2:], size, strict=True))
+    rows, columns = (_make_weights(cells, pixels) for cells, pixels in zip(maps.shape[-2:], size, strict=True))
     return rows @ maps @ columns.T
 
 
-def _weights(cells: int, pixels: int) -> Floats:
-    """(pixels, cells): how much every cell counts for every pixel."""
-    place = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
-    low = np.floor(place).astype(int)
+def _make_weights(cells: int, pixels: int) -> Floats:
+    """Return the weight of every cell for every pixel, (pixels, cells)."""
+    position = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
+    low = np.floor(position).astype(int)
     high = np.minimum(low + 1, cells - 1)
     weights = np.zeros((pixels, cells))
-    np.add.at(weights, (np.arange(pixels), low), 1 - (place - low))
-    np.add.at(weights, (np.arange(pixels), high), place - low)
+    np.add.at(weights, (np.arange(pixels), low), 1 - (position - low))
+    np.add.at(weights, (np.arange(pixels), high), position - low)
     return weights

@@ -1,4 +1,7 @@
-"""`params.yaml`, validated and frozen: one block per stage, every key known, every number in range."""
+"""Which parameters does a study have? ``params.yaml``, validated and frozen: one block per stage, no unknown keys.
+
+``params.yaml`` gives the default and the source of every number.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,23 @@ from facespec.study.documents import read_mapping
 from facespec.study.errors import StudyError, suggest_spelling
 
 Count = Annotated[int, Field(ge=1)]
+Draws = Annotated[int, Field(ge=100)]  # random draws; fewer give no percentiles
+People = Annotated[int, Field(ge=2)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Rate = Annotated[float, Field(gt=0, le=10)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+OpenShare = Annotated[float, Field(gt=0, lt=1)]
+ClosedShare = Annotated[float, Field(ge=0, le=1)]
 
 
 class Block(BaseModel):
-    """A frozen group of parameters that refuses keys it does not know, naming the nearest one it does."""
+    """A frozen group of parameters; an unknown key is refused with the nearest known one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _known_keys(cls, values: Any) -> Any:
+    def _refuse_unknown_keys(cls, values: Any) -> Any:
         if isinstance(values, dict):
             for key in values:
                 if key not in cls.model_fields:
@@ -33,133 +40,133 @@ class Block(BaseModel):
 
 
 class ExpressionFaces(Block):
-    """The `expression` role: `source` is ``embedded`` or a path to FER2013; counts are for embedded faces."""
+    """Faces of the `expression` role."""
 
-    source: str
-    train: Count
-    test: Count
+    source: str  # "embedded", or a path to FER2013
+    train: Count  # embedded images
+    test: Count  # embedded images
 
 
 class IdentityFaces(Block):
-    """The `identity` role: `source` is ``embedded`` or a path to VoxCeleb1; counts are for embedded faces."""
+    """Faces of the `identity` role."""
 
-    source: str
-    people: Annotated[int, Field(ge=2)]
-    train: Count
-    test: Count
+    source: str  # "embedded", or a path to VoxCeleb1
+    people: People  # embedded people
+    train: Count  # embedded images per person
+    test: Count  # embedded images per person
 
 
 class ProbeFaces(Block):
-    """The `probe` role: `source` is ``embedded`` or a path to KDEF."""
+    """Faces of the `probe` role."""
 
-    source: str
-    people: Annotated[int, Field(ge=2)]
+    source: str  # "embedded", or a path to KDEF
+    people: People  # embedded people
 
 
 class Data(Block):
-    """Faces of all three roles; `size` in pixels, `channels` 1 (grey) or 3 (RGB)."""
+    """Faces of all three roles."""
 
     seed: Seed
-    size: Annotated[int, Field(ge=32, le=512)]
-    channels: Literal[1, 3]
-    tolerated: Share
+    size: Annotated[int, Field(ge=32, le=512)]  # height = width of the images, px
+    channels: Literal[1, 3]  # 1 grey, 3 RGB
+    tolerated: Share  # share of unreadable files above which a data set is refused
     expression: ExpressionFaces
     identity: IdentityFaces
     probe: ProbeFaces
 
 
 class Split(Block):
-    """Which probe images are held out from every fit."""
+    """Probe images held out from every fit."""
 
-    hold_out: Literal["cell", "session", "people"]
+    hold_out: Literal["cell", "session", "people"]  # "cell": one image per person and expression
     seed: Seed
-    session: Literal["A", "B"]
-    people: Annotated[float, Field(gt=0, lt=1)]
+    session: Literal["A", "B"]  # with hold_out "session"
+    people: OpenShare  # share of the people, with hold_out "people"
 
 
 class NetworkBlock(Block):
-    """The trunk all networks share."""
+    """The architecture of all networks."""
 
     trunk: Literal["small_vgg", "vgg16"]
-    channels: Annotated[list[Count], Field(min_length=1)]
-    convolutions: Annotated[int, Field(ge=1, le=4)]
-    branch_after: str | None
+    channels: Annotated[list[Count], Field(min_length=1)]  # small_vgg: units per block
+    convolutions: Annotated[int, Field(ge=1, le=4)]  # small_vgg: per block
+    branch_after: str | None  # the last layer that the tasks share; None: the tasks share all but their heads
 
 
 class Finetune(Block):
     """How a trained network is fitted to the probe's training images."""
 
     epochs: Count
-    batch_size: Annotated[int, Field(ge=2)]  # batch norm needs two
+    batch_size: Annotated[int, Field(ge=2)]  # images; batch norm needs two
     optimizer: Literal["adamw", "sgd"]
-    learning_rate: Rate
-    weight_decay: Annotated[float, Field(ge=0, le=1)]
-    step_epochs: Count
+    learning_rate: Rate  # adamw: peak of the one-cycle schedule; sgd: at the start
+    weight_decay: ClosedShare
+    step_epochs: Count  # sgd: epochs after which the learning rate falls to a tenth
     label_smoothing: Share
-    preset: Literal["small", "vgg16"]
+    preset: Literal["small", "vgg16"]  # preprocessing and augmentation
 
 
 class Train(Finetune):
     """How a network is fitted to its training roles."""
 
-    schedule: Literal["summed", "alternate"]
+    schedule: Literal["summed", "alternate"]  # joint networks: losses summed, or one task per step in turn
 
 
 class Decoding(Block):
-    """Logistic regression from penultimate responses (Figures 1B and S1A)."""
+    """Logistic regression on penultimate responses (Figures 1B and S1A)."""
 
-    penalty: Rate
-    iterations: Count
-    expression_test: Count
-    identity_test: Count
-    identity_people: Annotated[int, Field(ge=2)]
-    fit_images: Count
-    resamples: Annotated[int, Field(ge=100)]  # the published pickles hold 100
+    penalty: Rate  # C of scikit-learn: the inverse of the regularisation strength
+    iterations: Count  # at most
+    expression_test: Count  # S1A: test images per expression
+    identity_test: Count  # S1A: test images in all
+    identity_people: People  # S1A: people to tell from each other
+    fit_images: Count  # S1A: training images at most
+    resamples: Draws  # of the test images; the first 100 are exported to the published format
     seed: Seed
 
 
 class Accuracy(Block):
     """Top-1 accuracy of the heads (Figures 1C and S1B)."""
 
-    resamples: Annotated[int, Field(ge=100)]
+    resamples: Draws  # of the test images
     seed: Seed
 
 
 class Heatmaps(Block):
-    """Where the networks look (Figure 2): Grad-CAM of which images, at which layer, for which class."""
+    """Grad-CAM heatmaps (Figure 2)."""
 
-    view: Literal["straight", "all"]
-    layer: str
-    target: Literal["labelled", "predicted"]
+    view: Literal["straight", "all"]  # of the explained images
+    layer: str  # a dotted name, or "last": the last convolution, after its ReLU
+    target: Literal["labelled", "predicted"]  # the explained class
 
 
 class Overlap(Block):
     """Box statistics and masks of the mean heatmaps (Figures 2B and 2C)."""
 
-    quantile: Annotated[float, Field(gt=0, lt=1)]
-    top: Annotated[float, Field(gt=0, lt=1)]
-    resamples: Annotated[int, Field(ge=100)]
+    quantile: OpenShare  # of a map's values: the threshold of the published masks
+    top: OpenShare  # share of the pixels in a mask by rank
+    resamples: Draws  # of the people
     seed: Seed
 
 
 class Contrasts(Block):
-    """Do two networks look at different places? Sign-flip permutations and bootstrap draws over people."""
+    """Tests of the difference between two networks' heatmaps."""
 
-    permutations: Annotated[int, Field(ge=100)]
-    draws: Annotated[int, Field(ge=100)]
+    permutations: Draws  # sign flips of the people
+    draws: Draws  # bootstrap draws of seeds and people
     seed: Seed
 
 
 class FaceBox(Block):
-    """Where the face lies in real probe images, as shares of image height and width."""
+    """The part of a real probe image that holds the face, as shares of the image's height and width."""
 
-    top: Annotated[float, Field(ge=0, le=1)]
-    bottom: Annotated[float, Field(ge=0, le=1)]
-    left: Annotated[float, Field(ge=0, le=1)]
-    right: Annotated[float, Field(ge=0, le=1)]
+    top: ClosedShare
+    bottom: ClosedShare
+    left: ClosedShare
+    right: ClosedShare
 
     @model_validator(mode="after")
-    def _upright(self) -> Self:
+    def _check_order(self) -> Self:
         if self.top >= self.bottom or self.left >= self.right:
             raise ValueError(
                 f"top {self.top} must lie above bottom {self.bottom}, and left {self.left} before right {self.right}."
@@ -168,79 +175,109 @@ class FaceBox(Block):
 
 
 class Regions(Block):
-    """Facial biomarkers: heatmap mass per facial region. `face`: for faces without region maps."""
+    """Facial biomarkers: the share of heatmap mass in each facial region."""
 
-    face: FaceBox
-    draws: Annotated[int, Field(ge=100)]
+    face: FaceBox  # for faces without region maps
+    draws: Draws  # bootstrap draws of seeds and people
     seed: Seed
 
 
 class GroundTruth(Block):
-    """Do heatmaps lie where pictures differ? `others` people change the identity; `share`: of pixels, the truth."""
+    """Comparison of heatmaps with the pixels that change with expression or identity."""
 
-    others: Count
-    share: Annotated[float, Field(gt=0, lt=1)]
-    spread: Annotated[float, Field(gt=0, le=10)]
-    draws: Annotated[int, Field(ge=100)]
+    others: Count  # people whose faces replace a probe face, to find the pixels of identity
+    share: OpenShare  # of an image's pixels: those that change most are the truth
+    spread: Rate  # sd of the centre-bias baseline, in image widths
+    draws: Draws  # bootstrap draws of seeds and people
     seed: Seed
 
 
 class Depth(Block):
-    """At which depth do units answer to which task?"""
+    """Tests of which units respond to expression, to identity or to both, at each depth."""
 
-    rate: Annotated[float, Field(gt=0, lt=1)]
-    selectivity: Annotated[float, Field(gt=0, le=1)]
-    permutations: Annotated[int, Field(ge=100)]
+    rate: OpenShare  # false discovery rate within a layer
+    selectivity: Annotated[float, Field(gt=0, le=1)]  # |index| from which a unit is specific to a task
+    permutations: Draws  # of the labels, at least
     seed: Seed
 
 
 class Preferred(Block):
-    """How the pictures that units prefer are optimised (Figures 3, S2 and S2B): see `analyses.preferred.Recipe`."""
+    """Optimisation of preferred stimuli (Figures 3, S2 and S2B): see `analyses.preferred.Recipe`."""
 
-    steps: Count
-    learning_rate: Rate
-    shift: Share
-    scale: Share
-    turn: Annotated[float, Field(ge=0, le=180)]
-    starts: Count
-    contrast: Rate
+    steps: Count  # of gradient ascent
+    learning_rate: Rate  # of Adam, in standard deviations of the logits of pixels
+    shift: Share  # largest random shift, as a share of the image's size
+    scale: Share  # largest random change of scale
+    turn: Annotated[float, Field(ge=0, le=180)]  # largest random rotation, degrees
+    starts: Count  # random images, of which the best is optimised
+    contrast: Rate  # sd of the logits of their pixels
     seed: Seed
 
 
 class Lesions(Block):
-    """Which units are silenced, how many, and how often controls are drawn: see `analyses.lesions.Search`."""
+    """Search for the units whose lesions reduce a task's accuracy: see `analyses.lesions.Search`."""
 
-    group_p: Annotated[float, Field(gt=0, le=1)]
-    greedy_p: Share
-    images: Count
-    mode: Literal["exact", "screening"]
-    fractions: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)]
-    random: Annotated[int, Field(ge=2, multiple_of=2)]  # drawn in pairs
-    shuffled: Count
-    draws: Annotated[int, Field(ge=100)]
+    group_p: Annotated[float, Field(gt=0, le=1)]  # share of a layer's units lesioned per greedy round
+    greedy_p: Share  # share of units after which the greedy search ends
+    images: Count  # training images per round
+    mode: Literal["exact", "screening"]  # rank all units on all images, or by successive halving
+    fractions: Annotated[list[OpenShare], Field(min_length=1)]  # of lesioned units in a test
+    random: Annotated[int, Field(ge=2, multiple_of=2)]  # control draws of random units; drawn in pairs
+    shuffled: Count  # control draws of shuffled classes
+    draws: Draws  # bootstrap draws of people
     seed: Seed
 
     @model_validator(mode="after")
-    def _ascending(self) -> Self:
+    def _check_fractions(self) -> Self:
         if sorted(set(self.fractions)) != self.fractions:
             raise ValueError(f"fractions {self.fractions} must ascend, each of them once.")
         return self
 
 
 class Checks(Block):
-    """How claims become verdicts; `margin` is C3's, `early` C7's, `lesioned` and `dissociation` C8's."""
+    """How claims become verdicts."""
 
-    level: Annotated[float, Field(gt=0.5, lt=1)]
-    margin: Annotated[float, Field(gt=0, lt=1)]
-    early: Annotated[float, Field(gt=0, lt=1)]
-    lesioned: Annotated[float, Field(gt=0, lt=1)]
-    dissociation: Annotated[float, Field(gt=0, lt=1)]
-    draws: Annotated[int, Field(ge=100)]
+    level: Annotated[float, Field(gt=0.5, lt=1)]  # of every interval
+    margin: OpenShare  # C3: difference of accuracies that still counts as "not worse"
+    early: OpenShare  # C7: share of specific units in the first convolution that counts as none
+    lesioned: OpenShare  # C8: fraction of lesioned units
+    dissociation: OpenShare  # C8: difference of relative drops that counts as negligible
+    draws: Draws  # hierarchical bootstrap draws: seeds, then resamples
     seed: Seed
 
 
 class Params(Block):
-    """All parameters of one study."""
+    """All parameters of one study; made by `read_params`.
+
+    Each block is a frozen model of this module, whose fields carry their units.
+
+    Attributes
+    ----------
+    profile : str
+        Name of the profile that replaced some of the defaults, or "default".
+    seeds : list of int
+        One seed per replicate of every network, all different.
+    data, split : Data, Split
+        Faces of all roles, and the probe images held out from every fit.
+    network, train, finetune : NetworkBlock, Train, Finetune
+        Architecture of the networks, and how they are fitted.
+    decoding, accuracy, heatmaps, overlap, contrasts, regions, groundtruth, depth, preferred, lesions : Block
+        Settings of the stage of that name.
+    checks : Checks
+        How claims become verdicts.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        For unknown, missing and repeated values and those of a wrong type or range; `read_params` and
+        `validate_params` raise `StudyError` instead.
+
+    Examples
+    --------
+    >>> params = read_params(Path("params.yaml"))
+    >>> params.seeds, params.data.size, params.train.optimizer
+    ([1, 2, 3], 48, 'adamw')
+    """
 
     profile: str
     seeds: Annotated[list[Seed], Field(min_length=1)]
@@ -262,21 +299,43 @@ class Params(Block):
     checks: Checks
 
     @model_validator(mode="after")
-    def _distinct_seeds(self) -> Self:
+    def _check_seeds(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} repeats a seed; every replicate needs its own.")
         return self
 
 
 def read_params(path: Path) -> Params:
-    """Read and validate `path`; raises `StudyError` naming file, key, value and what is allowed."""
+    """Read and validate ``params.yaml``, with all its profiles.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file; its YAML is read as DVC reads it.
+
+    Returns
+    -------
+    Params
+        All parameters, without the profiles.
+
+    Raises
+    ------
+    StudyError
+        If the file is absent, or holds an unknown or missing key or a wrong value, also in a profile that is not used.
+        The message names the file, the key, the value and what is allowed.
+
+    Examples
+    --------
+    >>> read_params(Path("params.yaml")).network.channels
+    [16, 32, 64, 128]
+    """
     if not os.path.lexists(path):
         raise StudyError(f"{path}: no such file. Run inside a study directory; `facespec init DIR` makes one.")
     values = read_mapping(path)
     profiles = values.pop("profiles", None) or {}
     if not isinstance(profiles, dict):
         raise StudyError(f"{path}: profiles: got {profiles!r}. Expected names, each with the parameters it changes.")
-    for name, overlay in profiles.items():  # a mistyped profile should not wait until it is used
+    for name, overlay in profiles.items():
         if not isinstance(overlay, dict):
             raise StudyError(f"{path}: profiles.{name}: got {overlay!r}. Expected the parameters it changes, or {{}}.")
         validate_params(merge_params(values, overlay), name=f"{path}: profiles.{name}")
@@ -284,26 +343,26 @@ def read_params(path: Path) -> Params:
 
 
 def validate_params(values: dict[str, Any], *, name: str) -> Params:
-    """`values` of all blocks, validated; raises `StudyError` with `name`, key, value and what is allowed."""
+    """Validate the `values` of all blocks; raises `StudyError` with `name`, key, value and what is allowed."""
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise StudyError("\n".join(f"{name}: {_sentence(problem)}" for problem in error.errors())) from None
+        raise StudyError("\n".join(f"{name}: {_describe_problem(problem)}" for problem in error.errors())) from None
 
 
 def merge_params(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `overlay` in their places; lists are replaced, not joined."""
-    result = dict(base)
+    """Return `base` with the values of `overlay`, block by block; lists are replaced as a whole."""
+    merged = dict(base)
     for key, value in overlay.items():
-        nested = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merge_params(result[key], value) if nested else value
-    return result
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge_params(merged[key], value) if nested else value
+    return merged
 
 
-def _sentence(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
+def _describe_problem(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "value_error":  # raised by a validator here, already a sentence
-        return (f"{where}: " if where else "") + str(problem["ctx"]["error"])
+        return (f"{key}: " if key else "") + str(problem["ctx"]["error"])
     if problem["type"] == "missing":
-        return f"{where}: missing; see params.yaml of the project for its meaning and default."
-    return f"{where}: got {problem['input']!r}. {problem['msg']}."
+        return f"{key}: missing; see params.yaml of the project for its meaning and default."
+    return f"{key}: got {problem['input']!r}. {problem['msg']}."

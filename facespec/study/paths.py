@@ -1,4 +1,4 @@
-"""Where things lie in a study directory. Pure functions of names to paths: nothing here touches the disk."""
+"""Which file or directory of a study holds what? Names to paths; nothing here touches the disk."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from facespec.study.vocabulary import Network, Role
 
 @dataclass(frozen=True)
 class Paths:
-    """The paths of one study, below the directory that holds its `params.yaml` and `dvc.yaml`."""
+    """The paths of one study; `root` is the directory that holds its ``params.yaml`` and ``dvc.yaml``."""
 
     root: Path = field(default_factory=Path)
 
     @property
     def params(self) -> Path:
         return self.root / "params.yaml"
+
+    @property
+    def fingerprints(self) -> Path:
+        """The fingerprint of the code of every stage."""
+        return self.root / "fingerprints.json"
 
     @property
     def data(self) -> Path:
@@ -28,22 +33,22 @@ class Paths:
 
     @property
     def state(self) -> Path:
-        """What facespec remembers about the study, beside its data and results."""
+        """The directory of facespec's own records about the study."""
         return self.root / ".facespec"
 
     @property
     def faces_record(self) -> Path:
-        """Where the faces came from."""
+        """The record of the sources of the faces."""
         return self.state / "faces.json"
 
     @property
     def lock_copy(self) -> Path:
-        """The last good copy of DVC's lock."""
+        """The last valid copy of ``dvc.lock``."""
         return self.state / "dvc.lock"
 
     @property
     def marker(self) -> Path:
-        """The file that says "this is a study directory"; `facespec init` writes it."""
+        """The file that marks a study directory; `facespec init` writes it."""
         return self.state / "study.json"
 
     def checkpoint(self, stage: str, network: Network | str, seed: int) -> Path:
@@ -55,12 +60,12 @@ class Paths:
         return self.root / "checkpoints" / stage / f"{Network(network).value}-{seed}.csv"
 
     def progress(self, stage: str, network: Network | str, seed: int) -> Path:
-        """The last completed epoch of an unfinished `stage`; gone when the stage is done."""
+        """The state after the last completed epoch of an unfinished `stage`; removed when the stage is done."""
         return self.root / "checkpoints" / "unfinished" / f"{stage}-{Network(network).value}-{seed}.safetensors"
 
     @property
     def lesions(self) -> Path:
-        """Finished jobs of an unfinished sweep of lesions; gone when the sweep is done."""
+        """The finished jobs of an unfinished lesion sweep; removed when the sweep is done."""
         return self.root / "checkpoints" / "unfinished" / "lesions"
 
     @property
@@ -83,6 +88,11 @@ class Paths:
 
     def figure(self, name: str, suffix: str) -> Path:
         return self.results / "figures" / f"{name}.{suffix}"
+
+    @property
+    def metrics(self) -> Path:
+        """The number of every part of a claim, as DVC compares them between runs."""
+        return self.results / "checks" / "metrics.json"
 
     @property
     def verdicts(self) -> Path:

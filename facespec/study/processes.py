@@ -1,4 +1,4 @@
-"""How a process ends: in order when a signal asks for it, and together with the run that started it."""
+"""How does a process end? Cleanly after a signal, and whenever the run that started it ends."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ try:
 except ImportError:  # Windows has no flock
     fcntl = None  # type: ignore[assignment]
 
-RUN = "FACESPEC_RUN"  # environment variable: the run that started this process, see `describe_process`
-PRESENCE = Path(".facespec", "processes.lock")  # in the study directory: every process of a run holds a shared lock
-LIMIT = 5  # seconds for an end in order
-ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+RUN_VARIABLE = "FACESPEC_RUN"  # environment variable: the run that started this process, see `describe_process`
+PROCESSES_LOCK = Path(".facespec", "processes.lock")  # in the study directory; every process of a run locks it, shared
+END_SECONDS = 5  # time for a process to end cleanly after a signal
+END_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 Handler = Callable[[int, FrameType | None], Any]
-_present: list[IO[str]] = []  # files whose locks end with this process
+_locked_files: list[IO[str]] = []  # their locks are released when this process ends
 
 
 class RunEnded(SystemExit):
@@ -38,49 +38,50 @@ class RunEnded(SystemExit):
 
 
 def end_on_signals() -> None:
-    """Let SIGTERM and SIGHUP raise `RunEnded` in the main thread, so that nothing half-written stays behind.
+    """Let SIGTERM and SIGHUP raise `RunEnded` in the main thread, so that temporary files are removed.
 
-    Whatever has not ended after `LIMIT` seconds, such as threads at long work, is ended by the system.
+    After `END_SECONDS`, the system ends a process that is still running, for example because a thread is busy.
     """
-    for number in ENDING:
+
+    def end(number: int, _: FrameType | None) -> None:
+        for each in END_SIGNALS:  # a second signal must not interrupt the cleaning up
+            signal.signal(each, signal.SIG_IGN)
+        _set_alarm()
+        raise RunEnded(number)
+
+    for number in END_SIGNALS:
         if number != signal.SIGINT and signal.getsignal(number) != signal.SIG_IGN:  # ignored, as under nohup
-            signal.signal(number, _end)
+            signal.signal(number, end)
 
 
-def _end(number: int, _: FrameType | None) -> None:
-    for each in ENDING:  # whoever asks twice must not interrupt the cleaning up
-        signal.signal(each, signal.SIG_IGN)
-    _limit()
-    raise RunEnded(number)
-
-
-def _limit() -> None:
-    if hasattr(signal, "alarm"):  # no thread can miss it, and no lock can hold it up
-        signal.alarm(LIMIT)
+def _set_alarm() -> None:
+    if hasattr(signal, "alarm"):  # its signal ends the process whatever threads and locks do
+        signal.alarm(END_SECONDS)
 
 
 @contextmanager
 def handle_signals(handlers: dict[int, Handler]) -> Iterator[None]:
-    """Inside, `handlers` answer their signals; ignored ones, such as SIGHUP under nohup, stay ignored.
+    """Install `handlers` by signal number inside the context; ignored signals, as SIGHUP under nohup, stay ignored.
 
-    In another thread than the main one, where Python lets nobody answer signals, nothing changes.
+    Outside the main thread, where Python installs no handlers, nothing changes.
     """
+    current = {number: signal.getsignal(number) for number in handlers}
     main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in handlers if main}
-    replaced = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    previous = {number: handler for number, handler in current.items() if main and handler != signal.SIG_IGN}
     try:
-        for number in replaced:
+        for number in previous:
             signal.signal(number, handlers[number])
         yield
     finally:
-        for number, handler in replaced.items():
+        for number, handler in previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def describe_process(pid: int) -> str:
-    """``PID:START`` of a living process, empty for none; START tells apart processes that get one number in turn.
+    """Return ``PID:START`` for a living process, else an empty text.
 
-    START is in clock ticks since boot, and empty on systems other than Linux.
+    START, in clock ticks since boot, differs between processes that have the same number one after the other. It is
+    empty on systems other than Linux.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -92,63 +93,63 @@ def describe_process(pid: int) -> str:
         os.kill(pid, 0)
     except ProcessLookupError:
         return ""
-    except PermissionError:  # another user's
+    except PermissionError:  # another user's process
         pass
     return f"{pid}:"
 
 
 def end_with_run(end: Callable[[], Any] | None = None) -> None:
-    """If a run started this process (`RUN`), call `end` when that run ends, however it does; by default end as well.
+    """If a run started this process (`RUN_VARIABLE`), call `end` when that run ends; by default, end this process.
 
     Raises `StudyError` if that run has ended already.
     """
-    run = os.environ.get(RUN)
+    run = os.environ.get(RUN_VARIABLE)
     if not run or os.name == "nt":
         return
-    with suppress(OSError):  # run elsewhere than in the study
-        _present.append(PRESENCE.open())
-        fcntl.flock(_present[-1], fcntl.LOCK_SH)
+    with suppress(OSError):  # the working directory is not a study
+        _locked_files.append(PROCESSES_LOCK.open())
+        fcntl.flock(_locked_files[-1], fcntl.LOCK_SH)
     pid = run.partition(":")[0]
     if not pid.isdecimal() or describe_process(int(pid)) != run:
         raise StudyError(
-            f"the run of facespec that this stage belongs to ({RUN}={run}) has ended, so it does not begin. "
-            f"Start `facespec repro` again, or unset {RUN} to run a stage by itself."
+            f"the run of facespec that this stage belongs to ({RUN_VARIABLE}={run}) has ended, so it does not begin. "
+            f"Start `facespec repro` again, or unset {RUN_VARIABLE} to run a stage by itself."
         )
 
     def watch() -> None:
         _await_end(run)
-        (end or _end_here)()
+        (end or _end_self)()
 
     threading.Thread(target=watch, name=f"end with {run}", daemon=True).start()
 
 
-def _end_here() -> None:
+def _end_self() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
-    _limit()
+    _set_alarm()
 
 
 def _await_end(process: str) -> None:
     pid = int(process.partition(":")[0])
-    with suppress(AttributeError, OSError):  # where the system has no such files, one look a second follows
-        file = os.pidfd_open(pid)
+    with suppress(AttributeError, OSError):  # systems without such descriptors: look once a second
+        descriptor = os.pidfd_open(pid)
         if describe_process(pid) == process:
-            ended = select.poll()
-            ended.register(file, select.POLLIN)
-            ended.poll()
-        os.close(file)
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            poll.poll()
+        os.close(descriptor)
     while describe_process(pid) == process:
         time.sleep(1)
 
 
 def await_processes(root: Path, *, seconds: float) -> None:
-    """Wait until every process of an earlier, killed run in `root` has ended; `StudyError` after `seconds`."""
-    file = root / PRESENCE
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """Wait until every process of an earlier, killed run in `root` has ended; raises `StudyError` after `seconds`."""
+    path = root / PROCESSES_LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + seconds
-    with file.open("a") as presence:
+    with path.open("a") as file:
         while fcntl:
             try:
-                fcntl.flock(presence, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
                 if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""What a table may hold: named columns in order, each with the values it allows. Checked where a table is passed on."""
+"""What may a table hold? Named columns in order, each with allowed values; checked whenever a table is passed on."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from facespec.study.storage import digest_path
 
 @dataclass(frozen=True)
 class Column:
-    """What a column may hold: `kind` is ``text``, ``integer`` or ``number``; `allowed` or `low`/`high` bound it."""
+    """The values of a column: `kind` is ``text``, ``integer`` or ``number``; `allowed` texts, or `low` and `high`."""
 
     kind: str
     allowed: tuple[str, ...] = ()
     low: float | None = None
     high: float | None = None
-    optional: bool = False  # empty text or NaN is an answer
+    optional: bool = False  # may be an empty text or NaN
 
-    @property
-    def allows(self) -> str:
-        """What may stand here, for messages."""
+    def describe(self) -> str:
+        """Describe the allowed values, for messages."""
         if self.allowed:
             return f"one of {[str(word) for word in self.allowed]}"
         low = f", at least {self.low:g}" if self.low is not None else ""
@@ -36,7 +35,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Schema:
-    """A named table: its columns, in order."""
+    """The columns of a named table, in order."""
 
     name: str
     columns: Mapping[str, Column] = field(default_factory=dict)
@@ -71,19 +70,21 @@ class Schema:
                 wrong |= numbers > rule.high
         if wrong.any():
             row = values.index[wrong][0]
-            got = values[row].item() if hasattr(values[row], "item") else values[row]
+            value = values[row].item() if hasattr(values[row], "item") else values[row]
             raise StudyError(
-                f"table {self.name!r}, column {values.name!r}, row {row}: got {got!r}, allowed: {rule.allows}."
+                f"table {self.name!r}, column {values.name!r}, row {row}: got {value!r}, allowed: {rule.describe()}."
             )
 
     def read(self, path: Path) -> pd.DataFrame:
-        """Read and check a table that `study.storage.write_table` wrote: whole, and as it was written.
+        """Read and check a table that `study.storage.write_table` wrote.
 
-        Raises `StudyError`, naming the file, if it is missing, cut or altered, or holds what the schema does not allow.
+        Raises `StudyError`, naming the file, if it is absent, cut or altered, or if `check` refuses the table.
         """
-        content = _read_bytes(path)
-        record = _read_bytes(digest_path(path)).decode(errors="replace").split()
-        if record != [hashlib.sha256(content).hexdigest(), path.name]:
+        try:
+            content, record = path.read_bytes(), digest_path(path).read_bytes().decode(errors="replace")
+        except FileNotFoundError as error:
+            raise StudyError(f"{error.filename}: no such file. `dvc repro` makes it.") from None
+        if record.split() != [hashlib.sha256(content).hexdigest(), path.name]:
             raise StudyError(
                 f"{path}: not the table that {digest_path(path).name} beside it records: altered, cut or damaged. "
                 "Remove both: `facespec repro` makes them again."
@@ -91,7 +92,7 @@ class Schema:
         return self.parse(content, path)
 
     def parse(self, content: bytes, path: Path) -> pd.DataFrame:
-        """The table in the bytes `content` of a CSV file, checked; `path` names it in messages."""
+        """Parse and check the bytes `content` of a CSV file, which messages call `path`."""
         text = {name: str for name, column in self.columns.items() if column.kind == "text"}
         empty = {name: [""] for name in self.columns if name not in text}
         try:
@@ -102,10 +103,3 @@ class Schema:
             return self.check(table)
         except StudyError as error:
             raise StudyError(f"{path}: {error}") from None
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise StudyError(f"{path}: no such file. `dvc repro` makes it.") from None

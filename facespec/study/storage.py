@@ -1,4 +1,4 @@
-"""Whole files, written atomically or not at all."""
+"""How is a file written whole or not at all, and what happens to temporary files of killed processes?"""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from typing import Any
 import filelock
 import pandas as pd
 
-from facespec.study.errors import StudyError, explain_os_error, lacks_room
+from facespec.study.errors import StudyError, explain_os_error, find_shortage
 
 try:
     import fcntl
 except ImportError:  # Windows has no flock
     fcntl = None  # type: ignore[assignment]
 
-LEFTOVER = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.partial")  # how `make_partial` names what becomes the file in group 1
-ASIDE = "old"  # in a temporary directory: the earlier directory, until the new one has its place
-_ASKING = threading.Lock()
-FULL = ("Not enough free space", "No space left on device")  # numpy, safetensors: errors without a number
+PARTIAL_NAME = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.partial")  # of temporary files; group 1 is the name of the target
+EARLIER = "old"  # in a temporary directory: the earlier target directory, until the new one has replaced it
+FULL_DISK_MESSAGES = ("Not enough free space", "No space left on device")  # numpy, safetensors: errors without a number
+_umask_lock = threading.Lock()
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Lend a temporary path beside `path`; on success it becomes `path` in one step, on any error nothing remains.
+    """Yield a temporary path beside `path`, which replaces `path` in one step on success and is removed on any error.
 
-    A full disk (or quota) becomes a `StudyError` that names the file; what was at `path` before stays untouched.
+    A full disk (or quota) becomes a `StudyError` that names the file. After an error, an earlier `path` is unchanged.
     """
     with explain_full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,10 +43,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         with explain_full_disk(path):
             yield partial
-            with partial.open("rb+") as written:
-                os.fsync(written.fileno())
-            # mkstemp makes private files; results are as readable as any other file the user makes
-            partial.chmod(0o666 & ~_umask())
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            with _umask_lock:  # the mask is read by setting it, for all threads
+                mask = os.umask(0)
+                os.umask(mask)
+            partial.chmod(0o666 & ~mask)  # mkstemp makes private files; results are as readable as the user's others
             partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -55,53 +57,54 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def make_partial(path: Path, make: Callable[..., Any]) -> tuple[Path, int | None]:
-    """A new temporary file or directory beside `path`, made by `make` of `tempfile`, and a descriptor that locks it.
+    """Make a temporary file or directory beside `path` by `tempfile.mkstemp` or `mkdtemp`; return it and a descriptor.
 
-    Whoever closes the descriptor, or dies, leaves it to `remove_leftovers`. None where the system has no such locks.
+    The descriptor locks it against `remove_leftovers` until it is closed or the process ends; None if the system has
+    no such locks.
     """
     while True:
-        made = make(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        if not isinstance(made, str):
-            os.close(made[0])
-            made = made[1]
+        result = make(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        if isinstance(result, tuple):  # of mkstemp: an open descriptor, and the name
+            os.close(result[0])
+        partial = Path(result if isinstance(result, str) else result[1])
         if fcntl is None:
-            return Path(made), None
-        with suppress(FileNotFoundError):  # swept before it was locked
-            lock = os.open(made, os.O_RDONLY)
-            with suppress(OSError):  # a file system without locks: nothing is swept there
+            return partial, None
+        with suppress(FileNotFoundError):  # removed before it was locked
+            lock = os.open(partial, os.O_RDONLY)
+            with suppress(OSError):  # a file system without locks, where `remove_leftovers` removes nothing
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            if Path(made).exists():
-                return Path(made), lock
+            if partial.exists():
+                return partial, lock
             os.close(lock)
 
 
 def remove_leftovers(root: Path) -> None:
-    """Remove what killed processes left half-written in the study directory `root`, see `remove_leftovers_in`."""
+    """Remove the temporary files of killed processes in the study directory `root`, see `remove_leftovers_in`."""
     for directory in (root, root / ".dvc", root / ".facespec"):
         remove_leftovers_in(directory)
     for name in ("data", "checkpoints", "Results"):
-        for place, below, _ in os.walk(root / name):
-            remove_leftovers_in(Path(place))
-            below[:] = [directory for directory in below if not LEFTOVER.fullmatch(directory)]
+        for parent, subdirectories, _ in os.walk(root / name):
+            remove_leftovers_in(Path(parent))
+            subdirectories[:] = [name for name in subdirectories if not PARTIAL_NAME.fullmatch(name)]
 
 
 def remove_leftovers_in(directory: Path, name: str | None = None) -> None:
-    """Remove temporary files and directories in `directory`, of `name` or of all, whose writers have died.
+    """Remove from `directory` the temporary files and directories, for `name` or for all, whose writers have died.
 
-    An earlier directory that its writer had put aside, and replaced by nothing, is put back.
+    An earlier directory that its writer had moved away and not replaced is moved back.
     """
     if fcntl is None or not directory.is_dir() or not os.access(directory, os.R_OK | os.W_OK):
         return
     for leftover in sorted(directory.iterdir()):
-        target = LEFTOVER.fullmatch(leftover.name)
-        if not target or name not in (None, target[1]):
+        match = PARTIAL_NAME.fullmatch(leftover.name)
+        if not match or name not in (None, match[1]):
             continue
-        with suppress(OSError):  # a writer is alive and holds the lock, or another process sweeps as well
+        with suppress(OSError):  # its writer lives and holds the lock, or another process removes it
             lock = os.open(leftover, os.O_RDONLY)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if leftover.is_dir():
-                    put_back(leftover, directory / target[1])
+                    restore_earlier(leftover, directory / match[1])
                     remove_partial(leftover)
                 else:
                     leftover.unlink()
@@ -109,24 +112,24 @@ def remove_leftovers_in(directory: Path, name: str | None = None) -> None:
                 os.close(lock)
 
 
-def put_back(partial: Path, place: Path) -> None:
-    """Return to `place` what was put aside in the directory `partial`, unless something has taken its place."""
-    if (partial / ASIDE).exists() and not place.exists():
-        (partial / ASIDE).rename(place)
+def restore_earlier(partial: Path, target: Path) -> None:
+    """Move the earlier directory from the temporary directory `partial` back to `target`, unless `target` exists."""
+    if (partial / EARLIER).exists() and not target.exists():
+        (partial / EARLIER).rename(target)
 
 
 def remove_partial(partial: Path) -> None:
-    """Remove the directory `partial`; whoever is killed at it leaves nothing aside that `put_back` takes for whole."""
-    if (partial / ASIDE).exists():
-        (partial / ASIDE).rename(partial / "outdated")
+    """Remove the temporary directory `partial`, so that no half-removed earlier directory is ever restored."""
+    if (partial / EARLIER).exists():
+        (partial / EARLIER).rename(partial / "outdated")
     shutil.rmtree(partial)
 
 
 @contextmanager
 def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn a full disk (or quota) inside the context into a `StudyError` that names it, or `path` if that is on it.
+    """Turn a full disk (or quota) inside the context into a `StudyError` that names the full disk's file.
 
-    Other errors pass; those of the system that name the temporary file beside `path` name `path` instead.
+    Other errors pass; errors of the system that name the temporary file beside `path` name `path` instead.
     """
     try:
         yield
@@ -140,22 +143,18 @@ def explain_full_disk(path: Path) -> Iterator[None]:
         raise
 
 
-def _find_full_disk(error: BaseException, path: Path) -> OSError | None:
-    """The system's error that led to `error`; one of our own where a library says less (torch, numpy, matplotlib)."""
-    behind: BaseException | None = error
-    while behind and not (isinstance(behind, OSError) and behind.errno):
-        behind = behind.__cause__ or behind.__context__
-    if isinstance(behind, OSError):
-        return behind if behind.errno in (errno.ENOSPC, errno.EDQUOT) else None
-    full = lacks_room(path) or any(words in str(error) for words in FULL)
+def _find_full_disk(error: Exception, path: Path) -> OSError | None:
+    """Return the system's error that caused `error`, if it means a full disk.
+
+    For libraries that hide the cause (torch, numpy, matplotlib), return a new error if the disk of `path` is full.
+    """
+    cause: BaseException | None = error
+    while cause and not (isinstance(cause, OSError) and cause.errno):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, OSError):
+        return cause if cause.errno in (errno.ENOSPC, errno.EDQUOT) else None
+    full = find_shortage(path) or any(words in str(error) for words in FULL_DISK_MESSAGES)
     return OSError(errno.ENOSPC, str(error)) if full else None
-
-
-def _umask() -> int:
-    with _ASKING:  # to read it is to change it, for all threads
-        mask = os.umask(0)
-        os.umask(mask)
-    return mask
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -165,24 +164,24 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with sorted keys and a final newline; NaN is refused, as JSON has none."""
+    """Write `value` as indented JSON with sorted keys and a final newline; raises `ValueError` for NaN."""
     write_bytes(path, encode_json(value))
 
 
 def encode_json(value: Any) -> bytes:
-    """The bytes that `write_json` writes."""
+    """Return the bytes that `write_json` writes."""
     return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def encode_table(table: pd.DataFrame) -> bytes:
-    """A table as CSV: no index, shortest exact decimals, ``\\n`` line ends, so equal tables give equal bytes."""
+    """Encode a table as CSV: no index, shortest exact decimals, ``\\n`` line ends; equal tables give equal bytes."""
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV (see `encode_table`), and its digest beside it, as `sha256sum` writes it.
+    """Write a table as CSV (see `encode_table`), and a file with its digest, in the format of `sha256sum`.
 
-    Without digest, a table that was cut at the end of a line would be read as a shorter one.
+    Without the digest, a table that was cut at the end of a line would be read as a shorter table.
     """
     content = encode_table(table)
     write_bytes(path, content)
@@ -190,23 +189,23 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def digest_path(path: Path) -> Path:
-    """Where the digest of the table `path` lies."""
+    """Return the path of the file that holds the digest of the table `path`."""
     return path.with_name(f"{path.name}.sha256")
 
 
 @contextmanager
-def file_lock(work: Path) -> Iterator[None]:
-    """Hold the right to make `work` (a file or directory); a second holder is refused at once, not mixed in.
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold a lock on making `path` (a file or directory); raises `StudyError` at once if another process holds it.
 
-    The lock is a file beside `work`, held by the operating system: it ends with the process, also when that is killed.
+    The lock is a file beside `path`, held by the operating system: it is released when the process ends or is killed.
     """
-    work.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(work.parent / f".{work.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path.parent / f".{path.name}.lock")
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise StudyError(
-            f"{work}: another facespec run is making this. Wait for it to end, or use another study directory."
+            f"{path}: another facespec run is making this. Wait for it to end, or use another study directory."
         ) from None
     try:
         yield

@@ -1,16 +1,13 @@
-"""The tables that pass between rooms: which columns, which values. Checked at each door (`study.schema`).
-
-All are tidy: one number per row, columns spelled out.
-"""
+"""Which tables pass between rooms, and with which columns? All are tidy, and checked by `study.schema`."""
 
 from __future__ import annotations
 
 from facespec.study.schema import Column, Schema
 from facespec.study.vocabulary import EXPRESSIONS, NETWORKS, ROLES, TASKS, VIEWS
 
-ALL_IMAGES = -1  # the `resample` of the number computed on the test images themselves
+ALL_IMAGES = -1  # the `resample` of numbers that are computed without resampling
 
-# One row per image of a FaceSet. `identity`, `expression`, `view`, `session` are empty where unknown.
+# One row per image of a FaceSet. `identity`, `expression`, `view`, `session` are empty if unknown.
 LABELS = Schema(
     "labels",
     {
@@ -23,9 +20,9 @@ LABELS = Schema(
     },
 )
 
-# One accuracy per row: of a decoder (Figures 1B, S1A) or of a network's own head (1C, S1B).
-# `resample` -1 is the accuracy on the test images themselves, 0, 1, ... on bootstrap resamples of them;
-# resample i draws the same images for every network tested on the same set, so that differences are paired.
+# One row per accuracy: of a decoder (Figures 1B, S1A) or of a network's head (Figures 1C, S1B).
+# `resample` -1: on the test images; 0, 1, ...: on bootstrap resamples of them. Resample i has the same images for every
+# network tested on the same set, so that differences are paired. `n`: test images.
 ACCURACY = Schema(
     "accuracy",
     {
@@ -42,9 +39,9 @@ ACCURACY = Schema(
     },
 )
 
-# Mean heatmaps at map resolution, a cell of the map per row; `row` 0 is the top, `column` 0 the image's left.
-# `scale`: "raw" maps as Grad-CAM gives them, over all images; "scaled" to [0, 1] image by image, over those not blank.
-# `n` images were averaged, `blank` of the group's maps were without contrast; `expression` is "all" or one of them.
+# One row per cell of a mean heatmap at map resolution; `row` 0 is the top, `column` 0 the left of the image.
+# `scale` "raw": maps as Grad-CAM gives them, over all images; "scaled": to [0, 1] image by image, blank maps excluded.
+# `n`: images averaged; `blank`: maps of the group without contrast; `expression`: of the images, or "all".
 HEATMAPS = Schema(
     "heatmaps",
     {
@@ -64,9 +61,10 @@ HEATMAPS = Schema(
     },
 )
 
-# Numbers about the mean scaled heatmaps at image resolution (Figures 2B, 2C). `tested_on` "both": about the two maps of
-# the joint network together. `rule`: how masks were made, empty where there is no mask. `resample` -1: all people;
-# 0, 1, ...: bootstrap draws of people, the same for all networks. For `iou_halves`, a draw splits the people first.
+# One row per statistic of the mean scaled heatmaps at image resolution (Figures 2B, 2C). `tested_on` "both": a
+# comparison of the joint network's two maps. `rule`: how masks were made; empty for numbers without a mask.
+# `resample` -1: all people; 0, 1, ...: bootstrap draws of people, the same for all networks. For `iou_halves`, the
+# people are first split into halves.
 OVERLAP = Schema(
     "overlap",
     {
@@ -97,10 +95,10 @@ OVERLAP = Schema(
     },
 )
 
-# Two heatmaps compared: `first` minus `second`. `style` "sound": people are the units (`n`), a row per cell of the map,
-# `seed` empty (mean over seeds), `p` corrected over the map, `effect` Cohen's d of the people's differences.
-# "published": pixels are the units, a row per seed, `row` and `column` empty, `difference` of medians, `statistic`
-# Mann-Whitney's U, `effect` the rank-biserial correlation.
+# One row per comparison of two heatmaps, `first` minus `second`. `style` "sound": one row per cell of the map; people
+# are the sample (`n`), `seed` is empty (mean over seeds), `p` is corrected over the map, `effect` is Cohen's d of the
+# people's differences. `style` "published": one row per seed; pixels are the sample, `row` and `column` are empty,
+# `difference` is of medians, `statistic` is Mann-Whitney's U, `effect` the rank-biserial correlation.
 CONTRASTS = Schema(
     "contrasts",
     {
@@ -124,9 +122,10 @@ CONTRASTS = Schema(
     },
 )
 
-# Facial biomarkers. `measure` "share": of a heatmap's mass that lies in the region; "density": share divided by the
-# region's share of the image (1: as much as anywhere). `against` empty: the network itself; "single": the joint network
-# minus the single-task network. `regions`: whence they come. Mean over seeds and people; 95 % interval over both.
+# One row per facial biomarker: mean over seeds and people, with a 95 % interval over both. `measure` "share": share of
+# a heatmap's mass in the region; "density": that share divided by the region's share of the image (1: as everywhere).
+# `against` empty: the network itself; "single": the joint network minus the single-task network.
+# `regions`: source of the regions.
 REGIONS = Schema(
     "regions",
     {
@@ -149,10 +148,11 @@ REGIONS = Schema(
     },
 )
 
-# Heatmaps against the truth about embedded faces. `truth`: what was changed to find the pixels that carry it.
-# `looks` "random" and "centre" are baselines, `tested_on` then empty. `measure` "pointing": share of images whose
-# maximum lies on such a pixel; "mass": share of the heatmap's mass there; "auc": area under the ROC curve of its
-# pixels. `against` empty: the score itself; else the score minus that baseline's. `area`: mean share of true pixels.
+# One row per score of heatmaps, or of a baseline, against the ground truth of embedded faces. `truth`: the task whose
+# pixels are found by changing the face. `looks`: the network, or the baseline "random" or "centre" (`tested_on` is then
+# empty). `measure` "pointing": share of images whose maximum is a true pixel; "mass": share of the heatmap's mass on
+# true pixels; "auc": area under the ROC curve of the pixels. `against` empty: the score itself; else the score minus
+# that baseline's. `area`: mean share of true pixels.
 GROUNDTRUTH = Schema(
     "groundtruth",
     {
@@ -174,47 +174,48 @@ GROUNDTRUTH = Schema(
     },
 )
 
-UNTRAINED = "untrained"  # beside the networks in `trained_on`: their common trunk before training, as a control
+UNTRAINED = "untrained"  # a value of `trained_on`: the networks' common trunk before training, as a control
 
-# Whose units the tables about depth are about; `depth` 1 is the shallowest convolution.
-_PLACE = {
+# Columns that identify a layer; `depth` 1 is the shallowest convolution.
+_LAYER_COLUMNS = {
     "trained_on": Column("text", (*NETWORKS, UNTRAINED)),
     "source": Column("text"),
     "seed": Column("integer", low=0),
     "layer": Column("text"),
     "depth": Column("integer", low=1),
 }
-_SHARE = Column("number", low=0, high=1, optional=True)
+_OPTIONAL_SHARE = Column("number", low=0, high=1, optional=True)
 
-# Effects of identity and expression on every unit, a row per unit and factor. `eta`: eta squared; `partial_eta`:
-# partial eta squared; `epsilon`: eta squared less what permuted labels give. `f`, `p_parametric`: F test against the
-# residual; `p`: permuted labels; `p_fdr`: the same, Benjamini-Hochberg over the units of the layer. `people`: how many.
+# One row per unit and factor: the effect of identity or expression on the unit's response. `eta`: eta squared;
+# `partial_eta`: partial eta squared; `epsilon`: epsilon squared, eta squared corrected for chance. `f`, `p_parametric`:
+# F test against the residual; `p`: by permuted labels; `p_fdr`: the same, Benjamini-Hochberg over the layer's units.
 UNITS = Schema(
     "units",
     {
-        **_PLACE,
+        **_LAYER_COLUMNS,
         "unit": Column("integer", low=0),
         "factor": Column("text", tuple(TASKS)),
         "people": Column("integer", low=2),
-        "eta": _SHARE,
-        "partial_eta": _SHARE,
+        "eta": _OPTIONAL_SHARE,
+        "partial_eta": _OPTIONAL_SHARE,
         "epsilon": Column("number", low=-1, high=1, optional=True),
         "f": Column("number", low=0, optional=True),
-        "p_parametric": _SHARE,
-        "p": _SHARE,
-        "p_fdr": _SHARE,
+        "p_parametric": _OPTIONAL_SHARE,
+        "p": _OPTIONAL_SHARE,
+        "p_fdr": _OPTIONAL_SHARE,
         "reason": Column("text", optional=True),
     },
 )
 
-CLASSES = ("expression", "identity", "both", "neither")
+CLASSES = ("expression", "identity", "both", "neither")  # of units: the tasks with a significant effect on the response
 
-# What every unit answers to. `class`: by significance alone, empty where nothing can be tested; `selectivity`: from -1
-# (identity only) to 1 (expression only), empty without any effect; `specific`: to which task, by both; empty: to none.
+# One row per unit: the tasks it responds to. `class`: by significance alone; empty if nothing can be tested.
+# `selectivity`: from -1 (identity only) to 1 (expression only); empty without any effect. `specific`: the task, by
+# significance and selectivity; empty if none.
 UNIT_CLASSES = Schema(
     "unit_classes",
     {
-        **_PLACE,
+        **_LAYER_COLUMNS,
         "unit": Column("integer", low=0),
         "class": Column("text", CLASSES, optional=True),
         "selectivity": Column("number", low=-1, high=1, optional=True),
@@ -223,25 +224,26 @@ UNIT_CLASSES = Schema(
     },
 )
 
-# Shares of a layer's units, silent ones aside: of each class (`kind` "class"), or specific to a task ("specific").
+# One row per layer and class of units: their share of the units that are not silent. `kind` "class": `name` is a class
+# of `CLASSES`; "specific": `name` is the task to which the units are specific.
 UNIT_SHARES = Schema(
     "unit_shares",
     {
-        **_PLACE,
+        **_LAYER_COLUMNS,
         "kind": Column("text", ("class", "specific")),
         "name": Column("text", CLASSES),
         "units": Column("integer", low=0),
         "silent": Column("integer", low=0),
         "count": Column("integer", low=0),
-        "share": _SHARE,
+        "share": _OPTIONAL_SHARE,
     },
 )
 
-# How well a task can be read out of a layer, from its units' mean responses to `n` held-out images.
+# One row per layer and task: accuracy of a decoder of the units' mean responses, on `n` held-out images.
 LAYER_DECODING = Schema(
     "layer_decoding",
     {
-        **_PLACE,
+        **_LAYER_COLUMNS,
         "tested_on": Column("text", tuple(TASKS)),
         "n": Column("integer", low=1),
         "chance": Column("number", low=0, high=1),
@@ -249,7 +251,7 @@ LAYER_DECODING = Schema(
     },
 )
 
-# The same layer of two networks compared, a row per estimator; `layer` as the first network calls it.
+# One row per estimator and pair of networks: similarity of one layer; `layer` as the first network names it.
 SIMILARITY = Schema(
     "similarity",
     {
@@ -267,10 +269,10 @@ SIMILARITY = Schema(
     },
 )
 
-# What drives every unit of the first seed's networks most (Figure S2B), a row per unit and kind. `response`: mean over
-# its map. `kind` "optimised": to the picture made for it, empty where it is dead; "image": to the `stimulus` that it
-# answers most to, most of all in cell (`row`, `column`) of the map; "start": to the picture that optimisation began
-# with; "random": to random pictures, on average.
+# One row per unit and kind of stimulus, for the first seed's networks (Figure S2B): the unit's `response`, averaged
+# over its map. `kind` "optimised": to its optimised image; empty for a dead unit. "image": to the `stimulus` with the
+# strongest response; (`row`, `column`) is the strongest cell of the map. "start": to the image from which optimisation
+# started. "random": mean over random images.
 PREFERRED = Schema(
     "preferred",
     {
@@ -289,7 +291,7 @@ PREFERRED = Schema(
     },
 )
 
-# The published accuracies, as facts.
+# One row per published accuracy.
 REFERENCE = Schema(
     "reference",
     {
@@ -308,7 +310,7 @@ REFERENCE = Schema(
     },
 )
 
-# The published numbers about heatmaps, read off the published picture: facts with a reading error.
+# One row per published number about heatmaps, read off the published figure with a reading error.
 REFERENCE_HEATMAPS = Schema(
     "reference_heatmaps",
     {
@@ -321,7 +323,7 @@ REFERENCE_HEATMAPS = Schema(
     },
 )
 
-# One part of a claim per row; a claim holds if all its parts do.
+# One row per part of a claim; a claim holds if all its parts do.
 VERDICTS = Schema(
     "verdicts",
     {

@@ -1,6 +1,6 @@
-"""The tables about lesions: units in the order of their silence, what it costs, class by class, and how tasks part.
+"""Which tables do lesion sweeps make? Rankings of units, accuracies under lesions, and how the tasks dissociate.
 
-Columns that name tasks are free text, because users bring networks and tasks of their own; in the study they are
+Columns that name tasks are free text, because users test networks and tasks of their own. In the study, tasks are
 `study.vocabulary.TASKS`, and `trained_on` is ``joint``. `depth` 1 is the shallowest layer.
 """
 
@@ -9,35 +9,35 @@ from __future__ import annotations
 from facespec.study.schema import Column, Schema
 from facespec.study.tables import ALL_IMAGES
 
-# Which units are silenced. "ranked": those whose silence raises the loss of a task most; "keep": all but those;
-# "shuffled": as "ranked", by a mixture of both tasks' classes; "random": any. "keep" without `ranked_by`: all but any.
+# Which units are lesioned. "ranked": those whose lesions raise a task's loss most; "keep": all but these; "shuffled":
+# as "ranked", for classes shuffled over both tasks; "random": random units; "keep" without `ranked_by`: all but these.
 CONDITIONS = ("ranked", "keep", "shuffled", "random")
 MODES = ("exact", "screening")
 
-_PLACE = {
+_LAYER_COLUMNS = {
     "trained_on": Column("text"),
     "source": Column("text"),
     "seed": Column("integer", low=0),
     "layer": Column("text"),
     "depth": Column("integer", low=1),
 }
-_SILENCED = {
+_LESION_COLUMNS = {
     "condition": Column("text", CONDITIONS),
-    "draw": Column("integer", low=0),  # of the condition's random choices; 0 where nothing is drawn
-    "ranked_by": Column("text", optional=True),  # a task; empty for any units; for "shuffled", whose place it takes
+    "draw": Column("integer", low=0),  # number of the random draw; 0 if the condition draws nothing
+    "ranked_by": Column("text", optional=True),  # a task; empty for random units; for "shuffled", the replaced task
 }
 
-# The order in which units are silenced, a row per unit; `rank` 0 goes first. `round`: of the greedy search; `increase`:
-# of the mean cross-entropy on that round's images, in nats, when this unit joins those of the rounds before.
-# `procedure` "one-pass": all units are ranked by their increase alone. `mode` "exact": every unit's increase was
-# computed in every round; "screening": that of candidates only, left over by successive halving.
+# One row per unit, in the order of lesioning: `rank` 0 is first. `round`: of the greedy search. `increase`: of the mean
+# cross-entropy on that round's images, in nats, when this unit is lesioned in addition to those of earlier rounds.
+# `procedure` "one-pass": all units are ranked by their single lesions. `mode` "exact": every unit's increase was
+# computed in every round; "screening": only that of candidates chosen by successive halving.
 LESION_RANKING = Schema(
     "lesion_ranking",
     {
-        **_PLACE,
+        **_LAYER_COLUMNS,
         "mode": Column("text", MODES),
         "procedure": Column("text", ("greedy", "one-pass")),
-        **_SILENCED,
+        **_LESION_COLUMNS,
         "rank": Column("integer", low=0),
         "unit": Column("integer", low=0),
         "round": Column("integer", low=0),
@@ -45,17 +45,17 @@ LESION_RANKING = Schema(
     },
 )
 
-# Accuracy of a lesioned network on `n` test images. `fraction`: of chosen units; `silenced`: of `units`. `drop`: lost
-# share of the accuracy above chance, (whole - lesioned) / (whole - chance); negative where the lesion helps; NaN, with
-# a reason, where the whole network is not above chance. `between_classes`: share of the variance of right (1) and wrong
-# (0) answers that lies between classes, corrected for chance (epsilon squared): 1 where every class is either kept or
-# lost, around 0 where all are answered right equally often; NaN where all answers are right, or all wrong, where all
-# images are of one class, and where no class has two.
+# One row per lesion and test: accuracy of the lesioned network on `n` test images. `fraction`: of chosen units;
+# `silenced`: number of lesioned units, of `units` in all. `drop`: lost share of the accuracy above chance, (whole -
+# lesioned) / (whole - chance); negative if the lesion helps; NaN, with a reason, if the whole network is not above
+# chance. `between_classes`: share of the variance of correct (1) and wrong (0) predictions between classes, corrected
+# for chance (epsilon squared): 1 if every class is either spared or lost, around 0 if all classes have equal recalls;
+# NaN if all predictions are correct or all wrong, if there is one class only, and if no class has two images.
 LESIONS = Schema(
     "lesions",
     {
-        **_PLACE,
-        **_SILENCED,
+        **_LAYER_COLUMNS,
+        **_LESION_COLUMNS,
         "fraction": Column("number", low=0, high=1),
         "units": Column("integer", low=1),
         "silenced": Column("integer", low=0),
@@ -69,12 +69,12 @@ LESIONS = Schema(
     },
 )
 
-# Which classes lesions take: the share of the `n` test images of each `class` that are answered right, when the units
-# that the task `ranked_by` needs most are silenced. `class` is the index of the class's logit.
+# One row per lesion and class: share of the `n` test images of `class` (index of its logit) that are classified
+# correctly, when the units ranked highest for the task `ranked_by` are lesioned.
 LESION_CLASSES = Schema(
     "lesion_classes",
     {
-        **_PLACE,
+        **_LAYER_COLUMNS,
         "ranked_by": Column("text"),
         "fraction": Column("number", low=0, high=1),
         "tested_on": Column("text"),
@@ -84,15 +84,15 @@ LESION_CLASSES = Schema(
     },
 )
 
-INDEX = "index"
-# How far the tasks part under lesions. `quantity` a task: drop of that task minus drop of the other, when units chosen
-# for that task are silenced; "index": the segregation index, 1 where each lesion harms its own task only, 0 where both
-# tasks suffer alike. `resample` -1: all people; 0, 1, ...: bootstrap draws of people, the same for all seeds, layers
-# and quantities.
+INDEX = "index"  # the `quantity` of the segregation index
+# One row per quantity and resample. `quantity` a task: drop of that task minus drop of the other, under lesions of the
+# units ranked for it; "index": the segregation index, 1 if each lesion reduces its own task only, 0 if both tasks are
+# reduced equally. `resample` -1: all people; 0, 1, ...: bootstrap draws of people, the same for all seeds, layers and
+# quantities.
 DISSOCIATION = Schema(
     "dissociation",
     {
-        **_PLACE,
+        **_LAYER_COLUMNS,
         "fraction": Column("number", low=0, high=1),
         "quantity": Column("text"),
         "resample": Column("integer", low=ALL_IMAGES),
@@ -101,12 +101,12 @@ DISSOCIATION = Schema(
     },
 )
 
-# The same quantities over all seeds and, for controls, draws: means with a 95 % interval over seeds, draws and people.
-# `defined`: share of bootstrap draws in which the quantity is a number.
+# One row per quantity (see `DISSOCIATION`) and condition: mean with a 95 % interval over seeds, control draws and
+# people. `defined`: share of bootstrap draws in which the quantity is a number.
 SEGREGATION = Schema(
     "segregation",
     {
-        **{name: column for name, column in _PLACE.items() if name != "seed"},
+        **{name: column for name, column in _LAYER_COLUMNS.items() if name != "seed"},
         "condition": Column("text", ("ranked", "shuffled", "random")),
         "fraction": Column("number", low=0, high=1),
         "quantity": Column("text"),

@@ -1,6 +1,6 @@
-"""The words of the study: tasks, roles, networks, expressions, views, sessions.
+"""Which words does the study use? Tasks, roles, networks, expressions, views, sessions.
 
-Names travel everywhere; numeric codes of a dataset stay in its adapter.
+All rooms use these names; the numeric codes of a data set are used in its adapter only.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class Task(StrEnum):
-    """What a network is asked about a face."""
+    """A property of a face that a network classifies."""
 
     EXPRESSION = "expression"
     IDENTITY = "identity"
@@ -36,7 +36,7 @@ class Expression(StrEnum):
 
 
 class View(StrEnum):
-    """The camera's five positions around a probe face; left and right as in KDEF's file names (FL HL S HR FR)."""
+    """The five camera positions around a probe face; left and right as in KDEF's file names (FL HL S HR FR)."""
 
     FULL_LEFT = "full_left"
     HALF_LEFT = "half_left"
@@ -61,7 +61,7 @@ class Network(StrEnum):
 TASKS = tuple(Task)
 ROLES = tuple(Role)
 NETWORKS = tuple(Network)
-PAIRS = tuple((network, task) for network in NETWORKS for task in network.tasks)  # who can be asked about what
+PAIRS = tuple((network, task) for network in NETWORKS for task in network.tasks)  # every head of every network
 EXPRESSIONS = tuple(Expression)
 VIEWS = tuple(View)
 SESSIONS = ("A", "B")

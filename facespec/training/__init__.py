@@ -1,1 +1,1 @@
-"""Fitting a network to labelled faces: batches, rates, epochs, and going on after an interruption."""
+"""Fitting a network to labelled faces: batches, learning rates, epochs, and continuing after an interruption."""

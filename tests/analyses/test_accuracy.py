@@ -1,4 +1,8 @@
+"""A prediction is correct if it equals the true class."""
+
 from __future__ import annotations
+
+import re
 
 import numpy as np
 import pytest
@@ -7,19 +11,14 @@ from facespec.analyses.accuracy import mark_correct
 from facespec.study.errors import StudyError
 
 
-def test_an_answer_is_right_where_it_is_the_truth() -> None:
-    right = mark_correct(np.array([0, 2, 2, 1, 6]), np.array([0, 2, 1, 1, 0]))
-    assert right.tolist() == [True, True, False, True, False]
-    assert right.dtype == np.bool_
-
-
-def test_no_answer_is_no_error() -> None:
+def test_a_prediction_is_correct_if_it_equals_the_true_class() -> None:
+    correct = mark_correct(np.array([0, 2, 2, 1, 6]), np.array([0, 2, 1, 1, 0]))
+    assert correct.tolist() == [True, True, False, True, False] and correct.dtype == np.bool_
     assert mark_correct(np.array([], dtype=np.int64), np.array([], dtype=np.int64)).shape == (0,)
 
 
-@pytest.mark.parametrize(("given", "true"), [((3,), (4,)), ((3,), (1,)), ((3, 1), (3,))])
-def test_answers_and_truth_pair_up(given: tuple[int, ...], true: tuple[int, ...]) -> None:
-    """One true class for all answers would broadcast in silence."""
-    with pytest.raises(StudyError) as caught:
-        mark_correct(np.zeros(given, np.int64), np.zeros(true, np.int64))
-    assert str(caught.value) == f"answers and truth must pair up, got {given} and {true}."
+@pytest.mark.parametrize(("predicted", "true"), [((3,), (4,)), ((3,), (1,)), ((3, 1), (3,))])
+def test_other_shapes_are_refused(predicted: tuple[int, ...], true: tuple[int, ...]) -> None:
+    """One true class for all predictions would broadcast silently."""
+    with pytest.raises(StudyError, match=re.escape(f"got {predicted} and {true}")):
+        mark_correct(np.zeros(predicted, np.int64), np.zeros(true, np.int64))

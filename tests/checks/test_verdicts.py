@@ -1,3 +1,5 @@
+"""Verdicts on parts become verdicts on claims, metrics without NaN, and a summary that fits the terminal."""
+
 from __future__ import annotations
 
 import itertools
@@ -8,7 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from facespec.checks.verdicts import combine_parts, make_metrics, summarise
+from facespec.checks.verdicts import combine_parts, group_by_claim, make_metrics, summarise
 from facespec.study.errors import StudyError
 from facespec.study.tables import VERDICTS
 
@@ -18,44 +20,35 @@ LONG = (
 )
 
 
-def part(claim: str, name: str, verdict: str, *numbers: float, reason: str = "") -> dict[str, object]:
-    number, low, high, published = numbers
-    return {
-        "claim": claim,
-        "part": name,
-        "statement": LONG,
-        "source": "embedded faces",
-        "verdict": verdict,
-        "number": number,
-        "low": low,
-        "high": high,
-        "published": published,
-        "rule": "-",
-        "reason": reason,
-    }
+def make_row(claim: str, part: str, verdict: str, *numbers: float, reason: str = "") -> dict[str, object]:
+    row: dict[str, object] = {"claim": claim, "part": part, "verdict": verdict, "reason": reason}
+    row |= dict(zip(("number", "low", "high", "published"), numbers, strict=True))
+    return row | {"statement": LONG, "source": "embedded faces", "rule": "-"}
 
 
 NAN = np.nan
 TABLE = VERDICTS.check(
     pd.DataFrame(
         [
-            part("C4", "expression", YES, 0.1234, 0.05, 0.2, 0.01344),
-            part("C4", "identity", NO, -0.0101, -0.03, 0.0104, 0.046357, reason="undecided: the interval includes 0"),
-            part("C1", "identity", OPEN, NAN, NAN, NAN, 0.626817, reason="Figure 1B lacks the joint network"),
-            part("C2", "information", OPEN, 0.0, NAN, NAN, 0.285786, reason="no accuracy varies"),
-            part("C3", "identity", YES, 0.02, 0.01, 0.03, 0.006612),
+            make_row("C4", "expression", YES, 0.1234, 0.05, 0.2, 0.01344),
+            make_row(
+                "C4", "identity", NO, -0.0101, -0.03, 0.0104, 0.046357, reason="undecided: the interval includes 0"
+            ),
+            make_row("C1", "identity", OPEN, NAN, NAN, NAN, 0.626817, reason="Figure 1B lacks the joint network"),
+            make_row("C2", "information", OPEN, 0.0, NAN, NAN, 0.285786, reason="no accuracy varies"),
+            make_row("C3", "identity", YES, 0.02, 0.01, 0.03, 0.006612),
         ]
     )
 )
 
 
 @pytest.mark.parametrize("parts", [p for n in (1, 2, 3) for p in itertools.product((YES, NO, OPEN), repeat=n)])
-def test_the_weakest_part_decides(parts: tuple[str, ...]) -> None:
+def test_a_part_that_fails_decides_and_then_one_that_is_not_testable(parts: tuple[str, ...]) -> None:
     strength = {YES: 2, OPEN: 1, NO: 0}
     assert combine_parts(pd.Series(parts)) == min(parts, key=strength.__getitem__)
 
 
-def test_metric_leaves_absent_numbers_out() -> None:
+def test_numbers_that_are_missing_are_left_out() -> None:
     expected = {
         "C4": {
             "verdict": NO,
@@ -71,13 +64,15 @@ def test_metric_leaves_absent_numbers_out() -> None:
             "parts": {"identity": {"number": 0.02, "low": 0.01, "high": 0.03, "published": 0.006612, "verdict": YES}},
         },
     }
-    metric = make_metrics(TABLE)
-    assert metric == expected and list(metric) == list(expected)
-    assert json.loads(json.dumps(metric, allow_nan=False)) == expected  # plain floats, no NaN
+    claims = group_by_claim(TABLE)
+    assert claims == expected and list(claims) == list(expected)
+    assert json.loads(json.dumps(claims, allow_nan=False)) == expected  # plain floats, no NaN
+    numbers = {"C4 expression": 0.1234, "C4 identity": -0.0101, "C2 information": 0.0, "C3 identity": 0.02}
+    assert json.loads(json.dumps(make_metrics(TABLE), allow_nan=False)) == numbers
 
 
-def shown(table: pd.DataFrame, width: int, **how: bool) -> str:
-    console = Console(width=width, highlight=False, **how)  # type: ignore[arg-type]
+def print_summary(table: pd.DataFrame, width: int, **options: bool) -> str:
+    console = Console(width=width, highlight=False, **options)  # type: ignore[arg-type]
     with console.capture() as captured:
         console.print(summarise(table))
     return captured.get()
@@ -85,28 +80,18 @@ def shown(table: pd.DataFrame, width: int, **how: bool) -> str:
 
 @pytest.mark.parametrize("width", [80, 100, 160])
 @pytest.mark.parametrize("soft_wrap", [False, True])
-def test_summary_fits_and_cuts_nothing_off(width: int, soft_wrap: bool) -> None:
-    text = shown(TABLE, width, soft_wrap=soft_wrap)
+def test_the_summary_fits_and_truncates_nothing(width: int, soft_wrap: bool) -> None:
+    text = print_summary(TABLE, width, soft_wrap=soft_wrap)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
-    for word in {
-        "better",
-        "0.8391)",
-        "identity",
-        "undecided:",
-        "reproduced",
-        "testable",
-        "+0.123",
-        "-0.010",
-        "none",
-    }:
+    for word in ["better", "0.8391)", "identity", "undecided:", "reproduced", "testable", "+0.123", "-0.010", "none"]:
         assert word in text
     assert text.count("0.8391)") == len(TABLE)
 
 
-def test_summary_rows() -> None:
-    """At a width where nothing wraps, every row can be read off."""
-    lines = [line.split() for line in shown(TABLE, 300).splitlines()]
+def test_the_summary_has_a_row_per_part_and_a_line_per_claim() -> None:
+    """At a width at which nothing wraps."""
+    lines = [line.split() for line in print_summary(TABLE, 300).splitlines()]
     assert " ".join(lines[0]) == "Published claims, judged on embedded faces"
     rows = [" ".join(words) for words in lines if " ".join(words).find(LONG) >= 0]
     assert rows == [
@@ -120,23 +105,21 @@ def test_summary_rows() -> None:
     assert claims == [f"C4 {NO}", f"C1 {OPEN}", f"C2 {OPEN}", f"C3 {YES}"]
 
 
-def test_summary_prints_on_a_plain_terminal_and_takes_no_markup_from_the_table() -> None:
+def test_the_summary_prints_on_a_plain_terminal_and_interprets_no_markup() -> None:
     table = TABLE.assign(source="[bold]faces[/bold]", statement="a [link] in brackets")
-    text = shown(table, 200, force_terminal=False)
+    text = print_summary(table, 200, force_terminal=False)
     assert "[link]" in text and "[bold]faces[/bold]" in text
     assert "\x1b" not in text
 
 
-def test_a_claim_without_a_published_number() -> None:
-    table = VERDICTS.check(pd.DataFrame([part("C6", "identity", YES, 0.3, 0.2, 0.4, NAN)]))
-    assert make_metrics(table)["C6"]["parts"]["identity"] == {"number": 0.3, "low": 0.2, "high": 0.4, "verdict": YES}
-    assert f"{LONG} +0.300 +0.200 to +0.400 none + reproduced" in " ".join(shown(table, 300).split())
+def test_a_missing_published_number_is_no_metric_and_printed_as_none() -> None:
+    table = VERDICTS.check(pd.DataFrame([make_row("C6", "identity", YES, 0.3, 0.2, 0.4, NAN)]))
+    assert group_by_claim(table)["C6"]["parts"]["identity"] == {"number": 0.3, "low": 0.2, "high": 0.4, "verdict": YES}
+    assert f"{LONG} +0.300 +0.200 to +0.400 none + reproduced" in " ".join(print_summary(table, 300).split())
 
 
 def test_an_unknown_verdict_is_refused() -> None:
-    with pytest.raises(StudyError) as caught:
-        make_metrics(TABLE.assign(verdict="maybe"))
-    assert str(caught.value) == (
-        "table 'verdicts', column 'verdict', row 0: got 'maybe', allowed: one of ['reproduced', 'not reproduced', "
-        "'not testable on this data']."
-    )
+    with pytest.raises(
+        StudyError, match=r"got 'maybe', allowed: one of \['reproduced', 'not reproduced', 'not testable"
+    ):
+        group_by_claim(TABLE.assign(verdict="maybe"))

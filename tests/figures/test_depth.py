@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -15,216 +16,162 @@ from facespec.figures.depth import draw_figure_depth
 from facespec.figures.style import LOOKS
 from facespec.study.errors import StudyError
 from facespec.study.tables import LAYER_DECODING, SIMILARITY, UNIT_SHARES, UNITS
+from toys import combine, get_lines, make_table, read_legend, read_texts
 
-EVERYONE = ("expression", "identity", "joint", "untrained")
+NETWORKS = ("expression", "identity", "joint", "untrained")
 TASKS = ("expression", "identity")
 SEEDS, DEPTHS = (4, 9), (1, 2, 3)
 PAIRS = [("expression", "identity"), ("expression", "joint"), ("identity", "joint")]
 
 
-def level(name: str, task: str, depth: int, seed: int) -> float:
-    """Every number its own; seeds 0.02 apart."""
-    return 0.1 + 0.15 * EVERYONE.index(name) + 0.06 * TASKS.index(task) + 0.05 * depth + 0.02 * SEEDS.index(seed)
+def make_number(network: str, task: str, depth: int, seed: int) -> float:
+    """All numbers differ; seeds are 0.02 apart."""
+    return 0.1 + 0.15 * NETWORKS.index(network) + 0.06 * TASKS.index(task) + 0.05 * depth + 0.02 * SEEDS.index(seed)
 
 
-def place(name: str, depth: int, seed: int) -> dict[str, object]:
-    return {"trained_on": name, "source": "painted faces", "seed": seed, "layer": f"trunk.relu{depth}", "depth": depth}
+def make_similarity(first: str, second: str, depth: int, seed: int) -> float:
+    networks = 0.1 * NETWORKS.index(first) + 0.03 * NETWORKS.index(second)
+    return 0.8 - 0.3 * depth + networks + 0.02 * SEEDS.index(seed)
 
 
-def tables(seeds: tuple[int, ...] = SEEDS) -> dict[str, pd.DataFrame]:
-    decoding, shares, units, similarity = [], [], [], []
-    for name, task, depth, seed in ((n, t, d, s) for n in EVERYONE for t in TASKS for d in DEPTHS for s in seeds):
-        own, about = level(name, task, depth, seed), place(name, depth, seed)
-        chance = 0.14 if task == "expression" else 0.02
-        decoding.append(about | {"tested_on": task, "n": 7, "chance": chance, "accuracy": own})
-        count = round(200 * own)
-        shares += [
-            about | {"kind": kind, "name": task, "units": 200, "silent": 1, "count": of, "share": of / 200}
-            for kind, of in (("specific", count), ("class", 200 - count))
-        ]
-        # an even number of units, of which half are far above: the median is not the mean
-        etas = [own - 0.1, own - 0.01, own + 0.01, 1.0]
-        units += [
-            about
-            | {
-                "unit": unit,
-                "factor": task,
-                "people": 3,
-                "eta": eta,
-                "partial_eta": 0.5,
-                "epsilon": 0.5,
-                "f": 1.0,
-                "p_parametric": 0.5,
-                "p": 0.5,
-                "p_fdr": 0.5,
-                "reason": "",
-            }
-            for unit, eta in enumerate([*etas, np.nan])
-        ]
-    compared = [(a, s, b, s) for s in seeds for a, b in PAIRS]
-    compared += [(name, seeds[0], name, other) for name in EVERYONE[:3] for other in seeds[1:]]
-    for first, seed, second, other in compared:
-        for depth in DEPTHS:
-            cka = alike(first, second, depth, seed)
-            about = {
-                "first_trained_on": first,
-                "first_seed": seed,
-                "second_trained_on": second,
-                "second_seed": other,
-                "source": "painted faces",
-                "layer": f"trunk.relu{depth}",
-                "depth": depth,
-                "n": 7,
-                "reason": "",
-            }
-            similarity += [about | {"estimator": "debiased", "cka": cka}, about | {"estimator": "plain", "cka": 1.0}]
-    made = zip((LAYER_DECODING, UNIT_SHARES, UNITS, SIMILARITY), (decoding, shares, units, similarity), strict=True)
-    names = ("decoding", "shares", "units", "similarity")
-    return {name: schema.check(pd.DataFrame(rows)) for name, (schema, rows) in zip(names, made, strict=True)}
+def make_tables(seeds: Sequence[int] = SEEDS) -> dict[str, pd.DataFrame]:
+    decoding, shares, units = [], [], []
+    for row in combine(trained_on=NETWORKS, tested_on=TASKS, depth=DEPTHS, seed=seeds):
+        task = row["tested_on"]
+        number = make_number(*row.values())
+        key = {name: row[name] for name in ("trained_on", "depth", "seed")}
+        decoding.append(row | {"chance": 0.14 if task == "expression" else 0.02, "accuracy": number})
+        count = round(200 * number)
+        for kind, units_of_kind in (("specific", count), ("class", 200 - count)):
+            shares.append(key | {"kind": kind, "name": task, "units": 200, "count": units_of_kind})
+        # half of an even number of units are far above: the median is not the mean
+        for unit, eta in enumerate([number - 0.1, number - 0.01, number + 0.01, 1.0, np.nan]):
+            units.append(key | {"factor": task, "unit": unit, "people": 3, "eta": eta})
+    similarity = []
+    pairs = [(first, seed, second, seed) for seed in seeds for first, second in PAIRS]
+    pairs += [(network, seeds[0], network, other) for network in NETWORKS[:3] for other in seeds[1:]]
+    for (first, seed, second, other), depth in ((pair, depth) for pair in pairs for depth in DEPTHS):
+        row = {"first_trained_on": first, "first_seed": seed, "second_trained_on": second, "second_seed": other}
+        ckas = {"debiased": make_similarity(first, second, depth, seed), "plain": 1.0}
+        similarity += [row | {"depth": depth, "estimator": name, "cka": cka} for name, cka in ckas.items()]
+    shared = {"source": "painted faces", "layer": "trunk.relu"}
+    return {
+        "decoding": make_table(LAYER_DECODING, decoding, **shared),
+        "shares": make_table(UNIT_SHARES, shares, **shared),
+        "units": make_table(UNITS, units, **shared),
+        "similarity": make_table(SIMILARITY, similarity, **shared),
+    }
 
 
-def alike(first: str, second: str, depth: int, seed: int) -> float:
-    return 0.9 - 0.3 * depth + 0.1 * EVERYONE.index(first) + 0.03 * EVERYONE.index(second) + 0.02 * SEEDS.index(seed)
+def draw(tables: dict[str, pd.DataFrame]) -> np.ndarray:
+    """The axes, four rows of two."""
+    return np.array(draw_figure_depth(**tables).axes).reshape(4, 2)
 
 
-def grid(figure: Figure) -> np.ndarray:
-    return np.array(figure.axes).reshape(4, 2)
+@cache
+def draw_usual() -> np.ndarray:
+    return draw(make_tables())
 
 
-def curves(axes: Axes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    return {str(line.get_gid()): line.get_data() for line in axes.lines if line.get_gid()}
-
-
-def spans(axes: Axes) -> np.ndarray:
-    """(curves, depths, 2): lowest and highest."""
-    return np.array([[ends[:, 1] for ends in lines.get_segments()] for lines in axes.collections])
+def read_curves(axes: Axes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    return {gid: line.get_data() for gid, line in get_lines(axes).items()}
 
 
 def test_every_panel_shows_means_over_seeds_and_their_range() -> None:
-    figure = draw_figure_depth(**tables())
-    for row, slack in zip(grid(figure)[:3], (1e-9, 0.0026, 1e-9), strict=True):  # shares are of 200 units
+    for row, tolerance in zip(draw_usual()[:3], (1e-9, 0.0026, 1e-9), strict=True):  # shares are of 200 units
         for axes, task in zip(row, TASKS, strict=True):
-            found = curves(axes)
-            assert list(found) == list(EVERYONE)
-            for name, span in zip(EVERYONE, spans(axes), strict=True):
-                x, y = found[name]
-                each = np.array([[level(name, task, depth, seed) for seed in SEEDS] for depth in DEPTHS])
+            curves = read_curves(axes)
+            assert list(curves) == list(NETWORKS)
+            for (network, (x, y)), lines in zip(curves.items(), axes.collections, strict=True):
+                numbers = [[make_number(network, task, depth, seed) for seed in SEEDS] for depth in DEPTHS]
                 assert np.round(x).tolist() == list(DEPTHS)
-                np.testing.assert_allclose(y, each.mean(axis=1), atol=slack)
-                np.testing.assert_allclose(span, each, atol=slack)
+                np.testing.assert_allclose(y, np.mean(numbers, axis=1), atol=tolerance)
+                ranges = [ends[:, 1] for ends in lines.get_segments()]
+                np.testing.assert_allclose(ranges, numbers, atol=tolerance)
 
 
 def test_similarity_of_networks_and_of_seeds() -> None:
-    between, across = grid(draw_figure_depth(**tables()))[3]
-    found = curves(between)
-    assert list(found) == [f"{first}-{second}" for first, second in PAIRS]
+    left, right = draw_usual()[3]
+    curves = read_curves(left)
+    assert list(curves) == [f"{first}-{second}" for first, second in PAIRS]
     for first, second in PAIRS:
-        expected = [np.mean([alike(first, second, depth, seed) for seed in SEEDS]) for depth in DEPTHS]
-        np.testing.assert_allclose(found[f"{first}-{second}"][1], expected)
-    found = curves(across)
-    assert list(found) == list(EVERYONE[:3])
-    for name in found:
-        np.testing.assert_allclose(found[name][1], [alike(name, name, depth, SEEDS[0]) for depth in DEPTHS])
-    low = min(line[1].min() for axes in (between, across) for line in curves(axes).values())
-    assert low < between.get_ylim()[0] + 0.05 < 0.05 and between.get_ylim()[0] < low  # below 0 as well
-    assert between.get_title() == "two networks of one seed" and across.get_title() == "two seeds of one network"
+        expected = [np.mean([make_similarity(first, second, depth, seed) for seed in SEEDS]) for depth in DEPTHS]
+        np.testing.assert_allclose(curves[f"{first}-{second}"][1], expected)
+    assert list(read_curves(right)) == list(NETWORKS[:3])
+    for network, (_, y) in read_curves(right).items():
+        np.testing.assert_allclose(y, [make_similarity(network, network, depth, SEEDS[0]) for depth in DEPTHS])
+    lowest = min(y.min() for axes in (left, right) for _, y in read_curves(axes).values())
+    assert lowest < 0 and lowest - 0.05 < left.get_ylim()[0] < lowest
+    assert (left.get_title(), right.get_title()) == ("two networks of one seed", "two seeds of one network")
 
 
 def test_networks_have_their_colours_and_curves_do_not_hide_each_other() -> None:
-    figure = draw_figure_depth(**tables())
-    for axes in grid(figure)[:3].flat:
-        drawn = [line for line in axes.lines if line.get_gid()]
-        for line in drawn:
-            if line.get_gid() != "untrained":
-                assert to_rgb(line.get_color()) == to_rgb(LOOKS[line.get_gid()].colour)
-        assert len({line.get_marker() for line in drawn}) == len({line.get_xdata()[0] for line in drawn}) == 4
+    for lines in map(get_lines, draw_usual()[:3].flat):
+        for network, look in LOOKS.items():
+            assert to_rgb(lines[network].get_color()) == to_rgb(look.colour)
+        assert len({line.get_marker() for line in lines.values()}) == 4
+        assert len({line.get_xdata()[0] for line in lines.values()}) == 4
 
 
 def test_chance_titles_and_legend() -> None:
-    figure = draw_figure_depth(**tables())
-    axes = grid(figure)
-    for each, chance in zip(axes[0], (0.14, 0.02), strict=True):
-        assert [line.get_ydata()[0] for line in each.lines if not line.get_gid()] == [chance]
-    assert [each.get_title() for each in axes[:3].flat] == [
-        "expression read out",
-        "identity read out",
-        "units specific to expression",
-        "units specific to identity",
-        "effect of expression",
-        "effect of identity",
-    ]
-    assert [each.get_ylabel() for each in axes[:, 0]] == [
-        "accuracy on held-out images",
-        "share of units",
-        "median eta squared",
-        "similarity (debiased CKA)",
-    ]
-    assert all(each.get_xticks().tolist() == [1, 2, 3] for each in axes.flat)
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == [
-        "expression network",
-        "identity network",
-        "joint network",
-        "before any training",
-        "expression and identity",
-        "expression and joint",
-        "identity and joint",
-        "chance",
-        "lowest to highest seed",
-    ]
+    grid = draw_usual()
+    for axes, chance in zip(grid[0], (0.14, 0.02), strict=True):
+        assert [line.get_ydata()[0] for line in axes.lines if not line.get_gid()] == [chance]
+    templates = ("{} read out", "units specific to {}", "effect of {}")
+    titles = [template.format(task) for template in templates for task in TASKS]
+    assert [axes.get_title() for axes in grid[:3].flat] == titles
+    labels = ["accuracy on held-out images", "share of units", "median eta squared", "similarity (debiased CKA)"]
+    assert [axes.get_ylabel() for axes in grid[:, 0]] == labels
+    assert all(axes.get_xticks().tolist() == [1, 2, 3] for axes in grid.flat)
+    figure = grid[0, 0].figure
+    networks = ["expression network", "identity network", "joint network", "before any training"]
+    pairs = ["expression and identity", "expression and joint", "identity and joint"]
+    assert read_legend(figure) == [*networks, *pairs, "chance", "lowest to highest seed"]
     assert figure.get_suptitle() == "What the layers tell apart (painted faces)"
 
 
-def test_layers_of_equal_depth_are_taken_together() -> None:
+def test_layers_of_equal_depth_are_pooled() -> None:
     """Shares of all their units; medians over all their units; means of accuracies."""
-    given = tables()
-    twin = {name: table[table["depth"] == 3].assign(layer="branches.identity.relu3") for name, table in given.items()}
-    twin["shares"] = twin["shares"].assign(units=600, count=0, share=0.0)
-    twin["decoding"] = twin["decoding"].assign(accuracy=0.0)
-    twin["units"] = twin["units"].assign(eta=0.0)
-    given = {name: pd.concat([given[name], twin[name]], ignore_index=True) for name in given}
-    axes = grid(draw_figure_depth(**given))
-    joint = np.mean([level("joint", "identity", 3, seed) for seed in SEEDS])
-    assert curves(axes[0, 1])["joint"][1][2] == pytest.approx(joint / 2)
-    assert curves(axes[1, 1])["joint"][1][2] == pytest.approx(joint / 4, abs=0.001)
-    # of nine units five are at zero
-    assert curves(axes[2, 1])["joint"][1][2] == pytest.approx(0.0)
+    tables = make_tables()
+    changes = {"shares": {"units": 600, "count": 0}, "decoding": {"accuracy": 0.0}, "units": {"eta": 0.0}}
+    for name, columns in changes.items():
+        other = tables[name].query("depth == 3").assign(layer="branches.identity.relu3", **columns)
+        tables[name] = pd.concat([tables[name], other], ignore_index=True)
+    decoding, shares, units = (read_curves(axes)["joint"][1][2] for axes in draw(tables)[:3, 1])
+    joint = np.mean([make_number("joint", "identity", 3, seed) for seed in SEEDS])
+    assert decoding == pytest.approx(joint / 2) and shares == pytest.approx(joint / 4, abs=0.001)
+    assert units == pytest.approx(0.0)  # of nine units five have no effect
 
 
-def test_layers_without_an_answer_are_left_out() -> None:
-    given = tables()
-    silent = given["shares"].eval("trained_on == 'joint' and depth == 2")
-    given["shares"].loc[silent, ["units", "count"]] = 0
-    given["shares"].loc[silent, "share"] = np.nan
-    nothing = given["units"].eval("trained_on == 'identity'")
-    given["units"].loc[nothing, "eta"] = np.nan
-    axes = grid(draw_figure_depth(**given))
-    assert np.round(curves(axes[1, 0])["joint"][0]).tolist() == [1, 3]
-    assert list(curves(axes[2, 0])) == ["expression", "joint", "untrained"]
+def test_layers_without_a_number_are_left_out() -> None:
+    tables = make_tables()
+    shares, units = tables["shares"], tables["units"]
+    shares.loc[shares.eval("trained_on == 'joint' and depth == 2"), ["units", "count"]] = 0
+    units.loc[units.eval("trained_on == 'identity'"), "eta"] = np.nan
+    grid = draw(tables)
+    assert np.round(read_curves(grid[1, 0])["joint"][0]).tolist() == [1, 3]
+    assert list(read_curves(grid[2, 0])) == ["expression", "joint", "untrained"]
 
 
-def test_one_seed_has_no_other_to_be_compared_with() -> None:
-    across = grid(draw_figure_depth(**tables(seeds=(4,))))[3, 1]
-    assert not curves(across) and [text.get_text() for text in across.texts] == ["one seed only"]
-    assert not grid(draw_figure_depth(**tables()))[3, 1].texts
+def test_one_seed_has_no_other_seed_to_be_compared_with() -> None:
+    axes = draw(make_tables(seeds=[4]))[3, 1]
+    assert not read_curves(axes) and read_texts(axes.texts) == ["one seed only"]
+    assert not draw_usual()[3, 1].texts
 
 
 def test_a_table_of_another_kind_is_refused() -> None:
-    given = tables()
-    given["decoding"] = given["decoding"].assign(tested_on="age")
-    with pytest.raises(StudyError) as caught:
-        draw_figure_depth(**given)
-    assert str(caught.value) == (
-        "table 'layer_decoding', column 'tested_on', row 0: got 'age', allowed: one of ['expression', 'identity']."
-    )
+    tables = make_tables()
+    tables["decoding"]["tested_on"] = "age"
+    with pytest.raises(StudyError, match=r"'layer_decoding', column 'tested_on', row 0: got 'age', allowed: one of"):
+        draw(tables)
 
 
-@pytest.mark.parametrize("depths", [1, 13, 100])
+@pytest.mark.parametrize("depths", [1, 13, 50])
 def test_any_number_of_layers_is_legible(depths: int, legible: Callable[[Figure], None]) -> None:
-    given = {
+    tables = {
         name: pd.concat([table[table["depth"] == 1].assign(depth=depth) for depth in range(1, depths + 1)])
-        for name, table in tables().items()
+        for name, table in make_tables().items()
     }
-    figure = draw_figure_depth(**given)
+    figure = draw_figure_depth(**tables)
     legible(figure)
     assert (len(figure.axes[0].get_xticks()) == depths) == (depths < 14)

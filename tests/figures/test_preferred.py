@@ -1,4 +1,4 @@
-"""Pictures are read back from the sheets they are pasted on, and compared with those given."""
+"""Images are read back from the sheets that they are pasted on, and compared with the given ones."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from facespec.figures.preferred import EMPTY, UnitLayer, collect_unit_layers, draw_figure_3, draw_unit_page
-from facespec.figures.style import LOOKS, save_pages
-from facespec.published.export_pages import PAGES
+from facespec.figures.style import LOOKS
+from facespec.published.export import PAGES
 from facespec.study.artefacts import digest_files, write_document
 from facespec.study.errors import StudyError
 from facespec.study.preferred import HEADER_FILE, PreferredSet
 from facespec.study.tables import PREFERRED, UNIT_CLASSES, UNITS
 from facespec.study.vocabulary import TASKS, Network
+from toys import combine, make_table, read_texts
 
 SIDE = 11
-UNIT_COUNT = {"trunk.relu1": 5, "trunk.relu2": 7, "trunk.relu3": 3}
+UNIT_COUNTS = {"trunk.relu1": 5, "trunk.relu2": 7, "trunk.relu3": 3}
 
 
-def layer(units: int = 5, depth: int = 1, name: str = "", seed: int = 0) -> UnitLayer:
-    """Every unit with its own pictures; specific to nothing."""
+def make_layer(units: int = 5, depth: int = 1, name: str = "", seed: int = 0) -> UnitLayer:
+    """Every unit has other images and is specific to nothing."""
     rng = np.random.default_rng(seed)
-    about = pd.DataFrame({"specific": "", "lead": 0.0, "task": "both", "eta": 0.25, "driven": True}, index=range(units))
+    properties = {"specific": "", "lead": 0.0, "task": "both", "eta": 0.25, "driven": True}
     return UnitLayer(
         Network.JOINT,
         3,
@@ -40,43 +41,54 @@ def layer(units: int = 5, depth: int = 1, name: str = "", seed: int = 0) -> Unit
         depth,
         rng.random((units, SIDE, SIDE), dtype=np.float32),
         rng.integers(0, 256, (units, SIDE, SIDE), np.uint8),
-        about,
+        pd.DataFrame(properties, index=range(units)),
     )
 
 
-def specific(of: UnitLayer, task: str, lead: dict[int, float]) -> UnitLayer:
-    about = of.about.copy()
-    for unit, value in lead.items():
-        about.loc[unit, ["specific", "task", "lead"]] = [task, task, value]
-    return replace(of, about=about)
+def make_specific(layer: UnitLayer, task: str, leads: dict[int, float]) -> UnitLayer:
+    properties = layer.properties.copy()
+    for unit, lead in leads.items():
+        properties.loc[unit, ["specific", "task", "lead"]] = [task, task, lead]
+    return replace(layer, properties=properties)
 
 
-def labels(axes: Axes) -> list[Text]:
+def get_labels(axes: Axes) -> list[Text]:
     """The texts that begin with a unit's number."""
     return [text for text in axes.texts if re.search(r"\d+ [EIB-] ", text.get_text())]
 
 
-def found_at(axes: Axes, picture: np.ndarray) -> list[tuple[int, int]]:
-    """Upper left corners (top, left) of all places where a grey picture uint8 (SIDE, SIDE) lies on the sheet."""
-    sheet = np.asarray(axes.images[0].get_array())
-    windows = np.lib.stride_tricks.sliding_window_view(sheet, (SIDE, SIDE), axis=(0, 1))
-    return [tuple(place) for place in np.argwhere((windows == picture).all(axis=(2, 3, 4))).tolist()]
+def read_labels(axes: Axes) -> list[str]:
+    return read_texts(get_labels(axes))
 
 
-def grey(picture: np.ndarray) -> np.ndarray:
-    return np.rint(picture * 255).astype(np.uint8)
+def read_sheet(axes: Axes) -> np.ndarray:
+    return np.asarray(axes.images[0].get_array())
 
 
-def test_every_unit_has_its_picture_beside_its_best_image_below_its_label() -> None:
-    own = layer(units=35)  # eight in a row
-    (axes,) = draw_unit_page(own).axes
-    assert [text.get_text() for text in labels(axes)] == [f"{unit} B 0.25" for unit in range(35)]
+def locate(axes: Axes, image: np.ndarray) -> list[tuple[int, int]]:
+    """Upper left corners (top, left) of all occurrences of a grey image uint8 (SIDE, SIDE) on the sheet."""
+    red = np.ascontiguousarray(read_sheet(axes)[..., 0])
+    corners = np.argwhere(red[: 1 - SIDE, : 1 - SIDE] == image[0, 0])
+    is_here = [(read_sheet(axes)[y : y + SIDE, x : x + SIDE] == image[..., None]).all() for y, x in corners]
+    return [(int(top), int(left)) for top, left in corners[is_here]]
+
+
+def convert_to_uint8(image: np.ndarray) -> np.ndarray:
+    return np.rint(image * 255).astype(np.uint8)
+
+
+def test_every_unit_has_its_optimised_beside_its_best_image_below_its_label() -> None:
+    layer = make_layer(units=35, depth=2)  # eight in a row
+    figure = draw_unit_page(layer)
+    assert figure.get_suptitle() == "joint network, trunk.relu2 (depth 2), seed 3: 35 units (painted faces)"
+    (axes,) = figure.axes
+    assert read_labels(axes) == [f"{unit} B 0.25" for unit in range(35)]
     corners = []
-    for unit, text in enumerate(labels(axes)):
-        ((top, left),) = found_at(axes, grey(own.optimised[unit]))
-        ((best_top, best_left),) = found_at(axes, own.best[unit])
-        assert best_top == top and best_left == left + SIDE + 1
-        assert text.get_position()[0] == left and top - SIDE < text.get_position()[1] < top
+    for unit, label in enumerate(get_labels(axes)):
+        ((top, left),) = locate(axes, convert_to_uint8(layer.optimised[unit]))
+        assert locate(axes, layer.best[unit]) == [(top, left + SIDE + 1)]
+        x, y = label.get_position()
+        assert x == left and top - SIDE < y < top
         corners.append((top, left))
     assert corners == sorted(corners)
     assert len({top for top, _ in corners}) == 5 and len({left for _, left in corners}) == 8
@@ -84,168 +96,114 @@ def test_every_unit_has_its_picture_beside_its_best_image_below_its_label() -> N
 
 @pytest.mark.parametrize(("units", "columns"), [(1, 4), (32, 4), (33, 8), (128, 8), (129, 16), (512, 16), (513, 32)])
 def test_wider_layers_have_smaller_cells(units: int, columns: int) -> None:
-    (axes,) = draw_unit_page(layer(units)).axes
-    lefts = {text.get_position()[0] for text in labels(axes)}
-    assert len(labels(axes)) == units and len(lefts) == min(columns, units)
+    (axes,) = draw_unit_page(make_layer(units)).axes
+    lefts = {text.get_position()[0] for text in get_labels(axes)}
+    assert len(get_labels(axes)) == units and len(lefts) == min(columns, units)
 
 
-def test_labels_say_what_moves_a_unit_in_the_tasks_colours() -> None:
-    own = layer()
-    own.about["task"] = ["expression", "identity", "both", "neither", ""]
-    own.about["eta"] = [0.126, 0.994, 0.5, 0.0, np.nan]
-    texts = labels(draw_unit_page(own).axes[0])
-    assert [text.get_text() for text in texts] == ["0 E 0.13", "1 I 0.99", "2 B 0.50", "3 - 0.00", "4 - -"]
-    colours = [to_rgb(text.get_color()) for text in texts]
+def test_labels_have_the_colour_of_the_task_that_moves_a_unit() -> None:
+    layer = make_layer()
+    layer.properties["task"] = ["expression", "identity", "both", "neither", ""]
+    layer.properties["eta"] = [0.126, 0.994, 0.5, 0.0, np.nan]
+    (axes,) = draw_unit_page(layer).axes
+    assert read_labels(axes) == ["0 E 0.13", "1 I 0.99", "2 B 0.50", "3 - 0.00", "4 - -"]
+    colours = [to_rgb(text.get_color()) for text in get_labels(axes)]
     assert colours[:3] == [to_rgb(LOOKS[name].colour) for name in ("expression", "identity", "joint")]
     assert colours[3] == colours[4] not in colours[:3]
 
 
-def test_dead_units_are_said_to_be_dead() -> None:
-    own = layer()
-    own.optimised[2] = np.nan
-    own.best[4] = 0
-    own.about.loc[4, "driven"] = False
-    (axes,) = draw_unit_page(own).axes
-    words = [text for text in axes.texts if text not in labels(axes)]
-    assert [text.get_text() for text in words] == ["dead", "none"]
+def test_missing_images_are_labelled() -> None:
+    layer = make_layer()
+    layer.optimised[2] = np.nan
+    layer.best[4] = 0
+    layer.properties.loc[4, "driven"] = False
+    (axes,) = draw_unit_page(layer).axes
+    words = [text for text in axes.texts if text not in get_labels(axes)]
+    assert read_texts(words) == ["dead", "none"]
     for text in words:
-        x, y = text.get_position()
-        sheet = np.asarray(axes.images[0].get_array())
-        box = sheet[int(y - SIDE / 2) : int(y + SIDE / 2), int(x - SIDE / 2) : int(x + SIDE / 2)]
-        assert (box == EMPTY).all()
-    assert len(found_at(axes, own.best[2])) == 1  # an image may drive a unit that no picture woke
-    assert len(found_at(axes, grey(own.optimised[4]))) == 1
-    assert not found_at(axes, own.best[4])
+        left, top = (round(centre - SIDE / 2) for centre in text.get_position())
+        assert (read_sheet(axes)[top : top + SIDE, left : left + SIDE] == EMPTY).all()
+    assert len(locate(axes, layer.best[2])) == 1  # an image may drive a unit for which optimisation failed
+    assert len(locate(axes, convert_to_uint8(layer.optimised[4]))) == 1
+    assert not locate(axes, layer.best[4])
 
 
-def test_colours_and_sizes_may_differ_between_pictures_and_images() -> None:
-    own = layer()
-    red = np.zeros((5, 22, 11, 3), np.uint8)  # twice as high as wide
-    red[..., 0] = 200
-    (axes,) = draw_unit_page(replace(own, best=red)).axes
-    sheet = np.asarray(axes.images[0].get_array())
-    ((top, left),) = found_at(axes, grey(own.optimised[0]))
-    box = sheet[top : top + SIDE, left + SIDE + 1 : left + 2 * SIDE + 1]
+def test_colours_and_sizes_may_differ_between_optimised_and_best_images() -> None:
+    layer = make_layer()
+    best = np.zeros((5, 22, 11, 3), np.uint8)  # twice as high as wide
+    best[..., 0] = 200
+    (axes,) = draw_unit_page(replace(layer, best=best)).axes
+    ((top, left),) = locate(axes, convert_to_uint8(layer.optimised[0]))
+    box = read_sheet(axes)[top : top + SIDE, left + SIDE + 1 : left + 2 * SIDE + 1]
     is_red = (box == (200, 0, 0)).all(axis=2)
     assert is_red.all(axis=0).sum() in (5, 6) and is_red.any(axis=0).sum() in (5, 6)
     assert (box[~is_red] == 255).all()
 
 
-def test_a_page_names_network_layer_depth_data_and_seed() -> None:
-    assert draw_unit_page(layer(depth=2)).get_suptitle() == (
-        "joint network, trunk.relu2 (depth 2), seed 3: 5 units (painted faces)"
-    )
+def read_layers(figure: Figure) -> list[str]:
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    return [text for text in texts if text.startswith("trunk")]
 
 
 def test_figure_3_shows_the_most_specific_units_of_three_depths() -> None:
-    first = specific(layer(depth=1), "identity", {1: -0.6, 3: -0.9})
-    passed = specific(layer(depth=2, seed=2), "identity", {0: -1.0})
-    middle = layer(depth=3, seed=3)
-    last = specific(layer(units=9, depth=4, seed=4), "expression", {7: 0.7, 1: 0.8, 4: 0.8, 0: 0.6, 5: 0.9, 8: 0.5})
-    figure = draw_figure_3([first, passed, middle, last])
+    leads = {7: 0.7, 1: 0.8, 4: 0.8, 0: 0.6, 5: 0.9, 8: 0.5}
+    first = make_specific(make_layer(depth=1), "identity", {1: -0.6, 3: -0.9})
+    skipped = make_specific(make_layer(depth=2, seed=2), "identity", {0: -1.0})
+    middle = make_layer(depth=3, seed=3)
+    last = make_specific(make_layer(units=9, depth=4, seed=4), "expression", leads)
+    figure = draw_figure_3([first, skipped, middle, last])
     grid = np.array(figure.axes).reshape(3, 2)
-    assert [[text.get_text() for text in axes.texts if text.get_text() in ("none",)] for axes in grid.flat] == [
-        ["none"],
-        [],
-        ["none"],
-        ["none"],
-        [],
-        ["none"],
-    ]
-    assert [text.get_text() for text in labels(grid[0, 1])] == ["3 I 0.25", "1 I 0.25"]
-    assert [text.get_text() for text in labels(grid[2, 0])] == ["5 E 0.25", "1 E 0.25", "4 E 0.25", "7 E 0.25"]
-    for axes, own, units in ((grid[0, 1], first, [3, 1]), (grid[2, 0], last, [5, 1, 4, 7])):
+    empty = [["none" in read_texts(axes.texts) for axes in row] for row in grid]
+    assert empty == [[True, False], [True, True], [False, True]]
+    assert read_labels(grid[0, 1]) == ["3 I 0.25", "1 I 0.25"]
+    assert read_labels(grid[2, 0]) == ["5 E 0.25", "1 E 0.25", "4 E 0.25", "7 E 0.25"]
+    for axes, layer, units in ((grid[0, 1], first, [3, 1]), (grid[2, 0], last, [5, 1, 4, 7])):
         lefts = []
         for unit in units:
-            ((top, left),) = found_at(axes, grey(own.optimised[unit]))
-            assert found_at(axes, own.best[unit]) == [(top + SIDE + 1, left)]
+            ((top, left),) = locate(axes, convert_to_uint8(layer.optimised[unit]))
+            assert locate(axes, layer.best[unit]) == [(top + SIDE + 1, left)]
             lefts.append(left)
         assert lefts == sorted(lefts)
     assert [axes.get_title() for axes in grid[0]] == ["most specific to expression", "most specific to identity"]
-    texts = [text.get_text() for axes in grid[:, 0] for text in axes.texts]
-    assert [text for text in texts if text.startswith("trunk")] == ["trunk.relu1", "trunk.relu3", "trunk.relu4"]
-    assert figure.get_suptitle() == (
-        "Figure 3. What the most task-specific units of the joint network prefer\n(painted faces; seed 3)"
-    )
+    assert read_layers(figure) == ["trunk.relu1", "trunk.relu3", "trunk.relu4"]
+    title = "Figure 3. What the most task-specific units of the joint network prefer\n(painted faces; seed 3)"
+    assert figure.get_suptitle() == title
 
 
-@pytest.mark.parametrize(("depths", "shown"), [([1], [1]), ([1, 2], [1, 2]), ([1, 2, 3, 4, 5], [1, 3, 5])])
-def test_shallow_networks_have_fewer_rows(depths: list[int], shown: list[int]) -> None:
-    figure = draw_figure_3([layer(depth=depth) for depth in depths])
-    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
-    assert [text for text in texts if text.startswith("trunk")] == [f"trunk.relu{depth}" for depth in shown]
-
-
-def test_branches_of_equal_depth_compete() -> None:
-    first = specific(layer(depth=2, name="branches.expression.relu2"), "expression", {1: 0.6, 2: 0.9})
-    second = specific(layer(depth=2, name="branches.identity.relu2", seed=8), "expression", {3: 0.8})
-    axes = draw_figure_3([layer(), first, second]).axes[2]
-    assert [text.get_text() for text in labels(axes)] == [
-        "expression 2 E 0.25",
-        "identity 3 E 0.25",
-        "expression 1 E 0.25",
+@pytest.mark.parametrize(("depths", "drawn"), [([1], [1]), ([1, 2], [1, 2]), ([1, 2, 3, 4, 5], [1, 3, 5])])
+def test_shallow_networks_have_fewer_rows(depths: list[int], drawn: list[int]) -> None:
+    assert read_layers(draw_figure_3([make_layer(depth=depth) for depth in depths])) == [
+        f"trunk.relu{depth}" for depth in drawn
     ]
-    assert len(found_at(axes, grey(second.optimised[3]))) == 1
 
 
-def tables() -> dict[str, pd.DataFrame]:
-    """About the units of all networks, shuffled. Of the first seed only there are pictures."""
-    pictures, classes, effects = [], [], []
-    for network in Network:
-        for depth, (name, units) in enumerate(UNIT_COUNT.items(), start=1):
-            for seed, unit in ((seed, unit) for seed in (3, 8) for unit in range(units)):
-                place = {
-                    "trained_on": network.value,
-                    "source": "painted faces",
-                    "seed": seed,
-                    "layer": name,
-                    "depth": depth,
-                    "unit": unit,
-                }
-                called = "expression" if unit == 1 else "identity" if unit == 2 else "both"
-                known = called if unit in (1, 2) else ""
-                classes.append(
-                    place | {"class": "both", "selectivity": 0.0, "specific": known if seed == 3 else "", "reason": ""}
-                )
-                epsilons = (0.5 - 0.1 * unit, -0.1 if seed == 3 else 0.2)
-                effects += [
-                    place
-                    | {
-                        "factor": factor,
-                        "people": 3,
-                        "eta": eta,
-                        "partial_eta": 0.5,
-                        "epsilon": epsilon,
-                        "f": 1.0,
-                        "p_parametric": 0.5,
-                        "p": 0.5,
-                        "p_fdr": 0.5,
-                        "reason": "",
-                    }
-                    for factor, eta, epsilon in zip(TASKS, (0.3, 0.4 + 0.01 * seed), epsilons, strict=True)
-                ]
-                if seed == 3:
-                    pictures += [
-                        place
-                        | {
-                            "kind": kind,
-                            "response": response,
-                            "stimulus": "",
-                            "row": np.nan,
-                            "column": np.nan,
-                            "reason": "",
-                        }
-                        for kind, response in (
-                            ("optimised", 2.0),
-                            ("image", float(unit != 0)),
-                            ("start", 0.5),
-                            ("random", 0.0),
-                        )
-                    ]
-    made = {"table": (PREFERRED, pictures), "classes": (UNIT_CLASSES, classes), "units": (UNITS, effects)}
+def test_branches_of_equal_depth_are_pooled() -> None:
+    one, other = (make_layer(depth=2, name=f"branches.{task}.relu2", seed=8) for task in TASKS)
+    one, other = make_specific(one, "expression", {1: 0.6, 2: 0.9}), make_specific(other, "expression", {3: 0.8})
+    axes = draw_figure_3([make_layer(), one, other]).axes[2]
+    assert read_labels(axes) == ["expression 2 E 0.25", "identity 3 E 0.25", "expression 1 E 0.25"]
+    assert len(locate(axes, convert_to_uint8(other.optimised[3]))) == 1
+
+
+def make_tables() -> dict[str, pd.DataFrame]:
+    """The units of all networks and two seeds, shuffled; only the first seed has images."""
+    images, classes, effects = [], [], []
+    for key in combine(trained_on=Network, layer=UNIT_COUNTS, seed=[3, 8], unit=range(7)):
+        unit, first_seed = key["unit"], key["seed"] == 3
+        if unit >= UNIT_COUNTS[key["layer"]]:
+            continue
+        key |= {"trained_on": key["trained_on"].value, "depth": int(key["layer"][-1])}
+        specific = {1: "expression", 2: "identity"}.get(unit, "") if first_seed else ""
+        classes.append(key | {"class": "both", "selectivity": 0.0, "specific": specific})
+        etas, epsilons = (0.3, 0.4 + 0.01 * key["seed"]), (0.5 - 0.1 * unit, -0.1 if first_seed else 0.2)
+        for factor, eta, epsilon in zip(TASKS, etas, epsilons, strict=True):
+            effects.append(key | {"factor": factor, "people": 3, "eta": eta, "epsilon": epsilon})
+        responses = {"optimised": 2.0, "image": float(unit != 0), "start": 0.5, "random": 0.0} if first_seed else {}
+        images += [key | {"kind": kind, "response": response} for kind, response in responses.items()]
+    tables = {"table": (PREFERRED, images), "classes": (UNIT_CLASSES, classes), "units": (UNITS, effects)}
     return {
-        name: schema.check(pd.DataFrame(rows).sample(frac=1, random_state=5, ignore_index=True))
-        for name, (schema, rows) in made.items()
+        name: make_table(schema, rows).sample(frac=1, random_state=5, ignore_index=True)
+        for name, (schema, rows) in tables.items()
     }
 
 
@@ -253,54 +211,38 @@ def tables() -> dict[str, pd.DataFrame]:
 def pictures(tmp_path: Path) -> PreferredSet:
     rng = np.random.default_rng(6)
     for network in Network:
-        for name, units in UNIT_COUNT.items():
-            made = rng.random((units, SIDE, SIDE), dtype=np.float32)
-            np.save(tmp_path / f"{network.value}-{name}-optimised.npy", made)
-            np.save(tmp_path / f"{network.value}-{name}-best.npy", grey(made[:, :7, :5]))
-    layers = [
-        {"name": name, "depth": depth, "units": units}
-        for depth, (name, units) in enumerate(UNIT_COUNT.items(), start=1)
-    ]
-    head = {
-        "version": 2,
-        "source": "painted faces",
-        "seed": 3,
-        "height": 7,
-        "width": 5,
-        "channels": 1,
-        "size": SIDE,
-        "input_channels": 1,
-        "layers": {network.value: layers for network in Network},
-        "digests": digest_files(tmp_path),
-    }
-    write_document(tmp_path / HEADER_FILE, head)
+        for name, units in UNIT_COUNTS.items():
+            optimised = rng.random((units, SIDE, SIDE), dtype=np.float32)
+            np.save(tmp_path / f"{network.value}-{name}-optimised.npy", optimised)
+            np.save(tmp_path / f"{network.value}-{name}-best.npy", convert_to_uint8(optimised[:, :7, :5]))
+    layers = [{"name": name, "depth": int(name[-1]), "units": units} for name, units in UNIT_COUNTS.items()]
+    sizes = {"height": 7, "width": 5, "channels": 1, "size": SIDE, "input_channels": 1}
+    header = {"version": 2, "source": "painted faces", "seed": 3, **sizes}
+    header |= {"layers": {network.value: layers for network in Network}, "digests": digest_files(tmp_path)}
+    write_document(tmp_path / HEADER_FILE, header)
     return PreferredSet.open(tmp_path)
 
 
-def test_layers_join_pictures_with_what_is_known_of_their_units(pictures: PreferredSet) -> None:
-    found = collect_unit_layers(pictures, Network.IDENTITY, **tables())
-    assert [(own.layer, own.depth, len(own.about)) for own in found] == [
-        ("trunk.relu1", 1, 5),
-        ("trunk.relu2", 2, 7),
-        ("trunk.relu3", 3, 3),
-    ]
-    own = found[1]
-    assert (own.network, own.seed, own.source) == (Network.IDENTITY, 3, "painted faces")
-    np.testing.assert_array_equal(own.best, grey(own.optimised[:, :7, :5]))
-    about = own.about
-    assert about.index.tolist() == list(range(7))
-    assert about["specific"].tolist() == ["", "expression", "identity", *[""] * 4]
-    assert about["task"].tolist() == ["both", "expression", "identity", *["both"] * 4]
-    np.testing.assert_allclose(about["eta"], [0.43, 0.3, *[0.43] * 5])  # the specific unit's own, though it is smaller
-    np.testing.assert_allclose(about["lead"], 0.6 - 0.1 * np.arange(7), atol=1e-12)
-    assert about["driven"].tolist() == [False, *[True] * 6]
+def test_layers_join_images_with_the_properties_of_their_units(pictures: PreferredSet) -> None:
+    layers = collect_unit_layers(pictures, Network.IDENTITY, **make_tables())
+    names = [(layer.layer, layer.depth, len(layer.properties)) for layer in layers]
+    assert names == [("trunk.relu1", 1, 5), ("trunk.relu2", 2, 7), ("trunk.relu3", 3, 3)]
+    layer, properties = layers[1], layers[1].properties
+    assert (layer.network, layer.seed, layer.source) == (Network.IDENTITY, 3, "painted faces")
+    np.testing.assert_array_equal(layer.best, convert_to_uint8(layer.optimised[:, :7, :5]))
+    assert properties.index.tolist() == list(range(7))
+    assert properties["specific"].tolist() == ["", "expression", "identity", *[""] * 4]
+    assert properties["task"].tolist() == ["both", "expression", "identity", *["both"] * 4]
+    np.testing.assert_allclose(properties["eta"], [0.43, 0.3, *[0.43] * 5])  # of the specific task, though smaller
+    np.testing.assert_allclose(properties["lead"], 0.6 - 0.1 * np.arange(7), atol=1e-12)
+    assert properties["driven"].tolist() == [False, *[True] * 6]
 
 
-def test_units_of_equal_selectivity_are_told_apart_by_their_unclipped_lead(pictures: PreferredSet) -> None:
-    """Selectivity is 1 wherever the other task has no effect, and then says nothing of the size of the own one."""
-    given = tables()
+def test_units_of_equal_selectivity_are_ordered_by_their_lead(pictures: PreferredSet) -> None:
+    """Selectivity is 1 wherever the other task has no effect, whatever the size of the effect of the first task."""
+    tables = make_tables()
     # unit -> epsilon of expression, epsilon of identity, selectivity, specific
-    told = {
+    units = {
         0: (-0.05, 0.3, -1.0, "identity"),
         1: (0.45, 0.0, 1.0, "expression"),
         2: (0.4, -0.1, 1.0, "expression"),
@@ -309,62 +251,43 @@ def test_units_of_equal_selectivity_are_told_apart_by_their_unclipped_lead(pictu
         5: (0.99, 0.0, 1.0, ""),
         6: (-0.4, 0.1, -1.0, "identity"),
     }
-    here = "trained_on == 'joint' and layer == 'trunk.relu2' and seed == 3 and unit == @unit"
-    for unit, (expression, identity, selectivity, task) in told.items():
-        own = given["classes"].eval(here, local_dict={"unit": unit})
-        given["classes"].loc[own, ["selectivity", "specific"]] = [selectivity, task]
-        for factor, epsilon in zip(TASKS, (expression, identity), strict=True):
-            own = given["units"].eval(f"{here} and factor == '{factor}'", local_dict={"unit": unit})
-            given["units"].loc[own, "epsilon"] = epsilon
-    axes = draw_figure_3(collect_unit_layers(pictures, Network.JOINT, **given)[1:2]).axes
-    assert [[text.get_text().split()[0] for text in labels(each)] for each in axes] == [
-        ["4", "2", "1", "3"],
-        ["6", "0"],  # leads 0.6, 0.5, 0.45, 0.3; 0.5, 0.35
-    ]
+    for name in ("classes", "units"):
+        rows = tables[name].eval("trained_on == 'joint' and layer == 'trunk.relu2' and seed == 3")
+        numbers = tables[name].loc[rows, "unit"].map(units)
+        if name == "classes":
+            tables[name].loc[rows, ["selectivity", "specific"]] = [number[2:] for number in numbers]
+        else:
+            is_identity = tables[name].loc[rows, "factor"] == "identity"
+            tables[name].loc[rows, "epsilon"] = [n[i] for n, i in zip(numbers, is_identity, strict=True)]
+    axes = draw_figure_3(collect_unit_layers(pictures, Network.JOINT, **tables)[1:2]).axes
+    expression, identity = ([label.split()[0] for label in read_labels(panel)] for panel in axes)
+    assert expression == ["4", "2", "1", "3"]  # leads 0.6, 0.5, 0.45, 0.3
+    assert identity == ["6", "0"]  # leads 0.5, 0.35
 
 
-@pytest.mark.parametrize(("name", "got", "wanted"), [("table", 6, 7), ("classes", 6, 7), ("units", 12, 14)])
-def test_units_of_which_nothing_is_known_are_refused(pictures: PreferredSet, name: str, got: int, wanted: int) -> None:
-    given = tables()
-    given[name] = given[name].query("not (trained_on == 'joint' and layer == 'trunk.relu2' and unit == 4)")
-    with pytest.raises(StudyError) as caught:
-        collect_unit_layers(pictures, Network.JOINT, **given)
-    assert str(caught.value) == (
-        f"joint network, seed 3, layer 'trunk.relu2': there are pictures of 7 units, and {got} rows about them instead "
-        f"of {wanted}. `dvc repro depth preferred` makes both again."
-    )
+@pytest.mark.parametrize(("name", "rows", "expected"), [("table", 6, 7), ("classes", 6, 7), ("units", 12, 14)])
+def test_units_without_properties_are_refused(pictures: PreferredSet, name: str, rows: int, expected: int) -> None:
+    tables = make_tables()
+    tables[name] = tables[name].query("not (trained_on == 'joint' and layer == 'trunk.relu2' and unit == 4)")
+    message = rf"layer 'trunk.relu2': .* 7 units, and {rows} rows about them instead of {expected}\. `dvc repro"
+    with pytest.raises(StudyError, match=message):
+        collect_unit_layers(pictures, Network.JOINT, **tables)
 
 
 @pytest.mark.parametrize("units", [5, 35, 130])
-def test_no_text_overlaps_another_or_leaves_the_page(units: int, legible: Callable[[Figure], None]) -> None:
-    own = layer(units)
-    own.optimised[:2] = np.nan
-    for figure in (draw_unit_page(own), draw_figure_3([specific(own, "identity", dict.fromkeys(range(units), -1.0))])):
-        legible(figure)
+def test_figures_are_legible(units: int, legible: Callable[[Figure], None]) -> None:
+    layer = make_layer(units)
+    layer.optimised[:2] = np.nan
+    legible(draw_unit_page(layer))
+    legible(draw_figure_3([make_specific(layer, "identity", dict.fromkeys(range(units), -1.0))]))
 
 
-def test_pages_are_written_in_one_file_with_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("one.pdf", "again.pdf"):
-        save_pages((draw_unit_page(layer(depth=depth)) for depth in (1, 2, 3)), tmp_path / name)
-    pdf = (tmp_path / "one.pdf").read_bytes()
-    assert pdf == (tmp_path / "again.pdf").read_bytes() and pdf.startswith(b"%PDF")
-    assert len(re.findall(rb"/Type /Page\b", pdf)) == 3
-    for word in (b"CreationDate", b"ModDate", b"Producer", b"Creator"):
-        assert word not in pdf
-    save_pages([draw_unit_page(layer(seed=1))], tmp_path / "other.pdf")
-    assert len(re.findall(rb"/Type /Page\b", (tmp_path / "other.pdf").read_bytes())) == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.pdf", "one.pdf", "other.pdf"]
-
-
-def test_an_unfinished_file_leaves_the_earlier_one(tmp_path: Path) -> None:
-    path = tmp_path / "pages.pdf"
-    path.write_bytes(b"earlier")
-    with pytest.raises(StudyError) as caught:
-        save_pages([], path)
-    assert str(caught.value) == f"{path}: a file of pages needs at least one."
-    with pytest.raises(ZeroDivisionError):
-        save_pages((Figure() for number in (1, 0) if 1 / number), path)
-    assert path.read_bytes() == b"earlier" and [each.name for each in tmp_path.iterdir()] == ["pages.pdf"]
+def test_names_of_many_branches_are_legible(legible: Callable[[Figure], None]) -> None:
+    names = [f"trunk.branch{number}.relu" for number in range(4)]
+    figure = draw_figure_3([make_layer(name=name) for name in names])
+    legible(figure)
+    (label,) = (text for text in figure.axes[0].texts if text.get_text() == "\n".join(names))
+    assert label.get_window_extent().x1 <= figure.axes[0].get_window_extent().x0
 
 
 def test_files_have_the_published_names() -> None:
@@ -373,12 +296,3 @@ def test_files_have_the_published_names() -> None:
         "expression": "Fig3_and_S_Fig2_merged_expConv2d.pdf",
         "identity": "Fig3_and_S_Fig2_merged_idConv2d.pdf",
     }
-
-
-def test_names_of_many_branches_stay_on_the_page() -> None:
-    figure = draw_figure_3([layer(name=f"trunk.branch{number}.relu") for number in range(4)])
-    figure.draw_without_rendering()
-    (names,) = (text for text in figure.axes[0].texts if "\n" in text.get_text())
-    assert names.get_text().split("\n") == [f"trunk.branch{number}.relu" for number in range(4)]
-    box = names.get_window_extent()
-    assert box.x0 >= 0 and box.x1 <= figure.axes[0].get_window_extent().x0

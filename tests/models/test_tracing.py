@@ -1,7 +1,8 @@
-"""Networks of other people: what is cut as they compute it, and what is refused because silent units would speak."""
+"""Other people's networks: which module is lesioned, what is refused, and that tracing changes nothing."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,16 +13,19 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from facespec.models.graph import cut_network
-from facespec.models.tracing import Untraceable, find_lesion_module
+from facespec.models.tracing import UntraceableNetwork, find_lesion_module
 from facespec.responses.lesioned import LesionedNetwork
 from facespec.responses.lesioning import lesion_units
 from facespec.study.errors import StudyError
+from toys import Foreign, describe_state, make_network, random_images
 
 UNITS, N = 4, 3
+Maps = Callable[[Any, torch.Tensor], torch.Tensor]
+BOTH = pytest.mark.parametrize("function", [cut_network, find_lesion_module])
 
 
 class Rectified(nn.BatchNorm2d):
-    """A norm that does more than its class says."""
+    """A norm that does more than its base class."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return functional.relu(super().forward(input))
@@ -31,46 +35,105 @@ class Grouped(nn.GroupNorm):
     """A norm by another name."""
 
 
-class Foreign(nn.Module):
-    def __init__(self, steps: Callable[..., torch.Tensor], **parts: Callable[[], nn.Module]) -> None:
-        super().__init__()
-        self.steps = steps
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(4)
-            self.conv, self.head = nn.Conv2d(1, UNITS, 3, padding=1), nn.Linear(UNITS, 3)
-            for name, part in parts.items():
-                self.add_module(name, part())
-        for module in self.modules():
-            if isinstance(module, nn.GroupNorm | nn.BatchNorm2d | nn.InstanceNorm2d):
-                nn.init.ones_(module.bias)  # what units answer to silence
-        self.eval()
-
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"only": self.head(self.steps(self, images).mean(dim=(2, 3)))}
-
-
-def images() -> torch.Tensor:
-    return torch.rand((N, 1, 9, 7), generator=torch.Generator().manual_seed(2)) * 2 - 1
+def classify_maps(steps: Maps, **parts: Callable[[], nn.Module]) -> Foreign:
+    """A network whose head reads the mean maps of `steps`; its norms give 1 for 0 at first."""
+    common: dict[str, Callable[[], nn.Module]] = {
+        "conv": lambda: nn.Conv2d(1, UNITS, 3, padding=1),
+        "norm": lambda: nn.BatchNorm2d(UNITS),
+        "relu": nn.ReLU,
+        "next": lambda: nn.Conv2d(UNITS, UNITS, 3, padding=1),
+        "soft": nn.Softplus,
+        "head": lambda: nn.Linear(UNITS, 3),
+    }
+    network = Foreign(lambda n, x: {"only": n.head(steps(n, x).mean(dim=(2, 3)))}, **common | parts)
+    for module in network.modules():
+        if isinstance(module, nn.GroupNorm | nn.BatchNorm2d | nn.InstanceNorm2d):
+            nn.init.ones_(module.bias)
+    return network
 
 
-def agrees(network: nn.Module, layer: str, context: str | None = None) -> LesionedNetwork:
-    """Sets and single units against whole passes with the layer `context` lesioned."""
-    own, pictures = LesionedNetwork(network, layer), images()
-    batch = own.prepare_batch(pictures)
+def draw_images() -> torch.Tensor:
+    return random_images(N, height=9, width=7)
+
+
+def check_lesions(network: nn.Module, layer: str, context: str | None = None) -> LesionedNetwork:
+    """Compare sets of units, and single units, with forward passes in which the layer `context` is lesioned."""
+    lesioned, images = LesionedNetwork(network, layer), draw_images()
+    batch = lesioned.prepare_batch(images)
     masks = torch.tensor([[True, False, False, True], [False, True, True, True], [False] * 4])
-    nobody, everyone = torch.zeros(UNITS, dtype=torch.bool), torch.arange(UNITS)
-    for found, lesions in (
-        (own.compute_logits(batch, masks), masks),
-        (own.compute_single_lesions(batch, nobody, everyone), torch.eye(UNITS).bool()),
+    none = torch.zeros(UNITS, dtype=torch.bool)
+    for parts, lesions in (
+        (lesioned.compute_logits(batch, masks), masks),
+        (lesioned.compute_single_lesions(batch, none, torch.arange(UNITS)), torch.eye(UNITS).bool()),
     ):
-        for part, logits in found:
+        for part, logits in parts:
             for k, lesion in enumerate(lesions[part]):
                 with torch.no_grad(), lesion_units(network, {context or layer: lesion}):
-                    for task, whole in network(pictures).items():
-                        torch.testing.assert_close(logits[task][k], whole, rtol=1e-5, atol=1e-6)  # folded norms
-    return own
+                    expected = network(images)
+                got = {task: values[k] for task, values in logits.items()}
+                torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)  # folded norms
+    return lesioned
 
 
+# -- which module is lesioned
+
+
+@pytest.mark.parametrize(
+    ("steps", "module"),
+    [
+        (lambda n, x: n.relu(n.norm(n.conv(x))), "relu"),
+        (lambda n, x: n.relu(n.conv(x)), "relu"),
+        (lambda n, x: n.norm(n.conv(x)), "norm"),
+        (lambda n, x: n.norm(n.conv(x)).sin(), "norm"),
+        (lambda n, x: n.norm(n.relu(n.conv(x))), "relu"),  # the norm belongs to the next layer
+        (lambda n, x: n.soft(n.norm(n.conv(x))), "soft"),
+        (lambda n, x: functional.relu(n.norm(n.conv(x))), "norm"),
+        (lambda n, x: torch.relu(n.conv(x)), "conv"),
+        (lambda n, x: n.relu(n.next(n.relu(n.norm(n.conv(x))))), "norm"),
+        (lambda n, x: n.next(maps := n.conv(x)) + n.norm(maps), "conv"),  # two readers
+    ],
+)
+def test_the_lesioned_module_is_the_last_that_is_called_once(steps: Maps, module: str) -> None:
+    """A ReLU behind it gives 0 for 0."""
+    assert find_lesion_module(classify_maps(steps), "conv") == module
+
+
+@pytest.mark.parametrize(
+    ("steps", "module"),
+    [
+        (lambda n, x: n.soft(n.next(n.soft(n.conv(x)))), "soft"),
+        (lambda n, x: n.norm(n.next(n.norm(n.conv(x)))), "norm"),
+        (lambda n, x: n.relu(n.norm(n.next(n.relu(n.norm(n.conv(x)))))), "norm"),
+    ],
+)
+def test_a_shared_module_that_gives_nonzero_for_0_is_refused(steps: Maps, module: str) -> None:
+    message = f"units of layer 'conv' cannot be lesioned: '{module}' behind it .* Give each layer a module of its own"
+    with pytest.raises(StudyError, match=message):
+        find_lesion_module(classify_maps(steps), "conv")
+
+
+@BOTH
+@pytest.mark.parametrize("network", ["facespec", "foreign"])
+def test_tracing_does_not_change_the_network(network: str, function: Callable[..., Any]) -> None:
+    """In the middle of training, too."""
+    foreign = network == "foreign"
+    traced = classify_maps(lambda n, x: n.relu(n.norm(n.conv(x)))) if foreign else make_network()
+    layer = "conv" if foreign else "trunk.conv1"
+    traced.train().get_submodule(layer).eval()
+    next(traced.parameters()).requires_grad_(False)
+    before = describe_state(traced)
+    function(traced, layer)
+    assert describe_state(traced) == before
+    with pytest.raises(StudyError):
+        function(traced, f"{layer}9")
+    assert describe_state(traced) == before
+
+
+# -- norms
+
+
+@BOTH
+@pytest.mark.parametrize("between", [nn.Identity, lambda: nn.MaxPool2d(2)])
 @pytest.mark.parametrize(
     "norm",
     [
@@ -80,127 +143,183 @@ def agrees(network: nn.Module, layer: str, context: str | None = None) -> Lesion
         lambda: Grouped(2, UNITS),
     ],
 )
-@pytest.mark.parametrize("between", [nn.Identity, lambda: nn.MaxPool2d(2)])
-@pytest.mark.parametrize("of", [cut_network, find_lesion_module])
-def test_norms_that_would_wake_silent_units_are_refused(
-    norm: Callable[[], nn.Module], between: Callable[[], nn.Module], of: Callable[..., Any]
+def test_a_norm_that_is_no_unit_step_is_refused(
+    norm: Callable[[], nn.Module], between: Callable[[], nn.Module], function: Callable[..., Any]
 ) -> None:
-    network = Foreign(lambda n, x: n.relu(n.norm(n.between(n.conv(x)))), norm=norm, between=between, relu=nn.ReLU)
-    with pytest.raises(StudyError) as caught:
-        of(network, "conv")
-    assert str(caught.value) == (
-        "silent units of layer 'conv' would answer behind 'norm'. Name that norm, or the rectifier behind it, as the "
-        "layer."
-    )
-    agrees(network, "norm", "relu")
+    """Behind it, lesioned units would be nonzero. It can be lesioned itself."""
+    network = classify_maps(lambda n, x: n.relu(n.norm(n.between(n.conv(x)))), norm=norm, between=between)
+    message = "lesioned units of layer 'conv' would be nonzero behind 'norm'. Name that norm, or the rectifier"
+    with pytest.raises(StudyError, match=message):
+        function(network, "conv")
+    check_lesions(network, "norm", "relu")
 
 
-def test_a_pool_before_the_norm_is_no_way_out() -> None:
-    network = Foreign(
-        lambda n, x: n.norm(n.pool(n.conv(x))), norm=lambda: nn.BatchNorm2d(UNITS), pool=lambda: nn.MaxPool2d(2)
-    )
-    with pytest.raises(StudyError, match="would answer behind 'norm'"):
+def test_a_batch_norm_behind_a_pool_is_no_unit_step() -> None:
+    network = classify_maps(lambda n, x: n.norm(n.pool(n.conv(x))), pool=lambda: nn.MaxPool2d(2))
+    with pytest.raises(StudyError, match="would be nonzero behind 'norm'"):
         cut_network(network, "conv")
-    agrees(network, "norm")
+    check_lesions(network, "norm")
 
 
-def test_functions_that_norm_are_refused() -> None:
-    network = Foreign(lambda n, x: functional.group_norm(n.conv(x), 2))
-    with pytest.raises(StudyError, match="silent units of layer 'conv' would answer behind <function group_norm"):
-        cut_network(network, "conv")
+def test_functions_that_normalise_are_refused() -> None:
+    with pytest.raises(StudyError, match="would be nonzero behind <function group_norm"):
+        cut_network(classify_maps(lambda n, x: functional.group_norm(n.conv(x), 2)), "conv")
 
 
 def test_norms_behind_a_rectifier_belong_to_the_next_layer() -> None:
-    """As in networks that normalise before they convolve: the response, behind the rectifier, is silent."""
-    network = Foreign(lambda n, x: n.norm(n.relu(n.conv(x))), norm=lambda: nn.GroupNorm(2, UNITS), relu=nn.ReLU)
-    agrees(network, "conv")
+    """As in networks that normalise before they convolve: the lesioned response is that behind the rectifier."""
+    check_lesions(classify_maps(lambda n, x: n.norm(n.relu(n.conv(x))), norm=lambda: nn.GroupNorm(2, UNITS)), "conv")
 
 
-@pytest.mark.parametrize("rectify", [torch.sigmoid, functional.softplus, torch.Tensor.sigmoid, functional.gelu])
-def test_rectifiers_may_be_functions(rectify: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    def steps(n: Any, x: torch.Tensor) -> torch.Tensor:
-        return rectify(n.conv(x)) if rectify is not torch.Tensor.sigmoid else n.conv(x).sigmoid()
-
-    own = LesionedNetwork(Foreign(steps), "conv")
-    batch = own.prepare_batch(images())
-    ((_, silent),) = own.compute_logits(batch, torch.ones((1, UNITS), dtype=torch.bool))
-    bias = Foreign(steps).head.bias  # nothing but the head's bias is heard
-    torch.testing.assert_close(silent["only"][0], bias.detach().expand(N, -1))
-
-
-class Branching(nn.Module):
-    """A residual trunk, and a branch that begins below the layer and runs after it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(5)
-            self.stem, self.conv = nn.Conv2d(1, UNITS, 3), nn.Conv2d(UNITS, UNITS, 3, padding=1)
-            self.side = nn.Conv2d(UNITS, 5, 3)
-            self.one, self.two = nn.Linear(UNITS, 3), nn.Linear(5, 2)
-
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        below = torch.relu(self.stem(images))
-        residual, side = self.conv(below) + below, self.side(below)
-        return {"one": self.one(residual.mean(dim=(2, 3))), "two": self.two(side.mean(dim=(2, 3)))}
-
-
-def test_what_is_read_above_stays_though_steps_below_read_it_last() -> None:
-    agrees(Branching().eval(), "conv")
-
-
-def test_a_linear_layer_over_the_columns_of_a_map_does_not_read_units() -> None:
-    network = Foreign(lambda n, x: n.columns(n.relu(n.conv(x))), relu=nn.ReLU, columns=lambda: nn.Linear(7, 5))
-    assert not agrees(network, "conv").cut.mixers
-    flat = Foreign(
-        lambda n, x: n.row(torch.flatten(n.relu(n.conv(x)), 1))[:, :, None, None],
-        relu=nn.ReLU,
-        row=lambda: nn.Linear(UNITS * 63, UNITS),
+@BOTH
+def test_norms_of_the_batch_are_refused(function: Callable[..., Any]) -> None:
+    """Lesions share a batch: they would depend on each other."""
+    network = classify_maps(
+        lambda n, x: n.norm(n.next(n.conv(x))), norm=lambda: nn.BatchNorm2d(UNITS, track_running_stats=False)
     )
-    assert agrees(flat, "conv").cut.mixers
-
-
-def test_units_of_a_linear_layer_are_its_last_dimension() -> None:
-    network = Foreign(
-        lambda n, x: n.line(n.conv(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2), line=lambda: nn.Linear(UNITS, UNITS)
-    )
-    with pytest.raises(StudyError) as caught:
-        LesionedNetwork(network, "line").prepare_batch(images())
-    assert str(caught.value).startswith("layer 'line' has responses of shape (3, 9, 7, 4): ")
-    with (
-        pytest.raises(StudyError, match=r"gives responses of shape \(3, 9, 7, 4\): a tensor \(images, units\)"),
-        lesion_units(network, {"line": torch.zeros(9, dtype=torch.bool)}),
-    ):
-        network(images())
-
-
-def test_what_has_no_row_per_image_cannot_be_handed_on() -> None:
-    network = Foreign(lambda n, x: n.conv(x) + (x.sum(dim=0) * 2))
-    with pytest.raises(StudyError) as caught:
-        LesionedNetwork(network, "conv").prepare_batch(images())
-    assert str(caught.value) == (
-        "step 'mul' below the layer gives shape (1, 9, 7) for 3 images, which steps above it read: only what has a row "
-        "per image can be handed on."
-    )
-
-
-def test_parametrized_modules_are_refused_by_name() -> None:
-    network = Foreign(
-        lambda n, x: n.own(n.conv(x)), own=lambda: parametrizations.spectral_norm(nn.Conv2d(UNITS, UNITS, 1))
-    )
-    with pytest.raises(Untraceable) as caught:
-        cut_network(network, "conv")
-    assert str(caught.value) == (
-        "module 'own' is parametrized and cannot be copied. Fix its weights first: "
-        "torch.nn.utils.parametrize.remove_parametrizations."
-    )
+    with pytest.raises(StudyError, match="'norm' has no running statistics: its output for an image depends on the"):
+        function(network, "conv")
 
 
 def test_weights_that_hooks_compute_are_not_folded() -> None:
     with pytest.warns(FutureWarning, match="weight_norm"):
-        network = Foreign(
-            lambda n, x: n.norm(n.own(n.conv(x))),
-            norm=lambda: nn.BatchNorm2d(UNITS),
-            own=lambda: nn.utils.weight_norm(nn.Conv2d(UNITS, UNITS, 1)),
+        network = classify_maps(
+            lambda n, x: n.norm(n.weighted(n.conv(x))),
+            weighted=lambda: nn.utils.weight_norm(nn.Conv2d(UNITS, UNITS, 1)),
         )
-    agrees(network, "conv")
+    check_lesions(network, "conv")
+
+
+# -- rectifiers, skip inputs and mixers
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        lambda n, x: torch.sigmoid(n.conv(x)),
+        lambda n, x: functional.softplus(n.conv(x)),
+        lambda n, x: n.conv(x).sigmoid(),
+        lambda n, x: functional.gelu(n.conv(x)),
+    ],
+)
+def test_rectifiers_may_be_functions(steps: Maps) -> None:
+    """Without any unit, the head's bias remains."""
+    network = classify_maps(steps)
+    lesioned = LesionedNetwork(network, "conv")
+    ((_, logits),) = lesioned.compute_logits(lesioned.prepare_batch(draw_images()), torch.ones((1, UNITS)).bool())
+    torch.testing.assert_close(logits["only"][0], network.head.bias.detach().expand(N, -1))
+
+
+def test_skip_inputs_stay_though_nodes_below_read_them_last() -> None:
+    """A residual trunk, and a branch that begins below the layer and runs after it."""
+
+    def run(n: Any, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        below = torch.relu(n.stem(images))
+        residual, side = n.conv(below) + below, n.side(below)
+        return {"one": n.one(residual.mean(dim=(2, 3))), "two": n.two(side.mean(dim=(2, 3)))}
+
+    network = Foreign(
+        run,
+        stem=lambda: nn.Conv2d(1, UNITS, 3),
+        conv=lambda: nn.Conv2d(UNITS, UNITS, 3, padding=1),
+        side=lambda: nn.Conv2d(UNITS, 5, 3),
+        one=lambda: nn.Linear(UNITS, 3),
+        two=lambda: nn.Linear(5, 2),
+    )
+    check_lesions(network, "conv")
+
+
+def test_skip_inputs_need_a_row_per_image() -> None:
+    network = classify_maps(lambda n, x: n.conv(x) + (x.sum(dim=0) * 2))
+    message = r"step 'mul' below the layer gives shape \(1, 9, 7\) for 3 images, .* only what has a row per image"
+    with pytest.raises(StudyError, match=message):
+        LesionedNetwork(network, "conv").prepare_batch(draw_images())
+
+
+def test_a_linear_layer_over_the_columns_of_a_map_is_no_mixer() -> None:
+    columns = classify_maps(lambda n, x: n.columns(n.relu(n.conv(x))), columns=lambda: nn.Linear(7, 5))
+    assert not check_lesions(columns, "conv").cut.mixers
+    flat = classify_maps(
+        lambda n, x: n.row(torch.flatten(n.relu(n.conv(x)), 1))[:, :, None, None],
+        row=lambda: nn.Linear(UNITS * 63, UNITS),
+    )
+    assert check_lesions(flat, "conv").cut.mixers
+
+
+def test_units_of_a_linear_layer_are_its_last_dimension() -> None:
+    network = classify_maps(
+        lambda n, x: n.line(n.conv(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2), line=lambda: nn.Linear(UNITS, UNITS)
+    )
+    with pytest.raises(StudyError, match=r"layer 'line' has responses of shape \(3, 9, 7, 4\)"):
+        LesionedNetwork(network, "line").prepare_batch(draw_images())
+    with (
+        pytest.raises(StudyError, match=r"gives responses of shape \(3, 9, 7, 4\): a tensor \(images, units\)"),
+        lesion_units(network, {"line": torch.zeros(9, dtype=torch.bool)}),
+    ):
+        network(draw_images())
+
+
+# -- refusals
+
+
+def concatenate(n: Any, images: torch.Tensor) -> torch.Tensor:
+    """A layer that does not read `conv`."""
+    return n.next(torch.cat([images] * UNITS, 1))
+
+
+CALLED = "layer 'conv' is called {} times in a forward pass; .* Name one, such as the convolution or the norm"
+REFUSED: dict[str, tuple[Maps, str]] = {
+    "called twice": (lambda n, x: n.conv(x) + n.conv(-x), CALLED.format(2)),
+    "not called": (concatenate, CALLED.format(0)),
+    "not read": (
+        lambda n, x: (n.relu(n.conv(x)), concatenate(n, x))[1],
+        "no output of the network depends on layer 'conv': its lesions would change nothing",
+    ),
+    "branching": (
+        lambda n, x: n.conv(x if x.sum() > 0 else -x),
+        r"Foreign cannot be traced by torch\.fx: .* Its forward must not branch on values",
+    ),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_cut_is_refused_and_modes_stay(case: str, function: Callable[..., Any]) -> None:
+    steps, message = REFUSED[case]
+    network = classify_maps(steps).train()
+    with pytest.raises(UntraceableNetwork if case == "branching" else StudyError, match=message):
+        function(network, "conv")
+    assert all(module.training for module in network.modules())
+
+
+@BOTH
+@pytest.mark.parametrize(("layer", "hint"), [("connv", "did you mean 'conv'? "), ("", "")])
+def test_unknown_layers_are_refused(function: Callable[..., Any], layer: str, hint: str) -> None:
+    with pytest.raises(StudyError, match=re.escape(f"no layer {layer!r}: {hint}Allowed: 'conv', 'norm', 'relu'")):
+        function(classify_maps(lambda n, x: n.conv(x)), layer)
+
+
+def test_containers_are_not_called() -> None:
+    with pytest.raises(StudyError, match="layer 'trunk' is called 0 times"):
+        cut_network(make_network(), "trunk")
+
+
+def test_networks_that_need_more_than_images_are_refused() -> None:
+    class Demanding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu = nn.ReLU()
+
+        def forward(self, images: torch.Tensor, other: torch.Tensor) -> Any:
+            return {"only": self.relu(images + other)}
+
+    with pytest.raises(UntraceableNetwork, match=r"missing 1 required positional argument: 'other'"):
+        cut_network(Demanding(), "relu")
+
+
+def test_parametrized_modules_are_refused_by_name() -> None:
+    network = classify_maps(
+        lambda n, x: n.normed(n.conv(x)), normed=lambda: parametrizations.spectral_norm(nn.Conv2d(UNITS, UNITS, 1))
+    )
+    with pytest.raises(UntraceableNetwork, match="module 'normed' is parametrized and cannot be copied"):
+        cut_network(network, "conv")

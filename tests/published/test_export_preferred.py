@@ -1,8 +1,9 @@
-"""Figure S2B's pickles hold what the table says, unit by unit, and nothing else passes for them."""
+"""The preferred-stimulus files of the original study hold one response per unit; damaged files are refused."""
 
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from facespec.published.export_preferred import (
-    check_preferred_results,
-    export_preferred,
-    read_preferred_results,
-)
+from facespec.published.export import check_preferred_results, export_preferred, read_preferred_results
 from facespec.study.errors import StudyError
 from facespec.study.pickles import write_pickle
 from facespec.study.tables import PREFERRED
 
-# spelled out: the contract is with whoever reads the files
+# spelled out: other programs read these names
 FILES = {
     network: f"SFig2B_{name}_Layer_Names_and_Activations.pickle"
     for network, name in {"joint": "SPLIT", "expression": "exp", "identity": "id"}.items()
@@ -31,29 +28,24 @@ LAYERS = {
 }
 
 
-def number(network: str, layer: str, unit: int) -> float:
-    """A response of its own for every unit; unit 1 of relu1 is dead."""
+def make_response(network: str, layer: str, unit: int) -> float:
+    """A different response for every unit; unit 1 of relu1 is dead."""
     if (layer, unit) == ("trunk.relu1", 1):
         return float("nan")
     return list(LAYERS).index(network) + list(LAYERS[network]).index(layer) / 8 + unit / 128
 
 
-def table() -> pd.DataFrame:
-    """Rows in no particular order, among others of which nothing may be taken."""
+def make_table() -> pd.DataFrame:
+    """Rows in no particular order, among others that must not be used."""
     rows = [
         {
             "trained_on": network,
-            "source": "embedded faces",
             "seed": seed,
             "layer": layer,
             "depth": depth,
             "unit": unit,
             "kind": kind,
-            "response": number(network, layer, unit) + 50 * (kind != "optimised") + 99 * (seed != 4),
-            "stimulus": "",
-            "row": np.nan,
-            "column": np.nan,
-            "reason": "",
+            "response": make_response(network, layer, unit) + 50 * (kind != "optimised") + 99 * (seed != 4),
         }
         for network, layers in LAYERS.items()
         for layer, (depth, units) in layers.items()
@@ -61,112 +53,97 @@ def table() -> pd.DataFrame:
         for seed in (4, 2)
         for kind in ("optimised", "image", "start", "random")
     ]
-    return PREFERRED.check(pd.DataFrame(rows))
+    labels = {"source": "embedded faces", "stimulus": "", "row": np.nan, "column": np.nan, "reason": ""}
+    return PREFERRED.check(pd.DataFrame(rows).assign(**labels))
 
 
-def test_every_unit_is_in_its_place(tmp_path: Path) -> None:
-    found = export_preferred(table())
-    assert found.keys() == set(FILES.values())
+def test_position_i_holds_the_response_of_unit_i_and_layers_are_in_order_of_depth(tmp_path: Path) -> None:
+    files = export_preferred(make_table())
+    assert files.keys() == set(FILES.values())
     for network, file in FILES.items():
-        write_pickle(tmp_path / file, found[file])
-        content = pickle.loads((tmp_path / file).read_bytes())  # plain pickle, as the original's own cells read them
+        write_pickle(tmp_path / file, files[file])
+        content = pickle.loads((tmp_path / file).read_bytes())  # plain pickle, as the original's notebooks read them
         assert list(content) == ["layer_names", "activations"]
         names = sorted(LAYERS[network], key=lambda name: LAYERS[network][name][0])
         assert content["layer_names"] == names
         for name, array in zip(names, content["activations"], strict=True):
             units = LAYERS[network][name][1]
             assert array.dtype == np.float64
-            np.testing.assert_array_equal(array, [number(network, name, unit) for unit in range(units)])
-    np.testing.assert_equal(read_preferred_results(tmp_path), found)
+            np.testing.assert_array_equal(array, [make_response(network, name, unit) for unit in range(units)])
+    np.testing.assert_equal(read_preferred_results(tmp_path), files)
 
 
 @pytest.mark.parametrize(
-    ("gone", "message"),
+    ("damage", "message"),
     [
         (
-            "trained_on == 'identity' and kind == 'optimised'",
-            "table 'preferred' has no optimised picture of the identity network. Make the preferred stimuli again.",
+            lambda table: table.query("not (trained_on == 'identity' and kind == 'optimised')"),
+            "no optimised picture of the identity network. Make the preferred stimuli again",
         ),
         (
-            "trained_on == 'expression' and layer == 'trunk.relu2' and unit == 4",
-            "table 'preferred', expression network, layer 'trunk.relu2': needs units 0, 1, ... without a gap, each "
-            "once; the table has 10 rows of them. Make the preferred stimuli again.",
+            lambda table: table.query("not (trained_on == 'expression' and layer == 'trunk.relu2' and unit == 4)"),
+            "expression network, layer 'trunk.relu2': needs units 0, 1, ... without a gap, each once; the table has 10",
+        ),
+        (
+            lambda table: pd.concat(
+                [table, table.query("trained_on == 'joint' and layer == 'trunk.relu1' and unit == 0")]
+            ),
+            "joint network, layer 'trunk.relu1': needs units 0, 1, ... without a gap, each once; the table has 3 rows",
         ),
     ],
 )
-def test_what_is_missing_is_named(gone: str, message: str) -> None:
-    with pytest.raises(StudyError) as caught:
-        export_preferred(table().query(f"not ({gone})"))
-    assert str(caught.value) == message
-
-
-def test_a_unit_that_comes_twice_is_refused() -> None:
-    twice = pd.concat([table(), table().query("trained_on == 'joint' and layer == 'trunk.relu1' and unit == 0")])
-    with pytest.raises(StudyError, match=r"joint network, layer 'trunk\.relu1': .* the table has 3 rows of them\."):
-        export_preferred(twice)
+def test_missing_and_doubled_units_are_refused(damage: Any, message: str) -> None:
+    with pytest.raises(StudyError, match=re.escape(message)):
+        export_preferred(damage(make_table()))
 
 
 FILE = FILES["joint"]
 GOOD: dict[str, Any] = {"layer_names": ["a", "b"], "activations": [np.array([0.0, 2.5]), np.array([np.nan])]}
 
 
-def spoilt(**values: Any) -> dict[str, Any]:
-    return {key: value for key, value in (GOOD | values).items() if value is not None}
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], ": expected a dict of lists, got list."),
-        (spoilt(activations=None), ": lacks key 'activations'; it has ['layer_names']."),
+        ([], ": expected a dict of lists, got list"),
+        ({"layer_names": ["a", "b"]}, ": lacks key 'activations'; it has ['layer_names']"),
+        (GOOD | {"layers": []}, ": unknown key 'layers'; did you mean 'layer_names'?"),
         (
-            spoilt(layers=[]),
-            ": unknown key 'layers'; did you mean 'layer_names'? Allowed: 'layer_names', 'activations'.",
-        ),
-        (spoilt(layer_names=("a", "b")), ", key 'layer_names': expected a list with one entry per layer, got tuple."),
-        (spoilt(activations=[]), ", key 'activations': expected a list with one entry per layer, got an empty list."),
-        (spoilt(layer_names=["a", "a"]), ", key 'layer_names', position 1: got 'a', allowed: a name of its own."),
-        (spoilt(layer_names=[1, "a"]), ", key 'layer_names', position 0: got 1, allowed: a name of its own."),
-        (spoilt(layer_names=["a"]), ", key 'activations': 2 arrays for 1 layers."),
-        (spoilt(activations=[np.ones(2), [1.0]]), ", layer 'b': expected an array (units,) of numbers, got list."),
-        (
-            spoilt(activations=[np.ones((2, 1)), np.ones(1)]),
-            ", layer 'a': expected an array (units,) of numbers, got float64 of shape (2, 1).",
+            GOOD | {"layer_names": ("a", "b")},
+            ", key 'layer_names': expected a list with one entry per layer, got tuple",
         ),
         (
-            spoilt(activations=[np.ones(2), np.ones(0)]),
-            ", layer 'b': expected an array (units,) of numbers, got float64 of shape (0,).",
+            GOOD | {"activations": []},
+            ", key 'activations': expected a list with one entry per layer, got an empty list",
         ),
+        (GOOD | {"layer_names": ["a", "a"]}, ", key 'layer_names', position 1: got 'a', allowed"),
+        (GOOD | {"layer_names": [1, "a"]}, ", key 'layer_names', position 0: got 1, allowed"),
+        (GOOD | {"layer_names": ["a"]}, ", key 'activations': 2 arrays for 1 layers"),
+        (GOOD | {"activations": [np.ones(2), [1.0]]}, ", layer 'b': expected an array (units,) of numbers, got list"),
         (
-            spoilt(activations=[np.array([1j]), np.ones(1)]),
-            ", layer 'a': expected an array (units,) of numbers, got complex128 of shape (1,).",
+            GOOD | {"activations": [np.ones((2, 1)), np.ones(1)]},
+            ", layer 'a': expected an array (units,) of numbers, got",
         ),
+        (GOOD | {"activations": [np.ones(2), np.ones(0)]}, ", layer 'b': expected an array (units,) of numbers, got"),
         (
-            spoilt(activations=[np.array([1, -0.5]), np.ones(1)]),
-            ", layer 'a': got -0.5, allowed: finite numbers, 0 or more, and NaN.",
+            GOOD | {"activations": [np.array([1j]), np.ones(1)]},
+            ", layer 'a': expected an array (units,) of numbers, got",
         ),
-        (
-            spoilt(activations=[np.ones(1), np.array([1, np.inf])]),
-            ", layer 'b': got inf, allowed: finite numbers, 0 or more, and NaN.",
-        ),
+        (GOOD | {"activations": [np.array([1, -0.5]), np.ones(1)]}, ", layer 'a': got -0.5, allowed: finite numbers"),
+        (GOOD | {"activations": [np.ones(1), np.array([1, np.inf])]}, ", layer 'b': got inf, allowed: finite numbers"),
     ],
 )
 def test_damaged_content_is_refused(content: Any, message: str, tmp_path: Path) -> None:
-    with pytest.raises(StudyError) as caught:
+    with pytest.raises(StudyError) as error:
         check_preferred_results(FILE, content)
-    assert str(caught.value) == FILE + message
+    assert str(error.value).startswith(FILE + message)
     write_pickle(tmp_path / FILE, content)
-    with pytest.raises(StudyError) as caught:
+    with pytest.raises(StudyError) as read_error:
         read_preferred_results(tmp_path)
-    assert str(caught.value) == f"{tmp_path}: {FILE}{message}"
+    assert str(read_error.value) == f"{tmp_path}: {error.value}"
 
 
-def test_good_content_comes_through_and_other_files_do_not(tmp_path: Path) -> None:
+def test_good_content_is_returned_and_unknown_files_are_refused(tmp_path: Path) -> None:
     np.testing.assert_equal(check_preferred_results(FILE, GOOD), GOOD)
     assert read_preferred_results(tmp_path) == {}
-    with pytest.raises(StudyError) as caught:
+    with pytest.raises(StudyError, match=rf"SFig2B_SPLT_.*not one of the published files; did you mean '{FILE}'\?"):
         check_preferred_results("SFig2B_SPLT_Layer_Names_and_Activations.pickle", GOOD)
-    assert str(caught.value) == (
-        "SFig2B_SPLT_Layer_Names_and_Activations.pickle: not one of the published files; did you mean "
-        f"'{FILE}'? Allowed: '{FILE}', '{FILES['expression']}', '{FILES['identity']}'."
-    )

@@ -1,6 +1,10 @@
+"""The published numbers are those that the paper prints and the published files give."""
+
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +23,7 @@ from facespec.study.errors import StudyError
 from facespec.study.pickles import read_pickle
 
 
-def test_every_bar_is_there_once() -> None:
+def test_every_bar_has_one_row() -> None:
     table = read_reference_accuracy()
     assert len(table) == 16
     assert not table.duplicated(["figure", "trained_on", "tested_on"]).any()
@@ -44,19 +48,16 @@ def test_bars_as_the_paper_prints_them(
     figure: str, trained_on: str, tested_on: str, mean: float, n: int, source: str
 ) -> None:
     row = read_reference_accuracy(figure).query("trained_on == @trained_on and tested_on == @tested_on").iloc[0]
-    assert (round(row["mean"], 4 if figure == "1C" and tested_on == "expression" else 3), row["n"], row["source"]) == (
-        mean,
-        n,
-        source,
-    )
+    decimals = 4 if figure == "1C" and tested_on == "expression" else 3
+    assert (round(row["mean"], decimals), row["n"], row["source"]) == (mean, n, source)
 
 
 def test_the_numbers_follow_from_the_pickles(published: Path) -> None:
     """Rounded to 6 decimals, so within half a millionth."""
     for row in read_reference_accuracy().itertuples():
         values = np.array(read_pickle(published / row.file)[row.key])
-        own = [values.mean(), values.std(ddof=1), *np.percentile(values, [2.5, 97.5]), len(values)]
-        np.testing.assert_allclose([row.mean, row.sd, row.low, row.high, row.resamples], own, atol=0.51e-6, rtol=0)
+        computed = [values.mean(), values.std(ddof=1), *np.percentile(values, [2.5, 97.5]), len(values)]
+        np.testing.assert_allclose([row.mean, row.sd, row.low, row.high, row.resamples], computed, atol=0.51e-6, rtol=0)
         assert np.allclose(values * row.n, np.round(values * row.n), atol=0.02), "n images make multiples of 1 / n"
 
 
@@ -65,10 +66,6 @@ def test_sd_is_nearly_that_of_resampled_images() -> None:
     table = read_reference_accuracy()
     binomial = np.sqrt(table["mean"] * (1 - table["mean"]) / table["n"])
     assert (np.abs(table["sd"] / binomial - 1) < 0.25).all()
-
-
-def test_transcribed_table_is_unchanged() -> None:
-    assert hashlib.sha256(TABLE.read_bytes()).hexdigest().startswith("acf03d8db9306296")
 
 
 def test_roles_and_chance() -> None:
@@ -80,16 +77,24 @@ def test_roles_and_chance() -> None:
     assert read_published_chance("S1B", "identity") == 1 / 1251
 
 
-def test_unknown_figure() -> None:
-    with pytest.raises(StudyError) as error:
-        read_reference_accuracy("1D")
-    assert str(error.value) == (
-        "no published accuracies of figure '1D': did you mean '1C'? Allowed: '1B', '1C', 'S1A', 'S1B'."
-    )
+@pytest.mark.parametrize(
+    ("read", "figure", "message"),
+    [
+        (
+            read_reference_accuracy,
+            "1D",
+            "accuracies of figure '1D': did you mean '1C'? Allowed: '1B', '1C', 'S1A', 'S1B'",
+        ),
+        (read_reference_heatmaps, "2A", "heatmaps of figure '2A': did you mean '2C'? Allowed: '2B', '2C'"),
+    ],
+)
+def test_an_unknown_figure_is_refused(read: Callable[[str], pd.DataFrame], figure: str, message: str) -> None:
+    with pytest.raises(StudyError, match=re.escape(message)):
+        read(figure)
 
 
 def test_published_heatmap_numbers_are_those_read_off_the_picture(published: Path) -> None:
-    """Row by row against the transcription, which has words of its own."""
+    """Row by row against the transcription, which names things differently."""
     quantities = {"mask_area_fraction": "area", "mask_iou": "iou"}
     networks = {
         "expression": ("expression", "expression"),
@@ -106,8 +111,8 @@ def test_published_heatmap_numbers_are_those_read_off_the_picture(published: Pat
             quantity = "intersection"
         expected[(row["figure"], quantity, *networks[row["network"]])] = (row["value"], row["reading_error"])
     table = read_reference_heatmaps()
-    found = {tuple(row[:4]): tuple(row[4:]) for row in table.itertuples(index=False, name=None)}
-    assert found == expected and len(table) == len(read) == 24
+    numbers = {tuple(row[:4]): tuple(row[4:]) for row in table.itertuples(index=False, name=None)}
+    assert numbers == expected and len(table) == len(read) == 24
 
 
 @pytest.mark.parametrize(
@@ -133,16 +138,9 @@ def test_published_masks_fit_together() -> None:
     common = numbers["intersection", "both"]
     union = numbers["area", "expression"] + numbers["area", "identity"] - common
     assert numbers["iou", "both"] == pytest.approx(common / union, abs=0.001)
-    assert min(numbers["area"]) == pytest.approx(0.05, abs=0.01)  # the smaller 95th percentile is one map's own
+    assert min(numbers["area"]) == pytest.approx(0.05, abs=0.01)  # one map's 95th percentile is the threshold
 
 
-def test_transcribed_heatmap_numbers_are_unchanged() -> None:
+def test_transcribed_tables_are_unchanged() -> None:
+    assert hashlib.sha256(TABLE.read_bytes()).hexdigest().startswith("acf03d8db9306296")
     assert hashlib.sha256(HEATMAPS_TABLE.read_bytes()).hexdigest().startswith("d3a1527d60b7f82a")
-
-
-def test_unknown_heatmap_figure() -> None:
-    with pytest.raises(StudyError) as error:
-        read_reference_heatmaps("2A")
-    assert str(error.value) == (
-        "no published numbers about heatmaps of figure '2A': did you mean '2C'? Allowed: '2B', '2C'."
-    )

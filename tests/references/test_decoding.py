@@ -1,4 +1,4 @@
-"""Decoding against a second opinion: the multinomial objective written out, minimised by another optimiser."""
+"""Decoding against a reference: the multinomial objective written out, minimised by another optimiser."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from facespec.analyses.decoding import decode_classes
 from facespec.study.seeds import generator
 
 
-def slow(fit: np.ndarray, codes: np.ndarray, test: np.ndarray, penalty: float) -> np.ndarray:
+def decode_slowly(fit: np.ndarray, codes: np.ndarray, test: np.ndarray, penalty: float) -> np.ndarray:
     """argmax of softmax regression: minimise C * sum of -log p + |W|^2 / 2 (intercept free) on standardised units."""
     mean, sd = fit.mean(axis=0), fit.std(axis=0)
     x, y, k = (fit - mean) / sd, np.eye(codes.max() + 1)[codes], codes.max() + 1
@@ -31,10 +31,10 @@ def slow(fit: np.ndarray, codes: np.ndarray, test: np.ndarray, penalty: float) -
 
 def test_decoding_is_penalised_softmax_regression() -> None:
     for penalty in (0.02, 1.0):
-        draw = generator(3, str(penalty))
-        centres = draw.normal(size=(4, 6)) * 3
-        codes = draw.permutation(np.repeat(np.arange(4), [40, 30, 20, 10]))
-        fit = centres[codes] * [1, 20, 0.1, 1, 1, 1] + draw.normal(size=(100, 6)) * 2
-        test = draw.normal(size=(300, 6)) * fit.std(axis=0) + fit.mean(axis=0)
-        answers = decode_classes(fit, codes, test, penalty=penalty, iterations=2000)
-        assert (answers == slow(fit, codes, test, penalty)).mean() > 0.99  # both stop at a tolerance
+        random = generator(3, str(penalty))
+        centres = random.normal(size=(4, 6)) * 3
+        codes = random.permutation(np.repeat(np.arange(4), [40, 30, 20, 10]))
+        fit = centres[codes] * [1, 20, 0.1, 1, 1, 1] + random.normal(size=(100, 6)) * 2
+        test = random.normal(size=(300, 6)) * fit.std(axis=0) + fit.mean(axis=0)
+        predicted = decode_classes(fit, codes, test, penalty=penalty, iterations=2000)
+        assert (predicted == decode_slowly(fit, codes, test, penalty)).mean() > 0.99  # both stop at a tolerance

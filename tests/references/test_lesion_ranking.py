@@ -1,7 +1,7 @@
 """Rankings of units against a second opinion: the whole network, one lesion at a time, units set to 0 in a hook.
 
 Greedy search as two loops, over rounds and units. Everything is float64, so that sums in another order, and batch norms
-folded into weights, agree to a billionth; that no two units are closer than that is checked.
+folded into weights, agree to a billionth; no two units may be closer than that, which is checked.
 """
 
 from __future__ import annotations
@@ -20,42 +20,22 @@ from facespec.models import trunks
 from facespec.models.networks import build_network
 from facespec.responses.lesioned import LesionedNetwork
 from facespec.study.params import NetworkBlock
+from toys import randomise_weights, seeded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIZE = {"one": (17, 11), "branches": (15, 12), "vgg16": (33, 35)}
 UNITS = {"one": (9, 5, 7), "branches": (6, 5)}  # of convolutions 1, 2, ...
-CASES = [("one", f"trunk.conv{i}") for i in (1, 2, 3)]
-CASES += [
-    ("branches", name)
-    for name in ("trunk.conv1", "trunk.conv2", "branches.expression.conv3", "branches.identity.conv4")
-]
-CASES += [("vgg16", "trunk.conv7"), ("vgg16", "trunk.conv13")]
-
-
-def stirred(network: nn.Module) -> nn.Module:
-    """In float64, with weights that let every layer be heard, and batch norms that are far from the identity."""
-    draw, network = torch.Generator().manual_seed(3), network.double().eval()
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                for tensor, low, high in (
-                    (module.running_mean, -0.5, 0.5),
-                    (module.running_var, 0.5, 2),
-                    (module.weight, 0.5, 1.5),
-                    (module.bias, -0.1, 0.6),
-                ):
-                    tensor.copy_(torch.rand(tensor.shape, generator=draw) * (high - low) + low)
-            elif isinstance(module, nn.Conv2d | nn.Linear):
-                scale = (2 / module.weight[0].numel()) ** 0.5
-                module.weight.copy_(torch.randn(module.weight.shape, generator=draw) * scale)
-                if module.bias is not None:
-                    module.bias.copy_(torch.rand(module.bias.shape, generator=draw) - 0.3)
-    return network
+CLASSES = {"expression": 4, "identity": 5}
+LAYERS = {
+    "one": ["trunk.conv1", "trunk.conv2", "trunk.conv3"],
+    "branches": ["trunk.conv1", "trunk.conv2", "branches.expression.conv3", "branches.identity.conv4"],
+    "vgg16": ["trunk.conv7", "trunk.conv13"],
+}
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], nn.Module]:
+def make_network(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], nn.Module]:
     monkeypatch.setattr(trunks, "VGG16_BLOCKS", tuple((6 + i % 2,) * len(b) for i, b in enumerate(trunks.VGG16_BLOCKS)))
     monkeypatch.setattr(trunks, "VGG16_WIDTH", 9)
 
@@ -66,97 +46,76 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], nn.Module]:
             convolutions=2 if name == "branches" else 1,
             branch_after="conv2" if name == "branches" else None,
         )
-        draws = torch.Generator().manual_seed(1)
-        return stirred(build_network(block, {"expression": 4, "identity": 5}, channels=1, generator=draws))
+        network = build_network(block, CLASSES, channels=1, generator=seeded(1))
+        return randomise_weights(network, norm_bias=(-0.1, 0.6), shift=-0.3)
 
     return make
 
 
-def faces_like(name: str, *, n: int) -> tuple[torch.Tensor, dict[str, np.ndarray]]:
-    draw = np.random.default_rng(2)
-    classes = {task: draw.integers(-1, known, size=n) for task, known in (("expression", 4), ("identity", 5))}
-    return torch.from_numpy(draw.normal(size=(n, 1, *SIZE[name]))), classes
-
-
-def loss_of(
-    network: nn.Module,
-    images: torch.Tensor,
-    classes: dict[str, np.ndarray],
-    weights: Objective,
-    *,
-    place: str,
-    silent: list[int],
+def compute_loss(
+    network: nn.Module, images: LabelledImages, weights: Objective, module: str, lesion: list[int]
 ) -> float:
-    """The mean over tasks of weighted mean cross-entropies, from one forward pass with silent units."""
+    """The mean over tasks of weighted mean cross-entropies, from one forward pass with units of `module` set to 0."""
 
-    def hook(module: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
-        changed = output.clone()
-        for unit in silent:
-            changed[:, unit] = 0
-        return changed
+    def hook(_: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+        return output.index_fill(1, torch.tensor(lesion, dtype=torch.int64), 0)
 
-    handle = network.get_submodule(place).register_forward_hook(hook)
+    handle = network.get_submodule(module).register_forward_hook(hook)
     with torch.no_grad():
-        answers = network(images)
+        logits = network(images.images(np.arange(len(images))))
     handle.remove()
     terms = []
-    for task, own in weights.items():
-        seen = own > 0
-        if seen.any():
-            each = functional.cross_entropy(
-                answers[task][seen], torch.from_numpy(classes[task][seen]), reduction="none"
-            )
-            terms.append(float(np.average(each.numpy(), weights=own[seen])))
+    for task, values in weights.items():
+        used = values > 0
+        if used.any():
+            targets = torch.from_numpy(images.classes[task][used])
+            each = functional.cross_entropy(logits[task][used], targets, reduction="none")
+            terms.append(float(np.average(each.numpy(), weights=values[used])))
     return sum(terms) / len(weights)
 
 
 @pytest.mark.parametrize("loss", ["expression", "identity", "shuffled"])
-@pytest.mark.parametrize(("name", "layer"), CASES, ids=lambda name: str(name))
-def test_the_ranking_is_that_of_two_loops(made: Callable[[str], nn.Module], name: str, layer: str, loss: str) -> None:
-    network = made(name)
-    pictures, classes = faces_like(name, n=19)
-    drawn: list[np.ndarray] = []
+@pytest.mark.parametrize(("name", "layer"), [(name, layer) for name, layers in LAYERS.items() for layer in layers])
+def test_the_ranking_is_that_of_two_loops(
+    make_network: Callable[[str], nn.Module], name: str, layer: str, loss: str
+) -> None:
+    network, draw, requests = make_network(name), np.random.default_rng(2), []
+    classes = {task: draw.integers(-1, known, size=19) for task, known in CLASSES.items()}
+    pixels = torch.from_numpy(draw.normal(size=(19, 1, *SIZE[name])))
 
-    def images(positions: np.ndarray) -> torch.Tensor:
-        drawn.append(positions)
-        return pictures[positions]
+    def load(positions: np.ndarray) -> torch.Tensor:
+        requests.append(positions)
+        return pixels[positions]
 
-    trials = LabelledImages(images, classes)
-    weights = (
-        shuffle_objectives(trials, np.random.default_rng(5))[1] if loss == "shuffled" else make_objective(trials, loss)
-    )
-    search = Search(0.26, 0.55, 11)
-    table = rank_units(
-        LesionedNetwork(network, layer), trials, weights, search=search, generator=np.random.default_rng(6)
-    )
+    images, search = LabelledImages(load, classes), Search(0.26, 0.55, 11)
+    shuffled = shuffle_objectives(images, np.random.default_rng(5))[1]
+    weights = shuffled if loss == "shuffled" else make_objective(images, loss)
+    lesioned = LesionedNetwork(network, layer)
+    table = rank_units(lesioned, images, weights, search=search, generator=np.random.default_rng(6))
 
-    head, number = layer.rsplit("conv", 1)
-    silent: list[int] = []
-    left, groups, wanted, gaps = list(range(len(table))), search.groups(len(table)), [], []
-    assert len(groups) > 2 and len(drawn) == 1 + len(groups)  # the first tells how many units there are
-    for i, (size, rows) in enumerate(zip(groups, drawn[1:], strict=True)):
-        shown = pictures[rows], {task: own[rows] for task, own in classes.items()}
-        own_weights = {task: own[rows] for task, own in weights.items()}
-        whole = loss_of(network, *shown, own_weights, place=f"{head}relu{number}", silent=silent)
+    module = layer.replace("conv", "relu")
+    lesion: list[int] = []
+    remaining, sizes, expected, gaps = list(range(len(table))), search.plan_rounds(len(table)), [], []
+    assert len(sizes) > 2 and len(requests) == 1 + len(sizes), "the first request only counts units"
+    for i, (size, rows) in enumerate(zip(sizes, requests[1:], strict=True)):
+        batch = LabelledImages(
+            lambda _, rows=rows: pixels[rows], {task: codes[rows] for task, codes in classes.items()}
+        )
+        round_weights = {task: values[rows] for task, values in weights.items()}
+        before = compute_loss(network, batch, round_weights, module, lesion)
         increase = {
-            unit: loss_of(network, *shown, own_weights, place=f"{head}relu{number}", silent=[*silent, unit]) - whole
-            for unit in left
+            unit: compute_loss(network, batch, round_weights, module, [*lesion, unit]) - before for unit in remaining
         }
-        order = sorted(left, key=lambda unit: -increase[unit])
-        gaps += [increase[one] - increase[other] for one, other in pairwise(order)]
-        wanted += [(unit, i, increase[unit]) for unit in order[:size]]
-        silent, left = silent + order[:size], order[size:]
-    answered = branch_of(layer) in (None, loss) or loss == "shuffled"
-    if answered:
-        assert min(gaps) > 1e-9
-        assert table["unit"].tolist() == [unit for unit, _, _ in wanted]
-    else:  # units of a branch are nothing to the other task: which comes first is a matter of rounding
+        order = sorted(remaining, key=lambda unit: -increase[unit])
+        gaps += [increase[first] - increase[second] for first, second in pairwise(order)]
+        expected += [(unit, i, increase[unit]) for unit in order[:size]]
+        lesion, remaining = lesion + order[:size], order[size:]
+    if layer.startswith("branches.") and loss not in (layer.split(".")[1], "shuffled"):
+        # units of a branch do not influence the other task: their order is a matter of rounding
         assert sorted(table["unit"]) == list(range(len(table)))
         np.testing.assert_allclose(table["increase"], 0, atol=1e-12)
-    assert table["round"].tolist() == [number for _, number, _ in wanted]
-    np.testing.assert_allclose(table["increase"], [number for _, _, number in wanted], rtol=1e-8, atol=1e-10)
-
-
-def branch_of(layer: str) -> str | None:
-    """The task whose branch `layer` belongs to, if any."""
-    return layer.split(".")[1] if layer.startswith("branches.") else None
+    else:
+        assert min(gaps) > 1e-9, "two units are too similar for this comparison: change the weights"
+        assert table["unit"].tolist() == [unit for unit, _, _ in expected]
+    assert table["round"].tolist() == [number for _, number, _ in expected]
+    np.testing.assert_allclose(table["increase"], [number for _, _, number in expected], rtol=1e-8, atol=1e-10)

@@ -17,62 +17,34 @@ from facespec.models import trunks
 from facespec.models.networks import build_network
 from facespec.responses.lesioned import LesionedNetwork
 from facespec.study.params import NetworkBlock
+from toys import randomise_weights, seeded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 Logits = dict[str, torch.Tensor]
 
 
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def pictures(channels: int, height: int, width: int) -> torch.Tensor:
-    return torch.randn((3, channels, height, width), generator=seeded(2), dtype=torch.float64)
-
-
-def stirred(network: nn.Module) -> nn.Module:
-    """In float64, with weights that let every layer be heard, and batch norms that are far from the identity."""
-    draw, network = seeded(3), network.double().eval()
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                for tensor, low, high in (
-                    (module.running_mean, -0.5, 0.5),
-                    (module.running_var, 0.5, 2),
-                    (module.weight, 0.5, 1.5),
-                    (module.bias, -0.5, 0.5),
-                ):
-                    tensor.copy_(torch.rand(tensor.shape, generator=draw) * (high - low) + low)
-            elif isinstance(module, nn.Conv2d | nn.Linear):
-                scale = (2 / module.weight[0].numel()) ** 0.5
-                module.weight.copy_(torch.randn(module.weight.shape, generator=draw) * scale)
-                if module.bias is not None:
-                    module.bias.copy_(torch.rand(module.bias.shape, generator=draw) - 0.5)
-    return network
-
-
-def face_network(trunk: str, *, convolutions: int = 1, branch_after: str | None = None) -> nn.Module:
+def make_face_network(trunk: str, *, convolutions: int = 1, branch_after: str | None = None) -> nn.Module:
     block = NetworkBlock(trunk=trunk, channels=[3, 5, 4], convolutions=convolutions, branch_after=branch_after)
-    return stirred(build_network(block, {"expression": 7, "identity": 5}, channels=1, generator=seeded(1)))
+    return randomise_weights(build_network(block, {"expression": 7, "identity": 5}, channels=1, generator=seeded(1)))
 
 
 class Wrapped(nn.Module):
-    """A network of someone else, whose logits are given to two tasks."""
+    """A network of torchvision, whose logits are split between two tasks."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.own = network
+        self.inner = network
 
     def forward(self, images: torch.Tensor) -> Logits:
-        logits = self.own(images)
+        logits = self.inner(images)
         return {"first": logits[:, :2], "second": logits[:, 2:]}
 
 
 class Uneven(nn.Module):
-    """Convolutions that move, reach and pad differently along both axes; conv2's units are read by two layers.
+    """Convolutions with other strides, kernels and paddings along both axes; two layers read conv2's units.
 
-    Between conv1 and its readers stands a norm that gives something for silent units.
+    Between conv1 and the layers that read it is a norm whose output for lesioned units is not 0.
     """
 
     def __init__(self) -> None:
@@ -94,36 +66,36 @@ class Uneven(nn.Module):
         return {"only": self.head(both)}
 
 
-def uneven() -> nn.Module:
+def make_uneven() -> nn.Module:
     with torch.random.fork_rng(devices=[]):
-        return stirred(Uneven())
+        return randomise_weights(Uneven())
 
 
-def foreign(make: Callable[..., nn.Module]) -> nn.Module:
-    """A network of torchvision, to which weights are given here alone: they are not drawn twice."""
+def make_torchvision(make: Callable[..., nn.Module]) -> nn.Module:
+    """A network of torchvision, whose weights are drawn here only."""
     with torch.device("meta"):
         network = make(num_classes=5)
         if isinstance(network, torchvision.models.VGG):
             for i, (inputs, outputs) in {0: (512 * 49, 9), 3: (9, 8), 6: (8, 5)}.items():
                 network.classifier[i] = nn.Linear(inputs, outputs)  # 4096 units would take long
-    return stirred(Wrapped(network.to_empty(device="cpu")))
+    return randomise_weights(Wrapped(network.to_empty(device="cpu")))
 
 
-# network, the shape of its images, and layer -> the module behind which its units are silent
+# network, the shape of its images, and layer -> the module whose output a lesion sets to 0
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], dict[str, str]]] = {
     "one": (
-        lambda: face_network("small_vgg"),
+        lambda: make_face_network("small_vgg"),
         (1, 17, 11),
         {f"trunk.{kind}{i}": f"trunk.relu{i}" for kind in ("conv", "norm", "relu") for i in (1, 2, 3)}
         | {name: name for name in ("trunk.pool1", "trunk.pool2", "trunk.average", "heads.identity")},
     ),
     "two": (
-        lambda: face_network("small_vgg", convolutions=2),
+        lambda: make_face_network("small_vgg", convolutions=2),
         (1, 13, 15),
         {f"trunk.conv{i}": f"trunk.relu{i}" for i in range(1, 7)},
     ),
     "branches": (
-        lambda: face_network("small_vgg", convolutions=2, branch_after="conv3"),
+        lambda: make_face_network("small_vgg", convolutions=2, branch_after="conv3"),
         (1, 15, 12),
         {f"trunk.conv{i}": f"trunk.relu{i}" for i in (1, 2, 3)}
         | {
@@ -133,18 +105,18 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], dict[st
         },
     ),
     "vgg16": (
-        lambda: face_network("vgg16"),
+        lambda: make_face_network("vgg16"),
         (1, 35, 33),
         {f"trunk.conv{i}": f"trunk.relu{i}" for i in range(1, 14)}
         | {"trunk.pool5": "trunk.pool5", "trunk.fc6": "trunk.relu_fc6", "trunk.fc7": "trunk.relu_fc7"},
     ),
     "vgg16 branches": (
-        lambda: face_network("vgg16", branch_after="conv12"),
+        lambda: make_face_network("vgg16", branch_after="conv12"),
         (1, 32, 37),
         {"trunk.conv12": "trunk.relu12", "branches.identity.fc6": "branches.identity.relu_fc6"},
     ),
     "uneven": (
-        uneven,
+        make_uneven,
         (1, 19, 14),
         {
             "pool": "norm",
@@ -157,28 +129,28 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], dict[st
         },
     ),
     "resnet18": (  # one ReLU is called twice in a block: 0 before it is 0 behind it
-        lambda: foreign(torchvision.models.resnet18),
+        lambda: make_torchvision(torchvision.models.resnet18),
         (3, 19, 23),
         {
-            "own.conv1": "own.relu",
-            "own.layer2.0.conv1": "own.layer2.0.bn1",
-            "own.layer2.0.conv2": "own.layer2.0.bn2",
-            "own.layer4.1.conv2": "own.layer4.1.bn2",
+            "inner.conv1": "inner.relu",
+            "inner.layer2.0.conv1": "inner.layer2.0.bn1",
+            "inner.layer2.0.conv2": "inner.layer2.0.bn2",
+            "inner.layer4.1.conv2": "inner.layer4.1.bn2",
         },
     ),
     "vgg11_bn": (
-        lambda: foreign(torchvision.models.vgg11_bn),
+        lambda: make_torchvision(torchvision.models.vgg11_bn),
         (3, 32, 33),
-        {"own.features.4": "own.features.6", "own.classifier.0": "own.classifier.1"},
+        {"inner.features.4": "inner.features.6", "inner.classifier.0": "inner.classifier.1"},
     ),
     "mobilenet_v3_small": (  # followed by a convolution that keeps units apart, squeezing, a sum, and a linear layer
-        lambda: foreign(torchvision.models.mobilenet_v3_small),
+        lambda: make_torchvision(torchvision.models.mobilenet_v3_small),
         (3, 21, 19),
         {
-            "own.features.5.block.0.0": "own.features.5.block.0.2",
-            "own.features.5.block.2.fc1": "own.features.5.block.2.activation",
-            "own.features.5.block.3.0": "own.features.5.block.3.1",
-            "own.features.12.0": "own.features.12.2",
+            "inner.features.5.block.0.0": "inner.features.5.block.0.2",
+            "inner.features.5.block.2.fc1": "inner.features.5.block.2.activation",
+            "inner.features.5.block.3.0": "inner.features.5.block.3.1",
+            "inner.features.12.0": "inner.features.12.2",
         },
     ),
 }
@@ -189,7 +161,7 @@ CASES = [(name, layer) for name, (_, _, layers) in NETWORKS.items() for layer in
 
 @pytest.fixture(scope="module")
 def networks() -> dict[str, nn.Module]:
-    """Made once they are asked for."""
+    """Networks by name, made when they are first needed."""
     return {}
 
 
@@ -197,89 +169,72 @@ def networks() -> dict[str, nn.Module]:
 def case(
     request: pytest.FixtureRequest, networks: dict[str, nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> tuple[nn.Module, torch.Tensor, str, str]:
-    """A network, images, a layer, and the place where its units are silent."""
+    """A network, images, a layer, and the module whose output a lesion sets to 0."""
     name, layer = request.param
     make, shape, layers = NETWORKS[name]
     monkeypatch.setattr(trunks, "VGG16_BLOCKS", tuple((3 + i % 2,) * len(b) for i, b in enumerate(trunks.VGG16_BLOCKS)))
     monkeypatch.setattr(trunks, "VGG16_WIDTH", 8)
     if name not in networks:
         networks[name] = make()
-    return networks[name], pictures(*shape), layer, layers[layer]
+    images = torch.randn((2, *shape), generator=seeded(2), dtype=torch.float64)
+    return networks[name], images, layer, layers[layer]
 
 
-def once(network: nn.Module, place: str, images: torch.Tensor, lesion: list[bool]) -> Logits:
-    """One forward pass with silent units."""
+def lesion_by_hooks(network: nn.Module, module: str, images: torch.Tensor, lesions: torch.Tensor) -> Logits:
+    """Logits (lesions, images, classes), from a forward pass per lesion."""
 
-    def hook(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        assert output.shape[1] == len(lesion)
-        changed = output.clone()
-        for unit, silent in enumerate(lesion):
-            if silent:
-                changed[:, unit] = 0
-        return changed
+    def run(lesion: torch.Tensor) -> Logits:
+        def hook(_: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+            assert output.shape[1] == len(lesion)
+            return output.index_fill(1, lesion.nonzero().flatten(), 0)
 
-    handle = network.get_submodule(place).register_forward_hook(hook)
-    try:
-        with torch.no_grad():
-            return network(images)
-    finally:
-        handle.remove()
+        handle = network.get_submodule(module).register_forward_hook(hook)
+        try:
+            with torch.no_grad():
+                return network(images)
+        finally:
+            handle.remove()
 
-
-def silenced(network: nn.Module, place: str, images: torch.Tensor, lesions: torch.Tensor) -> Logits:
-    """Logits (lesions, images, classes)."""
-    rows = [once(network, place, images, lesion) for lesion in lesions.tolist()]
+    rows = [run(lesion) for lesion in lesions]
     return {task: torch.stack([row[task] for row in rows]) for task in rows[0]}
 
 
-def joined(parts: Iterator[tuple[slice, Logits]], lesions: int) -> Logits:
-    """All parts, which must come in order and leave nothing out."""
-    found = list(parts)
-    assert [i for part, _ in found for i in range(part.start, part.stop)] == list(range(lesions))
-    return {task: torch.cat([logits[task] for _, logits in found]) for task in found[0][1]}
+def join(parts: Iterator[tuple[slice, Logits]], lesions: int) -> Logits:
+    """All parts, which must come in order and be complete."""
+    slices, logits = zip(*parts, strict=True)
+    assert [i for part in slices for i in range(part.start, part.stop)] == list(range(lesions))
+    return {task: torch.cat([part[task] for part in logits]) for task in logits[0]}
 
 
-def close(got: Logits, wanted: Logits) -> None:
-    torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
+def assert_close(got: Logits, expected: Logits) -> None:
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
 
 
-def some(units: int, *, most: int, seed: int) -> torch.Tensor:
-    """At most `most` units, the first and the last among them."""
-    drawn = torch.randperm(units, generator=seeded(seed))[: max(most - 2, 0)].tolist()
-    return torch.tensor(sorted({0, units - 1, *drawn}))
-
-
-def few(units: int) -> torch.Tensor:
-    """About a quarter of the units, as bool."""
-    return torch.rand(units, generator=seeded(7)) < 0.25
-
-
-def test_lesions_are_those_of_the_slow_loop(case: tuple[nn.Module, torch.Tensor, str, str]) -> None:
+def test_lesions_are_those_of_hooks(case: tuple[nn.Module, torch.Tensor, str, str]) -> None:
     """None, all, all but one, and sets of units."""
-    network, images, layer, place = case
+    network, images, layer, module = case
     lesioned = LesionedNetwork(network, layer)
     batch = lesioned.prepare_batch(images)
     units = batch.units
     lesions = torch.rand((5, units), generator=seeded(4)) < torch.tensor([0, 2, 0.3, 0.5, 2])[:, None]
     lesions[4, units // 2] = False
-    got = joined(lesioned.compute_logits(batch, lesions), len(lesions))
-    close(got, silenced(network, place, images, lesions))
+    got = join(lesioned.compute_logits(batch, lesions), len(lesions))
+    assert_close(got, lesion_by_hooks(network, module, images, lesions))
     with torch.no_grad():
-        close({task: own[0] for task, own in got.items()}, network(images))
-    assert any((own[0] - own[1]).abs().max() > 1e-6 for own in got.values())  # the layer is heard at all
+        assert_close({task: logits[0] for task, logits in got.items()}, network(images))
+    assert any((logits[0] - logits[1]).abs().max() > 1e-6 for logits in got.values()), "the layer has no influence"
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_single_units_are_those_of_the_slow_loop(case: tuple[nn.Module, torch.Tensor, str, str], before: bool) -> None:
-    """With no other unit silent, and with some; also units that are silent already, which changes nothing."""
-    network, images, layer, place = case
+def test_single_lesions_are_those_of_hooks(case: tuple[nn.Module, torch.Tensor, str, str], before: bool) -> None:
+    """With no other unit lesioned, and with a quarter; a unit that is lesioned already changes nothing."""
+    network, images, layer, module = case
     lesioned = LesionedNetwork(network, layer)
     batch = lesioned.prepare_batch(images)
-    silent = few(batch.units) & before
-    units = some(batch.units, most=6, seed=5)
-    lesions = silent.repeat(len(units), 1)
+    mask = (torch.rand(batch.units, generator=seeded(7)) < 0.25) & before
+    drawn = torch.randperm(batch.units, generator=seeded(5))[:4].tolist()
+    units = torch.tensor(sorted({0, batch.units - 1, *drawn}))
+    lesions = mask.repeat(len(units), 1)
     lesions[range(len(units)), units] = True
-    close(
-        joined(lesioned.compute_single_lesions(batch, silent, units), len(units)),
-        silenced(network, place, images, lesions),
-    )
+    got = join(lesioned.compute_single_lesions(batch, mask, units), len(units))
+    assert_close(got, lesion_by_hooks(network, module, images, lesions))

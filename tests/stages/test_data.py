@@ -19,6 +19,7 @@ from rich.console import Console
 from facespec.data.chunks import FaceChunk, FaceSetDescription
 from facespec.data.faceset import FaceSet, write_faceset
 from facespec.stages import data
+from facespec.stages.dvc_files import digest_output
 from facespec.stages.faces_record import read_record
 from facespec.study.errors import StudyError
 from facespec.study.params import Params, read_params
@@ -111,13 +112,12 @@ def test_pinned_bytes_are_those_that_dvc_pins(study: tuple[Paths, Params]) -> No
     paths, _ = study
     data.pin(paths)
     assert data.list_differences(paths) == []
-    ours = yaml.safe_load((paths.root / "data.dvc").read_text())["outs"][0]
-    (paths.root / "data.dvc").rename(paths.root / "ours")
+    ours = yaml.safe_load((paths.root / "data.dvc").read_text())["meta"]
+    for name in ("data.dvc", "dvc.yaml"):  # whose stages would own data/
+        (paths.root / name).unlink()
     subprocess.run([sys.executable, "-m", "dvc", "add", "--quiet", "data"], cwd=paths.root, check=True)
-    theirs = yaml.safe_load((paths.root / "data.dvc").read_text())["outs"][0]
-    assert {key: ours[key] for key in ("md5", "size", "nfiles", "path")} == {
-        key: theirs[key] for key in ("md5", "size", "nfiles", "path")
-    }
+    (theirs,) = yaml.safe_load((paths.root / "data.dvc").read_text())["outs"]
+    assert (ours["md5"], len(ours["files"])) == (theirs["md5"], theirs["nfiles"])
 
 
 def test_every_difference_is_said(study: tuple[Paths, Params]) -> None:
@@ -141,11 +141,10 @@ def test_a_forged_pin_is_noticed(study: tuple[Paths, Params]) -> None:
     data.pin(paths)
     pinned = paths.root / "data.dvc"
     content = yaml.safe_load(pinned.read_text())
-    content["outs"][0]["md5"] = "0" * 32 + ".dir"
+    content["meta"]["md5"] = "0" * 32 + ".dir"
     pinned.write_text(yaml.safe_dump(content))
-    assert data.list_differences(paths) == [
-        "data.dvc contradicts itself: its directory digest is not that of its files; run `facespec data pin`."
-    ]
+    with pytest.raises(StudyError, match="its digest is not that of its files"):
+        data.list_differences(paths)
 
 
 def test_nothing_to_check(study: tuple[Paths, Params]) -> None:
@@ -337,15 +336,16 @@ def test_damaged_real_faces_are_refused(study: tuple[Paths, Params], fer2013: Pa
 
 
 def test_pulled_real_faces_are_kept(study: tuple[Paths, Params], fer2013: Path) -> None:
-    """`dvc pull` brings faces, and data.dvc that pins them, but no record of where they lay."""
+    """`dvc pull` brings the faces that dvc.lock records, but no record of where they lay."""
     paths, params = study
     data.build(paths, params.data, sources={"expression": str(fer2013)}, workers=1)
-    data.pin(paths)
+    out = {"path": "data/expression", "md5": digest_output(paths.faces("expression"))}
+    (paths.root / "dvc.lock").write_text(yaml.safe_dump({"stages": {"data@expression": {"outs": [out]}}}))
     lose(paths.faces_record)
     before = times(paths)
     said: list[str] = []
     data.build_missing(paths, params.data, workers=1, report=said.append)
-    assert f"{paths.faces('expression')}: not recorded here, and kept, as data.dvc pins these faces." in said
+    assert f"{paths.faces('expression')}: not recorded here, and kept, as dvc.lock records these faces." in said
     assert times(paths)["expression"] == before["expression"]
     flip(paths.faces("expression") / "images-00000.npy")
     with pytest.raises(StudyError, match="expression: nothing records where these faces"):
@@ -357,10 +357,10 @@ def test_pulled_real_faces_are_kept(study: tuple[Paths, Params], fer2013: Path) 
     [
         "",
         "- 1\n",
-        "outs: 3\n",
-        "meta:\n  files:\n    a: b\n    5: 6\nouts:\n- md5: x\n",
-        "outs: []\nmeta: 1\n",
-        "<<<<<<< HEAD\nouts:\n",
+        "meta: 3\n",
+        "meta:\n  files:\n    a: b\n    5: 6\n  md5: x\n",
+        "meta:\n  files: {}\n",
+        "<<<<<<< HEAD\nmeta:\n",
     ],
 )
 def test_what_is_no_pin_is_refused(study: tuple[Paths, Params], content: str) -> None:
@@ -387,15 +387,3 @@ def test_a_source_that_is_not_there_costs_no_work(study: tuple[Paths, Params], t
     with pytest.raises(StudyError, match="no such file or directory"):
         data.build(paths, params.data, sources={"probe": source}, workers=1)
     assert times(paths) == before
-
-
-def test_what_dvc_pinned_anew_is_no_difference(study: tuple[Paths, Params]) -> None:
-    """After faces changed, `dvc repro` writes the digest of the directory, and leaves what else the file holds."""
-    paths, _ = study
-    data.pin(paths)
-    pinned = yaml.safe_load((paths.root / "data.dvc").read_text())
-    (paths.faces("identity") / "notes.txt").touch()
-    data.pin(paths)
-    content = yaml.safe_load((paths.root / "data.dvc").read_text())
-    (paths.root / "data.dvc").write_text(yaml.safe_dump({"outs": content["outs"], "meta": pinned["meta"]}))
-    assert data.list_differences(paths) == []

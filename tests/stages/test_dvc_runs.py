@@ -17,7 +17,7 @@ from facespec.stages import dvc_runs, repro
 from facespec.stages.dvc_runs import STOPPED
 from facespec.study.errors import StudyError
 from facespec.study.paths import Paths
-from facespec.study.processes import PRESENCE, RUN
+from facespec.study.processes import PROCESSES_LOCK, RUN_VARIABLE
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups, which this system lacks")
 
@@ -81,7 +81,7 @@ class Study:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        self.assignment = f"{RUN}={dvc_runs.describe_process(self.run.pid)}"
+        self.assignment = f"{RUN_VARIABLE}={dvc_runs.describe_process(self.run.pid)}"
         return self.run
 
     def begun(self, *names: str) -> None:
@@ -250,7 +250,7 @@ def test_an_earlier_run_that_does_not_end_is_named(tmp_path: Path, monkeypatch: 
     fcntl = pytest.importorskip("fcntl")
     dvc_runs.await_earlier_runs(tmp_path)
     monkeypatch.setattr(dvc_runs, "GRACE", -5)
-    with (tmp_path / PRESENCE).open() as other:
+    with (tmp_path / PROCESSES_LOCK).open() as other:
         fcntl.flock(other, fcntl.LOCK_SH)
         with pytest.raises(StudyError) as caught:
             dvc_runs.await_earlier_runs(tmp_path)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from rich.console import Console
 
 from facespec.data.chunks import FaceChunk, FaceSetDescription
@@ -23,7 +24,7 @@ ROWS = [
 ]
 
 
-def faceset(
+def make_faces(
     directory: Path, role: str = "expression", rows: list[tuple[str, str, str]] = ROWS, **provenance: Any
 ) -> FaceSet:
     labels = pd.DataFrame(rows, columns=["split", "identity", "expression"])
@@ -33,15 +34,15 @@ def faceset(
     return write_faceset(directory, [FaceChunk(images, labels)], FaceSetDescription(role, 4, None, provenance))
 
 
-def lines(faces: FaceSet) -> list[str]:
+def print_lines(renderables: list[Any]) -> list[str]:
     console = Console(file=io.StringIO(), width=100)
-    for part in describe_faces(faces):
-        console.print(part)
+    for renderable in renderables:
+        console.print(renderable)
     return [" ".join(line.split()) for line in console.file.getvalue().splitlines() if line.strip(" ─")]
 
 
-def test_everything_about_a_set_of_faces(tmp_path: Path) -> None:
-    assert lines(faceset(tmp_path / "faces", notes=["one file twice"])) == [
+def test_facts_and_counts_of_a_set_of_faces(tmp_path: Path) -> None:
+    assert print_lines(describe_faces(make_faces(tmp_path / "faces", notes=["one file twice"]))) == [
         "expression role",
         "source FER2013",
         "images 5",
@@ -59,49 +60,43 @@ def test_everything_about_a_set_of_faces(tmp_path: Path) -> None:
     ]
 
 
-def test_splits_come_in_one_order_however_the_faces_came(tmp_path: Path) -> None:
-    """Names that sort "test" before "train", as FER2013's do, give the order of every other source."""
-    for number, rows in enumerate((ROWS, ROWS[::-1])):
-        said = lines(faceset(tmp_path / str(number), rows=rows))
-        assert said[7:12] == ["expression train test", "happy 2 1", "sad 1 0", "unknown 0 1", "all 3 2"]
-    probe = lines(faceset(tmp_path / "probe", rows=[("probe", "F01", "sad"), ("test", "F01", "sad")]))
-    assert probe[7] == "expression test probe"
+@pytest.mark.parametrize(
+    ("rows", "people", "counts"),
+    [
+        # names that sort "test" before "train", as FER2013's do
+        (ROWS[::-1], "2, 2 images of each", "expression train test, happy 2 1, sad 1 0, unknown 0 1, all 3 2"),
+        ([("probe", "F01", "sad"), ("test", "F01", "sad")], "1, 2 images of each", "expression test probe, sad 1 1"),
+        ([("train", "", "sad")], "unknown", "expression train, sad 1"),
+        ([*ROWS[:2], ("train", "M02", "happy")], "2, 1 to 2 images of each", "expression train, happy 3"),
+    ],
+)
+def test_counts_have_one_order_and_people_may_be_unknown(
+    tmp_path: Path, rows: list[tuple[str, str, str]], people: str, counts: str
+) -> None:
+    """Without a sum if there is one class only."""
+    lines = print_lines(describe_faces(make_faces(tmp_path / "faces", rows=rows)))
+    assert lines[3] == f"people {people}" and lines[7:-1] == counts.split(", ")
 
 
-def test_people_are_unknown_or_counted(tmp_path: Path) -> None:
-    nobody = faceset(tmp_path / "nobody", rows=[("train", "", "sad")])
-    uneven = faceset(tmp_path / "uneven", rows=[("train", "F01", "sad")] * 3 + [("train", "M02", "sad")])
-    assert lines(nobody)[3] == "people unknown" and lines(uneven)[3] == "people 2, 1 to 3 images of each"
-    assert "all 4" not in lines(uneven)  # one class is its own sum
-
-
-def excluded(number: int, reason: str = "black") -> list[dict[str, str]]:
-    return [{"file": f"f{index:02d}.jpg", "reason": reason} for index in range(number)]
-
-
-def test_up_to_twenty_excluded_files_are_all_named(tmp_path: Path) -> None:
-    said = lines(faceset(tmp_path / "faces", excluded=excluded(20)))
-    assert said[-21] == "Excluded files: 20"
-    assert said[-20:] == [f"f{index:02d}.jpg: black" for index in range(20)]
-
-
-def test_of_more_the_rest_is_counted_by_reason(tmp_path: Path) -> None:
-    many = excluded(22) + excluded(1, "[red]not an image[/red]") + excluded(1200, "truncated")
-    said = lines(faceset(tmp_path / "faces", excluded=many))
-    assert said[-24] == "Excluded files: 1,223"
-    assert said[-4:] == [
-        "f19.jpg: black",
+def test_twenty_excluded_files_are_named_and_the_rest_counted_by_reason(tmp_path: Path) -> None:
+    black = [{"file": f"f{index:02d}.jpg", "reason": "black"} for index in range(22)]
+    names = [f"f{index:02d}.jpg: black" for index in range(20)]
+    lines = print_lines(describe_faces(make_faces(tmp_path / "few", excluded=black[:20])))
+    assert lines[-21:] == ["Excluded files: 20", *names]
+    more = [{"file": "x", "reason": "[red]not an image[/red]"}, *[{"file": "y", "reason": "truncated"}] * 1200]
+    lines = print_lines(describe_faces(make_faces(tmp_path / "many", excluded=black + more)))
+    assert lines[-24:] == [
+        "Excluded files: 1,223",
+        *names,
         "and 1,200 more: truncated",
         "and 2 more: black",
         "and 1 more: [red]not an image[/red]",  # file names and reasons are never read as markup
     ]
 
 
-def test_info_speaks_of_all_three_roles(tmp_path: Path) -> None:
-    for role in ("expression", "identity", "probe"):
-        faceset(tmp_path / "data" / role, role)
-    console = Console(file=io.StringIO(), width=100)
-    for part in stage.info(Paths(tmp_path)):
-        console.print(part)
-    said = console.file.getvalue()
-    assert [said.count(f"{role} role") for role in ("expression", "identity", "probe")] == [1, 1, 1]
+def test_info_describes_all_three_roles(tmp_path: Path) -> None:
+    roles = ("expression", "identity", "probe")
+    for role in roles:
+        make_faces(tmp_path / "data" / role, role)
+    lines = print_lines(list(stage.info(Paths(tmp_path))))
+    assert [line for line in lines if line.endswith(" role")] == [f"{role} role" for role in roles]

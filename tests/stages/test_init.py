@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from facespec.stages import init
+from facespec.stages import init, template
+from facespec.study.documents import read_json
 from facespec.study.errors import StudyError
+from facespec.study.fingerprints import fingerprint_stage
 from facespec.study.params import Params, read_params
 
 with warnings.catch_warnings():
@@ -33,10 +35,10 @@ def test_a_study_directory_is_complete(tmp_path: Path, project: Path) -> None:
     assert params == read_params(directory / "params.yaml")
     own = read_params(project / "params.yaml")
     assert params.finetune.epochs == 3 and params.split == own.split and params.train.optimizer == own.train.optimizer
-    assert (directory / "dvc.yaml").read_bytes() == (project / "dvc.yaml").read_bytes()
-    for path in (project / "facespec").rglob("*.py"):
-        assert (directory / path.relative_to(project)).read_bytes() == path.read_bytes()
-    assert not list(directory.rglob("__pycache__"))
+    for name in (*template.FILES[1:], "Analysis_Reproduction/Main_figures_Reproducibility.ipynb"):
+        assert (directory / name).read_bytes() == (project / name).read_bytes()
+    assert read_json(directory / "fingerprints.json")["train"] == fingerprint_stage("train")
+    assert not (directory / "facespec").exists(), "a copy of the package would run instead of the installed one"
 
 
 def test_marks_and_sources_stay_beside_the_numbers(tmp_path: Path) -> None:
@@ -50,10 +52,12 @@ def test_a_second_init_keeps_results_and_drops_stale_code(tmp_path: Path) -> Non
     init.run(directory, profile="quick")
     (directory / "Results").mkdir()
     (directory / "Results" / "decoding.csv").write_text("kept")
-    (directory / "facespec" / "old.py").touch()
+    (directory / "facespec").mkdir()
+    (directory / "facespec" / "old.py").touch()  # as studies of version 0.1 have
+    (directory / "Analysis_Reproduction" / "old.ipynb").touch()
     init.run(directory, settings=["train.epochs=3"])
     assert (directory / "Results" / "decoding.csv").read_text() == "kept"
-    assert not (directory / "facespec" / "old.py").exists()
+    assert not (directory / "facespec").exists() and not (directory / "Analysis_Reproduction" / "old.ipynb").exists()
     assert read_params(directory / "params.yaml").profile == "default"
 
 
@@ -89,12 +93,14 @@ def test_malformed_setting(tmp_path: Path, setting: str) -> None:
     assert str(caught.value) == f"setting {setting!r}: expected block.name=value, for example train.epochs=5."
 
 
-def written(*settings: str, project: Path = init.PROJECT) -> tuple[Params, dict]:
+def written(*settings: str) -> tuple[Params, dict]:
     """The parameters that `settings` lead to, as facespec and as DVC read the file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "params.yaml")
         with path.open("w", encoding="utf-8") as file:
-            init._yaml().dump(init._parameters(project / "params.yaml", "quick", settings), file)
+            init._make_yaml().dump(
+                init._make_parameters(template.find_template() / "params.yaml", "quick", settings), file
+            )
         return read_params(path), load_yaml(path)
 
 
@@ -182,25 +188,6 @@ def test_unknown_keys_of_settings(tmp_path: Path) -> None:
             init.run(tmp_path / "mine", settings=[setting])
 
 
-def test_a_project_whose_own_parameters_are_damaged(tmp_path: Path, project: Path) -> None:
-    (tmp_path / "dvc.yaml").touch()
-    text = (project / "params.yaml").read_text()
-    for damage, problem in {
-        "\nseeds: [4]\n": ", line .*: the key 'seeds' is given twice",
-        "\n  broken: [\n": ": not valid YAML: ",
-        "\n<<<<<<< HEAD\n": ", line .*: holds conflict markers",
-    }.items():
-        (tmp_path / "params.yaml").write_text(text + damage)
-        with pytest.raises(StudyError, match=f"^{tmp_path}/params.yaml{problem}"):
-            init.run(tmp_path / "mine", project=tmp_path)
-    (tmp_path / "params.yaml").write_text(text.split("\nprofiles:")[0])
-    with pytest.raises(StudyError) as caught:
-        init.run(tmp_path / "mine", project=tmp_path)
-    assert message(caught, tmp_path) == (
-        "DIR/params.yaml: lists no profiles, so it is a study's. Run facespec init from a clone of the project."
-    )
-
-
 def contents(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
@@ -252,30 +239,16 @@ def test_somebody_elses_directory_is_left_alone(tmp_path: Path, fill: Callable[[
 def test_the_project_itself_is_not_overwritten(tmp_path: Path, project: Path, inner: str) -> None:
     """As a zip download has it: without .git, and with a marker that somebody copied there."""
     download = tmp_path / "facespec-main"
-    for name in ("facespec", "Analysis_Reproduction"):
-        shutil.copytree(project / name, download / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("params.yaml", "dvc.yaml", ".dvcignore"):
-        shutil.copy(project / name, download / name)
+    shutil.copytree(project / "facespec", download / "facespec", ignore=shutil.ignore_patterns("__pycache__"))
+    copy_template(project, download)
+    shutil.copy(project / "pyproject.toml", download)
     before = contents(download)
     with pytest.raises(StudyError, match="this is the facespec project itself"):
-        init.run(download / inner, project=download)
+        init.run(download / inner, template=download)
     assert contents(download) == before
     for place in ("mine", "runs/mine"):
-        init.run(download / place, project=download)
+        init.run(download / place, template=download)
     assert read_params(download / "runs" / "mine" / "params.yaml").profile == "default"
-
-
-def test_a_study_makes_no_study(tmp_path: Path) -> None:
-    """There, `python -m facespec` runs the study's own copy."""
-    init.run(tmp_path / "mine", profile="quick")
-    command = [sys.executable, "-m", "facespec", "init", str(tmp_path / "other")]
-    ended = subprocess.run(command, cwd=tmp_path / "mine", capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr) == (
-        2,
-        f"facespec: {tmp_path}/mine is a study directory, and its copy of facespec makes no others: its params.yaml "
-        "has no profiles. Run `facespec init` elsewhere, for example in the clone of the project.\n",
-    )
-    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("inner", ["facespec/sub", "data/probe/x", "Results/new", "new"])
@@ -299,7 +272,7 @@ def test_a_folder_of_the_same_name_does_no_harm(tmp_path: Path, name: str) -> No
     script = Path(sys.executable).with_name("facespec")
     ended = subprocess.run([script, "init", "mine"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert (tmp_path / "mine" / "facespec" / "cli.py").is_file()
+    assert (tmp_path / "mine" / "fingerprints.json").is_file()
 
 
 def test_what_is_no_directory(tmp_path: Path) -> None:
@@ -329,7 +302,43 @@ def test_unusual_paths_are_no_obstacle(tmp_path: Path, name: str) -> None:
     assert init.run(tmp_path / name, profile="quick") == read_params(tmp_path / name / "params.yaml")
 
 
-def test_a_package_without_its_project(tmp_path: Path) -> None:
-    with pytest.raises(StudyError) as caught:
-        init.run(tmp_path / "mine", project=tmp_path)
-    assert message(caught, tmp_path) == "DIR: no dvc.yaml beside the package. Run from a clone of the project."
+def copy_template(project: Path, to: Path) -> Path:
+    """A clone's template without the clone, as a wheel carries it."""
+    for name in template.FILES:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(project / name, to / name)
+    shutil.copytree(project / template.NOTEBOOKS, to / template.NOTEBOOKS)
+    return to
+
+
+def test_damaged_parameters_of_the_template_are_named(tmp_path: Path, project: Path) -> None:
+    source = copy_template(project, tmp_path / "source")
+    text = (source / "params.yaml").read_text()
+    for damage, problem in {
+        "\nseeds: [4]\n": ", line .*: the key 'seeds' is given twice",
+        "\n  broken: [\n": ": not valid YAML: ",
+        "\n<<<<<<< HEAD\n": ", line .*: holds conflict markers",
+    }.items():
+        (source / "params.yaml").write_text(text + damage)
+        with pytest.raises(StudyError, match=f"^{source}/params.yaml{problem}"):
+            init.run(tmp_path / "mine", template=source)
+
+
+def test_an_installed_package_carries_its_template(tmp_path: Path, project: Path) -> None:
+    package = tmp_path / "site-packages" / "facespec"
+    copy_template(project, package / "template")
+    assert template.find_template(package) == package / "template"
+    assert not template.is_clone(package / "template") and template.is_clone(template.find_template())
+    init.run(tmp_path / "mine", profile="quick", template=package / "template")
+    assert read_params(tmp_path / "mine" / "params.yaml").profile == "quick"
+    with pytest.raises(StudyError, match="Install it again"):
+        template.find_template(tmp_path / "facespec")
+
+
+@pytest.mark.parametrize(("ignored", "with_git"), [(False, True), (True, False)])
+def test_dvc_uses_the_git_repository_that_tracks_the_study(tmp_path: Path, ignored: bool, with_git: bool) -> None:
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    if ignored:
+        (tmp_path / ".gitignore").write_text("/mine\n")
+    init.run(tmp_path / "mine", profile="quick")
+    assert ("no_scm" not in (tmp_path / "mine" / ".dvc" / "config").read_text()) == with_git

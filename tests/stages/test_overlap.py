@@ -1,53 +1,37 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
+import pandas as pd
 
+from facespec.analyses.overlap import measure_overlap
 from facespec.stages import overlap
-from facespec.study.errors import StudyError
+from facespec.stages.person_maps import average_person_maps
 from facespec.study.maps import MapSet, scale_maps, upsample_maps
-from facespec.study.params import read_params
+from facespec.study.params import Params
 from facespec.study.paths import Paths
+from facespec.study.seeds import generator
 from facespec.study.tables import OVERLAP
 from facespec.study.vocabulary import PAIRS
+from toys import change_params
 
 
-def test_the_medians_are_those_of_the_mean_scaled_maps(explained: Paths) -> None:
+def test_the_medians_are_those_of_the_mean_scaled_maps(analysed: Paths) -> None:
     """From the raw maps of the study, by the definition of Figure 2B."""
-    overlap.run(explained, read_params(explained.params))
-    table, made = OVERLAP.read(explained.table("overlap")), MapSet.open(explained.heatmaps)
-    assert set(table["source"]) == {"embedded faces"} and set(table["seed"]) == {5, 6}
-    assert set(table["resample"]) == set(range(-1, 100))
-    own = table[(table["quantity"] == "median") & (table["resample"] == -1)]
-    assert len(own) == len(PAIRS) * 2
-    for network, task in PAIRS:
-        mean = np.nanmean(scale_maps(made.maps(network, task, 6)), axis=0)
-        row = own[(own["trained_on"] == network) & (own["tested_on"] == task) & (own["seed"] == 6)]
-        np.testing.assert_allclose(row["number"].item(), np.median(upsample_maps(mean, (32, 32))), atol=1e-12)
+    table, maps = OVERLAP.read(analysed.table("overlap")), MapSet.open(analysed.heatmaps)
+    assert set(table["source"]) == {"embedded faces"} and set(table["resample"]) == set(range(-1, 100))
+    medians = table.query("quantity == 'median' and resample == -1").set_index(["trained_on", "tested_on", "seed"])
+    assert sorted(medians.index) == sorted((*pair, seed) for pair in PAIRS for seed in (5, 6))
+    for pair in PAIRS:
+        mean = np.nanmean(scale_maps(maps.maps(*pair, 6)), axis=0)
+        expected = np.median(upsample_maps(mean, (32, 32)))
+        np.testing.assert_allclose(medians["number"][(*pair, 6)], expected, atol=1e-12)
 
 
-def test_the_same_bytes_twice(explained: Paths) -> None:
-    written = []
-    for _ in range(2):
-        overlap.run(explained, read_params(explained.params))
-        written.append(explained.table("overlap").read_bytes())
-    assert written[0] == written[1]
-
-
-def test_the_parameters_reach_the_analysis(explained: Paths) -> None:
-    params = read_params(explained.params)
-    overlap.run(explained, params)
-    before = OVERLAP.read(explained.table("overlap"))
-    for name, changed in (("quantile", 0.5), ("top", 0.5), ("seed", 9), ("resamples", 101)):
-        block = params.overlap.model_copy(update={name: changed})
-        overlap.run(explained, params.model_copy(update={"overlap": block}))
-        assert not OVERLAP.read(explained.table("overlap")).equals(before), name
-
-
-def test_heatmaps_that_are_not_there_are_named(explained: Paths) -> None:
-    (explained.heatmaps / "heatmaps.json").unlink()
-    with pytest.raises(StudyError) as caught:
-        overlap.run(explained, read_params(explained.params))
-    assert str(caught.value) == (
-        f"{explained.heatmaps}: no heatmaps here (no heatmaps.json in it). `dvc repro heatmaps` makes them."
-    )
+def test_parameters_reach_the_analysis(analysed_copy: Paths, params: Params) -> None:
+    before = OVERLAP.read(analysed_copy.table("overlap"))
+    overlap.run(analysed_copy, change_params(params, "overlap", quantile=0.5, top=0.4, resamples=101, seed=9))
+    table = OVERLAP.read(analysed_copy.table("overlap"))
+    maps, stream = average_person_maps(MapSet.open(analysed_copy.heatmaps)), generator(9, "overlap")
+    expected = measure_overlap(maps, quantile=0.5, top=0.4, resamples=101, generator=stream)
+    pd.testing.assert_frame_equal(table, expected, check_dtype=False)
+    assert not table.equals(before)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from facespec.published.export import read_results, tabulate_results
 from facespec.published.reference import read_reference_accuracy
 from facespec.stages import published as stage
 from facespec.study.errors import StudyError
@@ -23,7 +25,14 @@ def console() -> Console:
     return Console(file=io.StringIO(), width=200)
 
 
-def said(console: Console) -> str:
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """An empty directory for published files."""
+    (tmp_path / "from").mkdir()
+    return tmp_path / "from"
+
+
+def read_console(console: Console) -> str:
     return console.file.getvalue()
 
 
@@ -37,138 +46,113 @@ class Payload:
         return os.system, (f"touch {self.marker}",)
 
 
-def other_numbers(figure: str) -> dict[str, list[float]]:
-    keys = read_reference_accuracy(figure)["key"]
-    return {key: np.linspace(0.1, 0.9, 100).tolist() for key in keys}
+def make_other_numbers(figure: str) -> dict[str, list[float]]:
+    return {key: np.linspace(0.1, 0.9, 100).tolist() for key in read_reference_accuracy(figure)["key"]}
 
 
-def test_replay_draws_checks_and_tells_where(published: Path, tmp_path: Path, console: Console) -> None:
+def test_replay_draws_and_checks_every_figure(published: Path, tmp_path: Path, console: Console) -> None:
     stage.replay(published, tmp_path / "to", console)
     names = sorted(f"figure_{figure}.{suffix}" for figure in FILES for suffix in ("pdf", "png"))
     assert sorted(path.name for path in (tmp_path / "to").iterdir()) == names
-    for name in names:
-        assert f"figure  {tmp_path / 'to' / name}" in said(console)
-    assert said(console).count("+ same") == 16 and "- other" not in said(console) and "absent" not in said(console)
+    output = read_console(console)
+    assert all(f"figure  {tmp_path / 'to' / name}" in output for name in names)
+    assert output.count("+ same") == 16 and "- other" not in output and "absent" not in output
 
 
-def test_two_replays_give_the_same_bytes(published: Path, tmp_path: Path, console: Console) -> None:
-    (tmp_path / "from").mkdir()
-    shutil.copy(published / FILES["1B"], tmp_path / "from")
-    for to in ("one", "two"):
-        stage.replay(tmp_path / "from", tmp_path / to, console)
-    for path in (tmp_path / "one").iterdir():
-        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
-
-
-def test_absent_files_are_said_and_the_others_drawn(published: Path, tmp_path: Path, console: Console) -> None:
-    (tmp_path / "from").mkdir()
-    shutil.copy(published / FILES["S1A"], tmp_path / "from")
-    stage.replay(tmp_path / "from", tmp_path / "to", console)
-    assert sorted(path.name for path in (tmp_path / "to").iterdir()) == ["figure_S1A.pdf", "figure_S1A.png"]
-    lines = [line for line in said(console).splitlines() if line.startswith("absent")]
-    assert lines == [f"absent  {FILES[figure]}" for figure in ("1B", "1C", "S1B")]
+def test_absent_files_are_listed_and_the_others_drawn_with_the_same_bytes(
+    published: Path, source: Path, tmp_path: Path, console: Console
+) -> None:
+    shutil.copy(published / FILES["S1A"], source)
+    runs = []
+    for name in ("one", "two"):
+        stage.replay(source, tmp_path / name, console)
+        runs.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    assert runs[0] == runs[1] and runs[0].keys() == {"figure_S1A.pdf", "figure_S1A.png"}
+    lines = [line for line in read_console(console).splitlines() if line.startswith("absent")]
+    assert lines == [f"absent  {FILES[figure]}" for figure in ("1B", "1C", "S1B")] * 2
 
 
 def test_panels_are_both_styles_of_the_same_numbers(published: Path) -> None:
-    from facespec.published.export import read_results, tabulate_results
-
-    sound, original = stage._panels(tabulate_results(read_results(published)), "1B").values()
+    sound, original = stage.make_panels(tabulate_results(read_results(published)), "1B").values()
     assert (sound.style, original.style) == ("sound", "published")
     for one, other in zip(sound.bars, original.bars, strict=True):
         assert one.mean == pytest.approx(other.mean) and other.high - other.low < 0.2 * (one.high - one.low)
 
 
-def test_other_numbers_are_drawn_and_refused(tmp_path: Path, console: Console) -> None:
-    write_pickle(tmp_path / FILES["1C"], other_numbers("1C"))
-    with pytest.raises(StudyError) as caught:
-        stage.replay(tmp_path, tmp_path / "to", console)
-    first, *lines = str(caught.value).replace(str(tmp_path), "DIR").splitlines()
-    assert first == "DIR: not the published numbers:" and len(lines) == 16
-    assert lines[0] == "  figure 1C, expression network, expression: mean is 0.500000, published 0.546429"
-    assert (tmp_path / "to" / "figure_1C.png").is_file() and said(console).count("- other") == 4
-
-
-def test_a_pickle_that_would_run_code_is_refused_by_name_and_runs_nothing(tmp_path: Path, console: Console) -> None:
-    source, marker = tmp_path / "from", tmp_path / "it_ran"
-    source.mkdir()
-    bomb = source / FILES["1B"]
-    bomb.write_bytes(pickle.dumps(other_numbers("1B") | {"more": Payload(marker)}))
-    with pytest.raises(StudyError) as caught:
+def test_other_numbers_are_drawn_and_refused(source: Path, tmp_path: Path, console: Console) -> None:
+    write_pickle(source / FILES["1C"], make_other_numbers("1C"))
+    with pytest.raises(StudyError, match="from: not the published numbers:") as caught:
         stage.replay(source, tmp_path / "to", console)
-    assert str(caught.value) == (
-        f"{bomb}: refused {os.system.__module__}.system: only built-in containers, numbers and numpy arrays are read."
-    )
-    assert not marker.exists() and not (tmp_path / "to").exists() and not said(console)
+    lines = str(caught.value).splitlines()[1:]
+    assert len(lines) == 16
+    assert lines[0] == "  figure 1C, expression network, expression: mean is 0.500000, published 0.546429"
+    assert (tmp_path / "to" / "figure_1C.png").is_file() and read_console(console).count("- other") == 4
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(
+    source: Path, tmp_path: Path, console: Console
+) -> None:
+    bomb, marker = source / FILES["1B"], tmp_path / "it_ran"
+    bomb.write_bytes(pickle.dumps(make_other_numbers("1B") | {"more": Payload(marker)}))
+    message = f"{bomb}: refused {os.system.__module__}.system: only built-in containers, numbers and numpy arrays"
+    with pytest.raises(StudyError, match=re.escape(message)):
+        stage.replay(source, tmp_path / "to", console)
+    assert not marker.exists() and not (tmp_path / "to").exists() and not read_console(console)
     with bomb.open("rb") as file:
         pickle.load(file)  # the file is no dud: a trusting reader does run it
     assert marker.exists()
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_a_directory_without_any_of_the_files(tmp_path: Path, console: Console, there: bool) -> None:
-    source = tmp_path / "from"
-    if there:
-        source.mkdir()
-        (source / "notes.txt").touch()
-    with pytest.raises(StudyError) as caught:
-        stage.replay(source, tmp_path / "to", console)
-    assert str(caught.value).replace(str(source), "DIR") == (
-        f"DIR: none of the published accuracy files is there ({', '.join(FILES.values())}). "
-        "`facespec published fetch --to DIR` gets them."
+@pytest.mark.parametrize("name", ["from", "nowhere"])
+def test_a_directory_without_any_of_the_files_is_refused(
+    source: Path, tmp_path: Path, console: Console, name: str
+) -> None:
+    (source / "notes.txt").touch()
+    message = (
+        rf"{name}: none of the published accuracy files is there \({', '.join(FILES.values())}\)\. `facespec published"
     )
+    with pytest.raises(StudyError, match=message):
+        stage.replay(tmp_path / name, tmp_path / "to", console)
     assert not (tmp_path / "to").exists()
 
 
-def test_fetch_tells_every_files_status(published: Path, tmp_path: Path, console: Console) -> None:
+def test_fetch_prints_every_files_status(published: Path, tmp_path: Path, console: Console) -> None:
     stage.fetch(str(published), tmp_path / "to", console)
-    rows = {
-        line.split()[0]: line.split()[1]
-        for line in said(console).splitlines()
-        if line.endswith(("present ", "absent  "))
-    }
-    assert len(rows) == 17 and {name for name, status in rows.items() if status == "present"} >= set(FILES.values())
-    assert rows["Supplementary_Figures.ipynb"] in ("absent", "present")
+    lines = [line.split() for line in read_console(console).splitlines() if line.endswith(("present ", "absent  "))]
+    statuses = dict(lines)
+    assert len(statuses) == 17 and {statuses[name] for name in FILES.values()} == {"present"}
+    assert statuses["Supplementary_Figures.ipynb"] in ("absent", "present")
     for name in FILES.values():
         assert (tmp_path / "to" / name).read_bytes() == (published / name).read_bytes()
-    assert f"{tmp_path / 'to'}: the " in said(console)
+    assert f"{tmp_path / 'to'}: the " in read_console(console)
 
 
-def test_fetch_refuses_altered_files_after_telling(tmp_path: Path, console: Console) -> None:
-    source = tmp_path / "from"
-    source.mkdir()
-    write_pickle(source / FILES["1B"], other_numbers("1B"))
-    with pytest.raises(StudyError) as caught:
+def test_fetch_refuses_altered_files_after_their_status(source: Path, tmp_path: Path, console: Console) -> None:
+    write_pickle(source / FILES["1B"], make_other_numbers("1B"))
+    message = rf"refused, and not written: {FILES['1B']}\. The bytes differ from those of commit e570ea8; fetch from"
+    with pytest.raises(StudyError, match=message):
         stage.fetch(str(source), tmp_path / "to", console)
-    assert str(caught.value) == (
-        f"refused, and not written: {FILES['1B']}. The bytes differ from those of commit e570ea8; "
-        "fetch from the original repository, or name a directory with unaltered files."
-    )
-    assert "altered" in said(console) and not (tmp_path / "to").exists()
+    assert "altered" in read_console(console) and not (tmp_path / "to").exists()
 
 
-def test_fetch_from_a_directory_without_any_of_the_files(tmp_path: Path, console: Console) -> None:
-    with pytest.raises(StudyError) as caught:
-        stage.fetch(str(tmp_path), tmp_path / "to", console)
-    assert str(caught.value).replace(str(tmp_path), "DIR") == (
-        "DIR: none of the 17 published files is there. Name the directory that holds them."
-    )
-
-
-def test_an_empty_source_is_not_the_original_repository(tmp_path: Path, console: Console) -> None:
+def test_fetch_refuses_sources_without_files(source: Path, tmp_path: Path, console: Console) -> None:
+    """An empty name is not that of the original repository."""
+    with pytest.raises(StudyError, match=r"from: none of the 17 published files is there\. Name the directory"):
+        stage.fetch(str(source), tmp_path / "to", console)
     with pytest.raises(StudyError, match=r"^'': no source"):
         stage.fetch("", tmp_path, console)
 
 
-def test_fetch_asks_the_original_repository_by_default(
+def test_fetch_reads_the_original_repository_by_default(
     tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    calls = []
 
-    def fetched(source: str, to: Path) -> object:
-        asked.append((source, to))
+    def record(source: str, to: Path) -> object:
+        calls.append((source, to))
         raise StudyError("no network in tests")
 
-    monkeypatch.setattr(stage.fetching, "fetch", fetched)
+    monkeypatch.setattr(stage.fetching, "fetch", record)
     with pytest.raises(StudyError, match="no network in tests"):
         stage.fetch(None, tmp_path, console)
-    assert asked == [("https://github.com/yanistazi/Identity_Expression_Specialization", tmp_path)]
+    assert calls == [("https://github.com/yanistazi/Identity_Expression_Specialization", tmp_path)]

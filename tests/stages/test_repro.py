@@ -67,7 +67,7 @@ def run(digest: str, number: float = 0.5, *, path: str = "Results/decoding.csv")
 
 
 def compared(recorded: dict[str, Any], now: dict[str, Any], reason: str = "") -> tuple[str, int]:
-    return compare_runs(recorded, now, order=["init", "train", "decoding"], reason=reason)
+    return compare_runs(recorded, now, order=["data", "init", "train", "decoding"], reason=reason)
 
 
 def test_equal_bytes() -> None:
@@ -77,7 +77,8 @@ def test_equal_bytes() -> None:
 def test_an_earlier_run_that_was_interrupted_is_no_other_study() -> None:
     """Its stages and parameters are the same, as far as they go."""
     complete = run("a")
-    complete["lock"]["stages"]["train"] = {"outs": [{"path": "weights", "md5": "w"}], "params": {"epochs": 3}}
+    weights = {"outs": [{"path": "weights", "md5": "w"}], "params": {"params.yaml": {"epochs": 3}}}
+    complete["lock"]["stages"]["train"] = weights
     assert compared(run("a"), complete) == (
         "The earlier run here had ended after 2 of 3 stages; this one kept their 2 outputs and made the others: there "
         "is nothing to compare with.",
@@ -85,7 +86,7 @@ def test_an_earlier_run_that_was_interrupted_is_no_other_study() -> None:
     )
     assert compared(run("b"), complete)[0].startswith("Not comparable")
     changed = run("a")
-    changed["lock"]["stages"]["decoding"]["params"] = {"seed": 3}
+    changed["lock"]["stages"]["decoding"]["params"] = {"params.yaml": {"seed": 3}}
     assert compared(changed, complete)[0].startswith("Not comparable")
 
 
@@ -108,20 +109,29 @@ def test_other_bytes_outside_the_intervals(reason: str) -> None:
     assert status == DIFFERENT
 
 
+def add_stage(content: dict[str, Any], stage: str, digest: str, *, code: str = "same") -> None:
+    entry = {"outs": [{"path": stage, "md5": digest}], "params": {"fingerprints.json": {stage: code}}}
+    content["lock"]["stages"][stage] = entry
+
+
 def test_other_faces_are_not_compared() -> None:
+    """Unless it is the code that makes other faces."""
     then, now = run("a"), run("b")
-    for content, digest in ((then, "c"), (now, "d")):
-        content["lock"]["stages"]["decoding"]["deps"] = [{"path": "data/probe", "md5": digest}]
+    add_stage(then, "data@probe", "c")
+    add_stage(now, "data@probe", "d")
     assert compared(then, now) == ("Not comparable with the recorded run: its faces are others.", 0)
+    add_stage(now, "data@probe", "d", code="changed")
+    line, status = compared(then, now)
+    assert line.startswith("2 of 3 outputs differ from dvc.lock, those of `data@probe` first.") and status == DIFFERENT
 
 
 def test_other_code_is_named() -> None:
     then, now = run("a"), run("b")
-    for content, digest in ((then, "c"), (now, "d")):
-        deps = [{"path": f"facespec/{name}.py", "md5": digest} for name in ("b", "a")]
-        content["lock"]["stages"]["decoding"]["deps"] = deps
+    for stage in ("heatmaps", "depth"):
+        add_stage(then, stage, "c")
+        add_stage(now, stage, "c", code="changed")
     line, status = compared(then, now)
-    assert "The code is not the recorded one: facespec/a.py and 1 more files." in line and status == DIFFERENT
+    assert "The code is not the recorded one: that of `heatmaps` and 1 more stages." in line and status == DIFFERENT
 
 
 def test_outputs_that_are_kept_from_a_run_with_other_bits_are_remembered(tmp_path: Path) -> None:
@@ -184,7 +194,13 @@ def test_the_longest_line_goes_first_and_lines_stay_together() -> None:
 
 def test_analyses_run_at_once_only_where_none_needs_the_other() -> None:
     stages = yaml.safe_load((Path(__file__).parents[2] / "dvc.yaml").read_text())["stages"]
-    made = {Path(out): name for name, stage in stages.items() if "matrix" not in stage for out in stage["outs"]}
+    made = {
+        Path(out): name
+        for name, stage in stages.items()
+        if "matrix" not in stage
+        for out in stage["outs"]
+        if isinstance(out, str)
+    }
     for line in ANALYSES:
         for place, name in enumerate(line):
             files = [Path(dep) for dep in stages[name]["deps"]]
@@ -215,7 +231,9 @@ def test_networks_then_analyses_then_all_the_rest(
     seeds = read_params(study_copy.params).seeds
     fits, analyses = share_lines(count_networks(seeds), workers), share_lines(ANALYSES, workers)
     shared = [each[0]] * len(fits) + [each[1]] * len(analyses) + [each[2]]
-    assert called == list(zip(shared, [*map(tuple, fits), *map(tuple, analyses), ()], strict=True))
+    targets = [*map(tuple, fits), *map(tuple, analyses), ()]
+    faces = ("fingerprints", "data@expression", "data@identity", "data@probe")
+    assert called == [(workers, faces), *zip(shared, targets, strict=True)]
 
 
 def test_other_parameters() -> None:

@@ -1,8 +1,12 @@
-"""A sweep of a little network: its jobs, and its tables from forward passes by hand."""
+"""A sweep of two small networks: its tables against forward passes, and which saved jobs a second run uses."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,334 +16,436 @@ from torch import nn
 
 from facespec.analyses.lesions import LabelledImages
 from facespec.models.device import deterministic_torch
-from facespec.stages import sweep as sweeping
-from facespec.stages.sweep import run_sweep
-from facespec.stages.sweep_jobs import Lesion, LesionJob, Subject, Sweep, list_lesions
+from facespec.stages import sweep as stage
+from facespec.stages.sweep import LesionJob, Subject, Sweep, remove_saved_jobs, run_sweep
+from facespec.study.arrays import read_arrays, write_arrays
 from facespec.study.errors import StudyError
 from facespec.study.params import Lesions
+from facespec.study.pickles import write_pickle
+from toys import make_network, randomise_norms
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-UNITS = {"low": 6, "high": 5}
+LOW, HIGH = "trunk.conv1", "trunk.conv2"
+UNITS = {LOW: 6, HIGH: 5}
 PLAN = Lesions(
     group_p=0.2, greedy_p=0.4, images=20, mode="exact", fractions=[0.2, 0.5], random=4, shuffled=2, draws=100, seed=3
 )
+LESIONED = {0.0: 0, 0.2: 1, 0.5: 3}  # units, of 5 and of 6
 JOBS = 2 * 2 * (2 + 2 + 1)
+RANKINGS = 2 + 2 * 2  # of one network and layer: by two tasks, and by two mixtures in two draws
+Tables = dict[str, pd.DataFrame]
 
 
-class Small(nn.Module):
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        with torch.device("meta"):
-            self.low, self.low_relu, self.pool = nn.Conv2d(1, 6, 3), nn.ReLU(), nn.MaxPool2d(2)
-            self.high, self.high_relu, self.flat = nn.Conv2d(6, 5, 2), nn.ReLU(), nn.Flatten()
-            self.shape, self.colour = nn.Linear(5 * 4 * 2, 3), nn.Linear(5 * 4 * 2, 2)
-        draw = torch.Generator().manual_seed(seed)
-        self.to_empty(device="cpu")
-        self.load_state_dict({name: torch.randn(own.shape, generator=draw) for name, own in self.state_dict().items()})
-        with torch.no_grad():  # every class is the answer to some images
-            for task, logits in self(torch.randn((200, 1, 12, 8), generator=draw)).items():
-                self.get_submodule(task).bias -= logits.mean(dim=0)
-
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        shown = self.flat(self.high_relu(self.high(self.pool(self.low_relu(self.low(images))))))
-        return {"shape": self.shape(shown), "colour": self.colour(shown)}
-
-
-def trials(n: int, *, seed: int) -> LabelledImages:
-    """Classes are mostly what network 0 answers, so that it is above chance; some are not known."""
-    draw = np.random.default_rng(seed)
-    images = torch.from_numpy(draw.normal(size=(n, 1, 12, 8)).astype(np.float32))
+def make_small(shift: float = 0.0) -> nn.Module:
+    """Two convolutions; every class is predicted for some images."""
+    network = randomise_norms(make_network((6, 5), classes={"expression": 3, "identity": 2}))
     with torch.no_grad():
-        answers = {task: logits.argmax(dim=1).numpy() for task, logits in Small(0)(images).items()}
-    classes = {
-        task: np.where(draw.random(n) < 0.15, draw.integers(-1, 2, size=n), own) for task, own in answers.items()
-    }
-    return LabelledImages(lambda rows: images[rows], classes)
+        for task, logits in network(random_pictures(200, seed=9)).items():
+            network.heads[task].bias -= logits.mean(dim=0)
+        network.trunk.norm2.bias += shift
+    return network
+
+
+def random_pictures(n: int, *, seed: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=(n, 1, 12, 8)).astype(np.float32))
+
+
+def make_images(n: int, *, seed: int) -> LabelledImages:
+    """Classes are mostly those that the first network predicts, so that it is above chance; some are not known."""
+    draw, pictures = np.random.default_rng(seed), random_pictures(n, seed=seed + 100)
+    with torch.no_grad():
+        predicted = {task: logits.argmax(dim=1).numpy() for task, logits in make_small()(pictures).items()}
+    changed = draw.random(n) < 0.15
+    classes = {task: np.where(changed, draw.integers(-1, 2, size=n), codes) for task, codes in predicted.items()}
+    return LabelledImages(lambda positions: pictures[positions], classes)
 
 
 @pytest.fixture(scope="module")
-def little() -> Sweep:
-    """Two networks, the second a little off the first; 7 people of 6 images each."""
-    train, test = trials(30, seed=1), trials(42, seed=2)
-    off = Small(0)
-    with torch.no_grad():
-        off.high.bias += 0.3
+def small() -> Sweep:
+    """Two similar networks; 7 people with 6 images each."""
+    train, test, depths = make_images(30, seed=1), make_images(42, seed=6), {LOW: 1, HIGH: 2}
     subjects = [
-        Subject(network, seed, {"low": 1, "high": 2}, train, test, f"digest {seed}")
-        for network, seed in ((Small(0), 5), (off, 8))
+        Subject(make_small(shift), seed, depths, train, test, f"digest {seed}") for seed, shift in ((5, 0.0), (8, 0.02))
     ]
     return Sweep("joint", "noise", subjects, pd.Series(np.repeat(list("gbadcfe"), 6)), PLAN)
 
 
 @pytest.fixture(scope="module")
-def found(little: Sweep) -> dict[str, pd.DataFrame]:
+def tables(small: Sweep) -> Tables:
     with deterministic_torch():
-        return run_sweep(little, workers=1, report=lambda: None)
+        return run_sweep(small, workers=1)
 
 
-def same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
-    assert list(one) == list(other)
-    for name, table in one.items():
-        pd.testing.assert_frame_equal(table, other[name], check_exact=True)
+@pytest.fixture(scope="module")
+def one_layer(small: Sweep) -> Sweep:
+    """One network, one layer."""
+    return replace(small, subjects=[replace(small.subjects[0], layers={HIGH: 2})])
 
 
-def test_jobs_and_what_their_lesions_are(little: Sweep) -> None:
-    own = [
-        LesionJob(layer, *rest)
-        for layer in ("low", "high")
-        for rest in (
-            ("ranked", 0, "shape"),
-            ("ranked", 0, "colour"),
-            ("shuffled", 0, ""),
-            ("shuffled", 1, ""),
-            ("random", 0, ""),
-        )
+@pytest.fixture(scope="module")
+def layer_tables(one_layer: Sweep) -> Tables:
+    with deterministic_torch():
+        return run_sweep(one_layer, workers=1)
+
+
+def assert_equal_tables(got: Tables, wanted: Tables) -> None:
+    assert list(got) == list(wanted)
+    for name, table in got.items():
+        pd.testing.assert_frame_equal(table, wanted[name], check_exact=True)
+
+
+def with_test_images(sweep: Sweep, classes: dict[str, np.ndarray]) -> Sweep:
+    images = sweep.subjects[0].test.images
+    return replace(
+        sweep, subjects=[replace(subject, test=LabelledImages(images, classes)) for subject in sweep.subjects]
+    )
+
+
+# --- the tables
+
+
+def test_jobs_of_a_network_and_layer_stand_together(small: Sweep) -> None:
+    choices = [
+        ("ranked", 0, "expression"),
+        ("ranked", 0, "identity"),
+        ("shuffled", 0, ""),
+        ("shuffled", 1, ""),
+        ("random",),
     ]
-    assert [(subject.seed, job) for subject, job in little.jobs()] == [(seed, job) for seed in (5, 8) for job in own]
-    assert list_lesions(little, LesionJob("low", "ranked", 0, "colour")) == [
-        Lesion("ranked", 0, "colour", 0.0),
-        Lesion("ranked", 0, "colour", 0.2),
-        Lesion("ranked", 0, "colour", 0.5),
-        Lesion("keep", 0, "colour", 0.2),
-        Lesion("keep", 0, "colour", 0.5),
-    ]
-    assert list_lesions(little, LesionJob("low", "shuffled", 1)) == [
-        Lesion("shuffled", 1, task, fraction) for task in ("shape", "colour") for fraction in (0.2, 0.5)
-    ]
-    assert list_lesions(little, LesionJob("high", "random")) == [
-        Lesion(condition, draw, "", fraction)
-        for condition in ("random", "keep")
-        for draw in (0, 1, 2, 3)
-        for fraction in (0.2, 0.5)
-    ]
+    jobs = [(seed, LesionJob(layer, *choice)) for seed in (5, 8) for layer in (LOW, HIGH) for choice in choices]
+    assert [(subject.seed, job) for subject, job in small.list_jobs()] == jobs and len(jobs) == JOBS
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_number_of_workers_is_no_matter(little: Sweep, found: dict[str, pd.DataFrame], workers: int) -> None:
-    reported: list[int] = []
-    same(run_sweep(little, workers=workers, report=lambda: reported.append(1)), found)
-    assert len(reported) == JOBS == len(little.jobs())
-    assert list(found) == ["lesion_ranking", "lesions", "lesion_classes", "dissociation", "segregation"]
+def test_two_workers_give_the_same_tables(small: Sweep, tables: Tables) -> None:
+    assert_equal_tables(run_sweep(small, workers=2), tables)
+    assert list(tables) == ["lesion_ranking", "lesions", "lesion_classes", "dissociation", "segregation"]
 
 
-def test_screening_and_one_pass_are_said(little: Sweep, found: dict[str, pd.DataFrame]) -> None:
-    assert set(found["lesion_ranking"]["mode"]) == {"exact"}
-    assert set(found["lesion_ranking"]["procedure"]) == {"greedy"}
+def test_tables_name_mode_and_procedure(one_layer: Sweep, layer_tables: Tables) -> None:
     plan = PLAN.model_copy(update={"mode": "screening", "greedy_p": 0.0})
-    table = run_sweep(replace(little, plan=plan), workers=1, report=lambda: None)["lesion_ranking"]
-    assert (
-        set(table["mode"]) == {"screening"} and set(table["procedure"]) == {"one-pass"} and set(table["round"]) == {0}
-    )
+    other = run_sweep(replace(one_layer, plan=plan), workers=1)
+    for table, expected in (
+        (layer_tables["lesion_ranking"], ("exact", "greedy", 3)),
+        (other["lesion_ranking"], ("screening", "one-pass", 1)),
+    ):
+        (mode,), (procedure,) = table["mode"].unique(), table["procedure"].unique()
+        assert (mode, procedure, table["round"].nunique()) == expected
 
 
-def right(network: nn.Module, layer: str, test: LabelledImages, silent: list[int]) -> dict[str, np.ndarray]:
-    """Of the images whose class is known, those answered right in one forward pass with silent units."""
-    mask = torch.ones(UNITS[layer]).index_fill(0, torch.tensor(silent, dtype=torch.int64), 0)[:, None, None]
-    handle = network.get_submodule(f"{layer}_relu").register_forward_hook(lambda module, inputs, output: output * mask)
+def classify(network: nn.Module, layer: str, test: LabelledImages, lesion: list[int]) -> dict[str, np.ndarray]:
+    """Of the images whose class is known, those classified correctly in one forward pass with units set to 0."""
+    mask = torch.ones(UNITS[layer]).index_fill(0, torch.tensor(lesion, dtype=torch.int64), 0)[:, None, None]
+    rectifier = network.get_submodule(layer.replace("conv", "relu"))
+    handle = rectifier.register_forward_hook(lambda module, inputs, output: output * mask)
     with torch.no_grad():
-        answers = network(test.images(np.arange(len(test))))
+        logits = network(test.images(np.arange(len(test))))
     handle.remove()
-    return {task: (answers[task].argmax(dim=1).numpy() == own)[own >= 0] for task, own in test.classes.items()}
+    return {task: (logits[task].argmax(dim=1).numpy() == codes)[codes >= 0] for task, codes in test.classes.items()}
 
 
-def test_random_units_are_kept_as_well(little: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that are silenced in the row of the same draw."""
-    seen: list[np.ndarray] = []
-    original = sweeping.mark_correct_under_lesions
-
-    def spy(place: object, test: LabelledImages, silent: np.ndarray) -> dict[str, np.ndarray]:
-        seen.append(silent)
-        return original(place, test, silent)
-
-    monkeypatch.setattr(sweeping, "mark_correct_under_lesions", spy)
-    run_sweep(
-        replace(little, subjects=[replace(little.subjects[0], layers={"low": 1})]), workers=1, report=lambda: None
-    )
-    (whole, *masks) = seen[0]  # of the random units, which come first
-    assert not whole.any()
-    np.testing.assert_array_equal(masks[: len(masks) // 2], ~np.array(masks[len(masks) // 2 :]))
-    assert [mask.sum() for mask in masks[:4]] == [1, 3, 1, 3]
-
-
-def chance(classes: np.ndarray) -> float:
-    """What the best constant answer reaches."""
+def count_best(classes: np.ndarray) -> float:
+    """The accuracy of the best constant response."""
     known = classes[classes >= 0].tolist()
-    return max(known.count(answer) for answer in set(known)) / len(known)
+    return max(known.count(code) for code in set(known)) / len(known)
 
 
-@pytest.mark.parametrize("condition", ["ranked", "keep", "shuffled"])
-def test_accuracies_and_drops_are_those_of_forward_passes(
-    little: Sweep, found: dict[str, pd.DataFrame], condition: str
+@pytest.mark.parametrize(("condition", "rows"), [("ranked", 3), ("keep", 2), ("shuffled", 4)])
+def test_accuracies_and_drops_equal_those_of_forward_passes(
+    small: Sweep, tables: Tables, condition: str, rows: int
 ) -> None:
-    rows, orders = found["lesions"].query("condition == @condition and ranked_by != ''"), found["lesion_ranking"]
-    fractions = 3 if condition == "ranked" else 2
-    assert len(rows) == 2 * 2 * fractions * 2 * 2 * (2 if condition == "shuffled" else 1)
-    networks, drops = {subject.seed: subject for subject in little.subjects}, []
-    for row in rows.to_dict("records"):
-        subject, layer = networks[row["seed"]], row["layer"]
-        chosen_by = {name: row[name] for name in ("seed", "layer", "draw", "ranked_by")}
-        chosen_by["condition"] = "shuffled" if condition == "shuffled" else "ranked"
-        order = orders[(orders[list(chosen_by)] == pd.Series(chosen_by)).all(axis=1)].sort_values("rank")["unit"]
+    lesions, orders = tables["lesions"].query("condition == @condition and ranked_by != ''"), tables["lesion_ranking"]
+    assert len(lesions) == 2 * 2 * rows * 2 * 2  # networks, layers, tasks by which units are ranked, tested tasks
+    subjects, drops = {subject.seed: subject for subject in small.subjects}, []
+    for row in lesions.to_dict("records"):
+        subject, layer = subjects[row["seed"]], row["layer"]
+        keys = {name: row[name] for name in ("seed", "layer", "draw", "ranked_by")}
+        keys["condition"] = "shuffled" if condition == "shuffled" else "ranked"
+        order = orders[(orders[list(keys)] == pd.Series(keys)).all(axis=1)].sort_values("rank")["unit"].tolist()
         assert sorted(order) == list(range(UNITS[layer]))
-        number = {0.0: 0, 0.2: 1, 0.5: 3}[row["fraction"]]  # of 5 units, and of 6
-        silent = order[number:] if condition == "keep" else order[:number]
+        number = LESIONED[row["fraction"]]
+        lesion = order[number:] if condition == "keep" else order[:number]
         whole, lesioned = (
-            right(subject.network, layer, subject.test, units)[row["tested_on"]].mean()
-            for units in ([], silent.tolist())
+            classify(subject.network, layer, subject.test, units)[row["tested_on"]].mean() for units in ([], lesion)
         )
         classes = subject.test.classes[row["tested_on"]]
-        assert (row["units"], row["silenced"], row["n"]) == (len(order), len(silent), (classes >= 0).sum())
-        assert row["chance"] == pytest.approx(chance(classes), abs=1e-12) and row["accuracy"] == lesioned
-        assert row["drop"] == pytest.approx((whole - lesioned) / (whole - chance(classes)), abs=1e-8)
-        assert row["drop"] == 0 or row["fraction"] > 0
-        assert row["reason"] == "" and row["depth"] == {"low": 1, "high": 2}[layer]
+        assert (row["units"], row["silenced"], row["n"]) == (len(order), len(lesion), (classes >= 0).sum())
+        assert row["chance"] == pytest.approx(count_best(classes), abs=1e-12) and row["accuracy"] == lesioned
+        assert row["drop"] == pytest.approx((whole - lesioned) / (whole - count_best(classes)), abs=1e-8)
+        assert row["reason"] == "" and row["depth"] == {LOW: 1, HIGH: 2}[layer]
         drops.append(row["drop"])
-    assert len(set(drops)) > 8 and max(drops) > 0.3
+    assert len(set(drops)) > 8 and max(drops) > 0.3, "lesions in this toy do too little: change its weights"
 
 
-def test_recalls_are_those_of_forward_passes(little: Sweep, found: dict[str, pd.DataFrame]) -> None:
-    """Of every class that occurs, at every share; and classes explain what they do in `lesions`."""
-    networks = {subject.seed: subject for subject in little.subjects}
-    orders = found["lesion_ranking"].query("condition == 'ranked'").sort_values("rank")
-    where = ["seed", "layer", "ranked_by", "fraction", "tested_on"]
-    groups = found["lesion_classes"].groupby(where)
+def test_recalls_equal_those_of_forward_passes(small: Sweep, tables: Tables) -> None:
+    """And `between_classes` of LESIONS is what the classes explain."""
+    subjects = {subject.seed: subject for subject in small.subjects}
+    orders = tables["lesion_ranking"].query("condition == 'ranked'").sort_values("rank")
+    keys = ["seed", "layer", "ranked_by", "fraction", "tested_on"]
+    groups = tables["lesion_classes"].groupby(keys)
     assert len(groups) == 2 * 2 * 2 * 3 * 2
-    told = found["lesions"].query("condition == 'ranked'").set_index(where)
+    lesions = tables["lesions"].query("condition == 'ranked'").set_index(keys)
     for (seed, layer, ranked_by, fraction, tested_on), rows in groups:
-        order = orders.query("seed == @seed and layer == @layer and ranked_by == @ranked_by")["unit"]
-        silent = order[: {0.0: 0, 0.2: 1, 0.5: 3}[fraction]].tolist()
-        subject = networks[seed]
-        classes = subject.test.classes[tested_on]
-        answered, known = right(subject.network, layer, subject.test, silent)[tested_on], classes[classes >= 0]
-        by_class = {own: answered[known == own] for own in np.unique(known)}
+        order = orders.query("seed == @seed and layer == @layer and ranked_by == @ranked_by")["unit"].tolist()
+        test = subjects[seed].test
+        correct = classify(subjects[seed].network, layer, test, order[: LESIONED[fraction]])[tested_on]
+        known = test.classes[tested_on][test.classes[tested_on] >= 0]
+        by_class = {code: correct[known == code] for code in np.unique(known)}
         assert rows["class"].tolist() == list(by_class) and rows["n"].tolist() == [*map(len, by_class.values())]
-        assert rows["recall"].tolist() == pytest.approx([own.mean() for own in by_class.values()], abs=1e-12)
-        row = told.loc[(seed, layer, ranked_by, fraction, tested_on)]
-        assert np.average(rows["recall"], weights=rows["n"]) == pytest.approx(row["accuracy"], abs=1e-12)
-        squares = sum(((own - own.mean()) ** 2).sum() for own in by_class.values())
-        unexplained = squares / (len(known) - len(by_class)) / answered.var(ddof=1)
-        assert row["between_classes"] == pytest.approx(1 - unexplained, abs=1e-9)
+        assert rows["recall"].tolist() == pytest.approx([part.mean() for part in by_class.values()], abs=1e-12)
+        squares = sum(((part - part.mean()) ** 2).sum() for part in by_class.values())
+        if correct.var():
+            unexplained = squares / (len(known) - len(by_class)) / correct.var(ddof=1)
+            between = lesions.loc[(seed, layer, ranked_by, fraction, tested_on), "between_classes"]
+            assert between == pytest.approx(1 - unexplained, abs=1e-9)
 
 
-def test_chance_of_uneven_classes_and_a_network_below_it(little: Sweep) -> None:
-    first = little.subjects[0]
-    shape = np.array([2] * 20 + [-1] * 2 + [0] * 12 + [1] * 8)  # 20 of 40
-    test = LabelledImages(first.test.images, {"shape": shape, "colour": first.test.classes["colour"]})
-    with torch.no_grad():
-        answers = first.network(test.images(np.arange(42)))["shape"].argmax(dim=1).numpy()
-    assert (answers == shape).sum() <= 20
-    table = run_sweep(replace(little, subjects=[replace(first, test=test)]), workers=1, report=lambda: None)["lesions"]
-    own = table[table["tested_on"] == "shape"]
-    assert set(own["chance"]) == {0.5} and set(own["n"]) == {40} and own["drop"].isna().all()
-    assert set(own["reason"]) == {"the whole network is not above chance on shape"}
-    assert table[table["tested_on"] == "colour"]["drop"].notna().all()
-
-
-def test_random_units_are_ranked_by_nothing_and_drawn_independently(found: dict[str, pd.DataFrame]) -> None:
-    rows = found["lesions"].query("condition == 'random'")
+def test_random_units_are_not_ranked_and_drawn_independently(tables: Tables) -> None:
+    rows = tables["lesions"].query("condition == 'random'")
     assert set(rows["ranked_by"]) == {""} and sorted(set(rows["draw"])) == [0, 1, 2, 3]
-    assert sorted(set(zip(rows["units"], rows["fraction"], rows["silenced"], strict=True))) == [
-        (5, 0.2, 1),
-        (5, 0.5, 3),
-        (6, 0.2, 1),
-        (6, 0.5, 3),
-    ]
-    assert "random" not in set(found["lesion_ranking"]["condition"])
-    kept = found["lesions"].query("condition == 'keep' and ranked_by == ''")
-    place = ["seed", "layer", "draw", "fraction", "tested_on"]
-    both = rows.merge(kept, on=place, suffixes=("", "_kept"))
+    assert "random" not in set(tables["lesion_ranking"]["condition"])
+    kept = tables["lesions"].query("condition == 'keep' and ranked_by == ''")
+    both = rows.merge(kept, on=["seed", "layer", "draw", "fraction", "tested_on"], suffixes=("", "_kept"))
     assert len(both) == len(rows) == len(kept) and (both["silenced"] + both["silenced_kept"] == both["units"]).all()
     assert (both["accuracy"] != both["accuracy_kept"]).mean() > 0.4
-    per_draw = rows.query("fraction == 0.5 and tested_on == 'shape'").pivot(
-        index=["seed", "layer"], columns="draw", values="accuracy"
-    )
-    assert (per_draw.nunique(axis=1) > 1).any()
-    index = found["segregation"].query("condition == 'random' and quantity == 'index'")
-    assert len(index) == 4 and (index["number"].abs() > 1e-6).any()
+    accuracies = rows.query("fraction == 0.5").groupby(["seed", "layer", "tested_on"])["accuracy"]
+    assert (accuracies.nunique() > 1).any()
 
 
-def test_random_draws_serve_in_pairs(little: Sweep) -> None:
-    """Differences from the rows of single draws, where every person has as many images as all others."""
-    images, classes = little.subjects[0].test.images, little.subjects[0].test.classes
-    known = LabelledImages(images, {task: np.abs(own) for task, own in classes.items()})
-    subjects = [replace(own, test=known) for own in little.subjects]
-    tables = run_sweep(replace(little, subjects=subjects), workers=1, report=lambda: None)
-    drops = (
-        tables["lesions"]
-        .set_index(["condition", "layer", "fraction", "seed", "draw", "ranked_by", "tested_on"])["drop"]
-        .sort_index()
-    )
+def test_random_draws_are_used_in_pairs(small: Sweep) -> None:
+    """Differences from the rows of single draws; all people have as many images with known classes."""
+    sweep = with_test_images(small, {task: np.abs(codes) for task, codes in small.subjects[0].test.classes.items()})
+    tables = run_sweep(sweep, workers=1)
+    keys = ["condition", "layer", "fraction", "seed", "draw", "ranked_by", "tested_on"]
+    drops = tables["lesions"].set_index(keys)["drop"].sort_index()
     for row in tables["segregation"].query("quantity != 'index'").to_dict("records"):
-        condition, own = row["condition"], row["quantity"]
-        other = {"shape": "colour", "colour": "shape"}[own]
-        draws = {"ranked": [0], "shuffled": [0, 1], "random": [1, 3] if own == "colour" else [0, 2]}[condition]
-        by = "" if condition == "random" else own
-        where = [drops[condition, row["layer"], row["fraction"], seed, draw, by] for seed in (5, 8) for draw in draws]
-        wanted = np.mean([drop[own] - drop[other] for drop in where])
-        assert row["number"] == pytest.approx(wanted, abs=1e-8), row
+        condition, task = row["condition"], row["quantity"]
+        other = {"expression": "identity", "identity": "expression"}[task]
+        draws = {"ranked": [0], "shuffled": [0, 1], "random": [1, 3] if task == "identity" else [0, 2]}[condition]
+        by = "" if condition == "random" else task
+        cells = [drops[condition, row["layer"], row["fraction"], seed, draw, by] for seed in (5, 8) for draw in draws]
+        assert row["number"] == pytest.approx(np.mean([drop[task] - drop[other] for drop in cells]), abs=1e-8), row
 
 
-def test_layers_are_compared_by_the_same_people_and_mixtures(little: Sweep) -> None:
-    """Here they are one layer by two names, ranked on all images there are, so that chance alone could part them."""
-    subjects = [replace(own, layers={"high": 1, "high_relu": 1}) for own in little.subjects]
+def test_layers_are_compared_by_the_same_people_and_mixtures(one_layer: Sweep) -> None:
+    """One layer by two names, ranked on all images: any difference would come from the generators."""
+    subject = replace(one_layer.subjects[0], layers={HIGH: 1, "trunk.norm2": 1})
     plan = PLAN.model_copy(update={"images": 30})
-    tables = run_sweep(replace(little, subjects=subjects, plan=plan), workers=1, report=lambda: None)
-    for name in ("lesions", "dissociation", "segregation"):
-        table = tables[name]
-        if name != "dissociation":
-            table = table[table["condition"] != "random"]
-        if name == "lesions":
-            table = table[table["ranked_by"] != ""]
-        one, other = (table[table["layer"] == layer].drop(columns="layer") for layer in ("high", "high_relu"))
-        pd.testing.assert_frame_equal(one.reset_index(drop=True), other.reset_index(drop=True), check_exact=True)
-
-
-def test_people_who_count_alike_have_a_chance_of_their_own(little: Sweep) -> None:
-    """Many images of one person: a constant answer is right for all of hers, and for nobody else's."""
-    people = pd.Series(["a"] * 40 + ["b", "c"])
-    classes = np.array([1] * 40 + [0, 0])
-    known = LabelledImages(little.subjects[0].test.images, {"shape": classes, "colour": 1 - classes})
-    subjects = [replace(own, test=known) for own in little.subjects]
-    with torch.no_grad():  # always class 1
-        for own in subjects:
-            network = Small(own.seed)
-            network.shape.weight.zero_()
-            network.shape.bias.copy_(torch.tensor([0.0, 1.0, 0.0]))
-            subjects[subjects.index(own)] = replace(own, network=network)
-    tables = run_sweep(replace(little, subjects=subjects, people=people), workers=1, report=lambda: None)
-    assert set(tables["lesions"].query("tested_on == 'shape'")["chance"]) == {40 / 42}
-    # of three people one is answered right, and saying class 0 would serve two
-    told = tables["dissociation"].query("quantity == 'shape' and resample == -1")
-    assert told["number"].isna().all()
-    assert set(told["reason"]) == {"the whole network is not above chance on shape"}
-
-
-def test_refusals(little: Sweep) -> None:
-    first, second = little.subjects
-    fewer = replace(second, layers={"low": 1})
-    turned = LabelledImages(second.train.images, dict(reversed(second.train.classes.items())))
-    share = "networks of one sweep share tasks and layers; got tasks {} and layers {}."
-    for subjects, tasks, layers in (
-        ([first, fewer], "[('shape', 'colour')]", "[(('low', 1),), (('low', 1), ('high', 2))]"),
-        (
-            [first, replace(second, train=turned)],
-            "[('colour', 'shape'), ('shape', 'colour')]",
-            "[(('low', 1), ('high', 2))]",
-        ),
-        ([], "[]", "[]"),
+    tables = run_sweep(replace(one_layer, subjects=[subject], plan=plan), workers=1)
+    for name, query in (
+        ("lesions", "condition != 'random' and ranked_by != ''"),
+        ("dissociation", "depth == 1"),
+        ("segregation", "condition != 'random'"),
     ):
-        with pytest.raises(StudyError) as caught:
-            replace(little, subjects=subjects)
-        assert str(caught.value) == share.format(tasks, layers)
-    with pytest.raises(StudyError) as caught:
-        replace(little, subjects=[first, replace(second, seed=first.seed)])
-    assert str(caught.value) == (
-        f"networks of one sweep are told apart by their seeds; got [{first.seed}, {first.seed}]."
-    )
-    for change in ({"people": little.people[:41]}, {"subjects": [first, replace(second, test=trials(41, seed=2))]}):
-        with pytest.raises(StudyError) as caught:
-            replace(little, **change)
-        assert str(caught.value) == (
-            "networks of one sweep are tested on the same images of known people, got [41, 42]."
-        )
+        table = tables[name].query(query)
+        first, second = (table[table["layer"] == layer].drop(columns="layer") for layer in (HIGH, "trunk.norm2"))
+        pd.testing.assert_frame_equal(first.reset_index(drop=True), second.reset_index(drop=True), check_exact=True)
+
+
+def test_chance_where_people_have_equal_weight(one_layer: Sweep) -> None:
+    """Many images of one person: a constant response is correct for all of hers, and for nobody else's."""
+    classes, network = np.array([1] * 40 + [0, 0]), make_small()
+    with torch.no_grad():  # always class 1
+        network.heads["expression"].weight.zero_()
+        network.heads["expression"].bias.copy_(torch.tensor([0.0, 1.0, 0.0]))
+    sweep = with_test_images(one_layer, {"expression": classes, "identity": 1 - classes})
+    sweep = replace(sweep, subjects=[replace(sweep.subjects[0], network=network)])
+    tables = run_sweep(replace(sweep, group=pd.Series(["a"] * 40 + ["b", "c"])), workers=1)
+    assert set(tables["lesions"].query("tested_on == 'expression'")["chance"]) == {40 / 42}
+    # correct for one of three people; a constant 0 would be correct for two
+    rows = tables["dissociation"].query("quantity == 'expression' and resample == -1")
+    assert rows["number"].isna().all()
+    assert set(rows["reason"]) == {"the whole network is not above chance on expression"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda second: {"layers": {LOW: 1}},
+            "layers [(('trunk.conv1', 1),), (('trunk.conv1', 1), ('trunk.conv2', 2))]",
+        ),
+        (
+            lambda second: {"train": LabelledImages(second.train.images, dict(reversed(second.train.classes.items())))},
+            "share tasks and layers; got tasks [('expression', 'identity'), ('identity', 'expression')]",
+        ),
+        (lambda second: {"seed": 5}, "need different seeds; got [5, 5]"),
+        (lambda second: {"test": make_images(41, seed=6)}, "the same images of known people, got [41, 42]"),
+    ],
+)
+def test_networks_that_cannot_be_compared(
+    small: Sweep, change: Callable[[Subject], dict[str, Any]], message: str
+) -> None:
+    first, second = small.subjects
+    with pytest.raises(StudyError, match=re.escape(message)):
+        replace(small, subjects=[first, replace(second, **change(second))])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"subjects": []}, "got tasks [] and layers []"), ({"group": pd.Series(range(41))}, "got [41, 42]")],
+)
+def test_sweeps_without_networks_or_names(small: Sweep, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(StudyError, match=re.escape(message)):
+        replace(small, **change)
+
+
+# --- saved jobs
+
+
+class RankingCounter:
+    """Counts rankings; raises before number `limit`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, limit: int = 1000) -> None:
+        self.calls, original = 0, stage.rank_units
+
+        def count(*args: Any, **options: Any) -> pd.DataFrame:
+            if self.calls == limit:
+                raise RuntimeError("killed")
+            self.calls += 1
+            return original(*args, **options)
+
+        monkeypatch.setattr(stage, "rank_units", count)
+
+
+def test_a_killed_sweep_continues(
+    small: Sweep, tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = replace(small, jobs_directory=tmp_path / "jobs")
+    RankingCounter(monkeypatch, limit=9)  # within a pair of mixtures, whose first ranking is lost
+    with pytest.raises(RuntimeError, match="killed"):
+        run_sweep(saved, workers=1)
+    monkeypatch.undo()
+    finished = sum(len(read_arrays(file, remedy="")[1].get("rank", [])) for file in saved.jobs_directory.iterdir())
+    assert finished == 6 * RANKINGS + 2 * 5, "finished jobs of the first layer, and of the second one draw of mixtures"
+    after = RankingCounter(monkeypatch)
+    assert_equal_tables(run_sweep(saved, workers=1), tables)
+    assert after.calls == 4 * RANKINGS - 8 and len(list(saved.jobs_directory.iterdir())) == JOBS
+    assert_equal_tables(run_sweep(saved, workers=2), tables)
+    assert after.calls == 4 * RANKINGS - 8, "saved jobs were run again"
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def write_a_pickle(file: Path) -> None:
+    """As an earlier version of the program saved results."""
+    write_pickle(file, {"fingerprint": "old", "result": {"units": 5}})
+
+
+def copy_another_job(file: Path) -> None:
+    others = [other for other in sorted(file.parent.iterdir()) if other.read_bytes() != file.read_bytes()]
+    file.write_bytes(others[0].read_bytes())
+
+
+def write_other_arrays(file: Path) -> None:
+    """As another version of the program might save results."""
+    write_arrays(file, {"fingerprint": "old", "units": 5}, {})
+
+
+def link_to_nothing(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [cut, flip_a_bit, write_a_pickle, copy_another_job, write_other_arrays, link_to_nothing, Path.unlink],
+)
+def test_damaged_and_foreign_files_are_not_used(
+    one_layer: Sweep,
+    layer_tables: Tables,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    harm: Callable[[Path], None],
+) -> None:
+    saved = replace(one_layer, jobs_directory=tmp_path)
+    run_sweep(saved, workers=1)
+    ranked = [file for file in sorted(tmp_path.iterdir()) if len(read_arrays(file, remedy="")[1].get("rank", [])) == 5]
+    assert len(ranked) == 2
+    harm(ranked[0])
+    counter = RankingCounter(monkeypatch)
+    assert_equal_tables(run_sweep(saved, workers=1), layer_tables)
+    assert counter.calls == 1
+
+
+def test_results_of_another_plan_network_or_program_are_not_used(
+    one_layer: Sweep, layer_tables: Tables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = replace(one_layer, jobs_directory=tmp_path)
+    run_sweep(saved, workers=1)
+    more_draws = replace(saved, plan=PLAN.model_copy(update={"draws": 120}))
+    other_seed = replace(saved, plan=PLAN.model_copy(update={"seed": 4}))
+    other_digest = replace(saved, subjects=[replace(saved.subjects[0], digest="other weights")])
+    counter = RankingCounter(monkeypatch)
+    run_sweep(more_draws, workers=1)
+    assert counter.calls == 0, "draws concern the final tables only"
+    for sweep in (other_seed, other_digest, saved):  # each replaces the files of the one before
+        counter.calls = 0
+        tables = run_sweep(sweep, workers=1)
+        assert counter.calls == RANKINGS
+        if sweep is other_seed:
+            assert_equal_tables(tables, run_sweep(replace(sweep, jobs_directory=None), workers=1))
+        else:
+            assert_equal_tables(tables, layer_tables)
+    monkeypatch.setattr(stage, "identify_computation", lambda stage: "another version")
+    counter.calls = 0
+    run_sweep(saved, workers=1)
+    assert counter.calls == RANKINGS
+
+
+def test_only_files_of_jobs_are_removed_and_their_directory_if_it_is_empty(tmp_path: Path) -> None:
+    directory, job = tmp_path / "jobs", f"{0xAB:016x}{stage.SUFFIX}"
+    directory.mkdir()
+    foreign = {"notes.txt", "0123456789abcdef", "0123456789ABCDEF" + stage.SUFFIX, f"12{job}", f".{job}.partial"}
+    for name in (job, f".{job}.x1_y2z3w.partial", *foreign):
+        (directory / name).write_text("content")
+    (directory / ("f" * 16 + stage.SUFFIX)).mkdir()
+    remove_saved_jobs(directory)
+    assert {path.name for path in directory.iterdir()} == foreign | {"f" * 16 + stage.SUFFIX}
+    for path in directory.iterdir():
+        path.rmdir() if path.is_dir() else path.unlink()
+    (directory / job).touch()
+    (tmp_path / "link").symlink_to("jobs")
+    remove_saved_jobs(tmp_path / "link")  # the files behind the link; the link stays
+    assert (tmp_path / "link").is_symlink() and not any(directory.iterdir())
+    remove_saved_jobs(directory)
+    assert not directory.exists()
+    remove_saved_jobs(directory)  # no error
+
+
+class Hyphens(nn.Module):
+    """Layers and tasks with hyphens in their names."""
+
+    def __init__(self, layers: list[str], tasks: list[str]) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            self.layers = nn.ModuleDict({name: nn.Linear(4, 4) for name in layers})
+            self.heads = nn.ModuleDict({name: nn.Linear(4, 3) for name in tasks})
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        for layer in self.layers.values():
+            images = torch.relu(layer(images))
+        return {name: head(images) for name, head in self.heads.items()}
+
+
+def test_names_of_layers_and_tasks_do_not_collide(tmp_path: Path) -> None:
+    """Joined by hyphens, the first layer ranked by the second task reads as the second ranked by the first."""
+    layers, tasks = ["x", "x-ranked-0-y"], ["t", "y-ranked-0-t"]
+    pixels = torch.randn(12, 4, generator=torch.Generator().manual_seed(1))
+    classes = {tasks[0]: np.arange(12) % 3, tasks[1]: np.arange(12) % 2}
+    images = LabelledImages(lambda positions: pixels[positions], classes)
+    depths = {f"layers.{name}": depth for depth, name in enumerate(layers, start=1)}
+    subject = Subject(Hyphens(layers, tasks).eval(), 0, depths, images, images, "digest")
+    sweep = Sweep("named", "noise", [subject], pd.Series(range(12)), PLAN, tmp_path)
+    tables = run_sweep(sweep, workers=1)
+    assert len(list(tmp_path.iterdir())) == len(sweep.list_jobs()) == 2 * (2 + 2 + 1)
+    assert_equal_tables(tables, run_sweep(replace(sweep, jobs_directory=None), workers=1))

@@ -1,9 +1,9 @@
-"""Networks built by hand whose two tasks share all of a layer, nothing of it, or so much: what does a sweep find?
+"""Hand-built networks whose two tasks share all units of a layer, some, or none: what does a sweep find?
 
-A picture says of what class it is in two voices, with noise of their own; every unit repeats one number of one voice.
-Head "colour" listens to the first voice and, `shared` times as well, to the second; head "shape" the other way round.
-With `shared` 0 each head reads its own half of the units, and the index is 1; with 1 every unit drives both heads
-alike, and it is 0. Both heads are asked for the same class, so that nothing else can part them.
+Every image codes its class twice, in two sets of channels with independent noise; every unit copies one channel. Head
+"colour" reads the first set with weight 1 and the second with weight `shared`; head "shape" the other way round. With
+`shared` 0 each head reads half of the units, and the index is 1; with 1 every unit drives both heads equally, and it is
+0. Both tasks have the same classes, so that nothing else can dissociate them.
 """
 
 from __future__ import annotations
@@ -17,95 +17,89 @@ import torch
 from torch import nn
 
 from facespec.analyses.lesions import LabelledImages
-from facespec.stages.sweep import run_sweep
-from facespec.stages.sweep_jobs import Subject, Sweep
+from facespec.stages.sweep import Subject, Sweep, run_sweep
 from facespec.study.params import Lesions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-CLASSES, EACH = 8, 2  # units of a voice for each class
-VOICE = CLASSES * EACH
+CLASSES, REPEATS = 8, 2  # units of a set for each class
+SET = CLASSES * REPEATS
 PEOPLE, SEEDS = 9, 4
 PLAN = Lesions(
     group_p=0.06, greedy_p=0.2, images=64, mode="exact", fractions=[0.2], random=2, shuffled=5, draws=300, seed=3
 )
 
 
-class Planted(nn.Module):
+class TwoSets(nn.Module):
     def __init__(self, shared: float, *, seed: int) -> None:
         super().__init__()
         with torch.device("meta"):
-            self.conv, self.relu, self.flat = nn.Conv2d(2 * VOICE, 2 * VOICE, 1, bias=False), nn.ReLU(), nn.Flatten()
-            self.colour, self.shape = (nn.Linear(2 * VOICE, CLASSES, bias=False) for _ in range(2))
+            self.conv, self.relu, self.flat = nn.Conv2d(2 * SET, 2 * SET, 1, bias=False), nn.ReLU(), nn.Flatten()
+            self.colour, self.shape = (nn.Linear(2 * SET, CLASSES, bias=False) for _ in range(2))
         self.to_empty(device="cpu")
-        draw = np.random.default_rng(seed)  # networks differ in who is who, and how loud
-        order, gain = draw.permutation(2 * VOICE), draw.uniform(0.8, 1.2, size=VOICE)
-        adding = np.repeat(np.eye(CLASSES), EACH, axis=1) * gain  # (classes, units of a voice)
+        draw = np.random.default_rng(seed)  # networks differ in the order and the gain of their units
+        order, gain = draw.permutation(2 * SET), draw.uniform(0.8, 1.2, size=SET)
+        sums = np.repeat(np.eye(CLASSES), REPEATS, axis=1) * gain  # (classes, units of a set)
         with torch.no_grad():
-            self.conv.weight.copy_(torch.eye(2 * VOICE)[order][:, :, None, None])
+            self.conv.weight.copy_(torch.eye(2 * SET)[order][:, :, None, None])
             for head, first, second in ((self.colour, 1, shared), (self.shape, shared, 1)):
-                head.weight.copy_(torch.from_numpy(4 * np.hstack([first * adding, second * adding])[:, order]))
+                head.weight.copy_(torch.from_numpy(4 * np.hstack([first * sums, second * sums])[:, order]))
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         responses = self.flat(self.relu(self.conv(images)))
         return {"colour": self.colour(responses), "shape": self.shape(responses)}
 
 
-def pictures(n: int, *, seed: int, noise: float = 1.5) -> LabelledImages:
+def make_images(n: int, *, seed: int, noise: float = 1.5) -> LabelledImages:
     """Every class equally often."""
     draw, codes = np.random.default_rng(seed), np.arange(n) % CLASSES
-    said = np.tile(np.repeat(np.eye(CLASSES)[codes], EACH, axis=1), 2) + draw.uniform(0, noise, size=(n, 2 * VOICE))
-    images = torch.from_numpy(said.astype(np.float32))[:, :, None, None]
-    return LabelledImages(lambda rows: images[rows], {"colour": codes, "shape": codes})
+    signal = np.tile(np.repeat(np.eye(CLASSES)[codes], REPEATS, axis=1), 2)
+    pixels = torch.from_numpy((signal + draw.uniform(0, noise, size=(n, 2 * SET))).astype(np.float32))
+    return LabelledImages(lambda positions: pixels[positions][:, :, None, None], {"colour": codes, "shape": codes})
 
 
-def swept_table(shared: float, train: LabelledImages, **noise: float) -> pd.DataFrame:
-    """SEGREGATION of a sweep of several networks; all shown the same pictures, 16 for each person."""
+def sweep_networks(shared: float, train: LabelledImages, **noise: float) -> pd.DataFrame:
+    """The index in SEGREGATION, by condition; several networks, and 16 images of each person."""
     people = pd.Series(np.repeat(np.arange(PEOPLE), 2 * CLASSES).astype(str))
-    test = pictures(len(people), seed=2, **noise)
-    subjects = [Subject(Planted(shared, seed=seed), seed, {"conv": 1}, train, test, "") for seed in range(SEEDS)]
-    return run_sweep(Sweep("joint", "voices", subjects, people, PLAN), workers=1, report=lambda: None)["segregation"]
+    test = make_images(len(people), seed=2, **noise)
+    subjects = [Subject(TwoSets(shared, seed=seed), seed, {"conv": 1}, train, test, "") for seed in range(SEEDS)]
+    table = run_sweep(Sweep("joint", "two sets", subjects, people, PLAN), workers=1)["segregation"]
+    return table[table["quantity"] == "index"].set_index("condition")
 
 
 @cache
-def graded(shared: float) -> pd.DataFrame:
-    return swept_table(shared, pictures(96, seed=1))
+def share_units(shared: float) -> pd.DataFrame:
+    return sweep_networks(shared, make_images(96, seed=1))
 
 
-def index(table: pd.DataFrame, condition: str) -> dict[str, float]:
-    """Number and interval."""
-    (row,) = table[(table["quantity"] == "index") & (table["condition"] == condition)].to_dict("records")
-    return row
-
-
-GRADED = 0.0, 0.15, 0.4, 1.0
+SHARES = 0.0, 0.15, 0.4, 1.0
 
 
 @pytest.mark.parametrize(("shared", "number"), [(0.0, 1.0), (1.0, 0.0)])
-def test_nothing_shared_is_1_and_all_shared_is_0(shared: float, number: float) -> None:
-    row = index(graded(shared), "ranked")
-    assert (row["number"], row["low"], row["high"], row["defined"]) == (number, number, number, 1.0)
-    assert (row["seeds"], row["people"], row["fraction"], row["depth"]) == (SEEDS, PEOPLE, 0.2, 1)
+def test_the_index_is_1_without_shared_units_and_0_if_all_are_shared(shared: float, number: float) -> None:
+    row = share_units(shared).loc["ranked"]
+    assert row[["number", "low", "high", "defined"]].tolist() == [number, number, number, 1.0]
+    assert row[["seeds", "people", "fraction", "depth"]].tolist() == [SEEDS, PEOPLE, 0.2, 1]
 
 
 def test_the_more_is_shared_the_smaller_the_index() -> None:
-    rows = [index(graded(shared), "ranked") for shared in GRADED]
+    rows = [share_units(shared).loc["ranked"] for shared in SHARES]
     numbers = [row["number"] for row in rows]
     assert (np.diff(numbers) < -0.1).all(), numbers
-    for row, (more, less) in zip(rows[1:-1], [(0.4, 0.95), (0.1, 0.4)], strict=True):
-        assert more < row["number"] < less and 0 < row["low"] < row["number"] < row["high"] < 1
+    for row, (low, high) in zip(rows[1:-1], [(0.4, 0.95), (0.1, 0.4)], strict=True):
+        assert low < row["number"] < high and 0 < row["low"] < row["number"] < row["high"] < 1
 
 
-@pytest.mark.parametrize("shared", GRADED)
-def test_mixtures_of_both_tasks_part_nothing(shared: float) -> None:
-    """Whatever the network is like, and also where the tasks share no unit."""
-    row = index(graded(shared), "shuffled")
+@pytest.mark.parametrize("shared", SHARES)
+def test_mixtures_of_both_tasks_dissociate_nothing(shared: float) -> None:
+    """Whatever the network, also where the tasks share no unit."""
+    row = share_units(shared).loc["shuffled"]
     assert row["low"] <= 0 <= row["high"] and row["high"] - row["low"] < 0.4
     assert row["defined"] == 1.0
 
 
 def test_permuted_labels_are_no_null() -> None:
-    """Wrong labels cost a network that is sure less if units that matter are silent: the other task's come first."""
-    train, draw = pictures(96, seed=1, noise=0.7), np.random.default_rng(4)
-    permuted = LabelledImages(train.images, {task: draw.permutation(own) for task, own in train.classes.items()})
-    assert index(swept_table(0.0, permuted, noise=0.7), "ranked")["high"] < -0.5
+    """With wrong labels, the loss of a confident network falls without units that it needs; they are ranked last."""
+    train, draw = make_images(96, seed=1, noise=0.7), np.random.default_rng(4)
+    permuted = LabelledImages(train.images, {task: draw.permutation(codes) for task, codes in train.classes.items()})
+    assert sweep_networks(0.0, permuted, noise=0.7).loc["ranked", "high"] < -0.5

@@ -1,8 +1,8 @@
-"""Reads pickles that a test sends, and answers what the reader did: a process of its own, which an attack may end.
+"""Reads pickles that a test sends, and reports what the reader did; an attack may end this process.
 
-Standard input holds samples, each after its length (4 bytes). For each, one JSON line is answered: `outcome` ("read" or
-"refused"), `message` of a refusal, and `faults`: what must never happen. Over a second of processor time, the system
-ends the process. With the argument `unsafe`, Python's own reader reads, so that a test sees its faults noticed.
+Standard input holds samples, each after its length (4 bytes). For each, one JSON line is printed: `outcome` ("read" or
+"refused"), `message` of a refusal, and `faults`: what must never happen. After a second of processor time, the system
+ends the process. With the argument `unsafe`, Python's own reader reads, so that a test can check that faults are found.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from facespec.study.errors import StudyError
 from facespec.study.pickles import read_pickle
 
-MEMORY = 64 * 1024**2  # bytes, beyond what the process has before the first sample
+MEMORY = 64 * 1024**2  # bytes, in addition to those of the process before the first sample
 SECONDS = 1.0
 HARMLESS = {"builtins.id"}  # of the audited events of Python, https://docs.python.org/3/library/audit_events.html
 SCALARS = {type(None), bool, int, float, complex, str, bytes}
@@ -33,32 +33,32 @@ auditing = False
 
 
 def record(event: str, arguments: tuple[Any, ...]) -> None:
-    own = event == "open" and arguments[0] == str(path) and arguments[1] in ("r", "rb")
-    if auditing and not own and event not in HARMLESS:
+    opens_sample = event == "open" and arguments[0] == str(path) and arguments[1] in ("r", "rb")
+    if auditing and not opens_sample and event not in HARMLESS:
         events.append(event)
 
 
 def find_foreign_types(value: Any) -> set[str]:
-    """Names of the types in `value` that no reader may make."""
-    found, ahead, seen = set(), [value], set()
-    while ahead:
-        part = ahead.pop()
+    """Return the names of the types in `value` that no reader may make."""
+    foreign, pending, seen = set(), [value], set()
+    while pending:
+        part = pending.pop()
         if id(part) in seen:
             continue
         seen.add(id(part))
         if type(part) in (list, tuple):
-            ahead += part
+            pending += part
         elif type(part) is dict:
-            ahead += [*part, *part.values()]
+            pending += [*part, *part.values()]
         elif type(part) is np.ndarray:
             plain = part.dtype.type in SCALARS and part.dtype.names is None and part.flags.writeable
-            found |= set() if plain else {f"array of {part.dtype}"}
+            foreign |= set() if plain else {f"array of {part.dtype}"}
         elif type(part) not in SCALARS:
-            found.add(str(type(part)))
-    return found
+            foreign.add(str(type(part)))
+    return foreign
 
 
-def answer(sample: bytes) -> dict[str, Any]:
+def report(sample: bytes) -> dict[str, Any]:
     global auditing
     path.write_bytes(sample)
     modules = set(sys.modules)
@@ -86,11 +86,11 @@ def answer(sample: bytes) -> dict[str, Any]:
 
 def main() -> None:
     sys.addaudithook(record)
-    answer(b"Vx\n.")  # loads a codec of the standard library, once
+    report(b"Vx\n.")  # loads a codec of the standard library, once
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     while header := sys.stdin.buffer.read(4):
-        print(json.dumps(answer(sys.stdin.buffer.read(int.from_bytes(header, "little")))), flush=True)
+        print(json.dumps(report(sys.stdin.buffer.read(int.from_bytes(header, "little")))), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
+"""The words of the study, and their order."""
+
 from __future__ import annotations
 
 import pickle
@@ -9,7 +11,7 @@ from facespec.study import vocabulary
 from facespec.study.vocabulary import EXPRESSIONS, NETWORKS, ROLES, SESSIONS, TASKS, TEST, TRAIN, VIEWS, Network, Task
 
 
-def test_the_words_of_the_study() -> None:
+def test_the_order_of_words() -> None:
     """The order of tasks and expressions numbers heads, branches and classes in checkpoints."""
     assert list(TASKS) == ["expression", "identity"]
     assert list(ROLES) == ["expression", "identity", "probe"]
@@ -23,21 +25,16 @@ def test_the_words_of_the_study() -> None:
     ("network", "tasks"),
     [("expression", ["expression"]), ("identity", ["identity"]), ("joint", ["expression", "identity"])],
 )
-def test_what_a_network_knows(network: str, tasks: list[str]) -> None:
-    known = Network(network).tasks
-    assert list(known) == tasks
-    assert all(isinstance(task, Task) for task in known)
+def test_the_tasks_of_a_network(network: str, tasks: list[str]) -> None:
+    assert list(Network(network).tasks) == tasks
+    assert all(isinstance(task, Task) for task in Network(network).tasks)
 
 
 def test_words_are_plain_texts() -> None:
-    """They may be written, compared, and used as keys as they stand."""
-    enums = [
-        own
-        for own in vars(vocabulary).values()
-        if isinstance(own, type) and issubclass(own, StrEnum) and own is not StrEnum
-    ]
-    assert len(enums) == 5
-    for word in (word for own in enums for word in own):
+    """They may be written, compared, pickled, and used as keys."""
+    types = [value for value in vars(vocabulary).values() if isinstance(value, type) and issubclass(value, StrEnum)]
+    assert len(types) == 6  # with StrEnum itself, which has no members
+    for word in (word for each in types for word in each):
         assert f"{word}" == word.value == word
         assert {word.value: 1}[word] == 1
         assert pickle.loads(pickle.dumps(word)) is word

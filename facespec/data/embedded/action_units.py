@@ -1,7 +1,7 @@
-"""What a face does: action units of the Facial Action Coding System, from named expressions to intensities per image.
+"""Which facial movements make an expression: action units (FACS), from named expressions to intensities per image?
 
 An image's intensities are ``prototype x intensity x personal style + idle``: the same smile differs between people,
-and a little of other movements (talking, a second feeling) always goes along.
+and small other movements (talking, a second expression) are always added.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PROTOTYPES: dict[Expression, tuple[int, ...]] = {
     Expression.SURPRISE: (1, 2, 5, 26),
 }
 
-STRONGEST = 1.25  # beyond this the geometry of the face folds over
+STRONGEST = 1.25  # above this the geometry of the face folds over itself
 
 
 def build_prototypes() -> Floats:
@@ -52,7 +52,7 @@ def compose(codes: npt.NDArray[np.int64], intensity: Floats, *, style: Floats, i
     """(n, 13) unit intensities in [0, STRONGEST].
 
     `codes` (n,): expression in enum order; `intensity` (n,): 0 to 1; `style` (n, 13): a person's gain per unit;
-    `idle` (n, 13): intensities that are there whatever the expression.
+    `idle` (n, 13): intensities that do not depend on the expression.
     """
     return np.minimum(np.maximum(build_prototypes()[codes] * intensity[:, None] * style + idle, 0.0), STRONGEST)
 
@@ -63,9 +63,9 @@ def draw_style(people: int, generator: np.random.Generator) -> Floats:
 
 
 def draw_idle(codes: npt.NDArray[np.int64], generator: np.random.Generator, *, amount: float) -> Floats:
-    """(n, 13) idle movements: weak random units, some talking, and a share of a second, random expression.
+    """(n, 13) idle movements: weak random units, some talking, and a fraction of a second, random expression.
 
-    `amount` scales all of it; 0 is a perfectly posed face. Random numbers are drawn whatever `codes` says.
+    `amount` scales all of it; 0 is a perfectly posed face. The random numbers do not depend on `codes`.
     """
     n = len(codes)
     spontaneous = generator.random((n, len(UNITS)))

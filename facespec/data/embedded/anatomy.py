@@ -1,4 +1,4 @@
-"""Who a face is: identity parameters, and how a population of people is drawn."""
+"""Which parameters make an identity, and how is a population of people drawn?"""
 
 from __future__ import annotations
 
@@ -90,63 +90,52 @@ def draw_people(n: int, generator: np.random.Generator, *, male: npt.NDArray[np.
     first, second = generator.random((n, len(PARAMETERS))), generator.random((n, len(PARAMETERS)))
     peaked = np.arange(len(PARAMETERS)) < len(PEAKED)
     share = np.where(peaked, 0.5 * (first + second), first)
-    share = _sexed(share, male)
+    share = _shift_by_sex(share, male)
     people = low + (high - low) * share
-    return _coherent(people, second, male)
+    return _make_coherent(people, second, male)
 
 
-def _sexed(share: Floats, male: npt.NDArray[np.bool_]) -> Floats:
-    """Shift some parameters by a fifth of their range, up or down."""
-    toward = {
-        "jaw_width": 1,
-        "chin_width": 1,
-        "brow_thickness": 1,
-        "brow_ridge": 1,
-        "nose_width": 1,
-        "brow_arch": -1,
-        "lip_upper": -1,
-        "lip_lower": -1,
-        "eye_opening": -1,
-        "brow_height": -1,
-        "lip_tone": -1,
-    }
+def _shift_by_sex(share: Floats, male: npt.NDArray[np.bool_]) -> Floats:
+    """Shift some parameters by a fifth of their range, up or down, with sex."""
+    larger = ("jaw_width", "chin_width", "brow_thickness", "brow_ridge", "nose_width")  # in men
+    smaller = ("brow_arch", "lip_upper", "lip_lower", "eye_opening", "brow_height", "lip_tone")
     share = share.copy()
-    for name, sign in toward.items():
-        shift = np.where(male, 0.18 * sign, -0.18 * sign)
+    for name in (*larger, *smaller):
+        shift = np.where(male, 0.18, -0.18) if name in larger else np.where(male, -0.18, 0.18)
         share[:, COLUMN[name]] = np.minimum(np.maximum(share[:, COLUMN[name]] + shift, 0.0), 1.0)
     return share
 
 
-def _coherent(people: Floats, luck: Floats, male: npt.NDArray[np.bool_]) -> Floats:
-    """Make parameters go together: dark skin with dark hair and eyes, beards on some men, grey hair with age."""
+def _make_coherent(people: Floats, chance: Floats, male: npt.NDArray[np.bool_]) -> Floats:
+    """Correlate parameters: dark skin with dark hair and eyes, beards on some men, grey hair with age."""
 
-    def put(name: str, values: Floats) -> None:
+    def set_column(name: str, values: Floats) -> None:
         people[:, COLUMN[name]] = values
 
     def get(name: str) -> Floats:
         return people[:, COLUMN[name]]
 
-    def lucky(name: str, share: float) -> npt.NDArray[np.bool_]:
-        return luck[:, COLUMN[name]] < share
+    def draw(name: str, share: float) -> npt.NDArray[np.bool_]:
+        return chance[:, COLUMN[name]] < share
 
     tone = get("skin_tone")
-    put("hair_tone", np.maximum(get("hair_tone"), np.minimum(tone * 1.6, 1.0)))
-    put("iris_tone", np.maximum(get("iris_tone"), np.minimum(tone * 1.8, 1.0)))
-    put("hair_grey", np.where(lucky("hair_grey", 0.4), np.maximum(get("age") - 0.55, 0.0) * 2.2, 0.0))
-    put("beard", np.where(male & lucky("beard", 0.38), 0.25 + 0.75 * get("beard"), 0.0))
-    hairy_lip = male & (lucky("moustache", 0.2) | (get("beard") > 0.3))
-    put("moustache", np.where(hairy_lip, 0.4 + 0.6 * get("moustache"), 0.0))
-    put("glasses", np.where(lucky("glasses", 0.16), 0.4 + 0.6 * get("glasses"), 0.0))
-    put("mole_size", np.where(lucky("mole_size", 0.45), 0.014 + 0.4 * get("mole_size"), 0.0))
-    put("freckles", np.where(lucky("freckles", 0.3) & (tone < 0.5), get("freckles"), 0.0))
-    put("scar", np.where(lucky("scar", 0.12), 0.4 + 0.6 * get("scar"), 0.0))
-    put("hair_bun", np.where(~male & lucky("hair_bun", 0.25), 0.14 + 0.5 * get("hair_bun"), 0.0))
-    short = np.where(male, ~lucky("hair_length", 0.12), lucky("hair_length", 0.25)) | (get("hair_bun") > 0)
-    put("hair_length", np.where(short, 0.0, get("hair_length")))  # 0: none below the ears
-    bald = male & lucky("hair_volume", 0.12)
-    put("hairline", np.where(bald, 1.5, np.where(male, get("hairline"), get("hairline") - 0.05)))
-    put("hair_volume", get("hair_volume") + np.where(get("hair_curl") > 0.75, 0.12, 0.0))
-    fringe = ~bald & lucky("hairline", 0.22)
-    put("hairline", np.where(fringe, 0.36 + 0.3 * (get("hairline") - 0.41), get("hairline")))
-    put("hair_recess", np.where(male, get("hair_recess"), np.minimum(get("hair_recess"), 0.15)))
+    set_column("hair_tone", np.maximum(get("hair_tone"), np.minimum(tone * 1.6, 1.0)))
+    set_column("iris_tone", np.maximum(get("iris_tone"), np.minimum(tone * 1.8, 1.0)))
+    set_column("hair_grey", np.where(draw("hair_grey", 0.4), np.maximum(get("age") - 0.55, 0.0) * 2.2, 0.0))
+    set_column("beard", np.where(male & draw("beard", 0.38), 0.25 + 0.75 * get("beard"), 0.0))
+    hairy_lip = male & (draw("moustache", 0.2) | (get("beard") > 0.3))
+    set_column("moustache", np.where(hairy_lip, 0.4 + 0.6 * get("moustache"), 0.0))
+    set_column("glasses", np.where(draw("glasses", 0.16), 0.4 + 0.6 * get("glasses"), 0.0))
+    set_column("mole_size", np.where(draw("mole_size", 0.45), 0.014 + 0.4 * get("mole_size"), 0.0))
+    set_column("freckles", np.where(draw("freckles", 0.3) & (tone < 0.5), get("freckles"), 0.0))
+    set_column("scar", np.where(draw("scar", 0.12), 0.4 + 0.6 * get("scar"), 0.0))
+    set_column("hair_bun", np.where(~male & draw("hair_bun", 0.25), 0.14 + 0.5 * get("hair_bun"), 0.0))
+    short = np.where(male, ~draw("hair_length", 0.12), draw("hair_length", 0.25)) | (get("hair_bun") > 0)
+    set_column("hair_length", np.where(short, 0.0, get("hair_length")))  # 0: none below the ears
+    bald = male & draw("hair_volume", 0.12)
+    set_column("hairline", np.where(bald, 1.5, np.where(male, get("hairline"), get("hairline") - 0.05)))
+    set_column("hair_volume", get("hair_volume") + np.where(get("hair_curl") > 0.75, 0.12, 0.0))
+    fringe = ~bald & draw("hairline", 0.22)
+    set_column("hairline", np.where(fringe, 0.36 + 0.3 * (get("hairline") - 0.41), get("hairline")))
+    set_column("hair_recess", np.where(male, get("hair_recess"), np.minimum(get("hair_recess"), 0.15)))
     return people

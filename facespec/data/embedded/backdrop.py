@@ -1,21 +1,21 @@
-"""What surrounds the head: background, neck and clothes behind it, things in front of it."""
+"""What is painted around the head: background, neck and clothes behind it, occluders in front of it?"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from facespec.data.embedded.canvas import REGIONS, Canvas, Palette
-from facespec.data.embedded.geometry import Field, clip, cover, ellipse, smooth
+from facespec.data.embedded.geometry import Field, clip, cover, ellipse, smoothstep
 from facespec.data.embedded.head import Columns
 from facespec.data.embedded.scenes import OCCLUDERS, SHAPES
 from facespec.data.embedded.view import Camera
 
 
-def paint_background(scene: Columns, view: Camera, palette: Palette) -> Canvas:
-    """A sloping wall with soft and hard things on it; it does not move with the head."""
-    u, v = view.u + scene["shift_x"], view.v + scene["shift_y"]
+def paint_background(scene: Columns, camera: Camera, palette: Palette) -> Canvas:
+    """A wall of sloping brightness with soft and sharp shapes on it; it does not move with the head."""
+    u, v = camera.u + scene["shift_x"], camera.v + scene["shift_y"]
     u, v = u / scene["scale"], v / scene["scale"]
-    canvas = Canvas.filled(palette["back"], region=REGIONS["background"], pixels=u.shape[1])
+    canvas = Canvas.create(palette["back"], region=REGIONS["background"], pixels=u.shape[1])
     canvas.colour = canvas.colour * (1.0 + scene["back_slope_x"] * u + scene["back_slope_y"] * v)
     for i in range(SHAPES):
         du, dv = u - scene[f"shape{i}_x"], v - scene[f"shape{i}_y"]
@@ -27,23 +27,25 @@ def paint_background(scene: Columns, view: Camera, palette: Palette) -> Canvas:
     return canvas
 
 
-def paint_body(who: Columns, scene: Columns, view: Camera, *, canvas: Canvas, palette: Palette) -> Field:
+def paint_body(person: Columns, scene: Columns, camera: Camera, *, canvas: Canvas, palette: Palette) -> Field:
     """Neck and shirt; returns the depth of the body's surface, far behind where there is none."""
-    turned = scene["yaw_s"]
-    hang_u = turned * -0.26
-    du = view.u - hang_u - 0.15 * turned * (view.v + 1.2)
-    radius = 0.30 + 0.45 * (who["jaw_width"] - 0.34) + 0.05 * np.abs(turned)
+    yaw_sine = scene["yaw_s"]
+    hang_u = yaw_sine * -0.26
+    du = camera.u - hang_u - 0.15 * yaw_sine * (camera.v + 1.2)
+    radius = 0.30 + 0.45 * (person["jaw_width"] - 0.34) + 0.05 * np.abs(yaw_sine)
     round_ = np.sqrt(np.maximum(1.0 - (du / radius) * (du / radius), 0.0))
-    neck = cover(np.maximum(np.abs(du) - radius - 0.25 * np.maximum(-1.05 - view.v, 0.0), view.v + 0.35), view.pixel)
+    neck = cover(
+        np.maximum(np.abs(du) - radius - 0.25 * np.maximum(-1.05 - camera.v, 0.0), camera.v + 0.35), camera.pixel
+    )
     light = 0.34 + 0.30 * round_ + 0.20 * clip(du / radius, -1.0, 1.0) * scene["light_x"]
-    light = light * (0.55 + 0.45 * smooth((-0.80 - view.v) / 0.5))
+    light = light * (0.55 + 0.45 * smoothstep((-0.80 - camera.v) / 0.5))
     canvas.paint(neck, palette["skin"] * clip(light, 0.12, 1.0))
     canvas.mark(neck, REGIONS["neck"])
     broad = 0.85 + 0.60 * np.abs(scene["yaw_c"])
-    su, sv = view.u - hang_u, view.v + 1.96
+    su, sv = camera.u - hang_u, camera.v + 1.96
     torso = ellipse(su, sv, broad, 0.80)
-    collar = ellipse(du, view.v + 1.12, radius * 1.12, 0.30)
-    shirt = cover(np.maximum(torso, -collar), view.pixel)
+    collar = ellipse(du, camera.v + 1.12, radius * 1.12, 0.30)
+    shirt = cover(np.maximum(torso, -collar), camera.pixel)
     folds = clip(0.80 + 0.25 * sv + 0.20 * su * scene["light_x"], 0.3, 1.1)
     canvas.paint(shirt, palette["clothes"] * folds)
     canvas.mark(shirt, REGIONS["clothes"])
@@ -51,9 +53,9 @@ def paint_body(who: Columns, scene: Columns, view: Camera, *, canvas: Canvas, pa
     return np.where(shirt > 0.5, np.float32(0.10), depth)
 
 
-def paint_occluder(scene: Columns, view: Camera, canvas: Canvas, palette: Palette) -> None:
+def paint_occluder(scene: Columns, camera: Camera, canvas: Canvas, palette: Palette) -> None:
     """A bar, the fingers of a hand or a scarf in front of the face (dark glasses are worn, see `marks`)."""
-    du, dv = view.u - scene["occluder_x"], view.v - scene["occluder_y"]
+    du, dv = camera.u - scene["occluder_x"], camera.v - scene["occluder_y"]
     c, s = scene["occluder_c"], scene["occluder_s"]
     along, across = c * du + s * dv, c * dv - s * du
     width = scene["occluder_width"]
@@ -63,13 +65,13 @@ def paint_occluder(scene: Columns, view: Camera, canvas: Canvas, palette: Palett
     for offset in (-1.0, 3.0, -3.0):
         fingers = np.minimum(fingers, np.abs(across - offset * width) - (0.75 + 0.05 * offset) * width)
     fingers = np.maximum(fingers, along - 0.1 * np.abs(across) - 0.15)
-    scarf = np.maximum(view.v + 0.50 + 0.12 * np.abs(view.u), -1.6 - view.v)
-    scarf = np.maximum(scarf, np.abs(view.u) - 0.72)
-    named = {name: kind == np.float32(code) for code, name in enumerate(OCCLUDERS)}
-    distance = np.where(named["bar"], bar, np.where(named["hand"], fingers, scarf))
-    present = (named["bar"] | named["hand"] | named["scarf"]).astype(np.float32)
-    alpha = cover(distance, view.pixel) * present
-    colour = np.where(named["hand"], palette["skin"] * np.float32(0.80), palette["occluder"])
+    scarf = np.maximum(camera.v + 0.50 + 0.12 * np.abs(camera.u), -1.6 - camera.v)
+    scarf = np.maximum(scarf, np.abs(camera.u) - 0.72)
+    kinds = {name: kind == np.float32(code) for code, name in enumerate(OCCLUDERS)}
+    distance = np.where(kinds["bar"], bar, np.where(kinds["hand"], fingers, scarf))
+    present = (kinds["bar"] | kinds["hand"] | kinds["scarf"]).astype(np.float32)
+    alpha = cover(distance, camera.pixel) * present
+    colour = np.where(kinds["hand"], palette["skin"] * np.float32(0.80), palette["occluder"])
     ripple = 0.82 + 0.18 * clip(-distance / 0.05)
     canvas.paint(alpha, colour * ripple)
     canvas.mark(alpha, REGIONS["occluder"])

@@ -1,4 +1,4 @@
-"""Paint: a canvas of colour and region per pixel, and the colours of a person in a scene."""
+"""How are colour and region of every pixel painted, and which colours does a person have in a scene?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy.typing as npt
 from facespec.data.embedded.geometry import Field, clip
 from facespec.data.embedded.head import Columns
 
-# What a pixel belongs to. The first eight are the study's facial regions; "outline" is the skin around the features.
+# Codes of the regions. The first eight are the study's facial regions; "outline" is the skin around the features.
 REGIONS: dict[str, int] = {
     "background": 0,
     "hair": 1,
@@ -42,7 +42,7 @@ class Canvas:
         self.region = region
 
     @classmethod
-    def filled(cls, colour: Colour, *, region: int, pixels: int) -> Canvas:
+    def create(cls, colour: Colour, *, region: int, pixels: int) -> Canvas:
         channels, n, _ = colour.shape
         fill = np.empty((channels, n, pixels), np.float32)
         fill[...] = colour
@@ -50,11 +50,11 @@ class Canvas:
 
     def paint(self, alpha: Field, colour: Field) -> None:
         """Mix `colour` (channels, n, 1 or pixels) in by `alpha` (n, pixels)."""
-        for own, new in zip(self.colour, colour, strict=True):
-            own += alpha * (new - own)
+        for channel, new in zip(self.colour, colour, strict=True):
+            channel += alpha * (new - channel)
 
     def mark(self, alpha: Field, region: int | npt.NDArray[np.uint8]) -> None:
-        """Say that the pixels with most of `alpha` belong to `region`."""
+        """Assign the pixels with `alpha` of at least 0.5 to `region`."""
         self.region = np.where(alpha >= 0.5, np.asarray(region, np.uint8), self.region)
 
 
@@ -79,22 +79,24 @@ def _mix(a: Colour, b: Colour, share: Field | float) -> Colour:
     return a + (b - a) * share
 
 
-def build_palette(who: Columns, scene: Columns, *, channels: int) -> Palette:
-    """All colours of n faces, as RGB or as the luminance of the same RGB: painting mixes linearly, so both agree."""
-    one = np.ones_like(who["age"])
-    skin = _blend(SKIN, who["skin_tone"])
-    skin = skin * _rgb(one, 1.0 - 0.07 * who["skin_red"], 1.0 - 0.10 * who["skin_red"])
-    hair = _blend(HAIR, who["hair_tone"])
-    hair = hair * _rgb(1.0 + 0.30 * who["hair_red"], one, 1.0 - 0.25 * who["hair_red"])
-    hair = _mix(hair, _rgb(0.74 * one, 0.74 * one, 0.76 * one), who["hair_grey"])
-    iris = _blend(IRIS, who["iris_tone"]) * _rgb(one, 1.0 + 0.15 * who["iris_hue"], 1.15 - 0.30 * who["iris_hue"])
+def build_palette(person: Columns, scene: Columns, *, channels: int) -> Palette:
+    """All colours of n faces, as RGB or as its luminance: painting mixes linearly, so both give the same grey."""
+    one = np.ones_like(person["age"])
+    skin = _blend(SKIN, person["skin_tone"])
+    skin = skin * _rgb(one, 1.0 - 0.07 * person["skin_red"], 1.0 - 0.10 * person["skin_red"])
+    hair = _blend(HAIR, person["hair_tone"])
+    hair = hair * _rgb(1.0 + 0.30 * person["hair_red"], one, 1.0 - 0.25 * person["hair_red"])
+    hair = _mix(hair, _rgb(0.74 * one, 0.74 * one, 0.76 * one), person["hair_grey"])
+    iris = _blend(IRIS, person["iris_tone"]) * _rgb(
+        one, 1.0 + 0.15 * person["iris_hue"], 1.15 - 0.30 * person["iris_hue"]
+    )
     red_lips = skin * _rgb(0.86 * one, 0.50 * one, 0.52 * one)
     colours = {
         "skin": skin,
         "skin_shadow": skin * _rgb(0.52 * one, 0.42 * one, 0.38 * one),
         "skin_dark": skin * _rgb(0.24 * one, 0.15 * one, 0.14 * one),
         "blush": skin * _rgb(one, 0.80 * one, 0.80 * one),
-        "lips": _mix(skin * _rgb(0.88 * one, 0.66 * one, 0.64 * one), red_lips, who["lip_tone"]),
+        "lips": _mix(skin * _rgb(0.88 * one, 0.66 * one, 0.64 * one), red_lips, person["lip_tone"]),
         "mouth": _rgb(0.16 * one, 0.04 * one, 0.05 * one),
         "teeth": _rgb(0.97 * one, 0.95 * one, 0.90 * one),
         "sclera": _rgb(0.94 * one, 0.93 * one, 0.92 * one),
@@ -106,15 +108,15 @@ def build_palette(who: Columns, scene: Columns, *, channels: int) -> Palette:
         "hair_light": _mix(hair * 1.35, _rgb(one, 0.95 * one, 0.85 * one), 0.05),
         "hair_dark": hair * 0.45,
         "brow": _mix(hair * 0.60, skin * _rgb(0.20 * one, 0.14 * one, 0.11 * one), 0.5),
-        "frame": _mix(skin * 0.5, _rgb(0.06 * one, 0.05 * one, 0.05 * one), who["glasses"]),
+        "frame": _mix(skin * 0.5, _rgb(0.06 * one, 0.05 * one, 0.05 * one), person["glasses"]),
     }
     for name in ("clothes", "back", "occluder", *sorted({key[:6] for key in scene if key.startswith("shape")})):
         colours[name] = _rgb(*(scene[f"{name}_{part}"] for part in "rgb"))
     warm = _rgb(1.0 + scene["tint"], one, 1.0 - scene["tint"])
-    return {name: _seen(colour * warm, channels) for name, colour in colours.items()}
+    return {name: _convert(colour * warm, channels) for name, colour in colours.items()}
 
 
-def _seen(colour: Colour, channels: int) -> Colour:
+def _convert(colour: Colour, channels: int) -> Colour:
     if channels == 3:
         return colour.astype(np.float32)
     red, green, blue = LUMINANCE

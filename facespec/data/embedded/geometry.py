@@ -1,4 +1,6 @@
-"""Shapes, rotations and lattice noise from operations that IEEE 754 fixes: the same bits on every platform.
+"""Which shapes, rotations and noise have the same bits on every platform?
+
+Only operations that IEEE 754 defines exactly are used.
 
 Lengths are in head units: half the height of an average head. Axes: x to the image's right, y up, z to the camera.
 Allowed are + - * / sqrt, abs, minimum, maximum, floor, where, comparisons and integer arithmetic, element by element;
@@ -22,15 +24,15 @@ def clip(values: Field, low: float = 0.0, high: float = 1.0) -> Field:
     return np.minimum(np.maximum(values, low), high)
 
 
-def smooth(t: Field) -> Field:
+def smoothstep(t: Field) -> Field:
     """0 below 0, 1 above 1, a cubic between."""
     t = clip(t)
     return t * t * (3.0 - 2.0 * t)
 
 
-def between(values: Field, low: Field | float, high: Field | float, soft: Field | float) -> Field:
+def cover_band(values: Field, low: Field | float, high: Field | float, soft: Field | float) -> Field:
     """1 inside [low, high], 0 outside, with cubic flanks `soft` wide."""
-    return smooth((values - low) / soft + 0.5) * smooth((high - values) / soft + 0.5)
+    return smoothstep((values - low) / soft + 0.5) * smoothstep((high - values) / soft + 0.5)
 
 
 def cover(distance: Field, soft: Field | float) -> Field:
@@ -38,7 +40,7 @@ def cover(distance: Field, soft: Field | float) -> Field:
     return clip(0.5 - distance / soft)
 
 
-def line(distance: Field, half_width: Field | float, soft: Field | float) -> Field:
+def cover_line(distance: Field, half_width: Field | float, soft: Field | float) -> Field:
     """Coverage of a stroke around distance 0."""
     return cover(np.abs(distance) - half_width, soft)
 
@@ -56,7 +58,7 @@ def ellipsoid(point: tuple[Field, Field, Field], radii: tuple[Field | float, ...
     """Near its surface the signed distance from `point` to an ellipsoid around the origin."""
     sx, sy, sz = (np.float32(1.0) / r for r in radii)
     x, y, z = point[0] * sx, point[1] * sy, point[2] * sz
-    x *= x  # in place from here: a quarter of all time is spent in these lines
+    x *= x  # in place from here: a quarter of the rendering time is spent in these lines
     y *= y
     z *= z
     k0 = x + y
@@ -76,7 +78,7 @@ def ellipsoid(point: tuple[Field, Field, Field], radii: tuple[Field | float, ...
 
 
 def bump(point: tuple[Field, Field, Field], radii: tuple[Field | float, ...]) -> Field:
-    """A hill of height 1 around the origin that is exactly 0 from `radii` on: what it moves, it moves only there."""
+    """A hill of height 1 around the origin, exactly 0 from `radii` on: it changes a shape only there."""
     x, y, z = (p * (np.float32(1.0) / r) for p, r in zip(point, radii, strict=True))
     x *= x
     y *= y
@@ -100,14 +102,14 @@ def smooth_max(a: Field, b: Field, width: float) -> Field:
     return np.maximum(a, b) + h * h * (0.25 / width)
 
 
-def turn(t: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def compute_rotation(t: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Cosine and sine of the angle whose half has tangent `t`."""
     scale = 1.0 / (1.0 + t * t)
     return (1.0 - t * t) * scale, 2.0 * t * scale
 
 
 def scramble(words: Words) -> Words:
-    """A bijection of 32-bit words that leaves no visible pattern (the finaliser of MurmurHash3)."""
+    """A bijection of 32-bit words without visible pattern (the finaliser of MurmurHash3)."""
     words = words ^ (words >> np.uint32(16))
     words = words * np.uint32(0x85EBCA6B)
     words = words ^ (words >> np.uint32(13))
@@ -115,7 +117,7 @@ def scramble(words: Words) -> Words:
     return words ^ (words >> np.uint32(16))
 
 
-def lattice(x: Field, y: Field, seed: Words) -> tuple[Words, Field, Field]:
+def hash_cells(x: Field, y: Field, seed: Words) -> tuple[Words, Field, Field]:
     """A random word per unit cell of the plane, and the position in the cell (0 to 1)."""
     cell_x, cell_y = np.floor(x), np.floor(y)
     # negative cells go through int32: casting negative floats to unsigned is undefined
@@ -124,14 +126,14 @@ def lattice(x: Field, y: Field, seed: Words) -> tuple[Words, Field, Field]:
     return word, x - cell_x, y - cell_y
 
 
-def unit(word: Words) -> Field:
+def to_fraction(word: Words) -> Field:
     """A word as a number in [0, 1): its upper 24 bits, which float32 holds exactly."""
     return (word >> np.uint32(8)).astype(np.float32) * np.float32(1.0 / 16777216.0)
 
 
-def wave(x: Field, seed: Words) -> Field:
+def wave_noise(x: Field, seed: Words) -> Field:
     """Smooth noise along `x` in [0, 1] with one free value per unit length."""
     cell = np.floor(x)
     index = cell.astype(np.int32).view(np.uint32) + seed
-    left, right = unit(scramble(index)), unit(scramble(index + np.uint32(1)))
-    return left + (right - left) * smooth(x - cell)
+    before, after = to_fraction(scramble(index)), to_fraction(scramble(index + np.uint32(1)))
+    return before + (after - before) * smoothstep(x - cell)

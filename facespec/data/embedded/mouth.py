@@ -1,4 +1,4 @@
-"""The mouth: two lips around a line that opens, with teeth and a dark inside."""
+"""How is the mouth painted: two lips around a line that opens, with teeth and a dark inside?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from facespec.data.embedded.canvas import REGIONS, Canvas, Palette
 from facespec.data.embedded.features import Face
-from facespec.data.embedded.geometry import Field, between, clip, cover, ellipse, line, smooth
+from facespec.data.embedded.geometry import Field, clip, cover, cover_band, cover_line, ellipse, smoothstep
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Mouth:
 
 def shape_mouth(face: Face) -> Mouth:
     """The mouth that identity and action units make."""
-    who, act = face.who, face.act
-    smile, sad, stretch = act["au12"], act["au15"], act["au20"]
-    drop, tight, low = act["au26"], act["au23"], act["au16"]
-    lean = 1.0 + who["asymmetry_mouth"] * clip(face.x / 0.2, -1.0, 1.0)
+    person, units = face.person, face.units
+    smile, sad, stretch = units["au12"], units["au15"], units["au20"]
+    drop, tight, low = units["au26"], units["au23"], units["au16"]
+    lean = 1.0 + person["asymmetry_mouth"] * clip(face.x / 0.2, -1.0, 1.0)
     rounded = 0.22 * drop * (1.0 - clip(stretch + smile))
-    half = who["mouth_width"] * (1.0 + 0.34 * smile + 0.30 * stretch - 0.16 * tight - rounded)
+    half = person["mouth_width"] * (1.0 + 0.34 * smile + 0.30 * stretch - 0.16 * tight - rounded)
     s = clip(face.ax / half)
     ss = s * s
     # the opening: crescents with the jaw up, round with the jaw down, nearly a box where lips are stretched or bared
@@ -39,14 +39,14 @@ def shape_mouth(face: Face) -> Mouth:
     bow = (1.0 - ss) + (round_ - 1.0 + ss) * clip(drop + low)
     bow = bow + (np.sqrt(round_) - bow) * clip(0.8 * stretch + 0.5 * low)
     corner = 0.150 * smile * lean - 0.120 * sad - 0.055 * stretch
-    height = who["mouth_height"] - 0.010 * sad
-    middle = height + corner * (ss - 0.35) + 0.015 * act["au9"]
-    up = 0.060 * drop + 0.035 * act["au9"] + 0.015 * smile
+    height = person["mouth_height"] - 0.010 * sad
+    middle = height + corner * (ss - 0.35) + 0.015 * units["au9"]
+    up = 0.060 * drop + 0.035 * units["au9"] + 0.015 * smile
     parted = np.maximum(smile - 0.35, 0.0)
     down = 0.22 * drop * (1.0 - 0.35 * clip(stretch)) + 0.075 * low + 0.15 * parted + 0.045 * stretch
     thin = 1.0 - 0.60 * clip(tight)
-    upper = who["lip_upper"] * thin * (1.0 - 0.30 * clip(smile) - 0.35 * clip(act["au9"]))
-    lower = who["lip_lower"] * thin * (1.0 - 0.20 * clip(smile))
+    upper = person["lip_upper"] * thin * (1.0 - 0.30 * clip(smile) - 0.35 * clip(units["au9"]))
+    lower = person["lip_lower"] * thin * (1.0 - 0.20 * clip(smile))
     bow_dip = 1.0 - 0.30 * clip(1.0 - s / 0.22)
     lips = 1.0 - ss * ss * s
     inner_top, inner_bottom = middle + up * bow, middle - down * bow
@@ -63,35 +63,35 @@ def shape_mouth(face: Face) -> Mouth:
 
 def paint_mouth(face: Face, canvas: Canvas, palette: Palette) -> None:
     """Lips, opening, teeth, the line between the lips and the corners."""
-    act, ax, y, soft = face.act, face.ax, face.y, face.soft
+    units, ax, y, soft = face.units, face.ax, face.y, face.soft
     mouth = shape_mouth(face)
-    beyond = ax - mouth.half
-    lips = np.maximum(np.maximum(y - mouth.lip_top, mouth.lip_bottom - y), beyond)
+    outside = ax - mouth.half
+    lips = np.maximum(np.maximum(y - mouth.lip_top, mouth.lip_bottom - y), outside)
     canvas.mark(cover(lips - 0.03, soft) * face.front, REGIONS["mouth"])
-    under = between(y, mouth.lip_bottom - 0.10, mouth.lip_bottom - 0.015, 0.05) * smooth((0.20 - ax) / 0.12)
+    under = cover_band(y, mouth.lip_bottom - 0.10, mouth.lip_bottom - 0.015, 0.05) * smoothstep((0.20 - ax) / 0.12)
     canvas.paint(0.22 * under * face.front, palette["skin_shadow"])
     canvas.paint(0.85 * cover(lips, soft * 1.2) * face.front, palette["lips"])
-    gap = np.maximum(np.maximum(y - mouth.inner_top, mouth.inner_bottom - y), beyond)
+    gap = np.maximum(np.maximum(y - mouth.inner_top, mouth.inner_bottom - y), outside)
     opened = clip((mouth.inner_top - mouth.inner_bottom) / 0.03)
     inside = cover(gap, soft) * face.front * opened
     canvas.paint(inside, palette["mouth"])
     _teeth(face, canvas, palette, mouth=mouth, inside=inside)
-    meet = line(y - 0.5 * (mouth.inner_top + mouth.inner_bottom), 0.008 + 0.010 * clip(act["au23"]), soft)
-    canvas.paint(0.75 * meet * cover(beyond, soft) * face.front * (1.0 - opened), palette["skin_dark"])
-    strength = 0.25 + 0.40 * clip(np.maximum(act["au12"], act["au15"]))
+    meet = cover_line(y - 0.5 * (mouth.inner_top + mouth.inner_bottom), 0.008 + 0.010 * clip(units["au23"]), soft)
+    canvas.paint(0.75 * meet * cover(outside, soft) * face.front * (1.0 - opened), palette["skin_dark"])
+    strength = 0.25 + 0.40 * clip(np.maximum(units["au12"], units["au15"]))
     dot = cover(ellipse(ax - mouth.half - 0.005, y - mouth.corner, 0.026, 0.022), soft)
     canvas.paint(strength * dot * face.front, palette["skin_dark"])
 
 
 def _teeth(face: Face, canvas: Canvas, palette: Palette, *, mouth: Mouth, inside: Field) -> None:
     """Upper teeth below the upper lip, more of them in a smile; lower ones when the lower lip is pulled down."""
-    act, y, soft = face.act, face.y, face.soft
-    shown = 0.015 + 0.11 * clip(act["au12"]) + 0.045 * clip(act["au20"]) + 0.02 * clip(act["au9"])
-    upper = inside * cover(mouth.inner_top - shown - y, soft)
-    canvas.paint(0.95 * upper * clip(shown / 0.02), palette["teeth"])
-    shown = 0.05 * clip(act["au16"]) + 0.03 * clip(act["au20"]) - 0.05 * clip(act["au12"])
-    lower = inside * cover(y - mouth.inner_bottom - shown, soft) * clip(shown / 0.02)
+    units, y, soft = face.units, face.y, face.soft
+    width = 0.015 + 0.11 * clip(units["au12"]) + 0.045 * clip(units["au20"]) + 0.02 * clip(units["au9"])
+    upper = inside * cover(mouth.inner_top - width - y, soft)
+    canvas.paint(0.95 * upper * clip(width / 0.02), palette["teeth"])
+    width = 0.05 * clip(units["au16"]) + 0.03 * clip(units["au20"]) - 0.05 * clip(units["au12"])
+    lower = inside * cover(y - mouth.inner_bottom - width, soft) * clip(width / 0.02)
     canvas.paint(0.85 * lower, palette["teeth"])
     gaps = (face.x + 2.0) * 18.0
-    seam = line(np.abs(gaps - np.floor(gaps) - 0.5) * (1.0 / 18.0), 0.002, soft)
+    seam = cover_line(np.abs(gaps - np.floor(gaps) - 0.5) * (1.0 / 18.0), 0.002, soft)
     canvas.paint(0.18 * np.maximum(upper, lower) * seam, palette["skin_dark"])

@@ -1,4 +1,4 @@
-"""Many faces at once: rendered by several processes, delivered in order, a chunk at a time."""
+"""How are many faces rendered: by several processes, in order, a chunk at a time?"""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from facespec.study.errors import StudyError
 
 SOURCE = "embedded faces"
 SHARD = 2048  # images per file
-JOB_PIXELS = 1 << 19  # pixels one process works on before it reports back
+JOB_PIXELS = 1 << 19  # pixels of one job of a process
 
 Bytes = npt.NDArray[np.uint8]
-Pictures = tuple[Bytes, Bytes]
+Rendered = tuple[Bytes, Bytes]  # images and region codes
 
 
-def render(stimuli: Stimuli, indices: Sequence[int] | npt.NDArray[np.integer], *, size: int, channels: int) -> Pictures:
+def render(stimuli: Stimuli, indices: Sequence[int] | npt.NDArray[np.integer], *, size: int, channels: int) -> Rendered:
     """Images uint8 (n, size, size) or (n, size, size, 3), and region codes uint8 (n, size, size; see `REGIONS`).
 
-    Pure: an image depends on its own row of `stimuli` only, never on order, batch or number of processes. A grey image
+    An image depends on its own row of `stimuli` only, never on order, batch or number of processes. A grey image
     is the luminance of the RGB one, up to rounding and clipping.
     """
     if channels not in (1, 3) or not 32 <= size <= 512:
@@ -44,18 +44,18 @@ def render(stimuli: Stimuli, indices: Sequence[int] | npt.NDArray[np.integer], *
 def iterate_chunks(stimuli: Stimuli, *, size: int, channels: int, chunk: int, workers: int) -> Iterator[FaceChunk]:
     """All faces in order, `chunk` at a time, rendered by `workers` processes (1: in this one)."""
     n = len(stimuli)
-    jobs = _jobs(n, chunk=chunk, size=size)
-    with _Painters(stimuli, size=size, channels=channels, workers=workers) as painters:
-        parts = painters.paint(jobs)
+    jobs = _make_jobs(n, chunk=chunk, size=size)
+    with _RenderPool(stimuli, size=size, channels=channels, workers=workers) as pool:
+        parts = pool.iterate_rendered(jobs)
         for start in range(0, n, chunk):
             stop = min(start + chunk, n)
-            done = [next(parts) for job_start, _ in jobs if start <= job_start < stop]
-            images, regions = (np.concatenate([part[which] for part in done]) for which in (0, 1))
+            rendered = [next(parts) for job_start, _ in jobs if start <= job_start < stop]
+            images, regions = (np.concatenate(arrays) for arrays in zip(*rendered, strict=True))
             yield FaceChunk(images, stimuli.labels.iloc[start:stop].reset_index(drop=True), regions)
 
 
-def _jobs(n: int, *, chunk: int, size: int) -> list[tuple[int, int]]:
-    """Bounds of the pieces of work; none crosses a chunk."""
+def _make_jobs(n: int, *, chunk: int, size: int) -> list[tuple[int, int]]:
+    """First and last row + 1 of every job; none crosses a chunk."""
     step = max(1, JOB_PIXELS // (size * size))
     return [
         (start, min(start + step, edge + chunk, n))
@@ -64,48 +64,48 @@ def _jobs(n: int, *, chunk: int, size: int) -> list[tuple[int, int]]:
     ]
 
 
-class _Painters:
-    """Worker processes that end with the block; pieces of work are sent ahead only as far as memory should go."""
+class _RenderPool:
+    """Worker processes that end with the block; only a few jobs are submitted at once, so that memory stays bounded."""
 
     def __init__(self, stimuli: Stimuli, *, size: int, channels: int, workers: int) -> None:
         self.stimuli, self.size, self.channels, self.workers = stimuli, size, channels, workers
         # spawned, not forked: the same on every platform, and safe beside threads
-        spawned = get_context("spawn")
-        self.pool = ProcessPoolExecutor(workers, spawned, _end_with_parent) if workers > 1 else None
+        context = get_context("spawn")
+        self.pool = ProcessPoolExecutor(workers, context, _end_with_parent) if workers > 1 else None
 
-    def __enter__(self) -> _Painters:
+    def __enter__(self) -> _RenderPool:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if self.pool is None:
             return
-        if error is not None:  # nobody wants the pictures that are in work
+        if error is not None:  # running jobs are no longer needed
             for process in list((self.pool._processes or {}).values()):
                 process.terminate()
         self.pool.shutdown(cancel_futures=True)
 
-    def paint(self, jobs: list[tuple[int, int]]) -> Iterator[Pictures]:
-        """The pictures of each job, in order."""
+    def iterate_rendered(self, jobs: list[tuple[int, int]]) -> Iterator[Rendered]:
+        """Images and region codes of each job, in order."""
         if self.pool is None:
-            for bounds in jobs:
-                yield paint(**self._work(bounds))
+            for job in jobs:
+                yield paint(**self._make_arguments(job))
             return
-        waiting: deque[Future[Pictures]] = deque()
+        pending: deque[Future[Rendered]] = deque()
         try:
-            for bounds in jobs:
-                if len(waiting) >= 2 * self.workers:
-                    yield waiting.popleft().result()
-                waiting.append(self.pool.submit(paint, **self._work(bounds)))
-            while waiting:
-                yield waiting.popleft().result()
+            for job in jobs:
+                if len(pending) >= 2 * self.workers:
+                    yield pending.popleft().result()
+                pending.append(self.pool.submit(paint, **self._make_arguments(job)))
+            while pending:
+                yield pending.popleft().result()
         except BrokenProcessPool:
             raise StudyError(
                 f"one of the {self.workers} processes that render faces was killed, most often because memory is "
                 "short. Run the same command with fewer --workers."
             ) from None
 
-    def _work(self, bounds: tuple[int, int]) -> dict[str, Any]:
-        part = self.stimuli.take(range(*bounds))
+    def _make_arguments(self, job: tuple[int, int]) -> dict[str, Any]:
+        part = self.stimuli.take(range(*job))
         return {
             "people": part.people,
             "units": part.units,
@@ -117,7 +117,7 @@ class _Painters:
 
 
 def _end_with_parent() -> None:
-    """In a worker process: end when the process that gives it work is gone, also after SIGKILL."""
+    """In a worker process: end when the parent process is gone, also after SIGKILL."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to workers too, whose parent ends them
     parent = parent_process()
     assert parent is not None
@@ -142,13 +142,13 @@ def describe_stimuli(stimuli: Stimuli) -> FaceSetDescription:
 def import_embedded(
     stimuli: Stimuli, *, size: int, channels: int, workers: int, report: Callable[[int, int], None]
 ) -> FaceImport:
-    """Chunks and description for a FaceSet; `report` hears how many images of how many are done."""
+    """Chunks and description for a FaceSet; `report` is called with the numbers of rendered and of all images."""
 
-    def counted() -> Iterator[FaceChunk]:
+    def iterate_reported() -> Iterator[FaceChunk]:
         done = 0
         for chunk in iterate_chunks(stimuli, size=size, channels=channels, chunk=512, workers=workers):
             done += len(chunk.labels)
             yield chunk
             report(done, len(stimuli))
 
-    return FaceImport(counted(), describe_stimuli(stimuli))
+    return FaceImport(iterate_reported(), describe_stimuli(stimuli))

@@ -1,6 +1,8 @@
-"""Which faces fill the three roles: people, expressions, scenes; all random numbers are drawn before any pixel."""
+"""Which faces fill the three roles: people, expressions and scenes, all drawn before any pixel is rendered?"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +27,10 @@ FREQUENCIES: dict[Expression, int] = {
 
 
 def draw_role(role: Role, block: Data, generator: np.random.Generator) -> Stimuli:
-    """All stimuli of `role`, as many as `block` asks for."""
-    if role is Role.EXPRESSION:
-        return _expression(block, generator)
-    return _identity(block, generator) if role is Role.IDENTITY else _probe(block, generator)
+    """All stimuli of `role`, in the numbers of `block`."""
+    if role is Role.PROBE:
+        return draw_studio(block.probe.people, generator)
+    return _draw_expression(block, generator) if role is Role.EXPRESSION else _draw_identity(block, generator)
 
 
 def compute_quotas(n: int) -> Codes:
@@ -45,32 +47,34 @@ def compute_quotas(n: int) -> Codes:
     return counts
 
 
-def _skewed(n: int, generator: np.random.Generator) -> Codes:
+def _draw_codes(n: int, generator: np.random.Generator) -> Codes:
     return generator.permutation(np.repeat(np.arange(len(EXPRESSIONS), dtype=np.int64), compute_quotas(n)))
 
 
-def _expression(block: Data, generator: np.random.Generator) -> Stimuli:
-    """In the wild, about two pictures per person, nobody in both splits."""
+def _draw_expression(block: Data, generator: np.random.Generator) -> Stimuli:
+    """In the wild, about two images per person, nobody in both splits."""
     train, test = block.expression.train, block.expression.test
-    crowd = [max(1, n // 2) for n in (train, test)]
-    person = np.concatenate([generator.integers(0, crowd[0], train), crowd[0] + generator.integers(0, crowd[1], test)])
-    codes = np.concatenate([_skewed(train, generator), _skewed(test, generator)])
-    names = np.array([f"e{index:05d}" for index in range(crowd[0] + crowd[1])])
+    n_people = [max(1, n // 2) for n in (train, test)]
+    in_train = generator.integers(0, n_people[0], train)
+    in_test = n_people[0] + generator.integers(0, n_people[1], test)
+    person = np.concatenate([in_train, in_test])
+    codes = np.concatenate([_draw_codes(train, generator), _draw_codes(test, generator)])
+    names = np.array([f"e{index:05d}" for index in range(n_people[0] + n_people[1])])
     splits = [TRAIN] * train + [TEST] * test
-    return _wild(Role.EXPRESSION, names, person=person, codes=codes, splits=splits, generator=generator)
+    return _draw_wild(Role.EXPRESSION, names, person=person, codes=codes, splits=splits, generator=generator)
 
 
-def _identity(block: Data, generator: np.random.Generator) -> Stimuli:
-    """In the wild, the same number of pictures of every person, any expression."""
-    train, test = block.identity.train, block.identity.test
-    person = np.repeat(np.arange(block.identity.people, dtype=np.int64), train + test)
-    codes = _skewed(len(person), generator)
-    names = np.array([f"p{index:04d}" for index in range(block.identity.people)])
-    splits = ([TRAIN] * train + [TEST] * test) * block.identity.people
-    return _wild(Role.IDENTITY, names, person=person, codes=codes, splits=splits, generator=generator)
+def _draw_identity(block: Data, generator: np.random.Generator) -> Stimuli:
+    """In the wild, the same number of images of every person, any expression."""
+    train, test, n_people = block.identity.train, block.identity.test, block.identity.people
+    person = np.repeat(np.arange(n_people, dtype=np.int64), train + test)
+    codes = _draw_codes(len(person), generator)
+    names = np.array([f"p{index:04d}" for index in range(n_people)])
+    splits = ([TRAIN] * train + [TEST] * test) * n_people
+    return _draw_wild(Role.IDENTITY, names, person=person, codes=codes, splits=splits, generator=generator)
 
 
-def _wild(
+def _draw_wild(
     role: Role,
     names: npt.NDArray[np.str_],
     *,
@@ -79,77 +83,73 @@ def _wild(
     splits: list[str],
     generator: np.random.Generator,
 ) -> Stimuli:
-    n, crowd = len(person), len(names)
-    people = anatomy.draw_people(crowd, generator, male=generator.random(crowd) < 0.5)
-    style = action_units.draw_style(crowd, generator)
-    labels = LABELS.check(
-        pd.DataFrame(
-            {
-                "stimulus": [f"{names[who]}-{index:05d}" for index, who in enumerate(person)],
-                "split": splits,
-                "identity": names[person],
-                "expression": [EXPRESSIONS[code].value for code in codes],
-                "view": "",
-                "session": "",
-            }
-        )
-    )
+    n, n_people = len(person), len(names)
+    people = anatomy.draw_people(n_people, generator, male=generator.random(n_people) < 0.5)
+    style = action_units.draw_style(n_people, generator)
+    labels = {
+        "stimulus": [f"{names[row]}-{index:05d}" for index, row in enumerate(person)],
+        "split": splits,
+        "identity": names[person],
+        "expression": [EXPRESSIONS[code].value for code in codes],
+        "view": "",
+        "session": "",
+    }
     return Stimuli(
         role,
-        labels,
+        LABELS.check(pd.DataFrame(labels)),
         people[person],
         codes,
         0.30 + 0.70 * generator.random(n),
         style[person],
         action_units.draw_idle(codes, generator, amount=1.0),
         scenes.draw_wild(n, generator),
-        _keys(n, generator),
+        _draw_keys(n, generator),
     )
 
 
-def _probe(block: Data, generator: np.random.Generator) -> Stimuli:
-    """In the studio: everyone with every expression, from five views, in two sessions."""
-    crowd = block.probe.people
-    male = np.arange(crowd) >= (crowd + 1) // 2
-    people = anatomy.draw_people(crowd, generator, male=male)
-    style = action_units.draw_style(crowd, generator)
-    names = [f"{'M' if is_male else 'F'}{index % ((crowd + 1) // 2) + 1:02d}" for index, is_male in enumerate(male)]
+def draw_studio(
+    n_people: int,
+    generator: np.random.Generator,
+    *,
+    sessions: Sequence[str] = SESSIONS,
+    expressions: Sequence[Expression] = EXPRESSIONS,
+    views: Sequence[View] = VIEWS,
+) -> Stimuli:
+    """In the studio: everyone in every session, with every expression, from every view; the first half are women."""
+    male = np.arange(n_people) >= (n_people + 1) // 2
+    people = anatomy.draw_people(n_people, generator, male=male)
+    style = action_units.draw_style(n_people, generator)
+    names = [f"{'M' if is_male else 'F'}{index % ((n_people + 1) // 2) + 1:02d}" for index, is_male in enumerate(male)]
     cells = [
-        (who, session, code, view)
-        for who in range(crowd)
-        for session in SESSIONS
-        for code in range(len(EXPRESSIONS))
-        for view in VIEWS
+        (row, session, expression, view)
+        for row in range(n_people)
+        for session in sessions
+        for expression in expressions
+        for view in views
     ]
-    person = np.array([cell[0] for cell in cells], dtype=np.int64)
-    codes = np.array([cell[2] for cell in cells], dtype=np.int64)
-    views: list[View] = [cell[3] for cell in cells]
-    labels = LABELS.check(
-        pd.DataFrame(
-            {
-                "stimulus": [
-                    f"{at}{names[who]}-{EXPRESSIONS[code].value}-{view.value}" for who, at, code, view in cells
-                ],
-                "split": "probe",
-                "identity": [names[who] for who in person],
-                "expression": [EXPRESSIONS[code].value for code in codes],
-                "view": [view.value for view in views],
-                "session": [cell[1] for cell in cells],
-            }
-        )
-    )
+    n = len(cells)
+    person = np.array([row for row, *_ in cells], dtype=np.int64)
+    codes = np.array([EXPRESSIONS.index(expression) for _, _, expression, _ in cells], dtype=np.int64)
+    labels = {
+        "stimulus": [f"{session}{names[row]}-{name.value}-{view.value}" for row, session, name, view in cells],
+        "split": "probe",
+        "identity": [names[row] for row in person],
+        "expression": [expression.value for _, _, expression, _ in cells],
+        "view": [view.value for *_, view in cells],
+        "session": [session for _, session, _, _ in cells],
+    }
     return Stimuli(
         Role.PROBE,
-        labels,
+        LABELS.check(pd.DataFrame(labels)),
         people[person],
         codes,
-        0.70 + 0.30 * generator.random(len(cells)),
+        0.70 + 0.30 * generator.random(n),
         style[person],
         action_units.draw_idle(codes, generator, amount=0.25),
-        scenes.draw_probe(views, generator),
-        _keys(len(cells), generator),
+        scenes.draw_probe([view for *_, view in cells], generator),
+        _draw_keys(n, generator),
     )
 
 
-def _keys(n: int, generator: np.random.Generator) -> npt.NDArray[np.uint64]:
+def _draw_keys(n: int, generator: np.random.Generator) -> npt.NDArray[np.uint64]:
     return generator.integers(0, 2**64 - 1, n, dtype=np.uint64, endpoint=True)

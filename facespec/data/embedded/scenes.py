@@ -1,11 +1,11 @@
-"""Where and how a face is seen: pose, framing, light, background, occluders and sensor, per image."""
+"""Which pose, framing, light, background, occluders and sensor noise does each image have?"""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from facespec.data.embedded.geometry import HALF_SQRT2, turn
+from facespec.data.embedded.geometry import HALF_SQRT2, compute_rotation
 from facespec.study.vocabulary import View
 
 Floats = npt.NDArray[np.float64]
@@ -43,7 +43,7 @@ COLUMNS: tuple[str, ...] = (
     "back_b",
     "back_slope_x",
     "back_slope_y",
-    *(f"shape{i}_{what}" for i in range(SHAPES) for what in ("x", "y", "rx", "ry", "box", "r", "g", "b", "strength")),
+    *(f"shape{i}_{name}" for i in range(SHAPES) for name in ("x", "y", "rx", "ry", "box", "r", "g", "b", "strength")),
     "occluder",
     "occluder_x",
     "occluder_y",
@@ -66,135 +66,135 @@ YAWS: dict[View, tuple[float, float]] = {
 }
 
 
-class _Draw:
-    """Named columns from one block of uniforms, so that a column's range never shifts another column."""
+class _SceneTable:
+    """Scene parameters from one block of uniforms, so that the range of a column never changes another column."""
 
     def __init__(self, n: int, generator: np.random.Generator) -> None:
-        self.uniforms = generator.random((n, len(COLUMNS)))
-        self.more = generator.random((n, len(COLUMNS)))
-        self.table = np.zeros((n, len(COLUMNS)))
+        self.first = generator.random((n, len(COLUMNS)))
+        self.second = generator.random((n, len(COLUMNS)))
+        self.values = np.zeros((n, len(COLUMNS)))
 
-    def even(self, name: str, low: float, high: float) -> None:
-        self.put(name, low + (high - low) * self.uniforms[:, COLUMNS.index(name)])
+    def draw_even(self, name: str, low: float, high: float) -> None:
+        self.set(name, low + (high - low) * self.first[:, COLUMNS.index(name)])
 
-    def peaked(self, name: str, low: float, high: float) -> None:
+    def draw_peaked(self, name: str, low: float, high: float) -> None:
         column = COLUMNS.index(name)
-        self.put(name, low + (high - low) * 0.5 * (self.uniforms[:, column] + self.more[:, column]))
+        self.set(name, low + (high - low) * 0.5 * (self.first[:, column] + self.second[:, column]))
 
-    def put(self, name: str, values: npt.NDArray[np.floating] | float) -> None:
-        self.table[:, COLUMNS.index(name)] = values
+    def set(self, name: str, values: npt.NDArray[np.floating] | float) -> None:
+        self.values[:, COLUMNS.index(name)] = values
 
-    def rotation(self, axis: str, half_tangent: float) -> None:
-        """A rotation of at most twice the angle with tangent `half_tangent`, most near 0."""
-        self.peaked(f"{axis}_c", -half_tangent, half_tangent)
-        cosine, sine = turn(self.table[:, COLUMNS.index(f"{axis}_c")])
-        self.put(f"{axis}_c", cosine)
-        self.put(f"{axis}_s", sine)
+    def draw_rotation(self, axis: str, half_tangent: float) -> None:
+        """Cosine and sine of an angle up to twice the arc tangent of `half_tangent`; small angles are most frequent."""
+        self.draw_peaked(f"{axis}_c", -half_tangent, half_tangent)
+        cosine, sine = compute_rotation(self.values[:, COLUMNS.index(f"{axis}_c")])
+        self.set(f"{axis}_c", cosine)
+        self.set(f"{axis}_s", sine)
 
-    def colour(self, name: str) -> None:
-        """Any brightness, pale: a level that the three primaries share, and a little of their own."""
-        level = 0.04 + 0.86 * self.more[:, COLUMNS.index(f"{name}_g")]
+    def draw_colour(self, name: str) -> None:
+        """A pale colour of any brightness: a common level, and a small deviation of each primary."""
+        level = 0.04 + 0.86 * self.second[:, COLUMNS.index(f"{name}_g")]
         for part in "rgb":
-            self.even(f"{name}_{part}", -0.14, 0.14)
-            column = self.table[:, COLUMNS.index(f"{name}_{part}")]
-            self.put(f"{name}_{part}", np.minimum(np.maximum(level + column, 0.02), 1.0))
+            self.draw_even(f"{name}_{part}", -0.14, 0.14)
+            deviation = self.values[:, COLUMNS.index(f"{name}_{part}")]
+            self.set(f"{name}_{part}", np.minimum(np.maximum(level + deviation, 0.02), 1.0))
 
 
 def draw_wild(n: int, generator: np.random.Generator) -> Floats:
     """(n, len(COLUMNS)) unposed photographs: tight crops, turned heads, any light, clutter, occluders, blur, noise."""
-    draw = _Draw(n, generator)
-    draw.rotation("yaw", 0.26)
-    draw.rotation("pitch", 0.12)
-    draw.rotation("roll", 0.12)
-    draw.peaked("scale", 0.98, 1.32)
-    draw.peaked("shift_x", -0.17, 0.17)
-    draw.peaked("shift_y", -0.16, 0.20)
-    draw.peaked("light_x", -1.2, 1.2)
-    draw.peaked("light_y", -0.5, 1.5)
-    draw.even("ambient", 0.30, 0.62)
-    draw.even("diffuse", 0.45, 0.80)
-    draw.peaked("gain", 0.80, 1.16)
-    draw.even("lift", 0.0, 0.10)
-    draw.peaked("tint", -0.07, 0.11)
-    draw.even("blur", 0.0, 0.7)
-    draw.even("noise", 2.0, 7.0)
-    draw.peaked("gaze_x", -0.055, 0.055)
-    draw.peaked("gaze_y", -0.02, 0.02)
-    draw.even("blink", -3.2, 0.8)  # negative: eyes open
+    table = _SceneTable(n, generator)
+    table.draw_rotation("yaw", 0.26)
+    table.draw_rotation("pitch", 0.12)
+    table.draw_rotation("roll", 0.12)
+    table.draw_peaked("scale", 0.98, 1.32)
+    table.draw_peaked("shift_x", -0.17, 0.17)
+    table.draw_peaked("shift_y", -0.16, 0.20)
+    table.draw_peaked("light_x", -1.2, 1.2)
+    table.draw_peaked("light_y", -0.5, 1.5)
+    table.draw_even("ambient", 0.30, 0.62)
+    table.draw_even("diffuse", 0.45, 0.80)
+    table.draw_peaked("gain", 0.80, 1.16)
+    table.draw_even("lift", 0.0, 0.10)
+    table.draw_peaked("tint", -0.07, 0.11)
+    table.draw_even("blur", 0.0, 0.7)
+    table.draw_even("noise", 2.0, 7.0)
+    table.draw_peaked("gaze_x", -0.055, 0.055)
+    table.draw_peaked("gaze_y", -0.02, 0.02)
+    table.draw_even("blink", -3.2, 0.8)  # negative: eyes open
     for name in ("clothes", "back", "occluder"):
-        draw.colour(name)
-    draw.even("back_slope_x", -0.25, 0.25)
-    draw.even("back_slope_y", -0.25, 0.25)
-    _clutter(draw)
-    _occluders(draw)
-    return draw.table
+        table.draw_colour(name)
+    table.draw_even("back_slope_x", -0.25, 0.25)
+    table.draw_even("back_slope_y", -0.25, 0.25)
+    _draw_clutter(table)
+    _draw_occluders(table)
+    return table.values
 
 
-def _clutter(draw: _Draw) -> None:
+def _draw_clutter(table: _SceneTable) -> None:
     for i in range(SHAPES):
-        draw.even(f"shape{i}_x", -1.3, 1.3)
-        draw.even(f"shape{i}_y", -1.3, 1.3)
-        draw.even(f"shape{i}_rx", 0.08, 0.7)
-        draw.even(f"shape{i}_ry", 0.08, 1.1)
-        draw.even(f"shape{i}_box", -1.0, 1.0)  # positive: a box, otherwise an ellipse
-        draw.even(f"shape{i}_strength", 0.2, 0.9)
-        draw.colour(f"shape{i}")
+        table.draw_even(f"shape{i}_x", -1.3, 1.3)
+        table.draw_even(f"shape{i}_y", -1.3, 1.3)
+        table.draw_even(f"shape{i}_rx", 0.08, 0.7)
+        table.draw_even(f"shape{i}_ry", 0.08, 1.1)
+        table.draw_even(f"shape{i}_box", -1.0, 1.0)  # positive: a box, otherwise an ellipse
+        table.draw_even(f"shape{i}_strength", 0.2, 0.9)
+        table.draw_colour(f"shape{i}")
 
 
-def _occluders(draw: _Draw) -> None:
-    kind = draw.uniforms[:, COLUMNS.index("occluder")]
-    edges = (0.88, 0.91, 0.94, 0.97)  # an eighth of the photographs has something in the way
+def _draw_occluders(table: _SceneTable) -> None:
+    kind = table.first[:, COLUMNS.index("occluder")]
+    edges = (0.88, 0.91, 0.94, 0.97)  # an eighth of the photographs has an occluder
     code = (kind >= edges[0]) * 1.0
     for edge in edges[1:]:
         code = code + (kind >= edge)
-    draw.put("occluder", code)
-    draw.even("occluder_x", -0.8, 0.8)
-    draw.even("occluder_y", -1.0, 0.75)
-    draw.even("occluder_width", 0.07, 0.14)
-    draw.even("occluder_c", -0.9, 0.9)
-    cosine, sine = turn(draw.table[:, COLUMNS.index("occluder_c")])
-    draw.put("occluder_c", cosine)
-    draw.put("occluder_s", sine)
+    table.set("occluder", code)
+    table.draw_even("occluder_x", -0.8, 0.8)
+    table.draw_even("occluder_y", -1.0, 0.75)
+    table.draw_even("occluder_width", 0.07, 0.14)
+    table.draw_even("occluder_c", -0.9, 0.9)
+    cosine, sine = compute_rotation(table.values[:, COLUMNS.index("occluder_c")])
+    table.set("occluder_c", cosine)
+    table.set("occluder_s", sine)
 
 
 def draw_probe(views: list[View], generator: np.random.Generator) -> Floats:
     """(n, len(COLUMNS)) studio photographs, one per entry of `views`: plain background, grey shirt, steady light."""
     n = len(views)
-    draw = _Draw(n, generator)
-    draw.rotation("pitch", 0.03)
-    draw.rotation("roll", 0.02)
-    _view(draw, views)
-    draw.peaked("scale", 1.13, 1.20)
-    draw.peaked("shift_x", -0.05, 0.05)
-    draw.peaked("shift_y", -0.02, 0.06)
-    draw.peaked("light_x", -0.55, 0.25)
-    draw.peaked("light_y", 0.35, 0.85)
-    draw.even("ambient", 0.46, 0.54)
-    draw.even("diffuse", 0.58, 0.68)
-    draw.peaked("gain", 0.93, 1.05)
-    draw.even("lift", 0.0, 0.02)
-    draw.even("blur", 0.1, 0.3)
-    draw.even("noise", 2.0, 4.0)
-    draw.peaked("gaze_x", -0.012, 0.012)
-    draw.peaked("gaze_y", -0.006, 0.006)
-    draw.put("blink", -1.0)
+    table = _SceneTable(n, generator)
+    table.draw_rotation("pitch", 0.03)
+    table.draw_rotation("roll", 0.02)
+    _set_views(table, views)
+    table.draw_peaked("scale", 1.13, 1.20)
+    table.draw_peaked("shift_x", -0.05, 0.05)
+    table.draw_peaked("shift_y", -0.02, 0.06)
+    table.draw_peaked("light_x", -0.55, 0.25)
+    table.draw_peaked("light_y", 0.35, 0.85)
+    table.draw_even("ambient", 0.46, 0.54)
+    table.draw_even("diffuse", 0.58, 0.68)
+    table.draw_peaked("gain", 0.93, 1.05)
+    table.draw_even("lift", 0.0, 0.02)
+    table.draw_even("blur", 0.1, 0.3)
+    table.draw_even("noise", 2.0, 4.0)
+    table.draw_peaked("gaze_x", -0.012, 0.012)
+    table.draw_peaked("gaze_y", -0.006, 0.006)
+    table.set("blink", -1.0)
     for part, level in zip("rgb", (0.80, 0.78, 0.72), strict=True):
-        draw.put(f"back_{part}", level)
-        draw.put(f"clothes_{part}", 0.50)
-    draw.put("back_slope_y", 0.06)
+        table.set(f"back_{part}", level)
+        table.set(f"clothes_{part}", 0.50)
+    table.set("back_slope_y", 0.06)
     for i in range(SHAPES):
-        draw.put(f"shape{i}_rx", 1.0)
-        draw.put(f"shape{i}_ry", 1.0)
-    draw.put("occluder_c", 1.0)
-    draw.put("occluder_width", 0.1)
-    return draw.table
+        table.set(f"shape{i}_rx", 1.0)
+        table.set(f"shape{i}_ry", 1.0)
+    table.set("occluder_c", 1.0)
+    table.set("occluder_width", 0.1)
+    return table.values
 
 
-def _view(draw: _Draw, views: list[View]) -> None:
+def _set_views(table: _SceneTable, views: list[View]) -> None:
     """Turn each head to its view, give or take a degree or two, by the addition theorems."""
-    draw.rotation("yaw", 0.025)
-    small_c, small_s = (draw.table[:, COLUMNS.index(name)].copy() for name in ("yaw_c", "yaw_s"))
+    table.draw_rotation("yaw", 0.025)
+    small_c, small_s = (table.values[:, COLUMNS.index(name)].copy() for name in ("yaw_c", "yaw_s"))
     cosine = np.array([YAWS[view][0] for view in views])
     sine = np.array([YAWS[view][1] for view in views])
-    draw.put("yaw_c", cosine * small_c - sine * small_s)
-    draw.put("yaw_s", sine * small_c + cosine * small_s)
+    table.set("yaw_c", cosine * small_c - sine * small_s)
+    table.set("yaw_s", sine * small_c + cosine * small_s)

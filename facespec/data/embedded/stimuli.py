@@ -1,4 +1,4 @@
-"""What decides a picture, before any pixel: who, doing what, seen how; and how to change one of them alone."""
+"""Which parameters decide an image: the person, the expression and the scene; and how is one of them changed alone?"""
 
 from __future__ import annotations
 
@@ -20,11 +20,35 @@ Codes = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Stimuli:
-    """Everything that decides n pictures, row by row.
+    """The parameters of n images, row by row; `faces.render_stimuli` renders them.
 
-    `labels`: `study.tables.LABELS`; `people` (n, identity parameters, `anatomy.PARAMETERS`); `codes` (n,) expression in
-    enum order; `intensity` (n,); `style`, `idle` (n, 13, see `action_units`); `scene` (n, `scenes.COLUMNS`);
-    `keys` (n,) uint64, of the pixel noise.
+    Attributes
+    ----------
+    role : Role
+        What the images are for.
+    labels : pandas.DataFrame
+        One row per image, with the columns of `facespec.study.tables.LABELS`.
+    people : array of float64 of shape (n, n_parameters)
+        Identity parameters, columns as in `anatomy.PARAMETERS`, in head units (half the height of a head) or shares.
+    codes : array of int64 of shape (n,)
+        Expression, as index of `facespec.study.vocabulary.EXPRESSIONS`.
+    intensity : array of float64 of shape (n,)
+        How strong the expression is, 0 (neutral) to 1.
+    style : array of float64 of shape (n, 13)
+        The person's gain of each action unit (`action_units.UNITS`), around 1.
+    idle : array of float64 of shape (n, 13)
+        Intensity of each action unit that is added to any expression.
+    scene : array of float64 of shape (n, n_scene_parameters)
+        Pose, framing, light, background and occluders, columns as in `scenes.COLUMNS`.
+    keys : array of uint64 of shape (n,)
+        Keys of the pixel noise.
+
+    Examples
+    --------
+    >>> from facespec.data.embedded.faces import draw_stimuli
+    >>> stimuli = draw_stimuli(2, ["neutral", "happy"], generator=np.random.default_rng(0))
+    >>> len(stimuli), stimuli.units.shape, stimuli.labels["stimulus"].tolist()
+    (4, (4, 13), ['F01-neutral', 'F01-happy', 'M01-neutral', 'M01-happy'])
     """
 
     role: Role
@@ -42,7 +66,7 @@ class Stimuli:
 
     @property
     def units(self) -> Floats:
-        """(n, 13) intensities of the action units."""
+        """Intensities of the action units, (n, 13)."""
         return action_units.compose(self.codes, self.intensity, style=self.style, idle=self.idle)
 
     def digest(self) -> str:
@@ -54,24 +78,48 @@ class Stimuli:
 
     def take(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> Stimuli:
         """The stimuli at `indices`, in that order."""
-        at = np.asarray(indices, dtype=np.int64)
+        rows = np.asarray(indices, dtype=np.int64)
         return Stimuli(
             self.role,
-            self.labels.iloc[at].reset_index(drop=True),
-            self.people[at],
-            self.codes[at],
-            self.intensity[at],
-            self.style[at],
-            self.idle[at],
-            self.scene[at],
-            self.keys[at],
+            self.labels.iloc[rows].reset_index(drop=True),
+            self.people[rows],
+            self.codes[rows],
+            self.intensity[rows],
+            self.style[rows],
+            self.idle[rows],
+            self.scene[rows],
+            self.keys[rows],
         )
 
 
 def replace_expressions(stimuli: Stimuli, expressions: Sequence[Expression | str]) -> Stimuli:
-    """The same people, scenes and noise, showing `expressions` (one per stimulus) instead; labels follow.
+    """Change only the expressions: the same people, scenes and noise, and labels to match.
 
-    How strongly, in which personal style and with which idle movements stays as it was.
+    Intensity, personal style and idle movements stay the same. Stimulus names are not changed.
+
+    Parameters
+    ----------
+    stimuli : Stimuli
+        n stimuli.
+    expressions : sequence of str of length n
+        The new expression of each stimulus.
+
+    Returns
+    -------
+    Stimuli
+
+    Raises
+    ------
+    StudyError
+        For another number of expressions than of stimuli, or an unknown expression.
+
+    Examples
+    --------
+    >>> from facespec.data.embedded.faces import draw_stimuli
+    >>> neutral = draw_stimuli(3, ["neutral"], generator=np.random.default_rng(0))
+    >>> happy = replace_expressions(neutral, ["happy"] * 3)
+    >>> happy.people is neutral.people, happy.labels["expression"].tolist()
+    (True, ['happy', 'happy', 'happy'])
     """
     if len(expressions) != len(stimuli):
         raise StudyError(f"{len(expressions)} expressions for {len(stimuli)} stimuli; give one for each.")
@@ -84,7 +132,34 @@ def replace_expressions(stimuli: Stimuli, expressions: Sequence[Expression | str
 
 
 def replace_people(stimuli: Stimuli, people: Floats) -> Stimuli:
-    """The same expressions, scenes and noise on the faces of `people` (n, identity parameters); identity labels go."""
+    """Change only the identities: the same expressions, scenes and noise on other faces.
+
+    The ``identity`` labels become empty. Stimulus names are not changed.
+
+    Parameters
+    ----------
+    stimuli : Stimuli
+        n stimuli.
+    people : array of float64 of shape (n, n_parameters)
+        The new identity parameters, as in `Stimuli.people` of other stimuli.
+
+    Returns
+    -------
+    Stimuli
+
+    Raises
+    ------
+    StudyError
+        For `people` of another shape.
+
+    Examples
+    --------
+    >>> from facespec.data.embedded.faces import draw_stimuli
+    >>> stimuli = draw_stimuli(2, ["happy"], generator=np.random.default_rng(0))
+    >>> swapped = replace_people(stimuli, stimuli.people[[1, 0]])
+    >>> bool((swapped.units == stimuli.units).all()), swapped.labels["identity"].tolist()
+    (True, ['', ''])
+    """
     expected = (len(stimuli), len(anatomy.PARAMETERS))
     if np.shape(people) != expected:
         raise StudyError(f"identity parameters of shape {np.shape(people)}, expected {expected}: one row per stimulus.")

@@ -1,4 +1,4 @@
-"""What each pixel sees: rays through the head, and where they meet a solid (sphere tracing)."""
+"""Where does the ray of each pixel meet the head or the hair (sphere tracing)?"""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from facespec.data.embedded.geometry import Field, clip
 from facespec.data.embedded.head import Columns, Distance, Point, Solid
 
 STEPS = 3  # of sphere tracing, for all rays
-ROUNDS = (3, 4, 6)  # further steps, each round for the rays that are not there yet
-ARRIVED = 0.004  # head units, a tenth of a pixel at 48 px
-PASSED = 0.12  # head units: a ray that is this much farther away than it was has gone by
+ROUNDS = (3, 4, 6)  # further steps; each round for the rays that have not arrived yet
+HIT_DISTANCE = 0.004  # head units, a tenth of a pixel at 48 px
+RETREAT = 0.12  # head units: a ray that is this much farther away than before has passed
 FARTHEST = 1.45  # no part of head or hair is farther from the origin, in head units
-ABSENT = 9.0  # farther than anything
+MISS_DISTANCE = 9.0  # farther than anything
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Camera:
     u: Field
     v: Field
 
-    def at(self, depth: Field) -> Point:
+    def locate(self, depth: Field) -> Point:
         ox, oy, oz = self.origin
         fx, fy, fz = self.forward
         return ox + depth * fx, oy + depth * fy, oz + depth * fz
@@ -69,8 +69,8 @@ def _into_head(scene: Columns, vector: Point) -> Point:
     return c * x - s * z, y, c * z + s * x
 
 
-class _Chosen(dict[str, Field]):
-    """The parameters of single pixels, looked up when first asked for."""
+class _PixelColumns(dict[str, Field]):
+    """The parameters of single pixels, computed when first needed."""
 
     def __init__(self, columns: Columns, image: np.ndarray) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class _Chosen(dict[str, Field]):
 
 @dataclass(frozen=True)
 class Rays:
-    """Some pixels of a `Camera`, as flat arrays, with the solid as they meet it."""
+    """Some pixels of a `Camera`, as flat arrays, with the distance to the solid."""
 
     pixels: np.ndarray
     origin: Point
@@ -91,60 +91,64 @@ class Rays:
     distance: Distance
 
     @classmethod
-    def chosen(cls, view: Camera, pixels: np.ndarray, *, solid: Solid, who: Columns, act: Columns) -> Rays:
+    def select(cls, camera: Camera, pixels: np.ndarray, *, solid: Solid, person: Columns, units: Columns) -> Rays:
         """The rays through `pixels`, flat indices into (n, pixels)."""
-        image = pixels // view.u.shape[1]
-        ox, oy, oz = (part.reshape(-1)[pixels] for part in view.origin)
-        fx, fy, fz = (part[image, 0] for part in view.forward)
-        return cls(pixels, (ox, oy, oz), (fx, fy, fz), solid(_Chosen(who, image), _Chosen(act, image)))
+        image = pixels // camera.u.shape[1]
+        ox, oy, oz = (part.reshape(-1)[pixels] for part in camera.origin)
+        fx, fy, fz = (part[image, 0] for part in camera.forward)
+        return cls(pixels, (ox, oy, oz), (fx, fy, fz), solid(_PixelColumns(person, image), _PixelColumns(units, image)))
 
-    def at(self, depth: Field) -> Point:
+    def locate(self, depth: Field) -> Point:
         (ox, oy, oz), (fx, fy, fz) = self.origin, self.forward
         return ox + depth * fx, oy + depth * fy, oz + depth * fz
 
 
-def trace_rays(view: Camera, solid: Solid, who: Columns, *, act: Columns, until: Field | float) -> tuple[Field, Field]:
+def trace_rays(
+    camera: Camera, solid: Solid, person: Columns, *, units: Columns, until: Field | float
+) -> tuple[Field, Field]:
     """Depth (n, pixels) of the surface along each ray, and how much of the pixel it covers.
 
-    Rays that miss are seen where they come nearest. Rays end at depth `until`, beyond which nothing would be visible.
+    For rays that miss, it is the depth where they come nearest. Rays end at depth `until`: nothing behind is visible.
     """
-    square = FARTHEST * FARTHEST - view.u * view.u - view.v * view.v
+    square = FARTHEST * FARTHEST - camera.u * camera.u - camera.v * camera.v
     depth = np.sqrt(np.maximum(square, 0.01))
-    distance = solid(who, act)
+    distance = solid(person, units)
     for _ in range(STEPS):
-        gap = distance(view.at(depth))
+        gap = distance(camera.locate(depth))
         depth = depth - gap
-    nearest = gap + np.where(square > 0.0, np.float32(0.0), np.float32(ABSENT))
+    nearest = gap + np.where(square > 0.0, np.float32(0.0), np.float32(MISS_DISTANCE))
     best = depth.reshape(-1)
     depth, nearest, until = best.copy(), nearest.reshape(-1), (until + np.zeros_like(depth)).reshape(-1)
-    on_way = np.flatnonzero((nearest > ARRIVED) & (nearest < ABSENT / 2) & (depth > until))
+    active = np.flatnonzero((nearest > HIT_DISTANCE) & (nearest < MISS_DISTANCE / 2) & (depth > until))
     for steps in ROUNDS:
-        rays = Rays.chosen(view, on_way, solid=solid, who=who, act=act)
-        at, near, there = depth[on_way], nearest[on_way], best[on_way]
+        rays = Rays.select(camera, active, solid=solid, person=person, units=units)
+        current, smallest, best_depth = depth[active], nearest[active], best[active]
         for _ in range(steps):
-            gap = rays.distance(rays.at(at))
-            closer = gap < near
-            near, there = np.where(closer, gap, near), np.where(closer, at, there)
-            at = at - gap
-        depth[on_way], nearest[on_way], best[on_way] = at, near, there
-        on_way = on_way[(near > ARRIVED) & (gap < near + PASSED) & (at > until[on_way])]
-    shape = view.u.shape
-    return best.reshape(shape), clip(1.0 - np.maximum(nearest.reshape(shape) - ARRIVED, 0.0) / view.pixel)
+            gap = rays.distance(rays.locate(current))
+            closer = gap < smallest
+            smallest, best_depth = np.where(closer, gap, smallest), np.where(closer, current, best_depth)
+            current = current - gap
+        depth[active], nearest[active], best[active] = current, smallest, best_depth
+        active = active[(smallest > HIT_DISTANCE) & (gap < smallest + RETREAT) & (current > until[active])]
+    shape = camera.u.shape
+    return best.reshape(shape), clip(1.0 - np.maximum(nearest.reshape(shape) - HIT_DISTANCE, 0.0) / camera.pixel)
 
 
-def compute_normals(view: Camera, solid: Solid, who: Columns, *, act: Columns, depth: Field, seen: Field) -> Point:
-    """Unit normals (n, pixels) in the frame of the head where `seen` is positive, from differences of the distance."""
+def compute_normals(
+    camera: Camera, solid: Solid, person: Columns, *, units: Columns, depth: Field, alpha: Field
+) -> Point:
+    """Unit normals (n, pixels) in the frame of the head where `alpha` is positive, from differences of the distance."""
     step = np.float32(0.012)
-    pixels = np.flatnonzero(seen.reshape(-1) > 0.0)
-    rays = Rays.chosen(view, pixels, solid=solid, who=who, act=act)
-    x, y, z = rays.at(depth.reshape(-1)[pixels])
-    here = rays.distance((x, y, z))
-    nx, ny = rays.distance((x + step, y, z)) - here, rays.distance((x, y + step, z)) - here
-    nz = rays.distance((x, y, z + step)) - here
+    pixels = np.flatnonzero(alpha.reshape(-1) > 0.0)
+    rays = Rays.select(camera, pixels, solid=solid, person=person, units=units)
+    x, y, z = rays.locate(depth.reshape(-1)[pixels])
+    distance = rays.distance((x, y, z))
+    nx, ny = rays.distance((x + step, y, z)) - distance, rays.distance((x, y + step, z)) - distance
+    nz = rays.distance((x, y, z + step)) - distance
     length = np.maximum(np.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
-    whole = []
+    normals = []
     for part in (nx, ny, nz):
-        normal = np.zeros(seen.size, np.float32)
+        normal = np.zeros(alpha.size, np.float32)
         normal[pixels] = part / length
-        whole.append(normal.reshape(seen.shape))
-    return whole[0], whole[1], whole[2]
+        normals.append(normal.reshape(alpha.shape))
+    return normals[0], normals[1], normals[2]

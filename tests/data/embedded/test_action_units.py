@@ -1,4 +1,4 @@
-"""Action units: Ekman's prototypes, how intensities add up, and that each moves its own part of the face only."""
+"""Action units: Ekman's prototypes, how intensities add up, and that each changes its part of the face only."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from facespec.data.embedded import action_units
 from facespec.data.embedded.action_units import STRONGEST, UNITS, compose
 from facespec.data.embedded.canvas import REGIONS
 from facespec.data.embedded.rendering import paint
-from facespec.data.embedded.roles import draw_role
 from facespec.data.embedded.scenes import COLUMNS
 from facespec.data.embedded.stimuli import Stimuli
-from facespec.study.params import Data, ExpressionFaces, IdentityFaces, ProbeFaces
 from facespec.study.seeds import generator
 from facespec.study.vocabulary import EXPRESSIONS, Role
+from toys import draw_faces
 
 SIZE = 64
 
-# Where a unit may show, from and to in head units above the eyes (mouth about -0.6, nose tip -0.4, brows 0.23)
+# Range of heights a unit may change, in head units above the eyes (mouth about -0.6, nose tip -0.4, brows 0.23)
 BANDS = {
     1: (-0.15, 0.75),
     2: (-0.05, 0.75),
@@ -55,25 +54,23 @@ def test_prototypes_are_ekman_s() -> None:
     table = action_units.build_prototypes()
     assert table.shape == (7, 13)
     units = list(UNITS)
-    found = {name.value: {units[j] for j in np.flatnonzero(row)} for name, row in zip(EXPRESSIONS, table, strict=True)}
-    assert found == expected
+    prototypes = {
+        name.value: {units[j] for j in np.flatnonzero(row)} for name, row in zip(EXPRESSIONS, table, strict=True)
+    }
+    assert prototypes == expected
     assert set(np.unique(table)) == {0.0, 1.0}
-
-
-def test_no_two_expressions_share_their_units() -> None:
-    assert len({tuple(row) for row in action_units.build_prototypes()}) == 7
 
 
 def test_intensities_are_prototype_times_intensity_times_style_plus_idle() -> None:
     happy, at = EXPRESSIONS.index("happy"), list(UNITS).index
     style, idle = np.full((2, 13), 0.9), np.zeros((2, 13))
     idle[1, at(26)] = 0.3
-    found = compose(np.array([happy, happy]), np.array([1.0, 0.5]), style=style, idle=idle)
+    composed = compose(np.array([happy, happy]), np.array([1.0, 0.5]), style=style, idle=idle)
     expected = np.zeros((2, 13))
     expected[0, [at(6), at(12)]] = 0.9
     expected[1, [at(6), at(12)]] = 0.45
     expected[1, at(26)] = 0.3
-    np.testing.assert_allclose(found, expected)
+    np.testing.assert_allclose(composed, expected)
 
 
 @given(st.integers(0, 2**32), st.floats(0.0, 1.0))
@@ -81,9 +78,9 @@ def test_intensities_stay_between_0_and_the_strongest(seed: int, amount: float) 
     random = generator(seed)
     codes = random.integers(0, 7, 50)
     idle = action_units.draw_idle(codes, random, amount=amount)
-    found = compose(codes, random.random(50), style=action_units.draw_style(50, random), idle=idle)
-    assert found.min() >= 0.0
-    assert found.max() <= STRONGEST
+    composed = compose(codes, random.random(50), style=action_units.draw_style(50, random), idle=idle)
+    assert composed.min() >= 0.0
+    assert composed.max() <= STRONGEST
     assert compose(codes, np.full(50, 9.0), style=np.full((50, 13), 9.0), idle=idle).max() == STRONGEST
     assert compose(codes, np.ones(50), style=np.ones((50, 13)), idle=idle - 3.0).min() == 0.0
 
@@ -97,7 +94,7 @@ def test_style_varies_between_people_around_1() -> None:
     assert np.ptp(style, axis=0).min() > 0.45
 
 
-def test_idle_scales_with_its_amount_and_never_looks_at_the_expression() -> None:
+def test_idle_scales_with_its_amount_and_does_not_depend_on_the_expression() -> None:
     codes = np.zeros(300, np.int64)
     full = action_units.draw_idle(codes, generator(5), amount=1.0)
     np.testing.assert_array_equal(action_units.draw_idle(codes, generator(5), amount=0.0), np.zeros((300, 13)))
@@ -108,29 +105,19 @@ def test_idle_scales_with_its_amount_and_never_looks_at_the_expression() -> None
 
 
 @cache
-def sitters() -> Stimuli:
+def draw_neutral() -> Stimuli:
     """Straight views of four neutral people, without blur or noise."""
-    block = Data(
-        seed=1,
-        size=48,
-        channels=1,
-        tolerated=0.0,
-        expression=ExpressionFaces(source="embedded", train=1, test=1),
-        identity=IdentityFaces(source="embedded", people=2, train=1, test=1),
-        probe=ProbeFaces(source="embedded", people=4),
-    )
-    probe = draw_role(Role.PROBE, block, generator(12, "sitters"))
+    probe = draw_faces(Role.PROBE, seed=12, probe=4)
     labels = probe.labels
-    chosen = (labels["view"] == "straight") & (labels["expression"] == "neutral") & (labels["session"] == "A")
-    stimuli = probe.take(np.flatnonzero(chosen))
-    for name in ("blur", "noise"):
-        stimuli.scene[:, COLUMNS.index(name)] = 0.0
+    rows = (labels["view"] == "straight") & (labels["expression"] == "neutral") & (labels["session"] == "A")
+    stimuli = probe.take(np.flatnonzero(rows))
+    stimuli.scene[:, [COLUMNS.index("blur"), COLUMNS.index("noise")]] = 0.0
     return stimuli
 
 
-def photographed(**intensities: float) -> tuple[np.ndarray, np.ndarray]:
-    """The sitters with some units (``au12=1.0``) and all others at rest."""
-    stimuli = sitters()
+def render_units(**intensities: float) -> tuple[np.ndarray, np.ndarray]:
+    """The neutral people with some units (``au12=1.0``), all others 0."""
+    stimuli = draw_neutral()
     units = np.zeros((len(stimuli), len(UNITS)))
     for name, intensity in intensities.items():
         units[:, list(UNITS).index(int(name[2:]))] = intensity
@@ -138,27 +125,27 @@ def photographed(**intensities: float) -> tuple[np.ndarray, np.ndarray]:
     return images.astype(np.int64), regions
 
 
-def heights() -> np.ndarray:
+def compute_heights() -> np.ndarray:
     """(4, SIZE) height of each pixel row above the eyes, in head units."""
-    scene = sitters().scene
+    scene = draw_neutral().scene
     scale, shift = (scene[:, [COLUMNS.index(name)]] for name in ("scale", "shift_y"))
     return (1.0 - (np.arange(SIZE) + 0.5) / (SIZE / 2)) * scale - shift
 
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_unit_changes_its_part_of_the_face_only(unit: int) -> None:
-    rest, moved = photographed()[0], photographed(**{f"au{unit}": 1.0})[0]
+    rest, moved = render_units()[0], render_units(**{f"au{unit}": 1.0})[0]
     changed = rest != moved
     assert (np.abs(moved - rest) >= 12).any((1, 2)).all(), "not everybody's picture changes visibly"
     low, high = BANDS[unit]
     tilt = 0.08  # the head nods by up to 3.5 degrees
-    outside = (heights() < low - tilt) | (heights() > high + tilt)
+    outside = (compute_heights() < low - tilt) | (compute_heights() > high + tilt)
     assert not (changed & outside[:, :, None]).any()
 
 
 @pytest.mark.parametrize("unit", MOUTH)
 def test_mouth_units_move_neither_brows_nor_eyes_nor_hair(unit: int) -> None:
-    (rest, before), (moved, after) = photographed(), photographed(**{f"au{unit}": 1.0})
+    (rest, before), (moved, after) = render_units(), render_units(**{f"au{unit}": 1.0})
     elsewhere = [REGIONS[name] for name in ("brows", "eyes")]
     untouched = np.isin(before, elsewhere) | np.isin(after, elsewhere)
     np.testing.assert_array_equal(rest[untouched], moved[untouched])
@@ -166,7 +153,7 @@ def test_mouth_units_move_neither_brows_nor_eyes_nor_hair(unit: int) -> None:
 
 @pytest.mark.parametrize("unit", BROW)
 def test_brow_units_move_neither_mouth_nor_ears(unit: int) -> None:
-    (rest, before), (moved, after) = photographed(), photographed(**{f"au{unit}": 1.0})
+    (rest, before), (moved, after) = render_units(), render_units(**{f"au{unit}": 1.0})
     elsewhere = [REGIONS[name] for name in ("mouth", "ears")]
     untouched = np.isin(before, elsewhere) | np.isin(after, elsewhere)
     np.testing.assert_array_equal(rest[untouched], moved[untouched])
@@ -174,25 +161,27 @@ def test_brow_units_move_neither_mouth_nor_ears(unit: int) -> None:
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_stronger_unit_changes_more(unit: int) -> None:
-    rest = photographed()[0]
-    change = [np.abs(photographed(**{f"au{unit}": level})[0] - rest).sum() for level in (0.25, 0.5, 0.75, 1.0)]
+    rest = render_units()[0]
+    change = [np.abs(render_units(**{f"au{unit}": level})[0] - rest).sum() for level in (0.25, 0.5, 0.75, 1.0)]
     assert np.all(np.diff([0, *change]) > 0)
 
 
-def centre(regions: np.ndarray, name: str) -> np.ndarray:
+def compute_centre(regions: np.ndarray, name: str) -> np.ndarray:
     """(4,) mean height of a region, in head units."""
     at = regions == REGIONS[name]
-    return np.array([(heights()[i][:, None] * at[i]).sum() / at[i].sum() for i in range(len(at))])
+    return np.array([(compute_heights()[i][:, None] * at[i]).sum() / at[i].sum() for i in range(len(at))])
 
 
 def test_inner_and_outer_brow_raisers_raise_their_end_more() -> None:
     def ends(**units: float) -> np.ndarray:
         """Mean height of the brows beside the nose, and at the temples."""
-        brows = photographed(**units)[1] == REGIONS["brows"]
+        brows = render_units(**units)[1] == REGIONS["brows"]
         inner, outer = brows.copy(), brows.copy()
         inner[:, :, :26] = inner[:, :, 38:] = False
         outer[:, :, 22:42] = False
-        return np.array([[(heights()[i][:, None] * m[i]).sum() / m[i].sum() for i in range(4)] for m in (inner, outer)])
+        return np.array(
+            [[(compute_heights()[i][:, None] * m[i]).sum() / m[i].sum() for i in range(4)] for m in (inner, outer)]
+        )
 
     rest = ends()
     inner_raised, outer_raised = ends(au1=1.0) - rest, ends(au2=1.0) - rest
@@ -201,14 +190,14 @@ def test_inner_and_outer_brow_raisers_raise_their_end_more() -> None:
 
 
 def test_units_move_features_the_way_their_names_say() -> None:
-    rest = photographed()[1]
-    assert np.all(centre(photographed(au1=1.0, au2=1.0)[1], "brows") > centre(rest, "brows") + 0.03)
-    assert np.all(centre(photographed(au4=1.0)[1], "brows") < centre(rest, "brows") - 0.03)
-    dropped = photographed(au26=1.0)[1]
+    rest = render_units()[1]
+    assert np.all(compute_centre(render_units(au1=1.0, au2=1.0)[1], "brows") > compute_centre(rest, "brows") + 0.03)
+    assert np.all(compute_centre(render_units(au4=1.0)[1], "brows") < compute_centre(rest, "brows") - 0.03)
+    dropped = render_units(au26=1.0)[1]
     assert np.all((dropped == REGIONS["mouth"]).sum((1, 2)) > 1.2 * (rest == REGIONS["mouth"]).sum((1, 2)))
-    eyes = [(photographed(**{unit: 1.0})[1] == REGIONS["eyes"]).sum((1, 2)) for unit in ("au5", "au7")]
+    eyes = [(render_units(**{unit: 1.0})[1] == REGIONS["eyes"]).sum((1, 2)) for unit in ("au5", "au7")]
     assert np.all(eyes[0] > eyes[1])
     wide, tight = (
-        np.ptp(np.argwhere(photographed(**{unit: 1.0})[1][0] == REGIONS["mouth"])[:, 1]) for unit in ("au20", "au23")
+        np.ptp(np.argwhere(render_units(**{unit: 1.0})[1][0] == REGIONS["mouth"])[:, 1]) for unit in ("au20", "au23")
     )
     assert wide > tight

@@ -17,7 +17,7 @@ def test_regions_have_distinct_codes_from_0() -> None:
 
 def test_paint_mixes_by_its_share_and_mark_needs_half() -> None:
     back = np.array([[[0.2]], [[0.4]], [[0.6]]], np.float32)
-    canvas = Canvas.filled(back, region=0, pixels=4)
+    canvas = Canvas.create(back, region=0, pixels=4)
     share = np.array([[0.0, 0.25, 0.5, 1.0]], np.float32)
     canvas.paint(share, np.ones((3, 1, 1), np.float32))
     np.testing.assert_allclose(canvas.colour[0], [[0.2, 0.4, 0.6, 1.0]], rtol=1e-6)
@@ -29,18 +29,18 @@ def test_paint_mixes_by_its_share_and_mark_needs_half() -> None:
 
 
 def columns(n: int = 40) -> tuple[dict, dict]:
-    who = draw_people(n, generator(8), male=np.arange(n) % 2 == 0)
+    person = draw_people(n, generator(8), male=np.arange(n) % 2 == 0)
     scene = draw_wild(n, generator(9))
     return tuple(
         {name: table[:, [i]].astype(np.float32) for i, name in enumerate(names)}
-        for names, table in ((PARAMETERS, who), (COLUMNS, scene))
+        for names, table in ((PARAMETERS, person), (COLUMNS, scene))
     )  # type: ignore[return-value]
 
 
 def test_grey_is_the_luminance_of_colour() -> None:
     """With the weights of ITU-R BT.601."""
-    who, scene = columns()
-    grey, colour = (build_palette(who, scene, channels=channels) for channels in (1, 3))
+    person, scene = columns()
+    grey, colour = (build_palette(person, scene, channels=channels) for channels in (1, 3))
     assert grey.keys() == colour.keys()
     for name in grey:
         assert grey[name].shape == (1, 40, 1)
@@ -50,22 +50,22 @@ def test_grey_is_the_luminance_of_colour() -> None:
 
 
 def test_tone_runs_from_the_lightest_to_the_darkest_stop() -> None:
-    who, scene = columns(3)
+    person, scene = columns(3)
     for name in ("skin_red", "hair_red", "hair_grey"):
-        who[name][:] = 0.0
+        person[name][:] = 0.0
     scene["tint"][:] = 0.0
-    who["skin_tone"][:, 0] = who["hair_tone"][:, 0] = [0.0, 0.625, 1.0]  # 0.625: half way between stops 2 and 3
-    colours = build_palette(who, scene, channels=3)
+    person["skin_tone"][:, 0] = person["hair_tone"][:, 0] = [0.0, 0.625, 1.0]  # 0.625: half way between stops 2 and 3
+    colours = build_palette(person, scene, channels=3)
     for name, stops in (("skin", SKIN), ("hair", HAIR)):
         expected = [stops[0], (np.array(stops[2]) + stops[3]) / 2, stops[4]]
         np.testing.assert_allclose(colours[name][:, :, 0].T, expected, rtol=1e-5)
 
 
 def test_warm_light_is_redder_and_less_blue() -> None:
-    who, scene = columns(2)
-    for table in (who, scene):
+    person, scene = columns(2)
+    for table in (person, scene):
         for name in table:
             table[name][1] = table[name][0]
     scene["tint"][:, 0] = [0.0, 0.1]
-    white = build_palette(who, scene, channels=3)["white"]
+    white = build_palette(person, scene, channels=3)["white"]
     np.testing.assert_allclose(white[:, 1, 0] / white[:, 0, 0], [1.1, 1.0, 0.9], rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Shapes and lattice noise against trigonometry, sampling, and whole numbers worked out by Python."""
+"""Shapes and noise against trigonometry, sampling, and integers computed by Python."""
 
 from __future__ import annotations
 
@@ -19,42 +19,44 @@ def column(*values: float) -> np.ndarray:
     return np.array(values, np.float32)
 
 
-def test_smooth_is_the_cubic_from_0_to_1() -> None:
+def test_smoothstep_is_the_cubic_from_0_to_1() -> None:
     np.testing.assert_allclose(
-        geometry.smooth(column(-1.0, 0.0, 0.25, 0.5, 0.75, 1.0, 9.0)), [0, 0, 0.15625, 0.5, 0.84375, 1, 1], rtol=1e-6
+        geometry.smoothstep(column(-1.0, 0.0, 0.25, 0.5, 0.75, 1.0, 9.0)),
+        [0, 0, 0.15625, 0.5, 0.84375, 1, 1],
+        rtol=1e-6,
     )
 
 
 def test_cover_is_half_at_the_edge_and_linear_over_its_softness() -> None:
-    found = geometry.cover(column(-3.0, -0.1, 0.0, 0.1, 3.0), 0.4)
-    np.testing.assert_allclose(found, [1.0, 0.75, 0.5, 0.25, 0.0], rtol=1e-6)
+    covered = geometry.cover(column(-3.0, -0.1, 0.0, 0.1, 3.0), 0.4)
+    np.testing.assert_allclose(covered, [1.0, 0.75, 0.5, 0.25, 0.0], rtol=1e-6)
 
 
 def test_line_covers_both_sides_of_0() -> None:
     np.testing.assert_allclose(
-        geometry.line(column(-0.5, -0.1, 0.0, 0.1, 0.2), 0.1, 0.2), [0, 0.5, 1, 0.5, 0], atol=1e-6
+        geometry.cover_line(column(-0.5, -0.1, 0.0, 0.1, 0.2), 0.1, 0.2), [0, 0.5, 1, 0.5, 0], atol=1e-6
     )
 
 
-def test_between_is_1_inside_and_0_outside() -> None:
-    found = geometry.between(column(-9.0, -1.0, 0.5, 2.0, 9.0), -1.0, 2.0, 0.5)
-    np.testing.assert_allclose(found, [0, 0.5, 1, 0.5, 0], atol=1e-6)
+def test_a_band_is_1_inside_and_0_outside() -> None:
+    covered = geometry.cover_band(column(-9.0, -1.0, 0.5, 2.0, 9.0), -1.0, 2.0, 0.5)
+    np.testing.assert_allclose(covered, [0, 0.5, 1, 0.5, 0], atol=1e-6)
 
 
 @given(st.floats(-3.0, 3.0), st.floats(-3.0, 3.0), st.floats(-3.0, 3.0), st.floats(0.2, 2.0))
 def test_an_ellipsoid_with_equal_radii_is_a_sphere(x: float, y: float, z: float, radius: float) -> None:
     if math.hypot(x, y, z) < 0.05:
         return  # at the centre itself the estimate has no direction
-    found = geometry.ellipsoid((column(x), column(y), column(z)), (radius, radius, radius))
-    assert found[0] == pytest.approx(math.hypot(x, y, z) - radius, abs=1e-4)
+    distance = geometry.ellipsoid((column(x), column(y), column(z)), (radius, radius, radius))
+    assert distance[0] == pytest.approx(math.hypot(x, y, z) - radius, abs=1e-4)
 
 
 @given(st.floats(-3.0, 3.0), st.floats(-3.0, 3.0), st.floats(0.2, 2.0))
 def test_an_ellipse_with_equal_radii_is_a_circle(x: float, y: float, radius: float) -> None:
     if math.hypot(x, y) < 0.05:
         return
-    found = geometry.ellipse(column(x), column(y), radius, radius)
-    assert found[0] == pytest.approx(math.hypot(x, y) - radius, abs=1e-4)
+    distance = geometry.ellipse(column(x), column(y), radius, radius)
+    assert distance[0] == pytest.approx(math.hypot(x, y) - radius, abs=1e-4)
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.4, 1.1, math.pi / 2, 2.7])
@@ -69,13 +71,13 @@ def test_ellipse_and_ellipsoid_are_0_on_their_surface_and_grow_along_the_normal(
     np.testing.assert_allclose(geometry.ellipsoid((*at, 0 * at[0]), (rx, ry, rz)), [0.0, step, -step], atol=1e-3)
 
 
-def test_shapes_leave_the_point_they_are_given_alone() -> None:
+def test_shapes_do_not_change_their_point() -> None:
     point = (column(0.1, 0.2), column(0.3, 0.4), column(0.5, 0.6))
     before = [part.copy() for part in point]
     geometry.ellipsoid(point, (1.0, 0.5, column(0.3)))
     geometry.bump(point, (1.0, 0.5, column(0.3)))
-    for part, was in zip(point, before, strict=True):
-        np.testing.assert_array_equal(part, was)
+    for part, original in zip(point, before, strict=True):
+        np.testing.assert_array_equal(part, original)
 
 
 def test_a_bump_is_1_at_its_centre_and_exactly_0_from_its_radii_on() -> None:
@@ -99,8 +101,8 @@ def test_smooth_minima_round_only_where_both_are_near(a: float, b: float, width:
 
 
 @given(st.floats(-3.0, 3.0))
-def test_turn_is_the_rotation_by_twice_the_arc_tangent(t: float) -> None:
-    cosine, sine = geometry.turn(np.array([t]))
+def test_a_rotation_is_that_by_twice_the_arc_tangent(t: float) -> None:
+    cosine, sine = geometry.compute_rotation(np.array([t]))
     assert cosine[0] == pytest.approx(math.cos(2 * math.atan(t)), abs=1e-14)
     assert sine[0] == pytest.approx(math.sin(2 * math.atan(t)), abs=1e-14)
 
@@ -124,31 +126,31 @@ def test_scramble_of_1_is_known() -> None:
 
 
 @given(WORD)
-def test_unit_keeps_24_bits(word: int) -> None:
-    found = geometry.unit(np.array([word], np.uint32))
-    assert found.dtype == np.float32
-    assert float(found[0]) == (word >> 8) / 2**24
+def test_a_fraction_keeps_24_bits(word: int) -> None:
+    fraction = geometry.to_fraction(np.array([word], np.uint32))
+    assert fraction.dtype == np.float32
+    assert float(fraction[0]) == (word >> 8) / 2**24
 
 
-def test_lattice_cells_are_distinct_also_left_and_below_of_0() -> None:
+def test_cells_are_distinct_also_left_and_below_of_0() -> None:
     across, up = np.meshgrid(np.arange(-9, 9) + 0.25, np.arange(-9, 9) + 0.75)
-    word, x, y = geometry.lattice(F(across), F(up), np.uint32([5]))
+    word, x, y = geometry.hash_cells(F(across), F(up), np.uint32([5]))
     assert len(np.unique(word)) == 18 * 18
     np.testing.assert_array_equal(x, F(0.25))
     np.testing.assert_array_equal(y, F(0.75))
-    again, _, _ = geometry.lattice(F(across) + F(0.5), F(up) - F(0.5), np.uint32([5]))
+    again, _, _ = geometry.hash_cells(F(across) + F(0.5), F(up) - F(0.5), np.uint32([5]))
     np.testing.assert_array_equal(word, again)  # one word per cell
-    other, _, _ = geometry.lattice(F(across), F(up), np.uint32([6]))
+    other, _, _ = geometry.hash_cells(F(across), F(up), np.uint32([6]))
     assert (word == other).mean() < 0.01
 
 
 def test_a_wave_passes_through_one_free_value_per_unit_without_jumps() -> None:
     seed = np.uint32([11])
     x = F(np.arange(-4000, 4000) / 1000.0)
-    wave = geometry.wave(x, seed)
-    assert wave.min() >= 0.0
-    assert wave.max() <= 1.0
-    assert np.abs(np.diff(wave)).max() <= 1.5 / 1000 + 1e-6  # the cubic's steepest slope is 1.5
-    knots = geometry.wave(F(np.arange(-4, 4)), seed)
+    wave_noise = geometry.wave_noise(x, seed)
+    assert wave_noise.min() >= 0.0
+    assert wave_noise.max() <= 1.0
+    assert np.abs(np.diff(wave_noise)).max() <= 1.5 / 1000 + 1e-6  # the cubic's steepest slope is 1.5
+    knots = geometry.wave_noise(F(np.arange(-4, 4)), seed)
     expected = [(murmur((i + 11) % 2**32) >> 8) / 2**24 for i in range(-4, 4)]
     np.testing.assert_array_equal(knots, F(expected))

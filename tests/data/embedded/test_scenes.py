@@ -1,4 +1,4 @@
-"""Scenes: rotations are rotations, the studio is plain and exact, the wild is varied."""
+"""Rotations keep lengths, the studio is plain, the wild is varied."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def columns(table: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(COLUMNS, table.T, strict=True))
 
 
-def wild() -> dict[str, np.ndarray]:
+def draw_wild_columns() -> dict[str, np.ndarray]:
     return columns(draw_wild(N, generator(3, "wild")))
 
 
-def studio() -> dict[str, np.ndarray]:
+def draw_studio_columns() -> dict[str, np.ndarray]:
     return columns(draw_probe([VIEWS[i % 5] for i in range(N)], generator(3, "studio")))
 
 
@@ -37,9 +37,9 @@ def test_there_is_a_yaw_for_every_view_in_order() -> None:
     assert angles == pytest.approx([-90, -45, 0, 45, 90])
 
 
-@pytest.mark.parametrize("made", [wild, studio])
-def test_rotations_keep_lengths(made) -> None:
-    scene = made()
+@pytest.mark.parametrize("draw", [draw_wild_columns, draw_studio_columns])
+def test_rotations_keep_lengths(draw) -> None:
+    scene = draw()
     for axis in ("yaw", "pitch", "roll"):
         np.testing.assert_allclose(scene[f"{axis}_c"] ** 2 + scene[f"{axis}_s"] ** 2, 1.0, atol=1e-12)
     for name, column in scene.items():
@@ -47,7 +47,7 @@ def test_rotations_keep_lengths(made) -> None:
 
 
 def test_wild_heads_turn_up_to_their_limits_and_both_ways() -> None:
-    scene = wild()
+    scene = draw_wild_columns()
     for axis, half_tangent in (("yaw", 0.26), ("pitch", 0.12), ("roll", 0.12)):
         limit = math.degrees(2 * math.atan(half_tangent))
         assert 0.85 * limit < angle(scene, axis).max() <= limit
@@ -55,22 +55,24 @@ def test_wild_heads_turn_up_to_their_limits_and_both_ways() -> None:
 
 
 def test_studio_heads_stand_within_three_degrees_of_their_view() -> None:
-    scene = studio()
+    scene = draw_studio_columns()
     expected = np.tile([-90, -45, 0, 45, 90], N // 5)
     assert np.abs((angle(scene, "yaw") - expected + 180) % 360 - 180).max() < 3.0
-    assert np.ptp(angle(scene, "yaw")[2::5]) > 2.0  # nobody poses like a statue
+    assert np.ptp(angle(scene, "yaw")[2::5]) > 2.0  # poses vary
 
 
 def test_an_eighth_of_the_wild_is_occluded_by_each_thing_in_its_share() -> None:
-    kind = wild()["occluder"]
+    kind = draw_wild_columns()["occluder"]
     assert set(np.unique(kind)) == set(range(len(OCCLUDERS)))
-    found = [np.mean(kind == code) for code in range(len(OCCLUDERS))]
-    np.testing.assert_allclose(found, [0.88, 0.03, 0.03, 0.03, 0.03], atol=0.025)  # 4 standard errors
-    np.testing.assert_allclose(wild()["occluder_c"] ** 2 + wild()["occluder_s"] ** 2, 1.0, atol=1e-12)
+    shares = [np.mean(kind == code) for code in range(len(OCCLUDERS))]
+    np.testing.assert_allclose(shares, [0.88, 0.03, 0.03, 0.03, 0.03], atol=0.025)  # 4 standard errors
+    np.testing.assert_allclose(
+        draw_wild_columns()["occluder_c"] ** 2 + draw_wild_columns()["occluder_s"] ** 2, 1.0, atol=1e-12
+    )
 
 
 def test_the_studio_is_plain() -> None:
-    scene = studio()
+    scene = draw_studio_columns()
     assert not scene["occluder"].any()
     for i in range(SHAPES):
         assert not scene[f"shape{i}_strength"].any()
@@ -80,31 +82,15 @@ def test_the_studio_is_plain() -> None:
 
 
 def test_the_wild_varies_more_than_the_studio_in_everything() -> None:
-    plain, varied = studio(), wild()
-    for name in (
-        "scale",
-        "shift_x",
-        "shift_y",
-        "light_x",
-        "light_y",
-        "ambient",
-        "diffuse",
-        "gain",
-        "lift",
-        "blur",
-        "noise",
-        "gaze_x",
-        "gaze_y",
-        "tint",
-        "back_r",
-        "clothes_g",
-        "back_slope_x",
-    ):
+    plain, varied = draw_studio_columns(), draw_wild_columns()
+    geometry = ("scale", "shift_x", "shift_y", "gaze_x", "gaze_y", "back_slope_x")
+    light = ("light_x", "light_y", "ambient", "diffuse", "gain", "lift", "tint", "back_r", "clothes_g")
+    for name in (*geometry, *light, "blur", "noise"):
         assert np.ptp(varied[name]) > 1.5 * np.ptp(plain[name]), name
 
 
 def test_colours_are_between_black_and_white() -> None:
-    scene = wild()
+    scene = draw_wild_columns()
     for name in COLUMNS:
         if name[-2:] in ("_r", "_g", "_b"):
             assert scene[name].min() >= 0.02, name
@@ -112,18 +98,18 @@ def test_colours_are_between_black_and_white() -> None:
 
 
 def test_some_eyes_blink() -> None:
-    assert 0.1 < np.mean(wild()["blink"] > 0) < 0.3
+    assert 0.1 < np.mean(draw_wild_columns()["blink"] > 0) < 0.3
 
 
-def test_a_range_never_shifts_another_column(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = wild()
-    original = scenes._Draw.even
+def test_the_range_of_a_column_does_not_change_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = draw_wild_columns()
+    original = scenes._SceneTable.draw_even
 
-    def wider(self: scenes._Draw, name: str, low: float, high: float) -> None:
+    def wider(self: scenes._SceneTable, name: str, low: float, high: float) -> None:
         original(self, name, low, high + (5.0 if name == "noise" else 0.0))
 
-    monkeypatch.setattr(scenes._Draw, "even", wider)
-    after = wild()
+    monkeypatch.setattr(scenes._SceneTable, "draw_even", wider)
+    after = draw_wild_columns()
     assert [name for name in COLUMNS if (before[name] != after[name]).any()] == ["noise"]
 
 

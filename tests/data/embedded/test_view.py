@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from facespec.data.embedded.scenes import COLUMNS
-from facespec.data.embedded.view import ABSENT, compute_normals, place_camera, trace_rays
+from facespec.data.embedded.view import MISS_DISTANCE, compute_normals, place_camera, trace_rays
 
 SIZE = 40
 F = np.float32
@@ -34,18 +34,18 @@ def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 @pytest.mark.parametrize("angles", [(0, 0, 0), (90, 0, 0), (-45, 0, 0), (20, -10, 5), (0, 15, -8)])
 def test_rays_undo_the_head_s_rotation(angles: tuple[float, float, float]) -> None:
-    view = place_camera(
+    camera = place_camera(
         scene(**dict(zip(("yaw", "pitch", "roll"), angles, strict=True)), shift_x=0.1, shift_y=-0.2), SIZE
     )
     centres = (np.arange(SIZE) + 0.5) / (SIZE / 2) - 1
     u, v = np.meshgrid(1.2 * centres - 0.1, -1.2 * centres + 0.2)
-    np.testing.assert_allclose(view.u[0], u.ravel(), atol=1e-6)
-    np.testing.assert_allclose(view.v[0], v.ravel(), atol=1e-6)
+    np.testing.assert_allclose(camera.u[0], u.ravel(), atol=1e-6)
+    np.testing.assert_allclose(camera.v[0], v.ravel(), atol=1e-6)
     depth = F(0.3)
-    seen = np.stack([u.ravel(), v.ravel(), np.full(u.size, depth)])
-    expected = rotation(*angles).T @ seen
-    np.testing.assert_allclose([part[0] for part in view.at(depth)], expected, atol=1e-6)
-    assert view.pixel[0, 0] == pytest.approx(1.2 / (SIZE / 2))
+    points = np.stack([u.ravel(), v.ravel(), np.full(u.size, depth)])
+    expected = rotation(*angles).T @ points
+    np.testing.assert_allclose([part[0] for part in camera.locate(depth)], expected, atol=1e-6)
+    assert camera.pixel[0, 0] == pytest.approx(1.2 / (SIZE / 2))
 
 
 def test_a_positive_yaw_turns_the_nose_to_the_right() -> None:
@@ -54,50 +54,50 @@ def test_a_positive_yaw_turns_the_nose_to_the_right() -> None:
 
 
 def test_light_is_a_unit_vector_that_does_not_turn_with_the_head() -> None:
-    view = place_camera(scene(yaw=40, pitch=10, roll=-6, light_x=0.8, light_y=-0.4), SIZE)
+    camera = place_camera(scene(yaw=40, pitch=10, roll=-6, light_x=0.8, light_y=-0.4), SIZE)
     expected = rotation(40, 10, -6).T @ (np.array([0.8, -0.4, 1.0]) / math.sqrt(0.8**2 + 0.4**2 + 1))
-    np.testing.assert_allclose([part[0, 0] for part in view.light], expected, atol=1e-6)
+    np.testing.assert_allclose([part[0, 0] for part in camera.light], expected, atol=1e-6)
 
 
-def ball(who: dict, act: dict):
+def ball(person: dict, units: dict):
     """A solid: the distance to a sphere of radius ``who['radius']``."""
 
     def distance(point):
         x, y, z = point
-        return np.sqrt(x * x + y * y + z * z) - who["radius"]
+        return np.sqrt(x * x + y * y + z * z) - person["radius"]
 
     return distance
 
 
 @pytest.mark.parametrize("yaw", [0.0, 70.0])
 def test_tracing_finds_a_sphere(yaw: float) -> None:
-    view, who = place_camera(scene(yaw=yaw), SIZE), {"radius": np.full((1, 1), 0.7, np.float32)}
-    depth, seen = trace_rays(view, ball, who, act={}, until=-1.45)
-    assert depth.dtype == seen.dtype == np.float32
-    off = np.hypot(view.u, view.v)
-    inside = off < 0.66  # towards the edge rays graze, and arrive later
-    np.testing.assert_allclose(depth[inside], np.sqrt(0.49 - off[inside] ** 2), atol=0.012)
-    np.testing.assert_array_equal(seen[inside], 1.0)
-    pixel = float(view.pixel[0, 0])
-    assert not seen[off > 0.7 + pixel + 0.01].any()
-    edge = (off > 0.7) & (off < 0.7 + pixel)
-    np.testing.assert_allclose(seen[edge], 1 - (off[edge] - 0.7) / pixel, atol=0.12)
-    normal = compute_normals(view, ball, who, act={}, depth=depth, seen=seen)
-    points = np.stack([part[0] for part in view.at(depth)])[:, inside[0]]
+    camera, person = place_camera(scene(yaw=yaw), SIZE), {"radius": np.full((1, 1), 0.7, np.float32)}
+    depth, alpha = trace_rays(camera, ball, person, units={}, until=-1.45)
+    assert depth.dtype == alpha.dtype == np.float32
+    radius = np.hypot(camera.u, camera.v)
+    inside = radius < 0.66  # near the edge rays are tangential, and arrive later
+    np.testing.assert_allclose(depth[inside], np.sqrt(0.49 - radius[inside] ** 2), atol=0.012)
+    np.testing.assert_array_equal(alpha[inside], 1.0)
+    pixel = float(camera.pixel[0, 0])
+    assert not alpha[radius > 0.7 + pixel + 0.01].any()
+    edge = (radius > 0.7) & (radius < 0.7 + pixel)
+    np.testing.assert_allclose(alpha[edge], 1 - (radius[edge] - 0.7) / pixel, atol=0.12)
+    normal = compute_normals(camera, ball, person, units={}, depth=depth, alpha=alpha)
+    points = np.stack([part[0] for part in camera.locate(depth)])[:, inside[0]]
     expected = points / np.sqrt((points**2).sum(0))
     np.testing.assert_allclose([part[0, inside[0]] for part in normal], expected, atol=0.03)
 
 
-def test_tracing_ends_behind_what_would_hide_it() -> None:
-    view, who = place_camera(scene(), SIZE), {"radius": np.full((1, 1), 0.7, np.float32)}
-    whole, _ = trace_rays(view, ball, who, act={}, until=-1.45)
-    early, _ = trace_rays(view, ball, who, act={}, until=np.full(view.u.shape, 0.2, np.float32))
+def test_tracing_ends_at_the_given_depth() -> None:
+    camera, person = place_camera(scene(), SIZE), {"radius": np.full((1, 1), 0.7, np.float32)}
+    whole, _ = trace_rays(camera, ball, person, units={}, until=-1.45)
+    early, _ = trace_rays(camera, ball, person, units={}, until=np.full(camera.u.shape, 0.2, np.float32))
     front = whole > 0.3
     np.testing.assert_array_equal(early[front], whole[front])
 
 
-def test_rays_that_pass_the_farthest_point_see_nothing() -> None:
-    view, who = place_camera(scene(scale=3.0), SIZE), {"radius": np.full((1, 1), 1.44, np.float32)}
-    _, seen = trace_rays(view, ball, who, act={}, until=-1.45)
-    assert not seen[np.hypot(view.u, view.v) > 1.45 + 3.0 / (SIZE / 2)].any()
-    assert ABSENT > 2 * 1.45
+def test_rays_outside_of_everything_are_empty() -> None:
+    camera, person = place_camera(scene(scale=3.0), SIZE), {"radius": np.full((1, 1), 1.44, np.float32)}
+    _, alpha = trace_rays(camera, ball, person, units={}, until=-1.45)
+    assert not alpha[np.hypot(camera.u, camera.v) > 1.45 + 3.0 / (SIZE / 2)].any()
+    assert MISS_DISTANCE > 2 * 1.45

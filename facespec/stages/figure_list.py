@@ -1,0 +1,25 @@
+"""Which figures does `facespec figures` draw? Every file in ``Results/figures``, with what it shows; no imports."""
+
+from __future__ import annotations
+
+# file name without its suffix: what is drawn; each is written as PDF and as PNG
+FIGURES = {
+    "figure_1": "Overview of 1B, 1C, S1A and S1B.",
+    "figure_1B": "Both tasks decoded from the frozen single-task networks, on probe faces.",
+    "figure_1C": "Accuracy of the fine-tuned single-task and joint networks, on probe faces.",
+    "figure_S1A": "Both tasks decoded from the frozen single-task networks, on faces of their training roles.",
+    "figure_S1B": "Accuracy of single-task and joint networks before fine-tuning, on faces of their training roles.",
+    "figure_2": "Overview of 2A to 2D.",
+    "figure_2A": "Mean heatmaps of every network and task over the mean face.",
+    "figure_2B": "Distribution of the mean heatmaps' values, as boxes.",
+    "figure_2C": "Overlap of the joint network's two mean heatmaps.",
+    "figure_2D": "Heatmaps of single faces, one per expression.",
+    "figure_3": "Preferred stimuli of units of the joint network: the optimised picture beside the best face.",
+    "figure_S2B": "Responses of units to their preferred stimuli, to their best faces and to random pictures.",
+    "figure_contrasts": "Differences between two networks' heatmaps, cell by cell.",
+    "figure_regions": "Share of the heatmaps' mass in each region of the face, by expression.",
+    "figure_groundtruth": "How well heatmaps match the pixels that carry expression and identity in embedded faces.",
+    "figure_depth": "Layer by layer: decoding, units specific to a task, effect sizes, similarity of networks.",
+    "figure_lesions": "Accuracy lost in both tasks when units that one task needs are lesioned.",
+    "figure_lesion_classes": "Recall of every class under lesions, and its spread between classes.",
+}
