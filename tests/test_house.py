@@ -28,10 +28,9 @@ DOORS: dict[str, set[str]] = {
     "published": set(),
     "figures": {"published"},
     "checks": {"published"},
-    "report": {"published", "figures", "checks"},
-    "stages": {"data", "models", "training", "responses", "analyses", "published", "figures", "checks", "report"},
+    "stages": {"data", "models", "training", "responses", "analyses", "published", "figures", "checks"},
 }
-TORCH_FREE = {"study", "figures", "checks", "report", "published"}
+TORCH_FREE = {"study", "figures", "checks", "published"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 DISK = {
     "open",
@@ -124,7 +123,7 @@ def test_only_stages_open_generators_and_only_doors_touch_the_disk() -> None:
             assert not any(n.startswith("facespec.study.seeds") for n in imported(path)), f"{path} opens a generator"
             assert "default_rng" not in names, path
             assert not {"manual_seed_all", "RandomState"} & names, path
-        if room(path) in ("analyses", "responses", "figures", "report") and path.name not in ("style.py",):
+        if room(path) in ("analyses", "responses", "figures") and path.name not in ("style.py",):
             assert not DISK & names, f"{path} touches the disk: {DISK & names}"
         if room(path) not in ("stages", "cli", "study"):
             assert not any(n.startswith("facespec.study.paths") for n in imported(path)), f"{path} knows paths"

@@ -221,15 +221,11 @@ def test_the_replay_runs_on_the_published_files(
 
 
 @pytest.mark.pipeline
-def test_published_files_are_found_above_the_study(
+def test_published_files_that_were_fetched_into_the_study_are_replayed(
     study: Paths, published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("FACESPEC_PUBLISHED")
-    directory = study.root.parent / "shared" / "published"
-    for file, content in read_results(published).items():
-        write_pickle(directory / file, content)
-    assert len(run(MAIN, "replay")["files"]) == 4
-    # those that `facespec published fetch` put into the study come first
+    file, content = next(iter(read_results(published).items()))
     write_pickle(study.root / "published" / file, content)
     assert list(run(SUPPLEMENT, "replay")["files"]) == [file]
 

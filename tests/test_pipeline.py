@@ -47,9 +47,6 @@ def run(*words: str, cwd: Path, path: Path | None = None) -> str:
     git = {f"GIT_{who}_{what}": "tester@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     # coverage's own variables would make every child measure itself
     rest = {name: value for name, value in os.environ.items() if not name.startswith("COV_CORE")}
-    published = PROJECT.parent / "shared" / "published"  # a study in a temporary directory would not find it
-    if published.is_dir():
-        rest.setdefault("FACESPEC_PUBLISHED", str(published))
     if path:
         rest.pop("PYTHONPATH", None)  # where the installed package would not be found first
     environment = {**rest, **git, "PATH": os.pathsep.join(programs), "COLUMNS": "200"}
