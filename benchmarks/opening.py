@@ -92,12 +92,9 @@ def time_checks(watch: Stopwatch) -> None:
     replace_function("facespec.study.artefacts", "check_file", functools.partial(watch.time, "files"))
     replace_function("facespec.study.artefacts", "read_document", functools.partial(watch.time, "documents"))
     arrays = importlib.import_module("facespec.study.arrays")
-    arrays._digest = watch.time("arrays", arrays._digest)
-    shards.ShardReader._check = watch.time("rows", shards.ShardReader._check)
+    arrays._compute_digest = watch.time("arrays", arrays._compute_digest)
+    shards.ShardReader._check_rows = watch.time("rows", shards.ShardReader._check_rows)
     schema.hashlib = SimpleNamespace(sha256=watch.time("tables", schema.hashlib.sha256))
-    read = schema._read_bytes
-    timed = watch.time("tables", read)
-    schema._read_bytes = lambda path: (timed if path.suffix == ".sha256" else read)(path)
 
 
 def run_stage(words: Sequence[str]) -> dict[str, Any]:

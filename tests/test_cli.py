@@ -218,19 +218,12 @@ def test_errors_in_the_program_keep_their_traceback(inside: Paths, monkeypatch: 
 
 
 @pytest.mark.pipeline
-def test_every_stage_runs_by_its_name(
+def test_stages_run_by_their_names(
     explained: Paths, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Those of the pipeline are run so by tests/test_pipeline.py; here, one with an option, and one beside it."""
     monkeypatch.chdir(explained.root)
-    inside = Paths()
-    assert said(capsys, monkeypatch, "train", "identity", "5") == (0, "")
     assert said(capsys, monkeypatch, "finetune", "identity", "5", "--device", "cpu") == (0, "")
-    stages = "decoding accuracy heatmaps overlap contrasts regions groundtruth depth preferred lesions export "
-    stages += "figures checks"
-    for stage in stages.split():
-        assert said(capsys, monkeypatch, stage) == (0, "")
-    assert inside.verdicts.is_file() and inside.figure("figure_1B", "pdf").is_file()
-    assert len(list(inside.results.glob("*.pickle"))) == 11
     words = ("--network", "joint", "--seed", "5", "--layer", "trunk.conv2", "--unit", "1", "--n", "3", "--to", "lab")
     assert said(capsys, monkeypatch, "stimuli", *words) == (0, "lab: 3 faces.\n")
     assert len(list(Path("lab").glob("*.png"))) == 6

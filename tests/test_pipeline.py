@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from facespec.stages.figure_list import FIGURES
 from facespec.stages.repro import explain_other_bits
 from facespec.study.code_path import get_code_path
 from facespec.study.maps import MapSet, scale_maps, upsample_maps
@@ -131,12 +132,16 @@ def test_every_stage_ran(study: Path) -> None:
     assert {name.split("@")[0] for name in lock} == set(stages)
 
 
+def list_run_stages(output: str) -> list[str]:
+    return [line.split("'")[1] for line in output.splitlines() if "Running stage" in line]
+
+
 def test_nothing_runs_twice(study: Path, installed: Path) -> None:
     """Faces are kept, as they were made from what they would be made from again, and so is all that follows."""
     lock = (study / "dvc.lock").read_bytes()
     before = {path: path.stat().st_mtime_ns for path in (study / "data").rglob("*.json")}
     said = run("python", "-m", "facespec", "repro", cwd=study, path=installed)
-    assert "Running stage" not in said and "up to date" in said
+    assert set(list_run_stages(said)) == {"fingerprints"}
     assert (study / "dvc.lock").read_bytes() == lock
     assert {path: path.stat().st_mtime_ns for path in (study / "data").rglob("*.json")} == before
 
@@ -205,10 +210,10 @@ def test_a_parameter_reruns_what_reads_it(study: Path, installed: Path) -> None:
     try:
         params.write_text(before.replace("margin: 0.02", "margin: 0.03"))
         said = run("dvc", "repro", "--dry", cwd=study, path=installed)
-        assert [line.split("'")[1] for line in said.splitlines() if "Running stage" in line] == ["checks"]
+        assert list_run_stages(said) == ["fingerprints", "checks"]
         params.write_text(before.replace("hold_out: cell", "hold_out: session"))
         said = run("dvc", "repro", "--dry", cwd=study, path=installed)
-        rerun = {line.split("'")[1].split("@")[0] for line in said.splitlines() if "Running stage" in line}
+        rerun = {name.split("@")[0] for name in list_run_stages(said)}
         assert {"finetune", "decoding", "accuracy"} <= rerun and "train" not in rerun
     finally:
         params.write_text(before)
@@ -310,9 +315,12 @@ def test_verdicts_are_a_dvc_metric(study: Path, installed: Path) -> None:
     assert numbers == {f"{row.claim} {row.part}": row.number for row in parts.itertuples()}
 
 
-def test_training_history_is_a_dvc_plot(study: Path, installed: Path) -> None:
-    shown = json.loads(run("dvc", "plots", "show", "--json", cwd=study, path=installed))
-    assert any("joint" in name for name in json.dumps(shown).split('"'))
+def test_curves_and_figures_are_dvc_plots(study: Path, installed: Path) -> None:
+    """Training curves have a colour per task; every figure is shown."""
+    plots = json.loads(run("dvc", "plots", "show", "--json", cwd=study, path=installed))
+    assert not plots.get("errors") and {f"Results/figures/{name}.png" for name in FIGURES} <= plots["data"].keys()
+    (curve,) = plots["data"]["checkpoints/train/joint-1.csv"]
+    assert curve["content"]["encoding"]["color"]["field"] == "task"
 
 
 def test_the_notebooks_run_on_this_study(study: Path, installed: Path) -> None:
