@@ -243,6 +243,15 @@ def _compute_t(values: np.ndarray) -> np.ndarray:
     return np.where(values.any(axis=0), t, 0.0)
 
 
+def compute_chance(classes: np.ndarray) -> float:
+    """The accuracy of the best constant answer: the share of the most frequent class in `classes` (n,), names or codes.
+
+    One over the number of classes where all are as frequent.
+    """
+    _, counts = np.unique(classes, return_counts=True)
+    return float(counts.max() / counts.sum())
+
+
 def tabulate_accuracy(
     correct: np.ndarray, cell: Cell, *, resamples: int, generator: np.random.Generator
 ) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from facespec.analyses.resampling import (
     PERCENTILES,
     average_people,
     average_weighted,
+    compute_chance,
     draw_weights,
     explain_few_people,
 )
@@ -148,16 +149,10 @@ def compute_segregation_index(drops: npt.ArrayLike) -> Floats:
     return np.asarray(((target - other) / np.where(harm > 0, harm, np.nan)).mean(axis=-1))
 
 
-def compute_chance(classes: np.ndarray) -> float:
-    """The share of the most frequent class in `classes` (n,): 1 / number of classes where all are as frequent."""
-    _, counts = np.unique(classes, return_counts=True)
-    return float(counts.max() / counts.sum())
-
-
 def compute_people_chance(classes: np.ndarray, people: pd.Series) -> float:
-    """The same where people have equal weight: the largest mean over people of a class's share of their images.
+    """The best constant answer's accuracy where people have equal weight.
 
-    `people` (n,): whom each image shows.
+    It is the largest mean over people of a class's share of their images. `people` (n,): whom each image shows.
     """
     matches = (classes[:, None] == np.unique(classes)).astype(np.float64)
     return float(average_people(matches, people).mean(axis=0).max())

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from facespec.published.reference import read_published_bars
 from facespec.study.schema import Column, Schema
-from facespec.study.tables import ACCURACY
+from facespec.study.tables import ACCURACY, ACCURACY_FIGURES
 
 TOLERANCE = 1e-6  # absolute; the reference is rounded to 6 decimals, so half of this is rounding
 
@@ -21,7 +21,7 @@ REPLAY = Schema(
     "replay",
     {
         "file": Column("text"),
-        "figure": Column("text", ACCURACY.columns["figure"].allowed),
+        "figure": Column("text", ACCURACY_FIGURES),
         "bar": Column("text"),
         "statistic": Column("text", ("mean", "sd", "low", "high")),
         "number": Column("number", optional=True),

@@ -22,10 +22,11 @@ from pathlib import Path
 import pandas as pd
 
 from facespec.study.errors import StudyError, suggest_spelling
-from facespec.study.tables import ACCURACY, OVERLAP, REFERENCE, REFERENCE_HEATMAPS
+from facespec.study.tables import ACCURACY_FIGURES, OVERLAP, REFERENCE, REFERENCE_HEATMAPS
 from facespec.study.vocabulary import Role, Task
 
-FIGURES = ACCURACY.columns["figure"].allowed
+FIGURES = ACCURACY_FIGURES
+FER2013_HAPPY, FER2013_TESTED = 895 + 879, 7178  # images in PublicTest and PrivateTest
 HEATMAP_FIGURES = OVERLAP.columns["figure"].allowed
 TABLE = Path(__file__).with_name("reference_accuracy.csv")
 HEATMAPS_TABLE = Path(__file__).with_name("reference_heatmaps.csv")
@@ -83,11 +84,12 @@ def find_role(figure: str, tested_on: str) -> str:
 
 
 def read_published_chance(figure: str, tested_on: str) -> float:
-    """Accuracy of guessing, as published: 1 of 7 expressions [P], of 70 people in KDEF [P], of 1251 in VoxCeleb1 [D].
+    """Accuracy of the best constant answer: 1 of 7 expressions [P], of 70 people in KDEF [P], of 1251 in VoxCeleb1 [D].
 
-    For identity in S1A it is 1/1251 too [O]: the number of people in the 500 published test images is unknown, and
-    chance would be higher for fewer people.
+    In S1B always answering "happy" is right for 895 + 879 of FER2013's 7,178 test images (PublicTest, PrivateTest) [D];
+    S1A tests equally many images of each expression [P]. For identity in S1A it is 1/1251 too [O]: the number of people
+    in the 500 published test images is unknown, and chance would be higher for fewer people.
     """
     if tested_on == Task.EXPRESSION:
-        return 1 / 7
+        return FER2013_HAPPY / FER2013_TESTED if figure == "S1B" else 1 / 7
     return 1 / 70 if find_role(figure, tested_on) == Role.PROBE else 1 / 1251

@@ -1,4 +1,4 @@
-"""Figures 1C and S1B: how often do single-task and joint networks name the right class?"""
+"""Figures 1C and S1B: how often do single-task and joint networks name the right class, over all and class by class?"""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from facespec.analyses.accuracy import mark_correct
-from facespec.analyses.resampling import Cell, tabulate_accuracy
+from facespec.analyses.accuracy import mark_correct, tabulate_recall
+from facespec.analyses.resampling import Cell, compute_chance, tabulate_accuracy
 from facespec.data.faceset import FaceSet
 from facespec.data.splits import hold_out
 from facespec.models import checkpoints
@@ -21,10 +21,11 @@ from facespec.study.params import Accuracy, Params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.storage import write_table
-from facespec.study.tables import ACCURACY
+from facespec.study.tables import ACCURACY, RECALL, ZERO_SHOT
 from facespec.study.vocabulary import NETWORKS, TASKS, TEST, Role, Task
 
 BATCH = 256
+SHARED_DRAWS = {ZERO_SHOT: "1C"}  # figure -> the figure with the same images, and so the same resamples of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,30 +40,42 @@ class TestImages:
 
 
 def run(paths: Paths, params: Params, *, device: str) -> None:
-    """Write ``Results/accuracy.csv``: figures 1C and S1B, every seed, all test images and their resamples."""
-    tables: list[pd.DataFrame] = []
+    """Write ``Results/accuracy.csv`` and ``Results/recall.csv``: figures 1C and S1B, zero-shot transfer, every seed.
+
+    Accuracies are those of all test images and of their resamples; recalls those of every class.
+    """
+    accuracies: list[pd.DataFrame] = []
+    recalls: list[pd.DataFrame] = []
     with deterministic_torch():
         for images, network, seed in itertools.product(_list_test_images(paths, params), NETWORKS, params.seeds):
             if set(images.tasks) & set(network.tasks):
                 checkpoint = load_network(paths, images.stage, network, seed)
-                tables += _test_network(checkpoint, images, params.accuracy, device=device)
-    write_table(paths.table("accuracy"), ACCURACY.check(pd.concat(tables, ignore_index=True)))
+                for accuracy, recall in _test_network(checkpoint, images, params.accuracy, device=device):
+                    accuracies.append(accuracy)
+                    recalls.append(recall)
+    write_table(paths.table("accuracy"), ACCURACY.check(pd.concat(accuracies, ignore_index=True)))
+    write_table(paths.table("recall"), RECALL.check(pd.concat(recalls, ignore_index=True)))
 
 
 def _list_test_images(paths: Paths, params: Params) -> Iterator[TestImages]:
-    """1C: held-out probe images, after fine-tuning. S1B: test images of the training roles, before it."""
+    """1C: held-out probe images, after fine-tuning. S1B: test images of the training roles, before it.
+
+    `ZERO_SHOT`: 1C's images, before fine-tuning. Expressions only: the identity heads name people of the training role,
+    none of whom is on the probe.
+    """
     probe = FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE)
     _, held_out = hold_out(probe.labels, params.split, generator(params.split.seed, "split"))
     yield TestImages("1C", "finetune", probe, held_out, TASKS)
     for task in TASKS:
         faces = FaceSet.open(paths.faces(task.value), role=task.value)
         yield TestImages("S1B", "train", faces, np.flatnonzero(faces.labels["split"] == TEST), (task,))
+    yield TestImages(ZERO_SHOT, "train", probe, held_out, (Task.EXPRESSION,))
 
 
 def _test_network(
     checkpoint: checkpoints.Checkpoint, images: TestImages, block: Accuracy, *, device: str
-) -> Iterator[pd.DataFrame]:
-    """The ACCURACY rows of one network, a table per task."""
+) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """The ACCURACY and the RECALL rows of one network, for each of its tasks."""
     predicted = predict_classes(
         checkpoint.network,
         images.faces,
@@ -82,9 +95,20 @@ def _test_network(
             role=role,
             source=images.faces.source,
             seed=checkpoint.origin.seed,
-            chance=1 / len(names),
+            chance=compute_chance(true),
         )
-        # the stream's name lacks network and seed: all of them share the resamples, so that differences are paired
-        stream = generator(block.seed, "resamples", images.figure, role)
-        correct = mark_correct(predicted[task.value], true)
-        yield tabulate_accuracy(correct, cell, resamples=block.resamples, generator=stream)
+        yield _tabulate(mark_correct(predicted[task.value], true), true, cell, names, block)
+
+
+def _tabulate(
+    correct: np.ndarray, true: np.ndarray, cell: Cell, names: tuple[str, ...], block: Accuracy
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    # the streams' names lack network and seed: all of them share the resamples, so that differences are paired
+    figure = SHARED_DRAWS.get(cell.figure, cell.figure)
+    images = generator(block.seed, "resamples", figure, cell.role)
+    within_classes = generator(block.seed, "resamples within classes", figure, cell.tested_on)
+    known = true >= 0  # an image of a class that the head lacks is wrong, and has no recall
+    recall = tabulate_recall(
+        correct[known], true[known], cell, names=names, resamples=block.resamples, generator=within_classes
+    )
+    return tabulate_accuracy(correct, cell, resamples=block.resamples, generator=images), recall

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
 from facespec.analyses.decoding import decode_classes
 from facespec.analyses.depth import (
@@ -20,20 +19,20 @@ from facespec.analyses.depth import (
     find_balanced_design,
     measure_unit_effects,
 )
+from facespec.analyses.resampling import compute_chance
 from facespec.analyses.similarity import compare_layers
 from facespec.data.faceset import FaceSet
 from facespec.data.splits import encode_classes, hold_out
 from facespec.models import checkpoints
 from facespec.models.device import deterministic_torch, pick_device
 from facespec.models.layers import find_rectifier, list_convolutions, parse_depth
-from facespec.models.networks import build_network
 from facespec.responses.pooling import pool_responses
-from facespec.stages.network_files import load_network
+from facespec.stages.network_files import load_network, undo_training
 from facespec.stages.progress import progress_bar
 from facespec.study.errors import StudyError
 from facespec.study.params import Decoding, Params, Split
 from facespec.study.paths import Paths
-from facespec.study.seeds import generator, integer_seed
+from facespec.study.seeds import generator
 from facespec.study.storage import write_table
 from facespec.study.tables import LAYER_DECODING, SIMILARITY, UNTRAINED
 from facespec.study.vocabulary import NETWORKS, TASKS, Role, View
@@ -128,15 +127,7 @@ def _record_networks(paths: Paths, seeds: list[int], images: DepthImages, *, dev
         for network in NETWORKS:
             checkpoint = load_network(paths, "finetune", network, seed)
             yield _record_network(checkpoint, network.value, images, device=device)
-        yield _record_network(_undo_training(checkpoint), UNTRAINED, images, device=device)
-
-
-def _undo_training(checkpoint: checkpoints.Checkpoint) -> checkpoints.Checkpoint:
-    """The same network with the weights that training began with: those of all networks of a seed have one trunk."""
-    weights = torch.Generator().manual_seed(integer_seed(checkpoint.origin.seed, "train", "weights"))
-    network = checkpoint.network
-    fresh = build_network(network.block, network.classes, channels=network.channels, generator=weights)
-    return replace(checkpoint, network=fresh)
+        yield _record_network(undo_training(checkpoint), UNTRAINED, images, device=device)
 
 
 def _record_network(
@@ -160,13 +151,13 @@ def _decode_layer(
     images: DepthImages, responses: np.ndarray, key: LayerKey, task: str, block: Decoding
 ) -> dict[str, object]:
     """The LAYER_DECODING row of one layer and task."""
-    codes, names = encode_classes(images.labels, task)
+    codes, _ = encode_classes(images.labels, task)
     fit, test = images.fit_mask, images.test_mask
     predicted = decode_classes(
         responses[fit], codes[fit], responses[test], penalty=block.penalty, iterations=block.iterations
     )
-    accuracy = float((predicted == codes[test]).mean())
-    return {**vars(key), "tested_on": task, "n": len(predicted), "chance": 1 / len(names), "accuracy": accuracy}
+    chance, accuracy = compute_chance(codes[test]), float((predicted == codes[test]).mean())
+    return {**vars(key), "tested_on": task, "n": len(predicted), "chance": chance, "accuracy": accuracy}
 
 
 def _compare_networks(networks: list[NetworkResponses]) -> Iterator[pd.DataFrame]:

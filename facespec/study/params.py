@@ -121,6 +121,9 @@ class Decoding(Block):
     identity_test: Count  # S1A: test images in all
     identity_people: People  # S1A: people to tell from each other
     fit_images: Count  # S1A: training images at most
+    pixel_size: Annotated[int, Field(ge=8, le=128)]  # pixel baselines: shorter side of larger images, px
+    pixel_images: Annotated[int, Field(ge=2)]  # pixel baselines: images to fit, at most
+    pixel_components: Count  # pixel baselines: principal components, at most
     resamples: Draws  # of the test images; the first 100 are exported to the published format
     seed: Seed
 

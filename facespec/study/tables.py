@@ -7,6 +7,15 @@ from facespec.study.vocabulary import EXPRESSIONS, NETWORKS, ROLES, TASKS, VIEWS
 
 ALL_IMAGES = -1  # the `resample` of numbers that are computed without resampling
 
+# Values of `trained_on` that are no trained network:
+UNTRAINED = "untrained"  # the networks' common trunk before training, with fitted readouts
+PIXELS = "pixels"  # no network: principal components of the pixels, and linear discriminants of these
+NEAREST = "pixels_nearest"  # no network: the class of the fitted image whose pixels are nearest
+BASELINES = (UNTRAINED, PIXELS, NEAREST)
+
+ACCURACY_FIGURES = ("1B", "1C", "S1A", "S1B")  # of the original
+ZERO_SHOT = "1C zero-shot"  # not in the original: the heads of the training role on the probe, without fine-tuning
+
 # One row per image of a FaceSet. `identity`, `expression`, `view`, `session` are empty if unknown.
 LABELS = Schema(
     "labels",
@@ -20,14 +29,16 @@ LABELS = Schema(
     },
 )
 
-# One row per accuracy: of a decoder (Figures 1B, S1A) or of a network's head (Figures 1C, S1B).
-# `resample` -1: on the test images; 0, 1, ...: on bootstrap resamples of them. Resample i has the same images for every
-# network tested on the same set, so that differences are paired. `n`: test images.
+# One row per accuracy: of a decoder (Figures 1B, S1A), of a network's head (Figures 1C, S1B, `ZERO_SHOT`), or of a
+# baseline (`trained_on` in `BASELINES`) in 1B, S1A and S1B. `resample` -1: on the test images; 0, 1, ...: on bootstrap
+# resamples of them. Resample i has the same images for everything tested on the same set, so that differences are
+# paired. `n`: test images. `chance`: the best constant answer, the share of the most frequent class. Pixel baselines
+# do not depend on the seed; their rows are repeated for every seed, so that they pair with the networks'.
 ACCURACY = Schema(
     "accuracy",
     {
-        "figure": Column("text", ("1B", "1C", "S1A", "S1B")),
-        "trained_on": Column("text", tuple(NETWORKS)),
+        "figure": Column("text", (*ACCURACY_FIGURES, ZERO_SHOT)),
+        "trained_on": Column("text", (*NETWORKS, *BASELINES)),
         "tested_on": Column("text", tuple(TASKS)),
         "role": Column("text", tuple(ROLES)),
         "source": Column("text"),
@@ -36,6 +47,27 @@ ACCURACY = Schema(
         "n": Column("integer", low=1),
         "chance": Column("number", low=0, high=1),
         "accuracy": Column("number", low=0, high=1),
+    },
+)
+
+# One row per class, network and seed: which share of the class's `n` test images a network's head classifies correctly.
+# `class` empty: balanced accuracy, the mean over the classes that are tested; its chance is one over their number.
+# `low`, `high`: 95 % interval over resamples of the images within each class.
+RECALL = Schema(
+    "recall",
+    {
+        "figure": Column("text", ("1C", "S1B", ZERO_SHOT)),
+        "trained_on": Column("text", tuple(NETWORKS)),
+        "tested_on": Column("text", tuple(TASKS)),
+        "role": Column("text", tuple(ROLES)),
+        "source": Column("text"),
+        "seed": Column("integer", low=0),
+        "class": Column("text", optional=True),
+        "n": Column("integer", low=0),
+        "recall": Column("number", low=0, high=1, optional=True),
+        "low": Column("number", low=0, high=1, optional=True),
+        "high": Column("number", low=0, high=1, optional=True),
+        "reason": Column("text", optional=True),
     },
 )
 
@@ -174,8 +206,6 @@ GROUNDTRUTH = Schema(
     },
 )
 
-UNTRAINED = "untrained"  # a value of `trained_on`: the networks' common trunk before training, as a control
-
 # Columns that identify a layer; `depth` 1 is the shallowest convolution.
 _LAYER_COLUMNS = {
     "trained_on": Column("text", (*NETWORKS, UNTRAINED)),
@@ -295,7 +325,7 @@ PREFERRED = Schema(
 REFERENCE = Schema(
     "reference",
     {
-        "figure": Column("text", ("1B", "1C", "S1A", "S1B")),
+        "figure": Column("text", ACCURACY_FIGURES),
         "trained_on": Column("text", tuple(NETWORKS)),
         "tested_on": Column("text", tuple(TASKS)),
         "source": Column("text"),

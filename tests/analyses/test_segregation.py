@@ -12,12 +12,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from facespec.analyses.resampling import draw_weights
+from facespec.analyses.resampling import compute_chance, draw_weights
 from facespec.analyses.segregation import (
     LesionSite,
     PeopleAccuracies,
     arrange_accuracies,
-    compute_chance,
     compute_people_chance,
     compute_relative_drop,
     compute_segregation_index,

@@ -75,6 +75,11 @@ def test_roles_and_chance() -> None:
     assert round(read_published_chance("1B", "expression"), 3) == 0.143
     assert round(read_published_chance("1C", "identity"), 3) == 0.014
     assert read_published_chance("S1B", "identity") == 1 / 1251
+    assert round(read_published_chance("S1A", "expression"), 3) == 0.143  # 20 images of each
+    # FER2013's own counts, part by part: angry, disgust, fear, happy, sad, surprise, neutral
+    counts = np.array([[467, 56, 496, 895, 653, 415, 607], [491, 55, 528, 879, 594, 416, 626]])
+    assert counts.sum() == read_reference_accuracy("S1B").query("tested_on == 'expression'")["n"].iloc[0]
+    assert read_published_chance("S1B", "expression") == counts.sum(axis=0).max() / counts.sum()
 
 
 @pytest.mark.parametrize(

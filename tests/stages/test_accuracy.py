@@ -5,25 +5,63 @@ import torch
 
 from facespec.data.batches import apply_preset
 from facespec.data.faceset import FaceSet
+from facespec.data.splits import hold_out
 from facespec.models import checkpoints
 from facespec.stages import accuracy
 from facespec.study.errors import StudyError
 from facespec.study.params import Params
 from facespec.study.paths import Paths
-from facespec.study.tables import ACCURACY
+from facespec.study.seeds import generator
+from facespec.study.tables import ACCURACY, RECALL
 
 
 def test_every_cell_and_resample_has_its_row(analysed: Paths) -> None:
     table = ACCURACY.read(analysed.table("accuracy"))
-    assert len(table) == 8 * 2 * 101  # cells, seeds, all images and the resamples
+    assert len(table) == 10 * 2 * 101  # cells, seeds, all images and the resamples
     whole = table[table["resample"] == -1].set_index(["figure", "trained_on", "tested_on"])
     cells = [("expression", "expression"), ("identity", "identity"), ("joint", "expression"), ("joint", "identity")]
-    assert sorted(whole.index) == sorted([(figure, *cell) for figure in ("1C", "S1B") for cell in cells] * 2)
+    expected = [(figure, *cell) for figure in ("1C", "S1B") for cell in cells]
+    expected += [("1C zero-shot", network, "expression") for network in ("expression", "joint")]
+    assert sorted(whole.index) == sorted(expected * 2)
     # by hand: 3 people x 7 expressions; 42; 4 people x 5
     assert set(whole["n"].loc["1C"]) == {21} and set(whole["role"].loc["1C"]) == {"probe"}
-    for task, n, classes in (("expression", 42, 7), ("identity", 20, 4)):
+    assert set(whole["chance"].loc["1C zero-shot"]) == {3 / 21} and set(whole["role"].loc["1C zero-shot"]) == {"probe"}
+    labels = FaceSet.open(analysed.faces("expression")).labels
+    most_frequent = labels["expression"][labels["split"] == "test"].value_counts().max()
+    assert most_frequent > 42 / 7  # skewed, as in FER2013: the best constant answer is better than one of seven
+    for task, n, constant in (("expression", 42, most_frequent), ("identity", 20, 5)):
         rows = whole.loc[("S1B", "joint", task)]
-        assert set(rows["n"]) == {n} and set(rows["chance"]) == {1 / classes} and set(rows["role"]) == {task}
+        assert set(rows["n"]) == {n} and set(rows["chance"]) == {constant / n} and set(rows["role"]) == {task}
+
+
+def test_recalls_add_up_to_the_accuracy(analysed: Paths) -> None:
+    """Every class weighted by its images."""
+    table = RECALL.read(analysed.table("recall"))
+    whole = ACCURACY.read(analysed.table("accuracy")).query("resample == -1")
+    cell = ["figure", "trained_on", "tested_on", "seed"]
+    accuracies = whole.set_index(cell)["accuracy"]
+    groups = table[table["class"] != ""].groupby(cell)
+    assert set(groups.groups) == set(accuracies.index)
+    for key, rows in groups:
+        assert len(rows) == {"expression": 7, "identity": 4 if key[0] == "S1B" else 3}[key[2]]
+        assert (rows["recall"] * rows["n"]).sum() / rows["n"].sum() == pytest.approx(accuracies[key])
+
+
+def test_zero_shot_transfer_is_the_head_of_training_on_the_held_out_probe_images(
+    analysed: Paths, params: Params
+) -> None:
+    """By another road: one image at a time, and names instead of codes."""
+    checkpoint = checkpoints.load_checkpoint(analysed.checkpoint("train", "joint", 6))
+    faces = FaceSet.open(analysed.faces("probe"))
+    _, held_out = hold_out(faces.labels, params.split, generator(params.split.seed, "split"))
+    correct = []
+    for row in held_out:
+        with torch.inference_mode():
+            logits = checkpoint.network(apply_preset(faces.images([row]), checkpoint.preset, None))["expression"]
+        name = checkpoint.classes["expression"][int(logits.argmax())]
+        correct.append(name == faces.labels["expression"].iloc[row])
+    cell = "figure == '1C zero-shot' and trained_on == 'joint' and resample == -1 and seed == 6"
+    assert ACCURACY.read(analysed.table("accuracy")).query(cell)["accuracy"].tolist() == [sum(correct) / 21]
 
 
 def test_accuracy_is_that_of_the_head_after_training_on_the_test_images(analysed: Paths) -> None:
