@@ -23,7 +23,7 @@ from facespec.study.params import read_params
 from facespec.study.paths import Paths
 from facespec.study.pickles import read_pickle, write_pickle
 from facespec.study.storage import write_table
-from facespec.study.tables import ACCURACY, VERDICTS
+from facespec.study.tables import ACCURACY, BASELINES, VERDICTS, ZERO_SHOT
 from facespec.study.tables_lesions import DISSOCIATION, LESIONS, SEGREGATION
 from toys import make_table
 
@@ -127,10 +127,11 @@ def results(analysed_study: Path, tmp_path_factory: pytest.TempPathFactory) -> P
             correct = np.arange(200) < round(200 * bar.mean) - seed
             accuracies = enumerate([correct.mean(), *correct[images].mean(axis=1)], start=-1)
             rows += [row | {"seed": seed, "resample": resample, "accuracy": value} for resample, value in accuracies]
-    table = make_table(ACCURACY, rows, source="embedded faces", n=200)
+    table = add_baselines(make_table(ACCURACY, rows, source="embedded faces", n=200))
     table["chance"] = np.where(table["tested_on"] == "identity", 0.1, 0.15)
-    write_table(paths.table("decoding"), table[table["figure"].isin(["1B", "S1A"])])
-    write_table(paths.table("accuracy"), table[table["figure"].isin(["1C", "S1B"])])
+    decoded = table["figure"].isin(["1B", "S1A"]) | table["trained_on"].isin(BASELINES)
+    write_table(paths.table("decoding"), table[decoded])
+    write_table(paths.table("accuracy"), table[~decoded])
     plant_drops(paths)
     plant_dissociation(paths)
     export.run(paths)
@@ -138,6 +139,18 @@ def results(analysed_study: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         (paths.results / f"Fig3_and_S_Fig2_merged_{model}Conv2d.pdf").touch()
     checks.run(paths, read_params(paths.params))
     return paths.root
+
+
+def add_baselines(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of baselines and of networks before fine-tuning, each a little worse than the network that they copy."""
+    single = table[(table["trained_on"] == table["tested_on"]) & (table["figure"] != "1C")]
+    others = [
+        single.assign(trained_on=name, accuracy=single["accuracy"] * share)
+        for name, share in zip(BASELINES, (0.6, 0.5, 0.4), strict=True)
+    ]
+    heads = table[(table["figure"] == "1C") & (table["tested_on"] == "expression")]
+    others.append(heads.assign(figure=ZERO_SHOT, accuracy=heads["accuracy"] * 0.8))
+    return pd.concat([table, *others], ignore_index=True)
 
 
 def plant_drops(paths: Paths) -> None:
@@ -294,6 +307,8 @@ def swap_colours(choose: Callable[..., dict[str, str]]) -> Callable[..., dict[st
 # panel, function in `facespec.figures` -> a function that returns a wrong one
 MUTANTS: dict[tuple[str, str], list[Callable[..., Any]]] = {
     ("1B", "bars._make_sound_bar"): [lambda make: lambda c: make(c.assign(accuracy=c["accuracy"] * 0.999))],
+    ("1C", "accuracy._order_bars"): [lambda order: lambda bars, task: order(bars, task)[::-1]],
+    ("S1B", "accuracy._draw_lines"): [lambda draw: lambda *arguments: None],
     ("S1A", "bars._make_sound_bar"): [lambda make: lambda c: make(c.assign(accuracy=c["accuracy"] * 0.999))],
     ("2A", "heatmaps.upsample_maps"): [lambda upsample: lambda maps, size: upsample(maps, size) * 0.999],
     ("groundtruth", "groundtruth._draw_point"): [lambda draw: lambda axes, t, x: draw(axes, t.assign(number=0.5), x)],

@@ -216,8 +216,10 @@ def test_tables_keep_their_contract(study: Path) -> None:
     params = read_params(study / "params.yaml")
     decoding = ACCURACY.read(study / "Results" / "decoding.csv")
     accuracy = ACCURACY.read(study / "Results" / "accuracy.csv")
-    assert len(decoding) == 8 * len(params.seeds) * (params.decoding.resamples + 1)
-    assert len(accuracy) == 8 * len(params.seeds) * (params.accuracy.resamples + 1)
+    decoded, tested = decoding[decoding["figure"] != "S1B"], decoding[decoding["figure"] == "S1B"]
+    assert len(decoded) == (8 + 12) * len(params.seeds) * (params.decoding.resamples + 1)  # networks and baselines
+    assert len(tested) == 6 * len(params.seeds) * (params.accuracy.resamples + 1)
+    assert len(accuracy) == 10 * len(params.seeds) * (params.accuracy.resamples + 1)
     cells = pd.concat([decoding, accuracy]).query("resample == -1")
     # counted by hand from the quick profile: 20 people x 7 expressions; 7 x 5; 20 people x 5; 350; 40 x 5
     counts = {"1B": (140, 140), "1C": (140, 140), "S1A": (35, 100), "S1B": (350, 200)}
@@ -225,7 +227,7 @@ def test_tables_keep_their_contract(study: Path) -> None:
         (figure, task): n
         for figure, both in counts.items()
         for task, n in zip(("expression", "identity"), both, strict=True)
-    }
+    } | {("1C zero-shot", "expression"): 140}
     assert cells.groupby(["figure", "tested_on"])["n"].unique().map(list).to_dict() == {
         k: [n] for k, n in expected.items()
     }

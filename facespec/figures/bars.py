@@ -11,8 +11,8 @@ from facespec.figures.estimates import PERCENTILES
 from facespec.published.export import RESAMPLES
 from facespec.published.reference import read_published_chance
 from facespec.study.errors import StudyError, suggest_spelling
-from facespec.study.tables import ACCURACY, ALL_IMAGES, REFERENCE
-from facespec.study.vocabulary import TASKS
+from facespec.study.tables import ACCURACY, ALL_IMAGES, BASELINES, REFERENCE, ZERO_SHOT
+from facespec.study.vocabulary import NETWORKS, TASKS
 
 TITLES = {
     "1B": "Decoding from frozen single-task networks",
@@ -22,6 +22,10 @@ TITLES = {
 }
 SOUND, PUBLISHED = "sound", "published"
 STYLES = (SOUND, PUBLISHED)
+# Baselines of 1C are those of 1B: the same held-out images, and decoders fitted to the images of fine-tuning. S1B has
+# its own, because S1A tests only some of its images.
+BASELINE_FIGURES = {"1C": "1B"}
+ZERO_SHOT_FIGURES = {"1C": ZERO_SHOT}
 MEAN_DRAWS = 1000  # [P] bootstrap draws behind the original's error bars
 
 
@@ -42,11 +46,17 @@ class Bar:
 
 @dataclass(frozen=True)
 class Panel:
-    """The bars of one figure, and the style in which they are drawn (``"sound"`` or ``"published"``)."""
+    """The bars of one figure, and the style in which they are drawn (``"sound"`` or ``"published"``).
+
+    `baselines`: what is decoded, for the same task, from the untrained trunk and from pixels. `zero_shot`: the bars'
+    networks before fine-tuning. Tables of older studies have neither.
+    """
 
     figure: str
     style: str
     bars: tuple[Bar, ...]
+    baselines: tuple[Bar, ...] = ()
+    zero_shot: tuple[Bar, ...] = ()
 
     @property
     def tasks(self) -> list[str]:
@@ -67,6 +77,8 @@ def make_accuracy_panel(
 ) -> Panel:
     """The bars of one figure from an ACCURACY table.
 
+    The bars are the trained networks'. In ``sound`` style the panel has baselines and zero-shot transfer, too.
+
     ``sound``: height = mean over seeds of the accuracy on the test images themselves; error bar = 2.5 to 97.5
     percentile of the resamples, pooled over seeds. If a table lacks the accuracy on the images themselves, as published
     files do, the height is the mean of the resamples, and no seeds are drawn.
@@ -80,7 +92,8 @@ def make_accuracy_panel(
     """
     if style not in STYLES:
         raise StudyError(f"style {style!r}: {suggest_spelling(style, STYLES)}")
-    rows = _select_figure(ACCURACY.check(table), figure)
+    table = ACCURACY.check(table)
+    rows = _select_figure(table[table["trained_on"].isin(NETWORKS)], figure)
     if style == PUBLISHED:
         if generator is None:
             raise StudyError("style 'published' resamples: it needs a generator.")
@@ -89,10 +102,12 @@ def make_accuracy_panel(
             raise StudyError(
                 f"figure {figure}: style 'published' draws resamples of the first seed; the table has none."
             )
-    cells = [cell for _, cell in rows.groupby(["tested_on", "trained_on"])]
     if style == PUBLISHED and generator is not None:
-        return Panel(figure, style, tuple(_make_published_bar(cell, generator) for cell in cells))
-    return Panel(figure, style, tuple(_make_sound_bar(cell) for cell in cells))
+        return Panel(figure, style, tuple(_make_published_bar(cell, generator) for cell in _split_cells(rows)))
+    bars = tuple(_make_sound_bar(cell) for cell in _split_cells(rows))
+    baselines = table[table["trained_on"].isin(BASELINES) & (table["figure"] == BASELINE_FIGURES.get(figure, figure))]
+    zero_shot = table[table["figure"] == ZERO_SHOT_FIGURES.get(figure, "")]
+    return Panel(figure, style, bars, *(_make_comparisons(rows, bars) for rows in (baselines, zero_shot)))
 
 
 def make_reference_panel(table: pd.DataFrame, figure: str) -> Panel:
@@ -112,6 +127,17 @@ def _select_figure(table: pd.DataFrame, figure: str) -> pd.DataFrame:
     if rows.empty:
         raise StudyError(f"figure {figure}: the table has no rows of it; it has {sorted(set(table['figure']))}.")
     return rows
+
+
+def _split_cells(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    return [cell for _, cell in rows.groupby(["tested_on", "trained_on"])]
+
+
+def _make_comparisons(rows: pd.DataFrame, bars: tuple[Bar, ...]) -> tuple[Bar, ...]:
+    """Bars of `rows` that are about the faces of one of `bars`: the same task, source and number of images."""
+    faces = {(bar.tested_on, bar.source, bar.n) for bar in bars}
+    made = (_make_sound_bar(cell) for cell in _split_cells(rows))
+    return tuple(bar for bar in made if (bar.tested_on, bar.source, bar.n) in faces)
 
 
 def _make_sound_bar(cell: pd.DataFrame) -> Bar:

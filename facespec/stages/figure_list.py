@@ -17,6 +17,7 @@ FIGURES = {
     "figure_3": "Preferred stimuli of units of the joint network: the optimised picture beside the best face.",
     "figure_S2B": "Responses of units to their preferred stimuli, to their best faces and to random pictures.",
     "figure_contrasts": "Differences between two networks' heatmaps, cell by cell.",
+    "figure_recall": "Recall of every expression: on the training role, on the probe before and after fine-tuning.",
     "figure_regions": "Share of the heatmaps' mass in each region of the face, by expression.",
     "figure_groundtruth": "How well heatmaps match the pixels that carry expression and identity in embedded faces.",
     "figure_depth": "Layer by layer: decoding, units specific to a task, effect sizes, similarity of networks.",

@@ -1,4 +1,4 @@
-"""Which figures does a study give? Those of the original, beside the published results, and six more."""
+"""Which figures does a study give? Those of the original, beside the published results, and seven more."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from facespec.figures.heatmaps import draw_figure_2, draw_figure_2A, draw_figure
 from facespec.figures.lesion_classes import draw_figure_lesion_classes
 from facespec.figures.lesions import draw_figure_lesions
 from facespec.figures.preferred import collect_unit_layers, draw_figure_3, draw_unit_page
+from facespec.figures.recall import draw_figure_recall
 from facespec.figures.regions import draw_figure_regions
 from facespec.figures.style import save_figure, save_pages
 from facespec.published.export import PAGES
@@ -35,6 +36,7 @@ from facespec.study.tables import (
     LAYER_DECODING,
     OVERLAP,
     PREFERRED,
+    RECALL,
     REGIONS,
     SIMILARITY,
     UNIT_CLASSES,
@@ -95,6 +97,7 @@ def _draw_heatmaps(paths: Paths) -> Iterator[tuple[str, Figure]]:
 
 def _draw_additions(paths: Paths, units: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """What the original does not show."""
+    yield "figure_recall", draw_figure_recall(RECALL.read(paths.table("recall")))
     yield "figure_regions", draw_figure_regions(REGIONS.read(paths.table("regions")))
     yield "figure_groundtruth", draw_figure_groundtruth(GROUNDTRUTH.read(paths.table("groundtruth")))
     depth = draw_figure_depth(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,7 +97,7 @@ def test_without_dots_the_error_bar_is_central() -> None:
 
 def test_chance_is_a_line_across_its_task() -> None:
     axes = draw(DECODING)
-    lines = np.array([line.get_segments()[0] for line in axes.collections if line.get_label() == "chance"])
+    lines = np.array([line.get_segments()[0] for line in axes.collections if "chance" in line.get_label()])
     assert lines[:, :, 1].tolist() == [[1 / 7] * 2, [0.05] * 2]
     for task, (left, right) in enumerate(lines[:, :, 0]):
         first, last = axes.patches[2 * task : 2 * task + 2]
@@ -131,7 +133,85 @@ def test_published_style_is_pale_without_hatches_seeds_and_chance() -> None:
     for patch, network in zip(axes.patches, NETWORKS, strict=True):
         assert patch.get_facecolor()[:3] == pytest.approx(LOOKS[network].published) and not patch.get_hatch()
     np.testing.assert_allclose(read_errors(axes)[:, :, 1], read_bounds(LEFT_TO_RIGHT))
-    assert not axes.lines and "chance" not in [line.get_label() for line in axes.collections]
+    assert not axes.lines and not [line for line in axes.collections if "chance" in str(line.get_label())]
+
+
+def add_baselines(panel: Panel) -> Panel:
+    """`panel` with lines at .30, .40, .50 (expression) and .11, .21, .31 (identity), and hollow bars for expression."""
+    numbers = {"expression": (0.30, 0.40, 0.50), "identity": (0.11, 0.21, 0.31)}
+    names = ("untrained", "pixels", "pixels_nearest")
+    bars = [
+        Bar(name, task, "KDEF", 70, 0.1, mean, mean, mean, (mean,))
+        for task, means in numbers.items()
+        for name, mean in zip(names, means, strict=True)
+    ]
+    zero_shot = (
+        Bar("joint", "expression", "FER2013", 17, 1 / 7, 0.33, 0.25, 0.41, (0.32, 0.34)),
+        Bar("expression", "expression", "FER2013", 17, 1 / 7, 0.36, 0.30, 0.43),
+    )
+    return replace(panel, baselines=tuple(bars[::-1]), zero_shot=zero_shot)
+
+
+def test_baselines_are_marked_lines_across_their_task() -> None:
+    axes = draw(replace(add_baselines(DECODING), zero_shot=()))
+    lines = {line.get_gid(): line for line in axes.lines if line.get_gid()}
+    assert {name: set(line.get_ydata()) for name, line in lines.items()} == {
+        "untrained expression": {0.30},
+        "pixels expression": {0.40},
+        "pixels_nearest expression": {0.50},
+        "untrained identity": {0.11},
+        "pixels identity": {0.21},
+        "pixels_nearest identity": {0.31},
+    }
+    for task, bars in (("expression", axes.patches[:2]), ("identity", axes.patches[2:])):
+        for name in ("untrained", "pixels", "pixels_nearest"):
+            x = lines[f"{name} {task}"].get_xdata()
+            assert min(x) < bars[0].get_x() and max(x) > bars[1].get_x() + bars[1].get_width()
+    assert len({(line.get_marker(), str(line.get_linestyle())) for line in lines.values()}) == 3
+    assert axes.get_xticklabels()[1].get_text() == (
+        "identity\nn = 1,234\nchance .050\nuntrained .110\npixels, LDA .210\npixels, 1-NN .310"
+    )
+
+
+def test_networks_before_fine_tuning_are_hollow_bars_right_of_the_others() -> None:
+    axes = draw(add_baselines(HEADS))
+    assert [(patch.get_gid(), patch.get_height()) for patch in axes.patches] == [
+        (None, 0.546),
+        (None, 0.547),
+        ("zero-shot", 0.36),
+        ("zero-shot", 0.33),
+        (None, 0.978),
+        (None, 1.0),
+    ]
+    edges = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in axes.patches]
+    assert all(right < left + 1e-9 for (_, right), (left, _) in itertools.pairwise(edges))
+    for patch, network in zip(axes.patches[2:4], ("expression", "joint"), strict=True):
+        assert patch.get_facecolor()[:3] == (1, 1, 1)
+        assert patch.get_edgecolor()[:3] == pytest.approx(to_rgb(LOOKS[network].colour))
+    first, second = axes.get_xticks()
+    assert edges[1][1] == pytest.approx(first, abs=0.01) and edges[4][1] == pytest.approx(second)
+    assert not any(
+        p.get_gid() or line.get_gid() for p, line in zip(draw(HEADS).patches, axes.collections, strict=False)
+    )
+
+
+def test_the_legend_names_baselines_and_networks_before_fine_tuning() -> None:
+    labels = read_legend(draw_panels({"reproduced": add_baselines(HEADS)}))
+    assert labels[:5] == [
+        "expression network",
+        "identity network",
+        "joint network",
+        "expression, not fine-tuned",
+        "joint, not fine-tuned",
+    ]
+    assert sorted(labels[5:]) == [
+        "95 % of resampled test sets",
+        "chance (best constant answer)",
+        "one seed",
+        "pixels, discriminants (LDA)",
+        "pixels, nearest face (1-NN)",
+        "untrained network, decoded",
+    ]
 
 
 def test_panels_side_by_side_share_the_axis_and_are_titled() -> None:
@@ -144,7 +224,12 @@ def test_panels_side_by_side_share_the_axis_and_are_titled() -> None:
     assert [p.get_height() for p in left.patches] == [means[bar.trained_on, bar.tested_on] for bar in LEFT_TO_RIGHT]
     assert [patch.get_height() for patch in right.patches] == [0.45, 0.21, 0.34, 0.93]
     networks = ["expression network", "identity network"]
-    assert read_legend(figure) == [*networks, "chance", "95 % of resampled test sets", "one seed"]
+    assert read_legend(figure) == [
+        *networks,
+        "chance (best constant answer)",
+        "95 % of resampled test sets",
+        "one seed",
+    ]
 
 
 def test_panels_of_two_figures_are_not_drawn_side_by_side() -> None:
@@ -163,7 +248,7 @@ def test_figure_1_names_every_panel_and_its_source() -> None:
     assert labels[:3] == ["expression network", "identity network", "joint network"] and len(labels) == len(set(labels))
 
 
-@pytest.mark.parametrize("panels", [[DECODING], [HEADS, HEADS]])
+@pytest.mark.parametrize("panels", [[DECODING], [HEADS, HEADS], [HEADS, add_baselines(HEADS)]])
 def test_figures_are_legible(panels: list[Panel], legible: Callable[[Figure], None]) -> None:
     legible(draw_panels(dict(zip("ab", panels, strict=False))))
     legible(draw_figure_1([*panels, *panels]))

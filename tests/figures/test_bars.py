@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,58 @@ def test_sources_are_the_tables() -> None:
     ]
 
 
+def make_all_rows(**changes: Any) -> pd.DataFrame:
+    """Tables of 1B and 1C with baselines and zero-shot transfer."""
+    decoders = [("1B", name, task) for name in ("untrained", "pixels", "pixels_nearest") for task in TASK_NAMES]
+    heads = [("1C", network, task) for network, task in PAIR_NAMES]
+    zero_shot = [("1C zero-shot", network, "expression") for network in ("expression", "joint")]
+    rows = [
+        {"figure": figure, "trained_on": trained_on, "tested_on": task, "seed": seed, "resample": resample}
+        for figure, trained_on, task in (*decoders, *heads, *zero_shot)
+        for seed in (7, 3)
+        for resample in range(-1, 130)
+    ]
+    table = make_table(ACCURACY, rows, source="embedded faces", n=35)
+    table = table.assign(accuracy=np.random.default_rng(6).uniform(0.2, 0.9, len(table)))
+    for column, value in changes.items():
+        table.loc[table["trained_on"] == "pixels", column] = value
+    return pd.concat([accuracies(), table], ignore_index=True)
+
+
+TASK_NAMES = ("expression", "identity")
+PAIR_NAMES = [("expression", "expression"), ("joint", "expression"), ("identity", "identity"), ("joint", "identity")]
+
+
+@pytest.mark.parametrize("figure", ["1B", "1C"])
+def test_baselines_are_those_of_the_same_faces(figure: str) -> None:
+    """1C has those of 1B."""
+    panel = make_accuracy_panel(make_all_rows(), figure)
+    means = make_all_rows().query("figure == '1B' and resample == -1").groupby(["trained_on", "tested_on"])["accuracy"]
+    expected = {key: mean for key, mean in means.mean().items() if key[0] in ("untrained", "pixels", "pixels_nearest")}
+    assert {(bar.trained_on, bar.tested_on): bar.mean for bar in panel.baselines} == pytest.approx(expected)
+    assert len(panel.bars) == 4 and {bar.trained_on for bar in panel.bars} <= {"expression", "identity", "joint"}
+    for change in ({"source": "KDEF"}, {"n": 36}):
+        others = make_accuracy_panel(make_all_rows(**change), figure).baselines
+        assert {bar.trained_on for bar in others} == {"untrained", "pixels_nearest"}
+
+
+def test_only_1C_has_networks_before_fine_tuning() -> None:
+    table = make_all_rows()
+    before = make_accuracy_panel(table, "1C").zero_shot
+    means = table.query("figure == '1C zero-shot' and resample == -1").groupby("trained_on")["accuracy"].mean()
+    assert {bar.trained_on: bar.mean for bar in before} == pytest.approx(means.to_dict())
+    assert make_accuracy_panel(table, "1B").zero_shot == ()
+
+
+def test_published_style_and_older_tables_have_trained_networks_only() -> None:
+    published = [
+        make_accuracy_panel(table, "1B", style="published", generator=np.random.default_rng(1))
+        for table in (accuracies(), make_all_rows())
+    ]
+    assert published[0] == published[1]
+    assert make_accuracy_panel(accuracies(), "1B") == replace(make_accuracy_panel(make_all_rows(), "1B"), baselines=())
+
+
 RNG = np.random.default_rng(1)
 
 
@@ -117,6 +170,10 @@ RNG = np.random.default_rng(1)
     [
         ({"figure": "1D"}, "no figure '1D' of accuracies: did you mean '1C'"),
         ({"figure": "1C"}, r"figure 1C: the table has no rows of it; it has \['1B'\]"),
+        (
+            {"figure": "1C", "table": make_all_rows().query("figure != '1C'")},
+            r"figure 1C: the table has no rows of it; it has \['1B', '1C zero-shot'\]",
+        ),
         ({"style": "publishd"}, "style 'publishd': did you mean 'published'"),
         ({"style": "published"}, "style 'published' resamples: it needs a generator"),
         (

@@ -27,6 +27,7 @@ from facespec.figures.labels import ELLIPSIS, make_printable
 from facespec.figures.lesion_classes import draw_figure_lesion_classes
 from facespec.figures.lesions import draw_figure_lesions
 from facespec.figures.preferred import draw_figure_3, draw_unit_page
+from facespec.figures.recall import draw_figure_recall
 from facespec.figures.regions import draw_figure_regions
 from facespec.figures.style import settle_layout, use_study_style
 from facespec.published.reference import read_reference_heatmaps
@@ -71,6 +72,7 @@ def draw_new_figures(load_toys: Load, name: str) -> list[Figure]:
         draw_figure_contrasts(contrasts.make_contrasts().assign(source=name), contrasts.FACE),
         draw_figure_depth(**depth_tables),
         draw_figure_groundtruth(load_toys("groundtruth").make_scores().assign(source=name)),
+        draw_figure_recall(load_toys("recall").make_recalls().assign(source=name)),
         draw_figure_regions(region_table),
     ]
 

@@ -73,6 +73,15 @@ def test_every_key_holds_its_bar_of_the_first_seed_in_order_of_resamples() -> No
     assert export_accuracy(only.iloc[::-1]) == export_accuracy(only) == files
 
 
+def test_only_trained_networks_are_exported() -> None:
+    """Baselines stand in the same table, and zero-shot transfer has a figure of its own."""
+    table = make_table(seeds=(3,))
+    rows = table.query("trained_on == 'expression'")
+    baselines = [rows.assign(trained_on=name, accuracy=0.99) for name in ("untrained", "pixels", "pixels_nearest")]
+    zero_shot = table.query("figure == '1C'").assign(figure="1C zero-shot", accuracy=0.99)
+    assert export_accuracy(pd.concat([table, *baselines, zero_shot], ignore_index=True)) == export_accuracy(table)
+
+
 def test_figures_without_rows_are_left_out() -> None:
     assert list(export_accuracy(make_table().query("figure == '1C'"))) == [FIG1C]
     assert export_accuracy(make_table().iloc[:0]) == {}

@@ -29,7 +29,7 @@ def test_a_table_is_read_as_it_was_written_in_the_order_of_the_schema(tmp_path: 
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("figure", "1Z", "got '1Z', allowed: one of ['1B', '1C', 'S1A', 'S1B']."),
+        ("figure", "1Z", "got '1Z', allowed: one of ['1B', '1C', 'S1A', 'S1B', '1C zero-shot']."),
         ("accuracy", 1.01, "got 1.01, allowed: number, at least 0, at most 1."),
         ("accuracy", float("nan"), "got nan, allowed: number, at least 0, at most 1."),
         ("accuracy", "high", "got 'high', allowed: number, at least 0, at most 1."),
