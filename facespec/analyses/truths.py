@@ -92,8 +92,10 @@ def compute_discriminability(counts: np.ndarray, means: np.ndarray, sds: np.ndar
     The mean difference of class c to the others is not taken, because differences of opposite sign would cancel: at
     brows that anger lowers and surprise raises, a neutral face would have none, though it differs from either. The
     1/12 is the variance of rounding to whole grey levels; it keeps d' finite where all pictures are equal, such as in a
-    saturated corner. The n pictures of a class have an error of their mean, which adds about 1/n_c + 1/n_k to the
-    square of d': the same at every pixel, so that the order of pixels is not biased.
+    saturated corner. If two tasks sort the same balanced pictures, one's classes are the other's nuisance, and the
+    product of both d' (root mean square over classes) at a pixel is at most about 2. The n pictures of a class have an
+    error of their mean, which adds about 1/n_c + 1/n_k to the square of d': the same at every pixel, so that the order
+    of pixels is not biased.
 
     References
     ----------

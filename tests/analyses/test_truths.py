@@ -137,6 +137,19 @@ def test_its_mean_square_is_the_f_ratio_of_an_analysis_of_variance() -> None:
     np.testing.assert_allclose(9 / 2 * (result**2).mean(axis=0), f, rtol=1e-5)
 
 
+@given(st.integers(0, 2**32 - 1), st.floats(0, 60), st.floats(0, 60), st.floats(0, 60))
+def test_two_tasks_on_the_same_pictures_compete(seed: int, first: float, second: float, noise: float) -> None:
+    """The variance between the classes of one is part of that within the classes of the other, in balanced designs."""
+    random, (k, m, n) = np.random.default_rng(seed), (3, 4, 5)
+    a, b = (codes.ravel() for codes in np.indices((k, m, n))[:2])
+    level = first * random.normal(size=k)[a] + second * random.normal(size=m)[b] + noise * random.normal(size=k * m * n)
+    pictures = np.rint(128 + level).reshape(-1, 1, 1, 1)
+    products = [np.mean(compute_discriminability(*gather(pictures, codes)) ** 2) for codes in (a, b)]
+    total = k * m * n
+    bound = 2 * np.sqrt(k * (total - m) * m * (total - k) / ((k - 1) * (m - 1))) / total
+    assert np.sqrt(np.prod(products)) <= bound * (1 + 1e-9)
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(-40, 40))
 def test_discriminability_does_not_depend_on_level_or_order_of_classes(seed: int, shift: int) -> None:
     random = np.random.default_rng(seed)
