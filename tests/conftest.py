@@ -240,6 +240,7 @@ def tiny_study(make_once: Make) -> Path:
         "contrasts.draws=100",
         "regions.draws=100",
         "groundtruth.others=2",
+        "groundtruth.redraws=2",
         "groundtruth.draws=100",
         "depth.permutations=100",
         "preferred.steps=24",

@@ -23,7 +23,17 @@ from facespec.study.code_path import get_code_path
 from facespec.study.maps import MapSet, scale_maps, upsample_maps
 from facespec.study.params import read_params
 from facespec.study.pickles import read_pickle
-from facespec.study.tables import ACCURACY, CONTRASTS, GROUNDTRUTH, HEATMAPS, OVERLAP, REGIONS, VERDICTS
+from facespec.study.tables import (
+    ACCURACY,
+    CONTRASTS,
+    GROUNDTRUTH,
+    GROUNDTRUTH_MAPS,
+    GROUNDTRUTH_OVERLAP,
+    HEATMAPS,
+    OVERLAP,
+    REGIONS,
+    VERDICTS,
+)
 
 pytestmark = pytest.mark.pipeline
 
@@ -270,13 +280,16 @@ def test_heatmap_tables_keep_their_contract(study: Path) -> None:
     np.testing.assert_allclose(shares["number"].sum(min_count=1).dropna(), 1, atol=1e-9)
     assert (regions["number"].notna() | (regions["reason"] != "")).all()
     truth = GROUNDTRUTH.read(results / "groundtruth.csv")
-    assert truth["number"].notna().all() and set(truth["looks"]) == {
-        "expression",
-        "identity",
-        "joint",
-        "random",
-        "centre",
-    }
+    assert {"expression", "identity", "joint", "random", "centre", "others", "ceiling"} <= set(truth["looks"])
+    assert set(truth["truth_rule"]) == {"changes", "discriminability"}
+    assert (truth["number"].notna() | (truth["reason"] != "")).all()
+    assert truth["number"][truth["against"] != "centre_to_ceiling"].notna().all()
+    shares = GROUNDTRUTH_MAPS.read(results / "groundtruth_maps.csv")
+    height, width = MapSet.open(results / "heatmaps").size
+    assert len(shares) == 4 * height * width
+    # a tenth of the pixels, and ties
+    assert shares.groupby(["truth_rule", "truth"])["number"].mean().between(0.1, 0.11).all()
+    assert GROUNDTRUTH_OVERLAP.read(results / "groundtruth_overlap.csv")["number"].between(0, 1).all()
 
 
 def test_heatmap_pickles_are_those_of_the_first_seed(study: Path) -> None:

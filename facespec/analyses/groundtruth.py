@@ -1,19 +1,25 @@
-"""Are heatmaps correct? Scores against the pixels in which pictures of other classes differ.
+"""Are heatmaps correct? Scores against the pixels that carry the class, beside maps that looked at no picture.
 
-Embedded faces can be rendered again with only the expression, or only the identity, changed: the pixels that then
-change carry the class, and no others do. The truth is the tenth of the image that changes most [O]: equally large for
-both tasks, so that their scores can be compared. A heatmap is scored against it: *pointing*, whether its maximum
-lies on such a pixel (Zhang et al. 2018, International Journal of Computer Vision 126:1084-1102, without their
-tolerance); *mass*, the share of its mass that lies on them; *auc*, the area under the ROC curve of its pixels, where
-0.5 is chance.
+The truth about an embedded face is the tenth of its pixels that carry a task [O], by two rules (`analyses.truths`). A
+heatmap is scored against it: *pointing*, whether its maximum lies on such a pixel (Zhang et al. 2018, International
+Journal of Computer Vision 126:1084-1102, without their tolerance); *mass*, the share of its mass that lies on them;
+*auc*, the area under the ROC curve of its pixels, where 0.5 is chance.
 
-Scores need a baseline, because faces fill the middle of pictures: networks are compared with random maps of equal
-smoothness and with a Gaussian at the centre (Judd et al. 2009, ICCV). Every map is scored against both truths: a
-heatmap of identity that fits the expression better than the identity does not show the identity.
+A score says little alone, because faces fill the middle of pictures and heatmaps are coarse. Networks stand beside
+
+- *random* maps of equal smoothness, and the *centre*, a Gaussian in the middle (Judd et al. 2009, ICCV);
+- *others*, the mean truth of all other people: what is known without looking at the picture. *others_pooled* is the
+  same at the resolution of the heatmaps, as no heatmap can be finer;
+- the *ceiling*, the image's own truth at that resolution.
+
+Scores are also given as the share of the way from the centre to the ceiling. Every map is scored against the truths of
+both tasks: a heatmap of identity that fits the expression better than the identity does not show the identity.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,39 +27,24 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import rankdata
 
-from facespec.analyses.resampling import average_people, estimate_interval, explain_few_people
+from facespec.analyses.resampling import (
+    PERCENTILES,
+    average_people,
+    estimate_interval,
+    explain_few_people,
+    resample_hierarchically,
+)
 from facespec.study.maps import upsample_maps
-from facespec.study.tables import GROUNDTRUTH
-from facespec.study.vocabulary import PAIRS, TASKS
+from facespec.study.tables import CEILING, GROUNDTRUTH, MAP_BASELINES, TRUTH_RULES, WAY
+from facespec.study.vocabulary import TASKS
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Candidate = tuple[str, str]  # a network and its task, or a baseline and no task
 
 MEASURES = ("pointing", "mass", "auc")
-BASELINES = ("random", "centre")
-CANDIDATES = (*((network.value, task.value) for network, task in PAIRS), *((name, "") for name in BASELINES))
-# the maps, and the baseline whose score is subtracted: indices into `CANDIDATES`
-CONTRASTS: tuple[tuple[int, int | None], ...] = tuple(
-    (candidate, baseline)
-    for baseline in (None, *(CANDIDATES.index((name, "")) for name in BASELINES))
-    for candidate in range(len(CANDIDATES) if baseline is None else len(PAIRS))
-)
+BASELINES: tuple[Candidate, ...] = tuple((name, "") for name in (*MAP_BASELINES, CEILING))  # behind all networks
 DECIMALS = 9  # of shares of a map's maximum, to which pixels are compared: rounding in upsampling is far smaller
-
-
-def find_changed_pixels(images: np.ndarray, others: np.ndarray, *, share: float) -> Mask:
-    """Pixels, bool (n, H, W), that differ most between `images` (n, H, W[, 3]) and `others` (n, k, H, W[, 3]).
-
-    Both are uint8. The difference of a pixel is absolute and averaged over the k others (and colours). True are the
-    `share` of an image's pixels with the largest differences, and ties with the least of them; never a pixel without a
-    difference.
-    """
-    differences = np.abs(others.astype(np.int16) - images[:, None])
-    sums = differences.sum(axis=(1,) if images.ndim == 3 else (1, 4), dtype=np.int64)  # whole numbers: ties are exact
-    flat = sums.reshape(len(sums), -1)
-    count = max(1, round(share * flat.shape[1]))
-    least = np.partition(flat, -count, axis=1)[:, -count].reshape(-1, 1, 1)
-    return (sums >= least) & (sums > 0)
 
 
 def score_heatmaps(maps: np.ndarray, truths: np.ndarray) -> Floats:
@@ -98,55 +89,170 @@ def make_centre_map(size: tuple[int, int], *, spread: float) -> Floats:
     return np.exp(-(y[:, None] ** 2 + x**2) / (2 * (spread * width) ** 2))
 
 
-def tabulate_scores(
-    scores: Floats, areas: Floats, *, people: pd.Series, source: str, draws: int, generator: np.random.Generator
-) -> pd.DataFrame:
-    """The GROUNDTRUTH table: every network and baseline against both truths, and networks minus baselines.
+def pool_masks(masks: np.ndarray, cells: tuple[int, int]) -> Floats:
+    """Shares of true pixels in the `cells` (h, w) of a coarse map, (..., h, w), of `masks` (..., H, W), bool or shares.
 
-    `scores` (n, seeds, candidates, truths, measures) in the order of `CANDIDATES`, `TASKS` and `MEASURES`; `areas`
-    (n, truths) is the share of true pixels; `people` (n,) names the person of each image. Images are averaged within
-    people; `number` is the mean over seeds and people, and `low` and `high` bound its 95 % interval over `draws`
-    bootstrap draws of both, shared by all rows, so that differences are paired. `people` and `n` images have a number
-    in at least one seed; `blank` of the network's maps, over all seeds, have no mass.
+    A pixel that lies in several cells counts in each by the share of its area there.
     """
-    # subtracted image by image: an image with a blank map counts for neither side
-    differences = np.stack(
-        [scores[:, :, candidate] - (0 if other is None else scores[:, :, other]) for candidate, other in CONTRASTS], 2
-    )
-    by_person = np.swapaxes(average_people(differences, people), 0, 1)
-    number, low, high = estimate_interval(by_person, draws=draws, generator=generator)
+    rows, columns = (_share_pixels(pixels, n) for pixels, n in zip(masks.shape[-2:], cells, strict=True))
+    return rows @ masks.astype(np.float64) @ columns.T
+
+
+def _share_pixels(pixels: int, cells: int) -> Floats:
+    """How much each of a row of pixels adds to the mean of every cell, (cells, pixels)."""
+    edges = np.arange(cells + 1)[:, None] * pixels / cells
+    pixel = np.arange(pixels)
+    covered = np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel)
+    return np.maximum(covered, 0.0) * cells / pixels
+
+
+def average_others(total: Floats, own: Floats, people: int) -> Floats:
+    """Mean truth of everybody else: `total` is the sum of the mean truths of all `people`, `own` one person's.
+
+    All zero, a blank map, if there is nobody else.
+    """
+    return np.maximum(total - own, 0.0) / max(people - 1, 1)  # sums of shares are rounded
+
+
+def list_comparisons(candidates: Sequence[Candidate]) -> list[tuple[int, str]]:
+    """What is tabulated: the index of a candidate, and what its score is compared with (`against`).
+
+    First every score, then networks minus each baseline, then all as shares of the way from centre to ceiling.
+    """
+    networks = range(len(candidates) - len(BASELINES))
+    differences = [(network, baseline) for baseline in MAP_BASELINES for network in networks]
+    return [
+        *((index, "") for index in range(len(candidates))),
+        *differences,
+        *((index, WAY) for index in range(len(candidates))),
+    ]
+
+
+def tabulate_scores(
+    scores: Floats,
+    areas: Floats,
+    *,
+    candidates: Sequence[Candidate],
+    people: pd.Series,
+    source: str,
+    draws: int,
+    generator: np.random.Generator,
+) -> pd.DataFrame:
+    """The GROUNDTRUTH table: every network and baseline against all truths, alone and compared with baselines.
+
+    `scores` (n, seeds, candidates, rules, tasks, measures) in the order of `candidates`, which end with `BASELINES`,
+    and of `TRUTH_RULES`, `TASKS` and `MEASURES`; `areas` (n, rules, tasks) is the share of true pixels; `people` (n,)
+    names the person of each image. Images are averaged within people; `number` is the mean over seeds and people, and
+    `low` and `high` bound its 95 % interval over `draws` bootstrap draws of both, shared by all rows, so that
+    comparisons are paired. `people` and `n` images have a number in at least one seed; `blank` of the candidate's maps,
+    over all seeds, have no mass.
+    """
     area = average_people(areas, people).mean(axis=0)
-    n_images = (~np.isnan(differences)).any(axis=1).sum(axis=0)  # (contrasts, truths, measures)
-    n_people = (~np.isnan(by_person)).any(axis=0).sum(axis=0)
-    rows = []
-    for index in np.ndindex(*n_images.shape):
-        contrast, truth, _ = index
-        blank = int(np.isnan(scores[:, :, CONTRASTS[contrast][0], 0, 0]).sum())
-        reason = explain_few_people(n_people[index])
-        if not n_images[index]:
-            all_blank = blank == scores[:, :, 0, 0, 0].size
-            reason = "no heatmap has any mass" if all_blank else "in no image are some pixels true and others not"
-        numbers = {"number": number[index], "low": low[index], "high": high[index]}
-        counts = {"people": n_people[index], "n": n_images[index], "blank": blank, "area": area[truth]}
-        rows.append(_label_row(*index) | counts | numbers | {"reason": reason})
+    rows: list[dict[str, Any]] = []
+    for candidate, against in list_comparisons(candidates):
+        values, gaps = _compare_images(scores, candidates, candidate=candidate, against=against)
+        by_person, gaps_by_person = (np.swapaxes(average_people(part, people), 0, 1) for part in (values, gaps))
+        same_draws = copy.deepcopy(generator)  # equal generators draw the same seeds and people
+        if against == WAY:
+            estimate = estimate_way(by_person, gaps_by_person, draws=draws, generator=same_draws)
+        else:
+            estimate = estimate_interval(by_person, draws=draws, generator=same_draws)
+        n_images = (~np.isnan(values)).any(axis=1).sum(axis=0)  # (rules, tasks, measures)
+        n_people = (~np.isnan(by_person)).any(axis=0).sum(axis=0)
+        blank = np.isnan(scores[:, :, candidate, ..., :1]).sum(axis=(0, 1))  # pointing
+        for index in np.ndindex(n_images.shape):
+            numbers = dict(zip(("number", "low", "high"), (part[index] for part in estimate), strict=True))
+            counts = {"people": n_people[index], "n": n_images[index], "blank": blank[*index[:2], 0]}
+            reason = _explain(counts, numbers, is_way=against == WAY, n_maps=scores[:, :, 0, 0, 0, 0].size)
+            label = _label_row(candidates[candidate], against, index)
+            rows.append(label | counts | numbers | {"area": area[index[:2]], "reason": reason})
     return GROUNDTRUTH.check(pd.DataFrame(rows).assign(source=source, seeds=scores.shape[1]))
 
 
-def tabulate_unscored(*, source: str, seeds: int, reason: str) -> pd.DataFrame:
+def _compare_images(
+    scores: Floats, candidates: Sequence[Candidate], *, candidate: int, against: str
+) -> tuple[Floats, Floats]:
+    """What is averaged for a row: (n, seeds, rules, tasks, measures); and, for shares of the way, its whole length.
+
+    Compared image by image: an image with a blank map counts for neither side.
+    """
+    values = scores[:, :, candidate]
+    if against in MAP_BASELINES:
+        return values - scores[:, :, candidates.index((against, ""))], values
+    centre, ceiling = (scores[:, :, candidates.index((name, ""))] for name in ("centre", CEILING))
+    if against != WAY:
+        return values, values
+    defined = ~np.isnan(values + ceiling - centre)
+    return np.where(defined, values - centre, np.nan), np.where(defined, ceiling - centre, np.nan)
+
+
+def estimate_way(
+    rises: Floats, gaps: Floats, *, draws: int, generator: np.random.Generator
+) -> tuple[Floats, Floats, Floats]:
+    """The mean of `rises` as a share of the mean of `gaps`, and its 95 % interval.
+
+    A ratio of means, not a mean of ratios: gaps of single images may be 0.
+
+    Parameters
+    ----------
+    rises, gaps : array of shape (seeds, people, ...)
+        From the centre's score to a map's, and from the centre's to the ceiling's; NaN in the same places.
+    draws : int
+        Number of bootstrap draws of seeds and people; numerators and denominators share them.
+    generator : numpy.random.Generator
+        Source of the draws.
+
+    Returns
+    -------
+    number, low, high : float64 arrays of shape (...)
+        The number is NaN where the mean gap is not positive; the bounds, too, where its own interval reaches 0: the
+        ratio could then be of any size and sign.
+    """
+    both = np.stack([rises, gaps], axis=-1)
+    mean, least, _ = estimate_interval(both, draws=draws, generator=copy.deepcopy(generator))
+    means = resample_hierarchically(both, draws=draws, generator=generator)
+    has_number, has_interval = mean[..., 1] > 0, (mean[..., 1] > 0) & (least[..., 1] > 0)
+    number = np.where(has_number, mean[..., 0], np.nan) / np.where(has_number, mean[..., 1], 1.0)
+    # draws without a positive gap, or without any image, are fewer than the share that an interval leaves out below
+    is_defined = (means[..., 1] > 0) & has_interval
+    ratios = np.where(is_defined, means[..., 0], np.nan) / np.where(is_defined, means[..., 1], 1.0)
+    ratios = np.where(has_interval, ratios, 0.0)  # no slice is all NaN
+    low, high = np.nanpercentile(ratios, PERCENTILES, axis=0)
+    return number, np.where(has_interval, low, np.nan), np.where(has_interval, high, np.nan)
+
+
+def _explain(counts: dict[str, Any], numbers: dict[str, Any], *, is_way: bool, n_maps: int) -> str:
+    """Why a row has no number or no interval; empty if it has both."""
+    if not counts["n"]:
+        is_blank = counts["blank"] == n_maps
+        return "no map has any mass" if is_blank else "in no image are some pixels true and others not"
+    if is_way and np.isnan(numbers["number"]):
+        return "the ceiling is not above the centre"
+    if reason := explain_few_people(counts["people"]):
+        return reason
+    return "the ceiling is not surely above the centre: no interval" if np.isnan(numbers["low"]) else ""
+
+
+def tabulate_unscored(candidates: Sequence[Candidate], *, source: str, seeds: int, reason: str) -> pd.DataFrame:
     """The GROUNDTRUTH table without a truth: the rows of `tabulate_scores` without numbers, and the `reason`."""
-    rows = [_label_row(*index) for index in np.ndindex(len(CONTRASTS), len(TASKS), len(MEASURES))]
+    indices = list(np.ndindex(len(TRUTH_RULES), len(TASKS), len(MEASURES)))
+    rows = [
+        _label_row(candidates[candidate], against, index)
+        for candidate, against in list_comparisons(candidates)
+        for index in indices
+    ]
     none: dict[str, Any] = dict.fromkeys(("area", "number", "low", "high"), np.nan)
     none |= {"people": 0, "n": 0, "blank": 0, "source": source, "seeds": seeds, "reason": reason}
     return GROUNDTRUTH.check(pd.DataFrame(rows).assign(**none))
 
 
-def _label_row(contrast: int, truth: int, measure: int) -> dict[str, Any]:
-    candidate, other = CONTRASTS[contrast]
-    looks, tested_on = CANDIDATES[candidate]
+def _label_row(candidate: Candidate, against: str, index: tuple[int, ...]) -> dict[str, str]:
+    (looks, tested_on), (rule, truth, measure) = candidate, index
     return {
         "looks": looks,
         "tested_on": tested_on,
+        "truth_rule": TRUTH_RULES[rule],
         "truth": TASKS[truth].value,
         "measure": MEASURES[measure],
-        "against": "" if other is None else CANDIDATES[other][0],
+        "against": against,
     }

@@ -32,6 +32,8 @@ from facespec.study.preferred import PreferredSet
 from facespec.study.tables import (
     CONTRASTS,
     GROUNDTRUTH,
+    GROUNDTRUTH_MAPS,
+    GROUNDTRUTH_OVERLAP,
     HEATMAPS,
     LAYER_DECODING,
     OVERLAP,
@@ -99,7 +101,13 @@ def _draw_additions(paths: Paths, units: pd.DataFrame) -> Iterator[tuple[str, Fi
     """What the original does not show."""
     yield "figure_recall", draw_figure_recall(RECALL.read(paths.table("recall")))
     yield "figure_regions", draw_figure_regions(REGIONS.read(paths.table("regions")))
-    yield "figure_groundtruth", draw_figure_groundtruth(GROUNDTRUTH.read(paths.table("groundtruth")))
+    truths = draw_figure_groundtruth(
+        GROUNDTRUTH.read(paths.table("groundtruth")),
+        GROUNDTRUTH_OVERLAP.read(paths.table("groundtruth_overlap")),
+        GROUNDTRUTH_MAPS.read(paths.table("groundtruth_maps")),
+        MapSet.open(paths.heatmaps).mean_face,
+    )
+    yield "figure_groundtruth", truths
     depth = draw_figure_depth(
         decoding=LAYER_DECODING.read(paths.table("depth_decoding")),
         shares=UNIT_SHARES.read(paths.table("depth_shares")),

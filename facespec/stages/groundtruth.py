@@ -2,143 +2,176 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from facespec.analyses.groundtruth import (
-    CANDIDATES,
+    BASELINES,
     MEASURES,
-    find_changed_pixels,
+    Candidate,
+    average_others,
     make_centre_map,
+    pool_masks,
     score_heatmaps,
     tabulate_scores,
     tabulate_unscored,
 )
-from facespec.data.embedded import production
+from facespec.analyses.truths import compute_overlaps, tabulate_no_truths, tabulate_overlaps, tabulate_truths
 from facespec.data.embedded.roles import draw_role
-from facespec.data.embedded.stimuli import Stimuli, replace_expressions, replace_people
 from facespec.data.faceset import FaceSet
 from facespec.models.device import deterministic_torch
 from facespec.stages.heatmap_faces import list_explained_rows
-from facespec.stages.progress import progress_bar
-from facespec.study.maps import MapSet
-from facespec.study.params import Data, GroundTruth, Params
+from facespec.stages.truths import PIXELS, ExplainedImages, Truths, explain_no_truth, find_truths
+from facespec.study.maps import MapSet, name_map_file
+from facespec.study.params import GroundTruth, Params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.storage import write_table
-from facespec.study.vocabulary import EXPRESSIONS, PAIRS, TASKS, Role
+from facespec.study.tables import CEILING, TRUTH_RULES
+from facespec.study.vocabulary import PAIRS, TASKS, Role
 
-PIXELS = 1 << 19  # processed at a time
-SAMPLES = 8  # unchanged faces that are rendered again and must equal the stored ones
-
+Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
-class ExplainedImages:
-    """The n images that the heatmaps are of, at `rows` of `faces`; row i of `stimuli` describes row i of `faces`."""
-
-    faces: FaceSet
-    rows: np.ndarray
-    stimuli: Stimuli
-
-
 def run(paths: Paths, params: Params, *, workers: int) -> None:
-    """Write ``Results/groundtruth.csv``: scores of networks and baselines; NaN and a reason if there is no truth."""
-    block = params.groundtruth
+    """Write ``Results/groundtruth.csv``: scores of networks and baselines; and what the truths are.
+
+    ``groundtruth_overlap.csv`` says how far they overlap, ``groundtruth_maps.csv`` where they lie. All have NaN and a
+    reason if there is no truth.
+    """
     maps, faces = MapSet.open(paths.heatmaps), FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE)
     stimuli = draw_role(Role.PROBE, params.data, generator(params.data.seed, "faces", Role.PROBE.value))
     images = ExplainedImages(faces, list_explained_rows(maps, faces), stimuli)
-    if reason := _explain_no_truth(images, params.data):
-        table = tabulate_unscored(source=maps.source, seeds=len(maps.seeds), reason=reason)
+    if reason := explain_no_truth(images, params.data):
+        scored = tabulate_unscored(list_candidates(maps), source=maps.source, seeds=len(maps.seeds), reason=reason)
+        tables = (scored, *tabulate_no_truths(source=maps.source, reason=reason))
     else:
         with deterministic_torch():
-            truths = render_truths(images, block, workers=workers)
-            table = tabulate_scores(
-                score_maps(maps, truths, block),
-                truths.mean(axis=(2, 3)),
-                people=maps.labels["identity"],
-                source=maps.source,
-                draws=block.draws,
-                generator=generator(block.seed, "groundtruth", "draws"),
-            )
-    write_table(paths.table("groundtruth"), table)
+            truths = find_truths(images, params.groundtruth, data=params.data, workers=workers)
+            tables = tabulate(maps, truths, params.groundtruth)
+    for name, table in zip(("groundtruth", "groundtruth_overlap", "groundtruth_maps"), tables, strict=True):
+        write_table(paths.table(name), table)
 
 
-def _explain_no_truth(images: ExplainedImages, block: Data) -> str:
-    """Why these faces cannot be rendered again; empty if they can."""
-    faces, rows, stimuli = images.faces, images.rows, images.stimuli
-    if faces.source != production.SOURCE:
-        return f"only embedded faces can be drawn again with one thing changed; these are {faces.source}"
-    reason = "the probe faces were made from other parameters than data in params.yaml, or by another renderer"
-    if (faces.height, faces.channels) != (block.size, block.channels) or not stimuli.labels.equals(faces.labels):
-        return reason
-    sample = rows[np.linspace(0, len(rows) - 1, min(SAMPLES, len(rows))).round().astype(int)]
-    pictures, _ = production.render(stimuli, sample, size=faces.height, channels=faces.channels)
-    return "" if np.array_equal(pictures, faces.images(sample)) else reason
+def tabulate(maps: MapSet, truths: Truths, block: GroundTruth) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The GROUNDTRUTH, GROUNDTRUTH_OVERLAP and GROUNDTRUTH_MAPS tables of heatmaps and truths of the same images."""
+    people = maps.labels["identity"]
+    areas, overlaps = [], []
+    for part in list_parts(truths):
+        masks = truths.read(part)
+        areas.append(masks.mean(axis=(3, 4)))
+        overlaps.append(compute_overlaps(masks))
+    shared: dict[str, Any] = {"people": people, "source": maps.source, "draws": block.draws}
+    scored = tabulate_scores(
+        score_maps(maps, truths, block),
+        np.concatenate(areas),
+        candidates=list_candidates(maps),
+        generator=generator(block.seed, "groundtruth", "draws"),
+        **shared,
+    )
+    overlapping = tabulate_overlaps(
+        np.concatenate(overlaps),
+        np.concatenate(areas),
+        generator=generator(block.seed, "groundtruth", "overlap"),
+        **shared,
+    )
+    return (
+        scored,
+        overlapping,
+        tabulate_truths(average_truths(truths, people), people=people.nunique(), source=maps.source),
+    )
 
 
-def render_truths(images: ExplainedImages, block: GroundTruth, *, workers: int) -> Mask:
-    """Find the pixels that carry expression, and those that carry identity: bool (n, 2, H, W), ordered as `TASKS`.
+def list_candidates(maps: MapSet) -> list[Candidate]:
+    """The networks and tasks whose heatmaps are there, and then the baselines."""
+    pairs = [(network.value, task.value) for network, task in PAIRS]
+    held = [pair for pair in pairs if name_map_file(*pair, maps.seeds[0]) in maps.header.digests]
+    return [*held, *BASELINES]
 
-    Every image is rendered again with the six other expressions, and with the faces of `block.others` other people of
-    the set (all, if there are fewer), by `workers` processes, a batch at a time.
+
+def list_parts(truths: Truths) -> list[slice]:
+    """The images in batches."""
+    step = max(1, PIXELS // (truths.size[0] * truths.size[1]))
+    return [slice(start, start + step) for start in range(0, len(truths), step)]
+
+
+def average_truths(truths: Truths, people: pd.Series) -> Floats:
+    """Share of images in which each pixel is true, averaged over people: (rules, tasks, H, W)."""
+    groups = group_images(people)
+    total = np.zeros((len(TRUTH_RULES), len(TASKS), *truths.size))
+    for rows in groups.values():
+        total += truths.read(rows).mean(axis=0)
+    return total / len(groups)
+
+
+def group_images(*columns: pd.Series) -> dict[tuple[str, ...], np.ndarray]:
+    """Indices of the images that have the same labels in `columns`, by these labels."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for index, key in enumerate(zip(*columns, strict=True)):
+        groups.setdefault(key, []).append(index)
+    return {key: np.array(indices) for key, indices in groups.items()}
+
+
+def score_maps(maps: MapSet, truths: Truths, block: GroundTruth) -> Floats:
+    """Score networks and baselines, a batch at a time: (n, seeds, candidates, rules, tasks, measures).
+
+    Candidates are those of `list_candidates`; of the baselines only random maps differ between seeds.
     """
-    faces, n = images.faces, len(images.rows)
-    variants = (_vary_expressions(images), vary_people(images, block))
-    truths = np.empty((n, len(TASKS), faces.height, faces.width), bool)
-    with progress_bar() as bar:
-        bar_task = bar.add_task("faces drawn again", total=sum(map(len, variants)), numbers="")
-        for truth, stimuli in enumerate(variants):
-            per_image, start = len(stimuli) // n, 0
-            chunk = per_image * max(1, PIXELS // (per_image * faces.height * faces.width))
-            for rendered in production.iterate_chunks(
-                stimuli, size=faces.height, channels=faces.channels, chunk=chunk, workers=workers
-            ):
-                stop = start + len(rendered.images) // per_image
-                originals = faces.images(images.rows[start:stop])
-                pictures = rendered.images.reshape(stop - start, per_image, *originals.shape[1:])
-                truths[start:stop, truth] = find_changed_pixels(originals, pictures, share=block.share)
-                start = stop
-                bar.advance(bar_task, len(rendered.images))
-    return truths
-
-
-def _vary_expressions(images: ExplainedImages) -> Stimuli:
-    """Six stimuli for each image, one after the other."""
-    names = [name for code in images.stimuli.codes[images.rows] for name in EXPRESSIONS if name != EXPRESSIONS[code]]
-    return replace_expressions(images.stimuli.take(np.repeat(images.rows, len(EXPRESSIONS) - 1)), names)
-
-
-def vary_people(images: ExplainedImages, block: GroundTruth) -> Stimuli:
-    """Stimuli with the faces of `block.others` other people for each image, one after the other, drawn at random."""
-    rows, stimuli = images.rows, images.stimuli
-    first_rows = stimuli.labels["identity"].drop_duplicates()
-    person = pd.Index(first_rows).get_indexer(pd.Index(stimuli.labels["identity"].iloc[rows]))
-    n_people = len(first_rows)
-    per_image = min(block.others, n_people - 1)
-    stream = generator(block.seed, "groundtruth", "others")
-    others = stream.permuted(np.tile(np.arange(n_people - 1), (len(rows), 1)), axis=1)[:, :per_image]
-    others += others >= person[:, None]  # nobody replaces themselves
-    people = stimuli.people[first_rows.index.to_numpy()[others.ravel()]]
-    return replace_people(stimuli.take(np.repeat(rows, per_image)), people)
-
-
-def score_maps(maps: MapSet, truths: Mask, block: GroundTruth) -> np.ndarray:
-    """Score networks and baselines, ordered as `CANDIDATES`: (n, seeds, looks, truths, measures), a batch at a time."""
-    n, step = len(truths), max(1, PIXELS // (maps.size[0] * maps.size[1]))
-    parts = [slice(start, start + step) for start in range(0, n, step)]
-    scores = np.empty((n, len(maps.seeds), len(CANDIDATES), len(TASKS), len(MEASURES)))
-    centre = make_centre_map(maps.size, spread=block.spread)
-    for part in parts:
-        scores[part, :, -1] = score_heatmaps(np.broadcast_to(centre, truths[part, 0].shape), truths[part])[:, None]
+    candidates = list_candidates(maps)
+    pairs = candidates[: -len(BASELINES)]
+    scores = np.empty((len(truths), len(maps.seeds), len(candidates), len(TRUTH_RULES), len(TASKS), len(MEASURES)))
     for seed_index, seed in enumerate(maps.seeds):
-        looks: list[np.ndarray] = [maps.maps(network, task, seed) for network, task in PAIRS]
-        looks.append(generator(block.seed, "groundtruth", "random", seed).random(looks[0].shape))
-        for part, (look, heatmaps) in itertools.product(parts, enumerate(looks)):
-            scores[part, seed_index, look] = score_heatmaps(heatmaps[part], truths[part])
+        looks: list[np.ndarray] = [maps.maps(network, task, seed) for network, task in pairs]
+        cells = looks[0].shape[1:]
+        looks.append(generator(block.seed, "groundtruth", "random", seed).random((len(truths), *cells)))
+        for part in list_parts(truths):
+            masks = truths.read(part)
+            for candidate, heatmaps in enumerate(looks):
+                scores[part, seed_index, candidate] = score_against_all(heatmaps[part], masks)
+    for name, rows, baseline_scores in score_baselines(truths, maps.labels, cells=cells, spread=block.spread):
+        scores[rows, :, candidates.index((name, ""))] = baseline_scores[:, None]
     return scores
+
+
+def score_baselines(
+    truths: Truths, labels: pd.DataFrame, *, cells: tuple[int, int], spread: float
+) -> Iterator[tuple[str, slice | np.ndarray, Floats]]:
+    """Score what does not depend on seeds: names of baselines, indices of images, scores as of `score_for_own`."""
+    centre = make_centre_map(truths.size, spread=spread)
+    for part in list_parts(truths):
+        masks = truths.read(part)
+        yield "centre", part, score_against_all(centre, masks)
+        yield CEILING, part, score_for_own(pool_masks(masks, cells), masks)
+    for rows, others in average_others_by_image(truths, labels):
+        masks = truths.read(rows)
+        for name, look in (("others", others), ("others_pooled", pool_masks(others, cells))):
+            yield name, rows, score_for_own(np.broadcast_to(look, (len(rows), *look.shape)), masks)
+
+
+def average_others_by_image(truths: Truths, labels: pd.DataFrame) -> Iterator[tuple[np.ndarray, Floats]]:
+    """The mean truth of all other people in the same view: indices of images, and their map (rules, tasks, H, W)."""
+    groups = group_images(labels["view"], labels["identity"])
+    views = [view for view, _ in groups]
+    total = {view: np.zeros((len(TRUTH_RULES), len(TASKS), *truths.size)) for view in views}
+    for (view, _), rows in groups.items():
+        total[view] += truths.read(rows).mean(axis=0)
+    for (view, _), rows in groups.items():
+        yield rows, average_others(total[view], truths.read(rows).mean(axis=0), views.count(view))
+
+
+def score_against_all(maps: np.ndarray, masks: Mask) -> Floats:
+    """Score one map per image (n, h, w), or one (h, w) for all, against all its truths: (n, rules, tasks, measures)."""
+    flat = masks.reshape(len(masks), -1, *masks.shape[3:])
+    maps = np.broadcast_to(maps, (len(masks), *maps.shape[-2:]))
+    return score_heatmaps(maps, flat).reshape(*masks.shape[:3], -1)
+
+
+def score_for_own(maps: Floats, masks: Mask) -> Floats:
+    """Score a map for each truth (n, rules, tasks, h, w) against that truth: (n, rules, tasks, measures)."""
+    flat_maps, flat = (part.reshape(-1, 1, *part.shape[3:]) for part in (maps, masks))
+    return score_heatmaps(flat_maps[:, 0], flat).reshape(*masks.shape[:3], -1)

@@ -186,10 +186,11 @@ class Regions(Block):
 
 
 class GroundTruth(Block):
-    """Comparison of heatmaps with the pixels that change with expression or identity."""
+    """Comparison of heatmaps with the pixels that carry expression or identity."""
 
-    others: Count  # people whose faces replace a probe face, to find the pixels of identity
-    share: OpenShare  # of an image's pixels: those that change most are the truth
+    others: Count  # people whose faces replace a probe face, to find the pixels that change with identity
+    redraws: Count  # times that the probe faces are drawn again with other nuisances, to find discriminable pixels
+    share: OpenShare  # of an image's pixels: those that change most, or are told apart best, are the truth
     spread: Rate  # sd of the centre-bias baseline, in image widths
     draws: Draws  # bootstrap draws of seeds and people
     seed: Seed

@@ -180,28 +180,73 @@ REGIONS = Schema(
     },
 )
 
+TRUTH_RULES = ("changes", "discriminability")  # by which pixels carry a task: see `analyses.truths`
+# Maps that no network made: random; a Gaussian at the centre; the mean truth of the other people, as it is ("others")
+# and at the resolution of heatmaps ("others_pooled"). CEILING: the image's own truth at that resolution.
+MAP_BASELINES = ("random", "centre", "others", "others_pooled")
+CEILING = "ceiling"
+WAY = "centre_to_ceiling"
+
 # One row per score of heatmaps, or of a baseline, against the ground truth of embedded faces. `truth`: the task whose
-# pixels are found by changing the face. `looks`: the network, or the baseline "random" or "centre" (`tested_on` is then
-# empty). `measure` "pointing": share of images whose maximum is a true pixel; "mass": share of the heatmap's mass on
-# true pixels; "auc": area under the ROC curve of the pixels. `against` empty: the score itself; else the score minus
-# that baseline's. `area`: mean share of true pixels.
+# pixels they are, found by `truth_rule`. `looks`: the network, or a baseline (`tested_on` is then empty). `measure`
+# "pointing": share of images whose maximum is a true pixel; "mass": share of the heatmap's mass on true pixels; "auc":
+# area under the ROC curve of the pixels. `against` empty: the score itself; a baseline: the score minus that
+# baseline's; "centre_to_ceiling": the share of the way from the centre's score (0) to the ceiling's (1), below 0 or
+# above 1 outside of it. `area`: mean share of true pixels.
 GROUNDTRUTH = Schema(
     "groundtruth",
     {
-        "looks": Column("text", (*NETWORKS, "random", "centre")),
+        "looks": Column("text", (*NETWORKS, UNTRAINED, *MAP_BASELINES, CEILING)),
         "tested_on": Column("text", tuple(TASKS), optional=True),
+        "truth_rule": Column("text", TRUTH_RULES),
         "truth": Column("text", tuple(TASKS)),
         "measure": Column("text", ("pointing", "mass", "auc")),
-        "against": Column("text", ("random", "centre"), optional=True),
+        "against": Column("text", (*MAP_BASELINES, WAY), optional=True),
         "source": Column("text"),
         "seeds": Column("integer", low=1),
         "people": Column("integer", low=0),
         "n": Column("integer", low=0),
         "blank": Column("integer", low=0),
         "area": Column("number", low=0, high=1, optional=True),
-        "number": Column("number", low=-1, high=1, optional=True),
-        "low": Column("number", low=-1, high=1, optional=True),
-        "high": Column("number", low=-1, high=1, optional=True),
+        "number": Column("number", optional=True),
+        "low": Column("number", optional=True),
+        "high": Column("number", optional=True),
+        "reason": Column("text", optional=True),
+    },
+)
+
+# One row per pair of truths: intersection over union of their pixels, image by image, averaged over people; `expected`:
+# if masks of these areas were independent of each other.
+GROUNDTRUTH_OVERLAP = Schema(
+    "groundtruth_overlap",
+    {
+        "first_rule": Column("text", TRUTH_RULES),
+        "first_truth": Column("text", tuple(TASKS)),
+        "second_rule": Column("text", TRUTH_RULES),
+        "second_truth": Column("text", tuple(TASKS)),
+        "source": Column("text"),
+        "people": Column("integer", low=0),
+        "n": Column("integer", low=0),
+        "expected": Column("number", low=0, high=1, optional=True),
+        "number": Column("number", low=0, high=1, optional=True),
+        "low": Column("number", low=0, high=1, optional=True),
+        "high": Column("number", low=0, high=1, optional=True),
+        "reason": Column("text", optional=True),
+    },
+)
+
+# One row per pixel of a mean truth: the share of images in which the pixel is true, averaged over people; `row` 0 is
+# the top, `column` 0 the left of the image.
+GROUNDTRUTH_MAPS = Schema(
+    "groundtruth_maps",
+    {
+        "truth_rule": Column("text", TRUTH_RULES),
+        "truth": Column("text", tuple(TASKS)),
+        "source": Column("text"),
+        "people": Column("integer", low=0),
+        "row": Column("integer", low=0, optional=True),
+        "column": Column("integer", low=0, optional=True),
+        "number": Column("number", low=0, high=1, optional=True),
         "reason": Column("text", optional=True),
     },
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,16 +12,18 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from facespec.analyses.groundtruth import (
-    CANDIDATES,
-    find_changed_pixels,
+    BASELINES,
+    average_others,
+    estimate_way,
+    list_comparisons,
     make_centre_map,
+    pool_masks,
     score_heatmaps,
     tabulate_scores,
     tabulate_unscored,
 )
 from facespec.analyses.resampling import estimate_interval
 from facespec.study.maps import upsample_maps
-from facespec.study.vocabulary import PAIRS
 
 # 3x5 px, six of them true
 TRUE = np.array([[0, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 0, 1, 0, 0]], bool)
@@ -28,32 +32,6 @@ TRUE = np.array([[0, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 0, 1, 0, 0]], bool)
 def score_one(maps: np.ndarray, truth: np.ndarray = TRUE) -> np.ndarray:
     """The three scores of one map against one truth."""
     return score_heatmaps(np.asarray(maps)[None], truth[None, None])[0, 0]
-
-
-def test_the_pixels_that_change_most_over_all_pictures() -> None:
-    images = np.array([[[100, 0, 255, 9]]], np.uint8)
-    others = np.array([[[[108, 255, 0, 9]], [[92, 0, 255, 9]], [[107, 0, 252, 9]]]], np.uint8)  # sums 23, 255, 258, 0
-    assert find_changed_pixels(images, others, share=0.25).tolist() == [[[False, False, True, False]]]
-    assert find_changed_pixels(images, others, share=0.01).tolist() == [[[False, False, True, False]]]  # at least one
-    assert find_changed_pixels(images, others, share=0.5).tolist() == [[[False, True, True, False]]]
-    changed = find_changed_pixels(images, others, share=0.99)
-    assert changed.tolist() == [[[True, True, True, False]]]  # equal pixels are not true
-
-
-def test_each_image_has_a_threshold_and_ties_are_true() -> None:
-    images = np.full((2, 1, 4), 50, np.uint8)
-    others = images[:, None] + np.array([[[[0, 1, 2, 3]]], [[[90, 70, 90, 80]]]], np.uint8)
-    assert find_changed_pixels(images, others, share=0.25).tolist() == [
-        [[False, False, False, True]],
-        [[True, False, True, False]],
-    ]
-
-
-def test_colours_are_averaged_and_equal_pictures_have_no_truth() -> None:
-    images = np.zeros((2, 1, 2, 3), np.uint8)
-    others = np.zeros((2, 5, 1, 2, 3), np.uint8)
-    others[1, :, 0, 0], others[1, :, 0, 1] = (40, 0, 0), (20, 10, 11)
-    assert find_changed_pixels(images, others, share=0.5).tolist() == [[[False, False]], [[False, True]]]
 
 
 def test_a_map_that_is_the_truth_scores_one_and_its_opposite_nothing() -> None:
@@ -141,59 +119,130 @@ def test_the_centre_map_is_a_gaussian_of_the_image_width() -> None:
     assert (even == even.max()).nonzero()[0].tolist() == [1, 1, 2, 2]
 
 
+@settings(max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([np.square, np.sqrt, np.expm1, lambda x: x / (2 - x)]))
+def test_the_area_and_the_maximum_depend_on_the_order_of_pixels_only(seed: int, increase: object) -> None:
+    random = np.random.default_rng(seed)
+    maps = random.integers(0, 9, (2, 6, 7)) / 8.0  # with ties; steps that no rounding closes
+    truths = random.random((2, 2, 6, 7)) < 0.4
+    before, after = score_heatmaps(maps, truths), score_heatmaps(increase(maps), truths)  # type: ignore[operator]
+    np.testing.assert_allclose(after[..., [0, 2]], before[..., [0, 2]], atol=1e-12)
+
+
+# --- what heatmaps stand beside ---
+
+
+def test_pooled_masks_are_means_of_cells() -> None:
+    masks = np.random.default_rng(3).random((2, 3, 6, 8)) < 0.5
+    expected = masks.reshape(2, 3, 2, 3, 4, 2).mean(axis=(3, 5))
+    np.testing.assert_allclose(pool_masks(masks, (2, 4)), expected, rtol=1e-12)
+    np.testing.assert_array_equal(pool_masks(masks, (6, 8)), masks)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9), st.integers(1, 6), st.integers(1, 6))
+def test_cells_of_any_size_share_their_pixels(seed: int, height: int, width: int, rows: int, columns: int) -> None:
+    """As if every pixel were cut into so many that the cells have whole numbers of them."""
+    mask = np.random.default_rng(seed).random((height, width)) < 0.5
+    cut = np.repeat(np.repeat(mask, rows, axis=0), columns, axis=1)
+    expected = cut.reshape(rows, height, columns, width).mean(axis=(1, 3))
+    pooled = pool_masks(mask, (rows, columns))
+    np.testing.assert_allclose(pooled, expected, atol=1e-12)
+    assert pooled.mean() == pytest.approx(mask.mean(), abs=1e-12) and pooled.max() <= 1 + 1e-12
+
+
+def test_the_ceiling_is_reached_by_the_truth_alone_and_lost_by_its_complement() -> None:
+    """A truth that is made of whole cells: pooled and enlarged, it scores the ceiling, as the map that is the truth."""
+    cells = np.array([[0, 1, 0], [0, 1, 1]], bool)
+    truth = np.repeat(np.repeat(cells, 4, axis=0), 5, axis=1)
+    ceiling = score_one(pool_masks(truth, (2, 3)), truth)
+    np.testing.assert_array_equal(score_one(cells * 8.0, truth), ceiling)
+    assert ceiling[0] == 1 and 0.9 < ceiling[2] < 1  # pixels between two cells tie
+    complement = score_one(1.0 - cells, truth)
+    assert complement[0] == 0 and complement[2] == pytest.approx(1 - ceiling[2], abs=1e-12)
+    flat = score_one(np.ones((2, 3)), truth)
+    np.testing.assert_allclose(flat, [0.5, 0.5, 0.5], rtol=1e-9)
+    assert (complement < flat).all() and (flat < ceiling).all()
+
+
+def test_the_mean_of_others_leaves_one_person_out_exactly() -> None:
+    """Against the mean over the others, one by one; images of a person are averaged first."""
+    random = np.random.default_rng(5)
+    means = np.stack([(random.random((n, 4, 5)) < 0.3).mean(axis=0) for n in (3, 14, 7, 1)])
+    for person in range(4):
+        expected = np.mean([means[i] for i in range(4) if i != person], axis=0)
+        np.testing.assert_allclose(average_others(means.sum(axis=0), means[person], 4), expected, atol=1e-15)
+    changed = means.copy()
+    changed[2] = 1 - changed[2]
+    before, after = (average_others(part.sum(axis=0), part[2], 4) for part in (means, changed))
+    np.testing.assert_allclose(before, after, atol=1e-15)  # own truth does not matter
+    assert (average_others(means[0], means[0], 1) == 0).all()  # nobody else
+
+
+PAIRS = [("expression", "expression"), ("joint", "identity"), ("untrained", "identity")]
+CANDIDATES = [*PAIRS, *BASELINES]
+NAMES = [looks for looks, _ in CANDIDATES]
 PEOPLE = pd.Series(["b", "a", "b", "c", "a"])
-AREAS = np.array([[0.1, 0.5], [0.2, 0.5], [0.3, 0.5], [0.6, 0.5], [0.4, 0.5]])
+AREAS = np.stack([np.array([[0.1, 0.5], [0.2, 0.5], [0.3, 0.5], [0.6, 0.5], [0.4, 0.5]]), np.full((5, 2), 0.7)], axis=1)
+KEYS = ["looks", "tested_on", "truth_rule", "truth", "measure", "against"]
+RULES, TASKS, MEASURES = ("changes", "discriminability"), ("expression", "identity"), ("pointing", "mass", "auc")
 
 
 def draw_scores() -> np.ndarray:
-    """(5 images, 2 seeds, 6 candidates, 2 truths, 3 measures)."""
-    return np.random.default_rng(8).random((5, 2, 6, 2, 3))
+    """(5 images, 2 seeds, 8 candidates, 2 rules, 2 truths, 3 measures); ceilings are above centres."""
+    scores = np.random.default_rng(8).random((5, 2, 8, 2, 2, 3))
+    scores[:, :, NAMES.index("centre")] *= 0.4
+    scores[:, :, NAMES.index("ceiling")] = 0.6 + 0.4 * scores[:, :, NAMES.index("ceiling")]
+    return scores
 
 
 def tabulate(scores: np.ndarray, *, draws: int = 120, seed: int = 4) -> pd.DataFrame:
     stream = np.random.default_rng(seed)
-    return tabulate_scores(scores, AREAS, people=PEOPLE, source="toy faces", draws=draws, generator=stream)
+    shared = {"people": PEOPLE, "source": "toy faces", "draws": draws, "generator": stream}
+    return tabulate_scores(scores, AREAS, candidates=CANDIDATES, **shared)
 
 
 def find_row(
     table: pd.DataFrame,
     looks: str,
-    tested_on: str,
     *,
+    rule: str = "changes",
     truth: str = "identity",
     measure: str = "mass",
     against: str = "",
 ) -> pd.Series:
-    key = {"looks": looks, "tested_on": tested_on, "truth": truth, "measure": measure, "against": against}
+    key = {"looks": looks, "truth_rule": rule, "truth": truth, "measure": measure, "against": against}
     return table[(table[list(key)] == list(key.values())).all(axis=1)].squeeze(axis=0)
 
 
 def test_every_combination_has_one_row() -> None:
     table = tabulate(draw_scores())
-    keys = ["looks", "tested_on", "truth", "measure", "against"]
-    assert len(table) == (4 * 3 + 2) * 2 * 3 and not table.duplicated(keys).any()
-    assert set(table["against"][table["looks"].isin(["random", "centre"])]) == {""}
+    assert len(table) == (8 + 3 * 4 + 8) * 2 * 2 * 3 and not table.duplicated(KEYS).any()
+    assert set(table["against"][table["tested_on"] == ""]) == {"", "centre_to_ceiling"}
+    against = {"", "random", "centre", "others", "others_pooled", "centre_to_ceiling"}
+    assert set(table["against"][table["looks"] == "untrained"]) == against
     assert (table["seeds"] == 2).all() and set(table["source"]) == {"toy faces"} and (table["reason"] == "").all()
-    assert [(looks, task) for looks, task in CANDIDATES[:4]] == [(network.value, task.value) for network, task in PAIRS]
+    assert [NAMES[index] for index, against in list_comparisons(CANDIDATES) if against == "random"] == NAMES[:3]
 
 
 def test_images_are_averaged_within_people_first() -> None:
     """By hand: the one image of c counts as much as the two of a."""
-    scores = np.zeros((5, 1, 6, 2, 3))
-    scores[:, 0, 3, 0, 1] = [0.1, 0.4, 0.3, 0.9, 0.6]
-    row = find_row(tabulate(scores), "joint", "identity", truth="expression")
+    scores = np.zeros((5, 1, 8, 2, 2, 3))
+    scores[:, 0, 1, 0, 0, 1] = [0.1, 0.4, 0.3, 0.9, 0.6]
+    table = tabulate(scores)
+    row = find_row(table, "joint", truth="expression")
     assert row["number"] == pytest.approx((0.5 + 0.2 + 0.9) / 3, rel=1e-12)
     assert row["area"] == pytest.approx((0.3 + 0.2 + 0.6) / 3, rel=1e-12)
     assert (row["people"], row["n"], row["blank"]) == (3, 5, 0)
-    assert find_row(tabulate(scores), "centre", "")["area"] == 0.5
+    assert find_row(table, "centre")["area"] == 0.5
+    assert find_row(table, "centre", rule="discriminability")["area"] == pytest.approx(0.7)
 
 
-def average_slowly(scores: np.ndarray, candidate: int, truth: int, measure: int) -> np.ndarray:
-    """Means of people, (seeds, people a b c)."""
+def average_slowly(scores: np.ndarray) -> np.ndarray:
+    """Means of people, (seeds, people a b c), of scores (images, seeds)."""
     means = np.full((2, 3), np.nan)
     for seed in range(2):
         for index, person in enumerate("abc"):
-            values = [scores[i, seed, candidate, truth, measure] for i in range(5) if PEOPLE[i] == person]
+            values = [scores[i, seed] for i in range(5) if PEOPLE[i] == person]
             values = [score for score in values if not np.isnan(score)]
             if values:
                 means[seed, index] = sum(values) / len(values)
@@ -204,39 +253,98 @@ def test_numbers_and_intervals_are_over_seeds_and_people() -> None:
     scores = draw_scores()
     scores[3, 1, 2] = np.nan  # c has no map of the second seed
     table = tabulate(scores)
-    for candidate, (looks, tested_on) in enumerate(CANDIDATES):
-        for against, base in (("", None), ("random", 4), ("centre", 5)):
-            if against and candidate > 3:
-                continue
-            for truth, task in enumerate(("expression", "identity")):
-                for measure, name in enumerate(("pointing", "mass", "auc")):
-                    values = average_slowly(scores, candidate, truth, measure)
-                    values = values if base is None else values - average_slowly(scores, base, truth, measure)
-                    expected = estimate_interval(values, draws=120, generator=np.random.default_rng(4))
-                    row = find_row(table, looks, tested_on, truth=task, measure=name, against=against)
-                    np.testing.assert_allclose(row[["number", "low", "high"]].astype(float), expected, rtol=1e-9)
-                    assert row["low"] < row["number"] < row["high"]
+    for candidate, against in list_comparisons(CANDIDATES):
+        if against == "centre_to_ceiling":
+            continue
+        for (i, rule), (j, truth), (k, measure) in product(*map(enumerate, (RULES, TASKS, MEASURES))):
+            values = average_slowly(scores[:, :, candidate, i, j, k])
+            if against:
+                values = values - average_slowly(scores[:, :, NAMES.index(against), i, j, k])
+            expected = estimate_interval(values, draws=120, generator=np.random.default_rng(4))
+            row = find_row(table, NAMES[candidate], rule=rule, truth=truth, measure=measure, against=against)
+            np.testing.assert_allclose(row[["number", "low", "high"]].astype(float), expected, rtol=1e-9)
+            assert row["low"] < row["number"] < row["high"]
 
 
 def test_differences_to_baselines_are_paired() -> None:
     scores = draw_scores() / 2
-    scores[:, :, 0] = scores[:, :, 4] + 0.25
-    row = find_row(tabulate(scores), "expression", "expression", against="random")
+    scores[:, :, 0] = scores[:, :, NAMES.index("others")] + 0.25
+    row = find_row(tabulate(scores), "expression", against="others")
     np.testing.assert_allclose(row[["number", "low", "high"]].astype(float), 0.25, rtol=1e-9)
+
+
+def test_the_way_begins_at_the_centre_and_ends_at_the_ceiling() -> None:
+    scores = draw_scores()
+    centre, ceiling = (scores[:, :, NAMES.index(name)] for name in ("centre", "ceiling"))
+    scores[:, :, 0] = centre + 0.25 * (ceiling - centre)
+    scores[:, :, 1] = ceiling + 0.5 * (ceiling - centre)
+    scores[:, :, 2] = centre - 0.5 * (ceiling - centre)
+    table = tabulate(scores)
+    way = table[table["against"] == "centre_to_ceiling"].set_index("looks")[["number", "low", "high"]]
+    for looks, share in {"centre": 0, "ceiling": 1, "expression": 0.25, "joint": 1.5, "untrained": -0.5}.items():
+        np.testing.assert_allclose(way.loc[looks], share, atol=1e-9)  # the interval has no width: paired
+
+
+def test_the_way_is_a_ratio_of_means_with_the_draws_of_all_other_rows() -> None:
+    """By brute force: the draws of seeds and people are drawn again, in loops; the image without a map is left out."""
+    scores = draw_scores()
+    scores[2, :, 0] = np.nan  # one of two images of b
+    row = find_row(tabulate(scores, draws=70), "expression", against="centre_to_ceiling")
+    use = np.where(np.isnan(scores[:, :, 0, 0, 1, 1]), np.nan, 1)
+    look, centre, ceiling = (scores[:, :, NAMES.index(x), 0, 1, 1] * use for x in ("expression", "centre", "ceiling"))
+    rise, gap = average_slowly(look - centre), average_slowly(ceiling - centre)
+    stream = np.random.default_rng(4)
+    seeds, people = stream.integers(2, size=(70, 2)), stream.integers(3, size=(70, 3))
+    ratios = [rise[s][:, p].mean() / gap[s][:, p].mean() for s, p in zip(seeds, people, strict=True)]
+    assert row["number"] == pytest.approx(rise.mean() / gap.mean(), rel=1e-12)
+    np.testing.assert_allclose(row[["low", "high"]].astype(float), np.percentile(ratios, [2.5, 97.5]), rtol=1e-9)
+    assert (row["people"], row["n"], row["blank"]) == (3, 4, 2)
+
+
+def test_a_ceiling_that_is_not_above_the_centre_has_no_way() -> None:
+    scores = draw_scores()
+    centre, ceiling = NAMES.index("centre"), NAMES.index("ceiling")
+    scores[:, :, ceiling, 0] = scores[:, :, centre, 0] - 0.01
+    scores[:, :, ceiling, 1] = scores[:, :, centre, 1] + 0.1
+    scores[3, :, ceiling, 1] = scores[3, :, centre, 1] - 0.15  # one person of three
+    table = tabulate(scores)
+    ways = table[table["against"] == "centre_to_ceiling"].set_index("truth_rule")
+    assert set(ways.loc["changes", "reason"]) == {"the ceiling is not above the centre"}
+    assert ways.loc["changes", ["number", "low", "high"]].isna().all(axis=None)
+    doubtful = ways.loc["discriminability"]
+    assert set(doubtful["reason"]) == {"the ceiling is not surely above the centre: no interval"}
+    assert doubtful["number"].notna().all() and doubtful[["low", "high"]].isna().all(axis=None)
+    assert (table["reason"][table["against"] != "centre_to_ceiling"] == "").all()
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.01, 100), st.floats(-3, 3))
+def test_the_way_does_not_depend_on_the_scale_of_scores(seed: int, scale: float, share: float) -> None:
+    random = np.random.default_rng(seed)
+    rises, gaps = random.normal(size=(2, 6)), 0.1 + random.random((2, 6))
+    first, scaled, ends = (
+        estimate_way(*pair, draws=40, generator=np.random.default_rng(1))
+        for pair in ((rises, gaps), (rises * scale, gaps * scale), (gaps * share, gaps))
+    )
+    np.testing.assert_allclose(scaled, first, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(ends, share, rtol=1e-9, atol=1e-12)
+    assert first[1] <= first[2]
 
 
 def test_blank_maps_and_full_truths_are_counted() -> None:
     scores = draw_scores()
-    scores[[0, 2], :, 3] = np.nan  # all maps of b are blank
-    scores[1, 0, 3] = np.nan
-    scores[3, :, :, 1, 2] = np.nan  # the identity truth of c is the whole image
+    scores[[0, 2], :, 1] = np.nan  # all maps of b are blank
+    scores[1, 0, 1] = np.nan
+    scores[3, :, :, 0, 1, 2] = np.nan  # the identity truth of c is the whole image
     table = tabulate(scores)
-    mass = find_row(table, "joint", "identity")
+    mass = find_row(table, "joint")
     assert (mass["people"], mass["n"], mass["blank"]) == (2, 3, 5)
-    auc = find_row(table, "joint", "identity", measure="auc", against="centre")
-    assert (auc["people"], auc["n"], auc["blank"]) == (1, 2, 5)
-    other = find_row(table, "joint", "expression", measure="auc")
-    assert (other["people"], other["n"], other["blank"]) == (2, 4, 0)
+    for against in ("centre", "centre_to_ceiling"):
+        auc = find_row(table, "joint", measure="auc", against=against)
+        assert (auc["people"], auc["n"], auc["blank"]) == (1, 2, 5)
+        assert auc["reason"] == "1 person only: no interval"
+    other = find_row(table, "joint", truth="expression", measure="auc")
+    assert (other["people"], other["n"], other["blank"]) == (2, 3, 5)
+    assert find_row(table, "others")["blank"] == 0
 
 
 def test_missing_numbers_have_a_reason() -> None:
@@ -244,18 +352,17 @@ def test_missing_numbers_have_a_reason() -> None:
     scores[:, :, 1] = np.nan
     scores[..., 0, 2] = np.nan
     table = tabulate(scores)
-    nothing = table[table["reason"] == "no heatmap has any mass"]
-    assert set(nothing["looks"]) == {"identity"} and len(nothing) == 3 * 2 * 3 and set(nothing["blank"]) == {10}
+    nothing = table[table["reason"] == "no map has any mass"]
+    assert set(nothing["looks"]) == {"joint"} and len(nothing) == 6 * 12 and set(nothing["blank"]) == {10}
     flat = table[table["reason"] == "in no image are some pixels true and others not"]
-    assert set(flat["truth"]) == {"expression"} and set(flat["measure"]) == {"auc"} and len(flat) == 3 * 3 + 2
+    assert set(flat["truth"]) == {"expression"} and set(flat["measure"]) == {"auc"} and len(flat) == 2 * (7 + 2 * 4 + 7)
     assert table["number"].isna().eq(table["reason"] != "").all() and table["low"].isna().equals(table["high"].isna())
     assert set(table["n"][table["number"].isna()]) == set(table["people"][table["number"].isna()]) == {0}
 
 
 def test_without_a_truth_the_same_rows_have_a_reason() -> None:
-    table = tabulate_unscored(source="KDEF", seeds=3, reason="these are photographs")
-    keys = ["looks", "tested_on", "truth", "measure", "against"]
-    pd.testing.assert_frame_equal(table[keys], tabulate(draw_scores())[keys])
+    table = tabulate_unscored(CANDIDATES, source="KDEF", seeds=3, reason="these are photographs")
+    pd.testing.assert_frame_equal(table[KEYS], tabulate(draw_scores())[KEYS])
     assert table[["area", "number", "low", "high"]].isna().all(axis=None)
     assert set(table["reason"]) == {"these are photographs"} and set(table["source"]) == {"KDEF"}
     assert (table[["people", "n", "blank"]] == 0).all(axis=None) and (table["seeds"] == 3).all()

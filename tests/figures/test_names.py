@@ -66,12 +66,14 @@ def draw_heatmaps(load_toys: Load, name: str) -> list[Figure]:
 
 def draw_new_figures(load_toys: Load, name: str) -> list[Figure]:
     contrasts, depth, regions = load_toys("contrasts"), load_toys("depth"), load_toys("regions")
+    truths = load_toys("groundtruth")
+    truth_maps = truths.make_overlap(), truths.make_maps()
     region_table = regions.make_regions().assign(source=name).replace({"region": {"moustache": name}})
     depth_tables = {key: table.assign(source=name, layer=name) for key, table in depth.make_tables().items()}
     return [
         draw_figure_contrasts(contrasts.make_contrasts().assign(source=name), contrasts.FACE),
         draw_figure_depth(**depth_tables),
-        draw_figure_groundtruth(load_toys("groundtruth").make_scores().assign(source=name)),
+        draw_figure_groundtruth(truths.make_scores().assign(source=name), *truth_maps, truths.FACE),
         draw_figure_recall(load_toys("recall").make_recalls().assign(source=name)),
         draw_figure_regions(region_table),
     ]

@@ -1,7 +1,8 @@
+"""The stage's tables, from heatmaps that are the truth, its opposite, or not there."""
+
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,22 @@ import pandas as pd
 import pytest
 
 from facespec.data.chunks import FaceChunk, FaceSetDescription
-from facespec.data.embedded import production
 from facespec.data.embedded.roles import draw_role
-from facespec.data.embedded.stimuli import Stimuli, replace_expressions, replace_people
 from facespec.data.faceset import FaceSet, write_faceset
 from facespec.stages import groundtruth as stage
+from facespec.stages.truths import ExplainedImages, Truths, find_truths
 from facespec.study.maps import MapSet
 from facespec.study.params import GroundTruth, Params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
-from facespec.study.tables import GROUNDTRUTH
-from facespec.study.vocabulary import EXPRESSIONS, PAIRS, Role
+from facespec.study.tables import GROUNDTRUTH, GROUNDTRUTH_MAPS, GROUNDTRUTH_OVERLAP
+from facespec.study.vocabulary import Role
 from toys import change_params, write_maps
 
 ROWS = np.array([182, 2, 87, 117])  # frontal images of all three people, in both sessions
+PAIRS = [("expression", "expression"), ("identity", "identity"), ("joint", "expression"), ("joint", "identity")]
+BASELINES = ["random", "centre", "others", "others_pooled", "ceiling"]
+TABLES = ("groundtruth", "groundtruth_overlap", "groundtruth_maps")
 
 
 @pytest.fixture(scope="module")
@@ -31,148 +34,147 @@ def block(params: Params) -> GroundTruth:
 
 
 @pytest.fixture(scope="module")
-def images(tiny_study: Path, params: Params) -> stage.ExplainedImages:
+def truths(tiny_study: Path, params: Params) -> Truths:
     stimuli = draw_role(Role.PROBE, params.data, generator(params.data.seed, "faces", "probe"))
-    return stage.ExplainedImages(FaceSet.open(Paths(tiny_study).faces("probe")), ROWS, stimuli)
-
-
-@pytest.fixture(scope="module")
-def truths(images: stage.ExplainedImages, block: GroundTruth) -> np.ndarray:
-    return stage.render_truths(images, block, workers=1)
-
-
-def render(stimuli: Stimuli) -> np.ndarray:
-    return production.render(stimuli, range(len(stimuli)), size=32, channels=1)[0].astype(float)
-
-
-def list_people(images: stage.ExplainedImages) -> dict[str, np.ndarray]:
-    return dict(zip(images.stimuli.labels["identity"], images.stimuli.people, strict=True))
-
-
-def test_the_chosen_images_show_everybody(images: stage.ExplainedImages) -> None:
-    labels = images.faces.labels.iloc[ROWS]
-    assert set(labels["view"]) == {"straight"} and set(labels["identity"]) == {"F01", "F02", "M01"}
-    assert labels["expression"].nunique() == 4 and labels["session"].nunique() == 2
-
-
-def test_the_truth_of_expression_is_where_six_other_expressions_differ(
-    images: stage.ExplainedImages, block: GroundTruth, truths: np.ndarray
-) -> None:
-    assert block.share == 0.1
-    few = stage.render_truths(images, block.model_copy(update={"share": 0.02}), workers=1)
-    for i, row in enumerate(ROWS):
-        face = images.stimuli.take([row])
-        pictures = [render(replace_expressions(face, [name]))[0] for name in EXPRESSIONS]
-        total = np.abs(pictures - render(face)).sum(axis=0)  # its own expression differs by nothing
-        for mask, n in ((few[i, 0], 20), (truths[i, 0], 102)):  # of 32 x 32 pixels
-            np.testing.assert_array_equal(mask, total >= np.sort(total, axis=None)[-n])
-            assert n <= mask.sum() < n + 5
-
-
-def test_the_truth_of_identity_is_where_other_people_differ(images: stage.ExplainedImages, block: GroundTruth) -> None:
-    """All other people, if there are fewer than the parameters name: here two."""
-    masks = stage.render_truths(images, block.model_copy(update={"others": 4}), workers=1)[:, 1]
-    for mask, row in zip(masks, ROWS, strict=True):
-        face = images.stimuli.take([row])
-        people = [person for name, person in list_people(images).items() if name != face.labels["identity"].iloc[0]]
-        pictures = [render(replace_people(face, person[None]))[0] for person in people]
-        total = np.abs(pictures - render(face)).sum(axis=0)
-        np.testing.assert_array_equal(mask, total >= np.sort(total, axis=None)[-102])
-
-
-def test_other_people_are_drawn_for_every_image(images: stage.ExplainedImages, block: GroundTruth) -> None:
-    every = stage.ExplainedImages(images.faces, np.arange(len(images.faces)), images.stimuli)
-    variants = stage.vary_people(every, block.model_copy(update={"others": 1}))
-    names = {tuple(person): name for name, person in list_people(images).items()}
-    others = np.array([names[tuple(person)] for person in variants.people])
-    pairs = pd.crosstab(images.stimuli.labels["identity"].to_numpy(), others)
-    assert (np.diag(pairs) == 0).all()
-    assert (pairs.to_numpy()[~np.eye(3, dtype=bool)] > 20).all()  # of 70 images each, two others equally likely
-    np.testing.assert_array_equal(variants.codes, images.stimuli.codes)
-    both = stage.vary_people(every, block.model_copy(update={"others": 2}))
-    assert all(tuple(a) != tuple(b) for a, b in both.people.reshape(len(every.rows), 2, -1))
-
-
-def test_batches_do_not_change_truths_and_workers_are_passed_on(
-    images: stage.ExplainedImages, block: GroundTruth, truths: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stage, "PIXELS", 13 * 32 * 32)  # two images and their six others, or six and their two
-    options_used = []
-
-    def iterate(stimuli: Stimuli, **options: int) -> Iterator[FaceChunk]:
-        options_used.append((options.pop("workers"), options["chunk"]))
-        return original(stimuli, workers=1, **options)
-
-    original = production.iterate_chunks
-    monkeypatch.setattr(production, "iterate_chunks", iterate)
-    np.testing.assert_array_equal(stage.render_truths(images, block, workers=3), truths)
-    assert options_used == [(3, 12), (3, 12)]
-
-
-# --- the stage ---
+    images = ExplainedImages(FaceSet.open(Paths(tiny_study).faces("probe")), ROWS, stimuli)
+    return find_truths(images, params.groundtruth, data=params.data, workers=1)
 
 
 @pytest.fixture
-def study(study_copy: Paths, truths: np.ndarray) -> Paths:
-    """Maps that are the truth of their task; the identity network's are the opposite, the first of seed 6 blank."""
+def study(study_copy: Paths, truths: Truths) -> Paths:
+    """Maps that are the truth of their task by what changes; the identity network's are the opposite, the first of seed
+    6 blank.
+    """
+    masks = truths.read(slice(None))[:, 0]
     maps = {
-        (network, task, seed): truths[:, int(task == "identity")] * 2.5 for network, task in PAIRS for seed in (5, 6)
+        (network, task, seed): masks[:, int(task == "identity")] * 2.5 for network, task in PAIRS for seed in (5, 6)
     }
-    opposite = 1.0 - truths[:, 1]
+    opposite = 1.0 - masks[:, 1]
     maps["identity", "identity", 5] = opposite
     maps["identity", "identity", 6] = opposite * (np.arange(len(ROWS)) > 0)[:, None, None]
     write_maps(study_copy, ROWS, maps)
     return study_copy
 
 
-def test_maps_are_scored_against_both_truths_and_beside_baselines(
-    study: Paths, params: Params, truths: np.ndarray, monkeypatch: pytest.MonkeyPatch
+def test_maps_are_scored_against_all_truths_and_beside_baselines(
+    study: Paths, params: Params, truths: Truths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage.run(study, params, workers=1)
     table = GROUNDTRUTH.read(study.table("groundtruth"))
+    changes = table[table["truth_rule"] == "changes"]
     keys = ["looks", "tested_on", "truth", "measure"]
-    numbers = table[table["against"] == ""].set_index(keys)["number"]
-    less = table.query("looks == 'joint' and tested_on == truth == 'identity'").set_index(["measure", "against"])
+    numbers = changes[changes["against"] == ""].set_index(keys)["number"]
+    compared = changes.query("looks == 'joint' and tested_on == truth == 'identity'").set_index(["measure", "against"])
     for measure in ("pointing", "mass", "auc"):
         for network, task in PAIRS:
             assert numbers.loc[(network, task, task, measure)] == (0.0 if network == "identity" else 1.0)
         assert 0 < numbers.loc[("joint", "expression", "identity", measure)] < 1
-        for baseline in ("random", "centre"):
+        # maps as fine as the image: the ceiling is the truth itself, and pooling changes nothing
+        assert numbers.loc[("ceiling", "", "identity", measure)] == 1
+        assert (
+            numbers.loc[("others", "", "identity", measure)] == numbers.loc[("others_pooled", "", "identity", measure)]
+        )
+        for baseline in BASELINES[:-1]:
             expected = 1 - numbers.loc[(baseline, "", "identity", measure)]
-            assert less["number"].loc[(measure, baseline)] == pytest.approx(expected, abs=1e-12)
+            assert compared["number"].loc[(measure, baseline)] == pytest.approx(expected, abs=1e-12)
+        assert compared["number"].loc[(measure, "centre_to_ceiling")] == pytest.approx(1, abs=1e-12)
     # people F01, F02 and M01 have one, two and one of the four images
     people = FaceSet.open(study.faces("probe")).labels["identity"].iloc[ROWS].to_numpy()
-    areas = pd.DataFrame(truths.mean(axis=(2, 3)), columns=["expression", "identity"]).groupby(people).mean().mean()
-    for truth, area in areas.items():
-        assert set(table["area"][table["truth"] == truth].round(9)) == {round(area, 9)}
+    for rule, areas in enumerate(truths.read(slice(None)).mean(axis=(3, 4)).swapaxes(0, 1)):
+        frame = pd.DataFrame(areas, columns=["expression", "identity"]).groupby(people).mean().mean()
+        for truth, area in frame.items():
+            of_rule = table["truth_rule"] == ("changes", "discriminability")[rule]
+            assert set(table["area"][of_rule & (table["truth"] == truth)].round(9)) == {round(area, 9)}
     assert set(table["n"]) == {4} and set(table["people"]) == {3} and set(table["seeds"]) == {2}
     assert (table["blank"] == (table["looks"] == "identity")).all()
     assert set(table["source"]) == {"embedded faces"} and (table["reason"] == "").all()
     # running again, in other batches
-    before = study.table("groundtruth").read_bytes()
+    before = [study.table(name).read_bytes() for name in TABLES]
     monkeypatch.setattr(stage, "PIXELS", 3 * 32 * 32)
     stage.run(study, params, workers=1)
-    assert study.table("groundtruth").read_bytes() == before
+    assert [study.table(name).read_bytes() for name in TABLES] == before
 
 
-def test_random_maps_differ_between_seeds_and_the_centre_does_not(
-    study: Paths, block: GroundTruth, truths: np.ndarray
+def test_where_truths_are_and_how_far_they_overlap_is_written(study: Paths, params: Params, truths: Truths) -> None:
+    stage.run(study, params, workers=1)
+    masks = truths.read(slice(None))
+    people = FaceSet.open(study.faces("probe")).labels["identity"].iloc[ROWS].to_numpy()
+    maps = GROUNDTRUTH_MAPS.read(study.table("groundtruth_maps"))
+    by_pixel = maps.set_index(["truth_rule", "truth", "row", "column"])["number"]
+    for y, x in ((9, 16), (16, 10), (21, 17)):
+        of_person = pd.Series(masks[:, 1, 0, y, x]).groupby(people).mean()
+        assert by_pixel.loc[("discriminability", "expression", y, x)] == pytest.approx(of_person.mean(), abs=1e-12)
+    assert len(maps) == 4 * 32 * 32 and maps["number"].max() == 1
+    overlap = GROUNDTRUTH_OVERLAP.read(study.table("groundtruth_overlap")).iloc[1]
+    assert (overlap["first_rule"], overlap["second_truth"]) == ("discriminability", "identity")
+    one, other = masks[:, 1, 0], masks[:, 1, 1]
+    ious = pd.Series((one & other).sum(axis=(1, 2)) / (one | other).sum(axis=(1, 2)))
+    assert overlap["number"] == pytest.approx(ious.groupby(people).mean().mean(), rel=1e-9)
+
+
+def test_every_network_that_has_maps_is_scored_and_no_other(study: Paths, params: Params) -> None:
+    shutil.rmtree(study.heatmaps)
+    maps = {("joint", "identity", seed): np.ones((4, 2, 3)) for seed in (5, 6)}
+    write_maps(study, ROWS, maps)
+    candidates = stage.list_candidates(MapSet.open(study.heatmaps))
+    assert candidates == [("joint", "identity"), *((name, "") for name in BASELINES)]
+    stage.run(study, params, workers=1)
+    table = GROUNDTRUTH.read(study.table("groundtruth"))
+    assert list(dict.fromkeys(table["looks"])) == ["joint", *BASELINES]
+    flat = table[(table["looks"] == "joint") & (table["measure"] == "auc") & (table["against"] == "")]
+    assert (flat["number"] == 0.5).all()
+    # maps of 2 x 3 cells: what is known of the truth at that resolution is less than all
+    scores = table[(table["measure"] == "mass") & (table["against"] == "")].groupby("looks")["number"].mean()
+    assert scores["ceiling"] < 0.9 and scores["others_pooled"] < scores["others"]
+
+
+def find_others(images: np.ndarray, labels: pd.DataFrame, masks: np.ndarray) -> np.ndarray:
+    """The mean truth of the other people in the same view, person by person."""
+    own = labels.iloc[images]
+    others = labels[(labels["view"] == own["view"].iloc[0]) & (labels["identity"] != own["identity"].iloc[0])]
+    return np.mean([masks[rows].mean(axis=0) for rows in others.groupby("identity").groups.values()], axis=0)
+
+
+def test_the_truth_of_others_leaves_a_person_out_and_is_of_the_view() -> None:
+    random = np.random.default_rng(7)
+    labels = pd.DataFrame(
+        {"view": random.choice(["straight", "half_left"], 30), "identity": random.choice(["a", "b", "c"], 30)}
+    )
+    truths, masks = Truths(30, (5, 6)), random.random((30, 2, 2, 5, 6)) < 0.4
+    for rule, task in np.ndindex(2, 2):
+        truths.write(np.arange(30), masks[:, rule, task], rule=rule, task=task)
+    seen = []
+    for rows, others in stage.average_others_by_image(truths, labels):
+        seen += rows.tolist()
+        assert len(labels.iloc[rows].drop_duplicates()) == 1
+        np.testing.assert_allclose(others, find_others(rows, labels, masks), atol=1e-15)
+    assert sorted(seen) == list(range(30))
+
+
+def test_random_maps_differ_between_seeds_and_other_baselines_do_not(
+    study: Paths, block: GroundTruth, truths: Truths
 ) -> None:
     maps = MapSet.open(study.heatmaps)
     scores = stage.score_maps(maps, truths, block)
     assert (scores[:, 0, 4] != scores[:, 1, 4]).any()
-    np.testing.assert_array_equal(scores[:, 0, 5], scores[:, 1, 5])
+    np.testing.assert_array_equal(scores[:, 0, 5:], scores[:, 1, 5:])
     wide = stage.score_maps(maps, truths, block.model_copy(update={"spread": 9.0}))
-    assert (wide[..., 5, :, 1] != scores[..., 5, :, 1]).all()
+    assert (wide[..., 5, :, :, 1] != scores[..., 5, :, :, 1]).all()
     np.testing.assert_array_equal(wide[:, :, :5], scores[:, :, :5])
+    np.testing.assert_array_equal(wide[:, :, 6:], scores[:, :, 6:])
 
 
 def read_reason(paths: Paths, params: Params) -> str:
     """Run the stage and read why its table has no numbers."""
     stage.run(paths, params, workers=1)
     table = GROUNDTRUTH.read(paths.table("groundtruth"))
-    assert len(table) == 84 and table[["number", "low", "high", "area"]].isna().all(axis=None)
-    (reason,) = set(table["reason"])
+    assert table[["number", "low", "high", "area"]].isna().all(axis=None)
+    others = (
+        GROUNDTRUTH_OVERLAP.read(paths.table("groundtruth_overlap")),
+        GROUNDTRUTH_MAPS.read(paths.table("groundtruth_maps")),
+    )
+    assert all(other["number"].isna().all() for other in others)
+    (reason,) = {reason for part in (table, *others) for reason in part["reason"]}
     return reason
 
 
