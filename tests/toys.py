@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -92,6 +92,8 @@ def make_faces_block(
     expression: tuple[int, int] = (60, 1),
     identity: tuple[int, int, int] = (2, 1, 1),
     probe: int = 10,
+    hair: Literal["cap", "own"] = "cap",
+    expression_scenes: Literal["web", "video"] = "web",
 ) -> Data:
     """Embedded faces of all roles: `expression` (train, test), `identity` (people, train, test), `probe` (people)."""
     return Data(
@@ -99,9 +101,13 @@ def make_faces_block(
         size=48,
         channels=1,
         tolerated=0.0,
-        expression=ExpressionFaces(source="embedded", train=expression[0], test=expression[1]),
-        identity=IdentityFaces(source="embedded", people=identity[0], train=identity[1], test=identity[2]),
-        probe=ProbeFaces(source="embedded", people=probe),
+        expression=ExpressionFaces(
+            source="embedded", train=expression[0], test=expression[1], scenes=expression_scenes
+        ),
+        identity=IdentityFaces(
+            source="embedded", people=identity[0], train=identity[1], test=identity[2], scenes="video"
+        ),
+        probe=ProbeFaces(source="embedded", people=probe, hair=hair),
     )
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from facespec.analyses.moments import Moments
 from facespec.analyses.truths import compute_discriminability, find_changed_pixels, find_largest_pixels
 from facespec.data.embedded import production
+from facespec.data.embedded.anatomy import change_faces
 from facespec.data.embedded.roles import draw_role
 from facespec.data.embedded.stimuli import Codes, Stimuli, replace_expressions, replace_people
 from facespec.data.faceset import FaceSet
@@ -133,8 +134,9 @@ def vary_people(images: ExplainedImages, block: GroundTruth) -> Stimuli:
     stream = generator(block.seed, "groundtruth", "others")
     others = stream.permuted(np.tile(np.arange(n_people - 1), (len(rows), 1)), axis=1)[:, :per_image]
     others += others >= person[:, None]  # nobody replaces themselves
-    people = stimuli.people[first_rows.index.to_numpy()[others.ravel()]]
-    return replace_people(stimuli.take(np.repeat(rows, per_image)), people)
+    faces = stimuli.people[first_rows.index.to_numpy()[others.ravel()]]
+    repeated = stimuli.take(np.repeat(rows, per_image))
+    return replace_people(repeated, change_faces(repeated.people, faces))
 
 
 def list_shown_rows(images: ExplainedImages) -> np.ndarray:
@@ -160,10 +162,10 @@ def redraw_nuisances(stimuli: Stimuli, data: Data, stream: np.random.Generator) 
     """The same people with the same expressions in the same views, and everything else drawn again.
 
     That is all that differs between two photographs of one kind: how strong and pure an expression is, how the head is
-    held, light, camera and noise. People look as in their sessions, and have their own style.
+    held, light, camera and noise, and of the day, as beard and glasses.
     """
     fresh = draw_role(Role.PROBE, data, stream)
-    return replace(fresh, people=stimuli.people, style=stimuli.style, labels=stimuli.labels)
+    return replace(fresh, people=change_faces(fresh.people, stimuli.people), labels=stimuli.labels)
 
 
 def gather_redraws(

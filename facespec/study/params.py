@@ -45,6 +45,7 @@ class ExpressionFaces(Block):
     source: str  # "embedded", or a path to FER2013
     train: Count  # embedded images
     test: Count  # embedded images
+    scenes: Literal["web", "video"]  # embedded: where its pictures come from
 
 
 class IdentityFaces(Block):
@@ -54,6 +55,7 @@ class IdentityFaces(Block):
     people: People  # embedded people
     train: Count  # embedded images per person
     test: Count  # embedded images per person
+    scenes: Literal["web", "video"]  # embedded: where its pictures come from
 
 
 class ProbeFaces(Block):
@@ -61,6 +63,7 @@ class ProbeFaces(Block):
 
     source: str  # "embedded", or a path to KDEF
     people: People  # embedded people
+    hair: Literal["cap", "own"]  # embedded: all hair under the same cap, or everybody's own
 
 
 class Data(Block):

@@ -125,9 +125,9 @@ def render_label_maps() -> np.ndarray:
         size=48,
         channels=1,
         tolerated=0.0,
-        expression=ExpressionFaces(source="embedded", train=7, test=7),
-        identity=IdentityFaces(source="embedded", people=2, train=1, test=1),
-        probe=ProbeFaces(source="embedded", people=9),
+        expression=ExpressionFaces(source="embedded", train=7, test=7, scenes="web"),
+        identity=IdentityFaces(source="embedded", people=2, train=1, test=1, scenes="video"),
+        probe=ProbeFaces(source="embedded", people=9, hair="own"),
     )
     stimuli = draw_role(Role.PROBE, block, generator(3, "faces"))
     rows = stimuli.labels.query("view == 'straight' and session == 'A'").index.to_numpy()

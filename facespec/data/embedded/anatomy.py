@@ -9,38 +9,38 @@ Floats = npt.NDArray[np.float64]
 
 # name -> (low, high) in head units unless said otherwise; drawn with most people in the middle ("peaked")
 PEAKED: dict[str, tuple[float, float]] = {
-    "head_width": (0.60, 0.74),
-    "face_length": (0.90, 1.10),  # scales y below the eyes
-    "jaw_width": (0.34, 0.60),
-    "jaw_height": (-0.64, -0.48),
-    "chin_width": (0.12, 0.30),
-    "chin_length": (-0.92, -0.80),
+    "head_width": (0.58, 0.76),
+    "face_length": (0.86, 1.14),  # scales y below the eyes
+    "jaw_width": (0.3, 0.64),
+    "jaw_height": (-0.66, -0.46),
+    "chin_width": (0.1, 0.32),
+    "chin_length": (-0.94, -0.78),
     "chin_forward": (0.42, 0.58),
-    "cheekbones": (0.00, 0.07),
-    "cheek_fullness": (-0.03, 0.06),
-    "brow_ridge": (0.01, 0.07),
-    "brow_thickness": (0.018, 0.052),
-    "brow_arch": (-0.01, 0.08),
-    "brow_tilt": (-0.07, 0.07),
-    "brow_inner": (0.07, 0.16),
-    "brow_length": (0.32, 0.42),
-    "brow_height": (0.19, 0.27),
-    "eye_width": (0.135, 0.185),
-    "eye_opening": (0.055, 0.095),
-    "eye_spacing": (0.26, 0.34),
-    "eye_tilt": (-0.10, 0.16),  # slope
-    "eye_depth": (0.03, 0.09),
-    "iris_size": (0.062, 0.078),
-    "lid_crease": (0.03, 0.08),
-    "nose_length": (-0.47, -0.33),
-    "nose_width": (0.075, 0.135),
-    "nose_bridge": (0.56, 0.66),
-    "nose_tip": (0.72, 0.88),
-    "nose_upturn": (-0.03, 0.05),
-    "mouth_width": (0.19, 0.29),
-    "mouth_height": (-0.66, -0.57),
-    "lip_upper": (0.022, 0.066),
-    "lip_lower": (0.034, 0.085),
+    "cheekbones": (0, 0.09),
+    "cheek_fullness": (-0.05, 0.08),
+    "brow_ridge": (0, 0.09),
+    "brow_thickness": (0.012, 0.066),
+    "brow_arch": (-0.03, 0.11),
+    "brow_tilt": (-0.11, 0.11),
+    "brow_inner": (0.04, 0.19),
+    "brow_length": (0.26, 0.46),
+    "brow_height": (0.15, 0.31),
+    "eye_width": (0.11, 0.205),
+    "eye_opening": (0.042, 0.112),
+    "eye_spacing": (0.235, 0.365),
+    "eye_tilt": (-0.18, 0.24),  # slope
+    "eye_depth": (0.02, 0.11),
+    "iris_size": (0.052, 0.086),
+    "lid_crease": (0.02, 0.09),
+    "nose_length": (-0.52, -0.28),
+    "nose_width": (0.055, 0.165),
+    "nose_bridge": (0.53, 0.69),
+    "nose_tip": (0.68, 0.92),
+    "nose_upturn": (-0.05, 0.07),
+    "mouth_width": (0.16, 0.33),
+    "mouth_height": (-0.7, -0.54),
+    "lip_upper": (0.012, 0.085),
+    "lip_lower": (0.022, 0.11),
     "lip_tone": (0.0, 1.0),  # share of the way from skin to deep red
     "ear_size": (0.15, 0.26),
     "ear_angle": (0.03, 0.11),
@@ -52,7 +52,8 @@ PEAKED: dict[str, tuple[float, float]] = {
 EVEN: dict[str, tuple[float, float]] = {
     "skin_tone": (0.0, 1.0),  # light to dark
     "skin_red": (0.0, 1.0),
-    "hair_tone": (0.0, 1.0),  # light to dark
+    "brow_tone": (0.0, 1.0),  # light to dark
+    "hair_tone": (0.0, 1.0),
     "hair_red": (0.0, 1.0),
     "hair_grey": (0.0, 1.0),
     "hairline": (0.46, 0.72),
@@ -78,6 +79,25 @@ EVEN: dict[str, tuple[float, float]] = {
     "glasses": (0.0, 1.0),  # darkness of the frame
     "glasses_width": (0.19, 0.26),
     "glasses_height": (0.13, 0.22),
+    "cap": (0.0, 0.0),  # 1: all hair is under a cap
+}
+
+# What changes from one day to the next; everything else is the person's.
+APPEARANCE: tuple[str, ...] = (
+    *("hair_tone", "hair_red", "hair_grey", "hairline", "hair_recess", "hair_part", "hair_volume", "hair_length"),
+    *("hair_curl", "hair_bun", "beard", "moustache", "glasses", "glasses_width", "glasses_height"),
+)
+
+# A tight cap of one kind for everybody: no hair is seen
+CAP: dict[str, float] = {
+    "cap": 1.0,
+    "hairline": 0.52,
+    "hair_recess": 0.0,
+    "hair_part": 0.0,
+    "hair_volume": 0.03,
+    "hair_length": 0.0,
+    "hair_curl": 0.0,
+    "hair_bun": 0.0,
 }
 
 PARAMETERS: tuple[str, ...] = (*PEAKED, *EVEN)
@@ -93,6 +113,31 @@ def draw_people(n: int, generator: np.random.Generator, *, male: npt.NDArray[np.
     share = _shift_by_sex(share, male)
     people = low + (high - low) * share
     return _make_coherent(people, second, male)
+
+
+def change_appearance(people: Floats, generator: np.random.Generator, *, male: npt.NDArray[np.bool_]) -> Floats:
+    """The same (n, len(PARAMETERS)) people on other days: new hair, beard and glasses, the same face."""
+    others = draw_people(len(people), generator, male=male)
+    changed = people.copy()
+    for name in APPEARANCE:
+        changed[:, COLUMN[name]] = others[:, COLUMN[name]]
+    return changed
+
+
+def change_faces(people: Floats, others: Floats) -> Floats:
+    """`people` with the faces of `others`, and with their own hair, beard and glasses."""
+    changed = others.copy()
+    for name in (*APPEARANCE, *CAP):
+        changed[:, COLUMN[name]] = people[:, COLUMN[name]]
+    return changed
+
+
+def put_on_caps(people: Floats) -> Floats:
+    """The same people with all hair under a cap."""
+    capped = people.copy()
+    for name, value in CAP.items():
+        capped[:, COLUMN[name]] = value
+    return capped
 
 
 def _shift_by_sex(share: Floats, male: npt.NDArray[np.bool_]) -> Floats:
@@ -120,6 +165,7 @@ def _make_coherent(people: Floats, chance: Floats, male: npt.NDArray[np.bool_]) 
 
     tone = get("skin_tone")
     set_column("hair_tone", np.maximum(get("hair_tone"), np.minimum(tone * 1.6, 1.0)))
+    set_column("brow_tone", np.maximum(get("brow_tone"), np.minimum(tone * 1.6, 1.0)))
     set_column("iris_tone", np.maximum(get("iris_tone"), np.minimum(tone * 1.8, 1.0)))
     set_column("hair_grey", np.where(draw("hair_grey", 0.4), np.maximum(get("age") - 0.55, 0.0) * 2.2, 0.0))
     set_column("beard", np.where(male & draw("beard", 0.38), 0.25 + 0.75 * get("beard"), 0.0))

@@ -65,7 +65,7 @@ def paint_occluder(scene: Columns, camera: Camera, canvas: Canvas, palette: Pale
     for offset in (-1.0, 3.0, -3.0):
         fingers = np.minimum(fingers, np.abs(across - offset * width) - (0.75 + 0.05 * offset) * width)
     fingers = np.maximum(fingers, along - 0.1 * np.abs(across) - 0.15)
-    scarf = np.maximum(camera.v + 0.50 + 0.12 * np.abs(camera.u), -1.6 - camera.v)
+    scarf = np.maximum(camera.v + 0.40 + 0.12 * np.abs(camera.u), -1.6 - camera.v)
     scarf = np.maximum(scarf, np.abs(camera.u) - 0.72)
     kinds = {name: kind == np.float32(code) for code, name in enumerate(OCCLUDERS)}
     distance = np.where(kinds["bar"], bar, np.where(kinds["hand"], fingers, scarf))

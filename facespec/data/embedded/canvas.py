@@ -84,9 +84,12 @@ def build_palette(person: Columns, scene: Columns, *, channels: int) -> Palette:
     one = np.ones_like(person["age"])
     skin = _blend(SKIN, person["skin_tone"])
     skin = skin * _rgb(one, 1.0 - 0.07 * person["skin_red"], 1.0 - 0.10 * person["skin_red"])
+    skin = skin * (scene["skin_level"] / _measure_luminance(skin))  # the camera exposes for the skin, whatever its tone
+    brow = _blend(HAIR, person["brow_tone"])
     hair = _blend(HAIR, person["hair_tone"])
     hair = hair * _rgb(1.0 + 0.30 * person["hair_red"], one, 1.0 - 0.25 * person["hair_red"])
     hair = _mix(hair, _rgb(0.74 * one, 0.74 * one, 0.76 * one), person["hair_grey"])
+    hair = _mix(hair, _rgb(0.30 * one, 0.31 * one, 0.34 * one), person["cap"])
     iris = _blend(IRIS, person["iris_tone"]) * _rgb(
         one, 1.0 + 0.15 * person["iris_hue"], 1.15 - 0.30 * person["iris_hue"]
     )
@@ -103,11 +106,11 @@ def build_palette(person: Columns, scene: Columns, *, channels: int) -> Palette:
         "iris": iris,
         "black": _rgb(0.03 * one, 0.03 * one, 0.03 * one),
         "white": _rgb(one, one, one),
-        "lash": _mix(hair * 0.25, skin * 0.12, 0.5),
+        "lash": _mix(brow * 0.25, skin * 0.12, 0.5),
         "hair": hair,
         "hair_light": _mix(hair * 1.35, _rgb(one, 0.95 * one, 0.85 * one), 0.05),
         "hair_dark": hair * 0.45,
-        "brow": _mix(hair * 0.60, skin * _rgb(0.20 * one, 0.14 * one, 0.11 * one), 0.5),
+        "brow": _mix(brow * 0.60, skin * _rgb(0.20 * one, 0.14 * one, 0.11 * one), 0.5),
         "frame": _mix(skin * 0.5, _rgb(0.06 * one, 0.05 * one, 0.05 * one), person["glasses"]),
     }
     for name in ("clothes", "back", "occluder", *sorted({key[:6] for key in scene if key.startswith("shape")})):
@@ -119,5 +122,9 @@ def build_palette(person: Columns, scene: Columns, *, channels: int) -> Palette:
 def _convert(colour: Colour, channels: int) -> Colour:
     if channels == 3:
         return colour.astype(np.float32)
+    return _measure_luminance(colour)[None].astype(np.float32)
+
+
+def _measure_luminance(colour: Colour) -> Field:
     red, green, blue = LUMINANCE
-    return (red * colour[0] + green * colour[1] + blue * colour[2])[None].astype(np.float32)
+    return red * colour[0] + green * colour[1] + blue * colour[2]

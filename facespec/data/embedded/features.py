@@ -51,7 +51,7 @@ class Face:
 def paint_nose(face: Face, canvas: Canvas, palette: Palette) -> None:
     """Shadow below the tip, nostrils, and the wrinkles of a nose pulled up."""
     person, units, ax, y = face.person, face.units, face.ax, face.y
-    width, base = person["nose_width"], person["nose_length"] + 0.035 * units["au9"]
+    width, base = person["nose_width"], person["nose_length"] + 0.055 * units["au9"]
     t = clip((0.12 - y) / (0.12 - person["nose_length"]))
     body = np.maximum(ax - (0.055 + (1.0 * width - 0.02) * t * t), np.maximum(y - 0.14, base - 0.05 - y))
     canvas.mark(cover(body, face.soft) * face.front, REGIONS["nose"])
@@ -59,12 +59,12 @@ def paint_nose(face: Face, canvas: Canvas, palette: Palette) -> None:
     canvas.paint(0.30 * shade * face.front, palette["skin_shadow"])
     wing = cover_line(ellipse(ax - 1.02 * width, y - base - 0.02, 0.05, 0.07), 0.004, face.soft * 1.2)
     canvas.paint(
-        (0.22 + 0.35 * units["au9"]) * wing * smoothstep((ax - width) / 0.02) * face.front, palette["skin_shadow"]
+        (0.22 + 0.35 * units["au9"] + 0.25 * units["au10"]) * wing * smoothstep((ax - width) / 0.02) * face.front, palette["skin_shadow"]
     )
     hole = cover(ellipse(ax - 0.55 * width, y - base + 0.035, 0.40 * width, 0.026), face.soft)
     canvas.paint(0.75 * hole * face.front, palette["skin_dark"])
     for height in (0.00, 0.065, 0.13):
-        fold = cover_line(y - height - 0.35 * ax, 0.014, face.soft) * smoothstep((0.14 - ax) / 0.05)
+        fold = cover_line(y - height - 0.35 * ax, 0.016, face.soft) * smoothstep((0.17 - ax) / 0.05)
         canvas.paint(clip(units["au9"]) * fold * face.front, palette["skin_shadow"])
 
 
@@ -115,7 +115,7 @@ def _lids(face: Face) -> tuple[Field, Field]:
 def paint_brows(face: Face, canvas: Canvas, palette: Palette) -> None:
     """One tapered arc per side: raised inside (1), outside (2), lowered and drawn together (4, 9)."""
     person, ax, y = face.person, face.ax, face.y
-    gain = 1.0 + person["asymmetry_brow"] * face.side
+    gain = 1.0 + (person["asymmetry_brow"] + face.scene["uneven_brow"]) * face.side
     inner_up, outer_up, down = face.units["au1"] * gain, face.units["au2"] * gain, face.units["au4"]
     start = person["brow_inner"] - 0.045 * clip(down)
     s = clip((ax - start) / person["brow_length"])
@@ -151,6 +151,7 @@ def paint_folds(face: Face, canvas: Canvas, palette: Palette) -> None:
     wing_x = 1.05 * person["nose_width"] + 0.035
     path = wing_x + (corner_x - wing_x) * t + 0.12 * units["au12"] * t * (1.0 - t)
     depth = 0.10 + old + 0.55 * units["au12"] + 0.85 * units["au9"] + 0.15 * units["au15"]
+    depth = depth + 0.65 * units["au10"]
     fold = cover_line(ax - path, 0.010, face.soft * 1.1) * cover_band(y, corner_y, top, 0.09) * face.front
     canvas.paint(clip(depth, 0.0, 0.85) * fold, palette["skin_shadow"])
     frown = cover_line(ax - 0.045 - 0.12 * np.maximum(y - 0.2, 0.0), 0.009, face.soft) * cover_band(y, 0.10, 0.31, 0.08)

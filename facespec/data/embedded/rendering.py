@@ -31,7 +31,7 @@ def paint(
 ) -> tuple[Bytes, Bytes]:
     """Images uint8 (n, size, size[, 3]) and region codes uint8 (n, size, size) of n faces.
 
-    `people` (n, identity parameters), `units` (n, 13), `scene` (n, scene parameters), `keys` (n,) of the noise.
+    `people` (n, identity parameters), `units` (n, 16), `scene` (n, scene parameters), `keys` (n,) of the noise.
     """
     n = len(keys)
     images = np.empty((n, size, size, channels), np.uint8)
@@ -154,8 +154,9 @@ def _paint_ears(face: Face, canvas: Canvas, palette: Palette, *, point: Point) -
 def _shade_hair(portraits: _Portraits, point: Point, *, normal: Point) -> Field:
     tone = compute_strands(point, portraits.seed)
     canvas = Canvas.create(portraits.palette["hair"], region=REGIONS["hair"], pixels=tone.shape[1])
-    canvas.paint(0.55 * clip(-tone), portraits.palette["hair_dark"])
-    canvas.paint(0.45 * clip(tone), portraits.palette["hair_light"])
+    strands = 1.0 - portraits.person["cap"]  # a cap is smooth
+    canvas.paint(0.55 * clip(-tone) * strands, portraits.palette["hair_dark"])
+    canvas.paint(0.45 * clip(tone) * strands, portraits.palette["hair_light"])
     return canvas.colour * portraits.compute_light(normal)
 
 

@@ -29,7 +29,7 @@ FREQUENCIES: dict[Expression, int] = {
 def draw_role(role: Role, block: Data, generator: np.random.Generator) -> Stimuli:
     """All stimuli of `role`, in the numbers of `block`."""
     if role is Role.PROBE:
-        return draw_studio(block.probe.people, generator)
+        return draw_studio(block.probe.people, generator, hair=block.probe.hair)
     return _draw_expression(block, generator) if role is Role.EXPRESSION else _draw_identity(block, generator)
 
 
@@ -61,7 +61,7 @@ def _draw_expression(block: Data, generator: np.random.Generator) -> Stimuli:
     codes = np.concatenate([_draw_codes(train, generator), _draw_codes(test, generator)])
     names = np.array([f"e{index:05d}" for index in range(n_people[0] + n_people[1])])
     splits = [TRAIN] * train + [TEST] * test
-    return _draw_wild(Role.EXPRESSION, names, person=person, codes=codes, splits=splits, generator=generator)
+    return _draw_wild(Role.EXPRESSION, names, person=person, codes=codes, splits=splits, generator=generator, domain=block.expression.scenes)
 
 
 def _draw_identity(block: Data, generator: np.random.Generator) -> Stimuli:
@@ -71,7 +71,7 @@ def _draw_identity(block: Data, generator: np.random.Generator) -> Stimuli:
     codes = _draw_codes(len(person), generator)
     names = np.array([f"p{index:04d}" for index in range(n_people)])
     splits = ([TRAIN] * train + [TEST] * test) * n_people
-    return _draw_wild(Role.IDENTITY, names, person=person, codes=codes, splits=splits, generator=generator)
+    return _draw_wild(Role.IDENTITY, names, person=person, codes=codes, splits=splits, generator=generator, domain=block.identity.scenes)
 
 
 def _draw_wild(
@@ -82,9 +82,11 @@ def _draw_wild(
     codes: Codes,
     splits: list[str],
     generator: np.random.Generator,
+    domain: str,
 ) -> Stimuli:
     n, n_people = len(person), len(names)
-    people = anatomy.draw_people(n_people, generator, male=generator.random(n_people) < 0.5)
+    male = generator.random(n_people) < 0.5
+    people = anatomy.draw_people(n_people, generator, male=male)
     style = action_units.draw_style(n_people, generator)
     labels = {
         "stimulus": [f"{names[row]}-{index:05d}" for index, row in enumerate(person)],
@@ -97,12 +99,13 @@ def _draw_wild(
     return Stimuli(
         role,
         LABELS.check(pd.DataFrame(labels)),
-        people[person],
+        anatomy.change_appearance(people[person], generator, male=male[person]),  # every picture is of another day
         codes,
-        0.30 + 0.70 * generator.random(n),
-        style[person],
+        0.40 + 0.60 * generator.random(n),
+        generator.random(n),
+        action_units.vary_style(style[person], generator, amount=1.0),
         action_units.draw_idle(codes, generator, amount=1.0),
-        scenes.draw_wild(n, generator),
+        scenes.draw_wild(n, generator, domain=domain),
         _draw_keys(n, generator),
     )
 
@@ -114,8 +117,13 @@ def draw_studio(
     sessions: Sequence[str] = SESSIONS,
     expressions: Sequence[Expression] = EXPRESSIONS,
     views: Sequence[View] = VIEWS,
+    hair: str = "cap",
 ) -> Stimuli:
-    """In the studio: everyone in every session, with every expression, from every view; the first half are women."""
+    """In the studio: everyone in every session, with every expression, from every view; the first half are women.
+
+    Between sessions people change hair, beard and glasses; with `hair` "cap" all wear the same cap, with "own" none.
+    An expression is shown once per session, with a form and strengths of its own, and photographed from all views.
+    """
     male = np.arange(n_people) >= (n_people + 1) // 2
     people = anatomy.draw_people(n_people, generator, male=male)
     style = action_units.draw_style(n_people, generator)
@@ -129,6 +137,13 @@ def draw_studio(
     ]
     n = len(cells)
     person = np.array([row for row, *_ in cells], dtype=np.int64)
+    days = np.repeat(np.arange(n_people), len(sessions))  # a person's sessions, one after the other
+    on_days = anatomy.change_appearance(people[days], generator, male=male[days])
+    if hair == "cap":
+        on_days = anatomy.put_on_caps(on_days)
+    day = np.repeat(np.arange(len(days)), len(expressions) * len(views))
+    shown = np.repeat(np.arange(len(days) * len(expressions)), len(views))  # the expression that is photographed
+    styles = action_units.vary_style(np.repeat(style[days], len(expressions), axis=0), generator, amount=0.6)
     codes = np.array([EXPRESSIONS.index(expression) for _, _, expression, _ in cells], dtype=np.int64)
     labels = {
         "stimulus": [f"{session}{names[row]}-{name.value}-{view.value}" for row, session, name, view in cells],
@@ -141,12 +156,13 @@ def draw_studio(
     return Stimuli(
         Role.PROBE,
         LABELS.check(pd.DataFrame(labels)),
-        people[person],
+        on_days[day],
         codes,
-        0.70 + 0.30 * generator.random(n),
-        style[person],
-        action_units.draw_idle(codes, generator, amount=0.25),
-        scenes.draw_probe([view for *_, view in cells], generator),
+        (0.60 + 0.40 * generator.random(len(styles)))[shown],
+        generator.random(len(styles))[shown],
+        styles[shown],
+        action_units.draw_idle(codes, generator, amount=0.30),
+        scenes.draw_probe([view for *_, view in cells], [session for _, session, _, _ in cells], generator),
         _draw_keys(n, generator),
     )
 

@@ -34,9 +34,11 @@ class Stimuli:
         Expression, as index of `facespec.study.vocabulary.EXPRESSIONS`.
     intensity : array of float64 of shape (n,)
         How strong the expression is, 0 (neutral) to 1.
-    style : array of float64 of shape (n, 13)
-        The person's gain of each action unit (`action_units.UNITS`), around 1.
-    idle : array of float64 of shape (n, 13)
+    form : array of float64 of shape (n,)
+        Which of its forms an expression has (`action_units.choose_forms`), 0 to 1.
+    style : array of float64 of shape (n, 16)
+        The gain of each action unit (`action_units.UNITS`), around 1: the person's, varied in every image.
+    idle : array of float64 of shape (n, 16)
         Intensity of each action unit that is added to any expression.
     scene : array of float64 of shape (n, n_scene_parameters)
         Pose, framing, light, background and occluders, columns as in `scenes.COLUMNS`.
@@ -48,7 +50,7 @@ class Stimuli:
     >>> from facespec.data.embedded.faces import draw_stimuli
     >>> stimuli = draw_stimuli(2, ["neutral", "happy"], generator=np.random.default_rng(0))
     >>> len(stimuli), stimuli.units.shape, stimuli.labels["stimulus"].tolist()
-    (4, (4, 13), ['F01-neutral', 'F01-happy', 'M01-neutral', 'M01-happy'])
+    (4, (4, 16), ['F01-neutral', 'F01-happy', 'M01-neutral', 'M01-happy'])
     """
 
     role: Role
@@ -56,6 +58,7 @@ class Stimuli:
     people: Floats
     codes: Codes
     intensity: Floats
+    form: Floats
     style: Floats
     idle: Floats
     scene: Floats
@@ -66,8 +69,8 @@ class Stimuli:
 
     @property
     def units(self) -> Floats:
-        """Intensities of the action units, (n, 13)."""
-        return action_units.compose(self.codes, self.intensity, style=self.style, idle=self.idle)
+        """Intensities of the action units, (n, 16)."""
+        return action_units.compose(self.codes, self.intensity, form=self.form, style=self.style, idle=self.idle)
 
     def digest(self) -> str:
         """SHA-256 of the parameters, for provenance."""
@@ -85,6 +88,7 @@ class Stimuli:
             self.people[rows],
             self.codes[rows],
             self.intensity[rows],
+            self.form[rows],
             self.style[rows],
             self.idle[rows],
             self.scene[rows],
@@ -95,7 +99,7 @@ class Stimuli:
 def replace_expressions(stimuli: Stimuli, expressions: Sequence[Expression | str]) -> Stimuli:
     """Change only the expressions: the same people, scenes and noise, and labels to match.
 
-    Intensity, personal style and idle movements stay the same. Stimulus names are not changed.
+    Intensity, form, style and idle movements stay the same. Stimulus names are not changed.
 
     Parameters
     ----------

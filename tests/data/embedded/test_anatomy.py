@@ -10,13 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facespec.data.embedded.action_units import UNITS
-from facespec.data.embedded.anatomy import COLUMN, EVEN, PARAMETERS, PEAKED, draw_people
+from facespec.data.embedded.anatomy import (
+    APPEARANCE,
+    CAP,
+    COLUMN,
+    EVEN,
+    PARAMETERS,
+    PEAKED,
+    change_appearance,
+    change_faces,
+    draw_people,
+    put_on_caps,
+)
 from facespec.data.embedded.rendering import paint
 from facespec.data.embedded.scenes import COLUMNS, draw_probe
 from facespec.study.seeds import generator
 from facespec.study.vocabulary import View
 
-RANGES = {**PEAKED, **EVEN}
+RANGES = {**PEAKED, **EVEN, "cap": (0.0, 1.0)}
 # Parameters that `_make_coherent` makes absent (0) or shifts leave the range that they are drawn from
 REACH = {
     "hair_grey": (0.0, 0.99),
@@ -55,6 +66,8 @@ def test_the_whole_range_is_used() -> None:
     people, _ = draw_crowd()
     for name, column in zip(PARAMETERS, people.T, strict=True):
         low, high = RANGES[name]
+        if name == "cap":
+            continue
         used = column[column != 0.0] if name in ("beard", "moustache", "glasses", "scar", "freckles") else column
         assert np.ptp(used) > 0.55 * (high - low), name
 
@@ -91,6 +104,7 @@ def test_parameters_are_correlated() -> None:
     assert not get("hair_grey")[get("age") < 0.55].any()
     assert not get("freckles")[get("skin_tone") >= 0.5].any()
     assert np.all(get("hair_tone") >= np.minimum(1.6 * get("skin_tone"), 1.0) - 1e-12)
+    assert np.all(get("brow_tone") >= np.minimum(1.6 * get("skin_tone"), 1.0) - 1e-12)
     assert np.all(get("iris_tone") >= np.minimum(1.8 * get("skin_tone"), 1.0) - 1e-12)
     for name, sign in (("jaw_width", 1), ("brow_thickness", 1), ("lip_upper", -1), ("brow_arch", -1)):
         low, high = RANGES[name]
@@ -104,6 +118,37 @@ def test_no_two_people_are_alike() -> None:
     shares = (people - low) / (high - low)
     differences = (np.abs(shares[:, None] - shares[None]) > 0.05).sum(-1)[np.triu_indices(300, 1)]
     assert differences.min() >= 25
+
+
+def test_another_day_changes_the_appearance_only() -> None:
+    people, male = draw_crowd(400)
+    changed = change_appearance(people, generator(6), male=male)
+    appearance = [COLUMN[name] for name in APPEARANCE]
+    face = np.setdiff1d(np.arange(len(PARAMETERS)), appearance)
+    np.testing.assert_array_equal(changed[:, face], people[:, face])
+    assert (changed[:, COLUMN["hairline"]] != people[:, COLUMN["hairline"]]).mean() > 0.95
+    for name in ("hair_tone", "hair_volume", "hair_curl"):
+        assert abs(np.corrcoef(changed[male, COLUMN[name]], people[male, COLUMN[name]])[0, 1]) < 0.4, name
+    assert not changed[~male, COLUMN["beard"]].any()
+
+
+def test_another_face_under_one_s_own_hair() -> None:
+    people, male = draw_crowd(20)
+    changed = change_faces(people, people[::-1])
+    np.testing.assert_array_equal(change_appearance(changed, generator(7), male=male),
+                                  change_appearance(people[::-1].copy(), generator(7), male=male))
+    np.testing.assert_array_equal(changed[:, COLUMN["hair_volume"]], people[:, COLUMN["hair_volume"]])
+    np.testing.assert_array_equal(changed[:, COLUMN["eye_spacing"]], people[::-1, COLUMN["eye_spacing"]])
+
+
+def test_a_cap_hides_all_that_hair_says() -> None:
+    people, _ = draw_crowd(50)
+    capped = put_on_caps(people)
+    for name in PARAMETERS:
+        if name in CAP:
+            assert set(capped[:, COLUMN[name]]) == {CAP[name]}
+        else:
+            np.testing.assert_array_equal(capped[:, COLUMN[name]], people[:, COLUMN[name]])
 
 
 @cache
@@ -137,7 +182,8 @@ def make_scene() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     units = np.zeros((n, len(UNITS)))
     for row, moving in enumerate(((6, 12), (1, 2, 5), ())):
         units[row, [list(UNITS).index(unit) for unit in moving]] = 1.0
-    scene = draw_probe([View.STRAIGHT, View.STRAIGHT, View.HALF_LEFT], generator(9, "scene"))
+    scene = draw_probe([View.STRAIGHT, View.STRAIGHT, View.HALF_LEFT], ["A", "B", "A"], generator(9, "scene"))
+    scene[:, COLUMNS.index("scale")] = 1.2  # the whole head is seen
     scene[:, [COLUMNS.index("noise"), COLUMNS.index("blur")]] = 0.0
     return people, units, scene
 

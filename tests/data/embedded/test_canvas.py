@@ -30,7 +30,7 @@ def test_paint_mixes_by_its_share_and_mark_needs_half() -> None:
 
 def columns(n: int = 40) -> tuple[dict, dict]:
     person = draw_people(n, generator(8), male=np.arange(n) % 2 == 0)
-    scene = draw_wild(n, generator(9))
+    scene = draw_wild(n, generator(9), domain="web")
     return tuple(
         {name: table[:, [i]].astype(np.float32) for i, name in enumerate(names)}
         for names, table in ((PARAMETERS, person), (COLUMNS, scene))
@@ -51,14 +51,32 @@ def test_grey_is_the_luminance_of_colour() -> None:
 
 def test_tone_runs_from_the_lightest_to_the_darkest_stop() -> None:
     person, scene = columns(3)
-    for name in ("skin_red", "hair_red", "hair_grey"):
+    for name in ("skin_red", "hair_red", "hair_grey", "cap"):
         person[name][:] = 0.0
     scene["tint"][:] = 0.0
     person["skin_tone"][:, 0] = person["hair_tone"][:, 0] = [0.0, 0.625, 1.0]  # 0.625: half way between stops 2 and 3
     colours = build_palette(person, scene, channels=3)
     for name, stops in (("skin", SKIN), ("hair", HAIR)):
-        expected = [stops[0], (np.array(stops[2]) + stops[3]) / 2, stops[4]]
+        expected = np.array([stops[0], (np.array(stops[2]) + stops[3]) / 2, stops[4]])
+        if name == "skin":  # the camera exposes for the skin: its hue is the person's, its luminance is the picture's
+            expected *= scene["skin_level"] / (expected @ (0.299, 0.587, 0.114))[:, None]
         np.testing.assert_allclose(colours[name][:, :, 0].T, expected, rtol=1e-5)
+
+
+def test_grey_skin_tells_nothing_about_its_tone() -> None:
+    person, scene = columns()
+    person["skin_red"][:] = scene["tint"][:] = 0.0
+    scene["skin_level"][:] = 0.6
+    skin = build_palette(person, scene, channels=1)["skin"]
+    assert np.ptp(person["skin_tone"]) > 0.8
+    np.testing.assert_allclose(skin, 0.6, rtol=1e-5)
+
+
+def test_a_cap_has_one_colour_for_everybody() -> None:
+    person, scene = columns()
+    person["cap"][:], scene["tint"][:] = 1.0, 0.0
+    hair = build_palette(person, scene, channels=3)["hair"]
+    np.testing.assert_allclose(hair, np.broadcast_to(hair[:, :1], hair.shape), rtol=1e-5)
 
 
 def test_warm_light_is_redder_and_less_blue() -> None:

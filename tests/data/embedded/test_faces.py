@@ -41,7 +41,7 @@ def test_people_and_scenes_are_drawn_as_for_the_probe() -> None:
 
 def test_only_the_expression_differs_within_a_person() -> None:
     stimuli = draw_stimuli(2, ["neutral", "happy", "fear"], generator=generator(1))
-    for name in ("people", "intensity", "style", "idle", "scene", "keys"):
+    for name in ("people", "intensity", "form", "style", "idle", "scene", "keys"):
         values = getattr(stimuli, name).reshape(2, 3, -1)
         np.testing.assert_array_equal(values, values[:, :1].repeat(3, axis=1))
         assert (values[0] != values[1]).any(), f"both people have the same {name}"

@@ -35,6 +35,11 @@ def draw_portraits() -> Stimuli:
     return draw_faces(Role.PROBE).take(np.flatnonzero((labels["expression"] == "neutral") & (labels["session"] == "A")))
 
 
+def step_back(stimuli: Stimuli) -> Stimuli:
+    """Seen from so far away that head, neck and clothes are in the picture."""
+    return set_parameters(stimuli, scale=1.3, shift_x=0.0, shift_y=0.0)
+
+
 def render_all(stimuli: Stimuli, *, size: int = 48, channels: int = 1) -> tuple[np.ndarray, np.ndarray]:
     return render(stimuli, range(len(stimuli)), size=size, channels=channels)
 
@@ -56,7 +61,7 @@ def test_shapes_and_kinds(size: int, channels: int) -> None:
 
 
 def test_every_region_appears() -> None:
-    (_, wild), (_, studio) = render_all(draw_faces(Role.EXPRESSION)), render_all(draw_portraits(), size=64)
+    (_, wild), (_, studio) = render_all(draw_faces(Role.EXPRESSION)), render_all(step_back(draw_portraits()), size=64)
     assert set(np.unique(wild)) | set(np.unique(studio)) == set(REGIONS.values())
 
 
@@ -90,8 +95,8 @@ def test_the_nose_points_where_the_view_says() -> None:
     by_view = columns.reshape(10, 5)  # full left, half left, straight, half right, full right
     assert tuple(draw_portraits().labels["view"][:5]) == tuple(VIEWS)
     assert (np.diff(by_view, axis=1) > 3).all()
-    assert (by_view[:, 0] < 16).all()
-    assert (by_view[:, 4] > 48).all()
+    assert (by_view[:, 0] < 20).all()
+    assert (by_view[:, 4] > 44).all()
     np.testing.assert_allclose(by_view[:, 2], 32, atol=3.5)
 
 
@@ -104,7 +109,7 @@ def test_features_are_in_order_from_top_to_bottom() -> None:
 
 def test_a_mirrored_head_has_a_mirrored_region_map() -> None:
     """With all asymmetry set to zero, turning left is the mirror image of turning right."""
-    asymmetric = ("asymmetry_brow", "asymmetry_mouth", "hair_part", "hair_curl", "mole_size", "scar")
+    asymmetric = ("asymmetry_brow", "asymmetry_mouth", "uneven_brow", "uneven_mouth", "hair_part", "hair_curl", "mole_size", "scar")
     zero = dict.fromkeys([*asymmetric, "shift_x", "roll_s", "gaze_x"], 0)
     stimuli = set_parameters(draw_portraits(), **zero, roll_c=1)
     mirrored = set_parameters(stimuli)
@@ -202,17 +207,15 @@ def test_strands_of_hair_do_not_depend_on_the_expression() -> None:
 
 
 def test_people_look_different() -> None:
-    """Each straight portrait is nearest to the same person's other session, by the distance of pixels."""
-    labels = draw_faces(Role.PROBE).labels
-    straight = (labels["expression"] == "neutral") & (labels["view"] == "straight")
-    first, second = (
-        render_all(draw_faces(Role.PROBE).take(np.flatnonzero(straight & (labels["session"] == s))))[0]
-        .reshape(10, -1)
-        .astype(float)
-        for s in "AB"
+    """In the same light and pose, a happy portrait is nearest to the same person's neutral one, by pixels."""
+    straight = set_parameters(draw_portraits().take(range(2, 50, 5)), noise=0.0)
+    straight.scene[:] = straight.scene[0]
+    neutral, happy = (
+        render_all(stimuli)[0].reshape(10, -1).astype(float)
+        for stimuli in (straight, replace_expressions(straight, ["happy"] * 10))
     )
-    distance = np.sqrt(((first[:, None] - second[None]) ** 2).mean(-1))
-    assert (distance.argmin(1) == np.arange(10)).mean() >= 0.9
+    distance = np.sqrt(((neutral[:, None] - happy[None]) ** 2).mean(-1))
+    assert (distance.argmin(1) == np.arange(10)).all()
 
 
 @pytest.mark.parametrize(("kind", "least"), [("bar", 40), ("hand", 20), ("scarf", 100), ("dark glasses", 20)])

@@ -36,7 +36,7 @@ def test_a_changed_expression_changes_code_and_label_only() -> None:
     assert after.labels["expression"].tolist() == shift_expressions(before)
     assert after.labels.drop(columns="expression").equals(before.labels.drop(columns="expression"))
     np.testing.assert_array_equal(after.codes, (before.codes + 3) % 7)
-    for name in ("people", "intensity", "style", "idle", "scene", "keys"):
+    for name in ("people", "intensity", "form", "style", "idle", "scene", "keys"):
         assert getattr(after, name) is getattr(before, name)
     assert (after.units != before.units).any(1).all()
     same = replace_expressions(after, before.labels["expression"].tolist())
@@ -70,7 +70,7 @@ def test_a_changed_identity_changes_face_and_identity_label_only() -> None:
     np.testing.assert_array_equal(after.people, PEOPLE)
     assert set(after.labels["identity"]) == {""}
     assert after.labels.drop(columns="identity").equals(before.labels.drop(columns="identity"))
-    for name in ("codes", "intensity", "style", "idle", "scene", "keys"):
+    for name in ("codes", "intensity", "form", "style", "idle", "scene", "keys"):
         assert getattr(after, name) is getattr(before, name)
     np.testing.assert_array_equal(after.units, before.units)
 
@@ -90,11 +90,11 @@ def test_take_keeps_rows_together_and_renumbers_labels() -> None:
     assert len(part) == 3
     assert part.labels.index.tolist() == [0, 1, 2]
     assert part.labels["stimulus"].tolist() == stimuli.labels["stimulus"].iloc[rows].tolist()
-    for name in ("people", "codes", "intensity", "style", "idle", "scene", "keys", "units"):
+    for name in ("people", "codes", "intensity", "form", "style", "idle", "scene", "keys", "units"):
         np.testing.assert_array_equal(getattr(part, name), getattr(stimuli, name)[rows])
 
 
-@pytest.mark.parametrize("name", ["people", "intensity", "scene", "keys"])
+@pytest.mark.parametrize("name", ["people", "intensity", "form", "scene", "keys"])
 def test_the_digest_depends_on_every_part(name: str) -> None:
     part = draw_wild().take(range(8))  # copies
     before = part.digest()
