@@ -23,6 +23,7 @@ from facespec.analyses.resampling import estimate_interval
 from facespec.data.embedded.canvas import REGIONS as CODES
 from facespec.data.embedded.production import render
 from facespec.data.embedded.roles import draw_role
+from facespec.data.embedded.scenes import COLUMNS
 from facespec.study.errors import StudyError
 from facespec.study.params import Data, ExpressionFaces, FaceBox, IdentityFaces, ProbeFaces
 from facespec.study.seeds import generator
@@ -130,6 +131,8 @@ def render_label_maps() -> np.ndarray:
         probe=ProbeFaces(source="embedded", people=9, hair="own"),
     )
     stimuli = draw_role(Role.PROBE, block, generator(3, "faces"))
+    stimuli.scene[:, COLUMNS.index("scale")] = 1.16  # the whole head is in the picture, as in the template
+    stimuli.scene[:, COLUMNS.index("shift_y")] = 0.0
     rows = stimuli.labels.query("view == 'straight' and session == 'A'").index.to_numpy()
     return render(stimuli, rows, size=48, channels=1)[1]
 
@@ -148,7 +151,8 @@ def test_the_template_overlaps_the_label_maps_of_embedded_faces() -> None:
     box = FaceBox(top=(chin - height) / 48, bottom=chin / 48, left=0.5 - width / 96, right=0.5 + width / 96)
     codes, names = make_region_template((48, 48), box)
     for name, least in {"brows": 0.3, "eyes": 0.5, "nose": 0.5, "mouth": 0.5, "background": 0.7}.items():
-        template, faces = codes == names[name], frequency[name] >= 0.5
+        often = 0.3 if name == "brows" else 0.5  # brows are thin, and at different heights
+        template, faces = codes == names[name], frequency[name] >= often
         assert (template & faces).sum() / (template | faces).sum() > least, name
         assert np.abs(find_centre(template) - find_mean(frequency[name])).max() < 0.05 * height, name
 

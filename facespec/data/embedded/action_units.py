@@ -65,9 +65,7 @@ def choose_forms(codes: npt.NDArray[np.int64], form: Floats) -> Floats:
     return list_forms()[codes, np.minimum(chosen, others)]
 
 
-def compose(
-    codes: npt.NDArray[np.int64], intensity: Floats, *, form: Floats, style: Floats, idle: Floats
-) -> Floats:
+def compose(codes: npt.NDArray[np.int64], intensity: Floats, *, form: Floats, style: Floats, idle: Floats) -> Floats:
     """(n, 16) unit intensities in [0, STRONGEST].
 
     `codes` (n,): expression in enum order; `intensity`, `form` (n,): 0 to 1; `style` (n, 16): gain of every unit;

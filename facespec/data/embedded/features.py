@@ -59,7 +59,8 @@ def paint_nose(face: Face, canvas: Canvas, palette: Palette) -> None:
     canvas.paint(0.30 * shade * face.front, palette["skin_shadow"])
     wing = cover_line(ellipse(ax - 1.02 * width, y - base - 0.02, 0.05, 0.07), 0.004, face.soft * 1.2)
     canvas.paint(
-        (0.22 + 0.35 * units["au9"] + 0.25 * units["au10"]) * wing * smoothstep((ax - width) / 0.02) * face.front, palette["skin_shadow"]
+        (0.22 + 0.35 * units["au9"] + 0.25 * units["au10"]) * wing * smoothstep((ax - width) / 0.02) * face.front,
+        palette["skin_shadow"],
     )
     hole = cover(ellipse(ax - 0.55 * width, y - base + 0.035, 0.40 * width, 0.026), face.soft)
     canvas.paint(0.75 * hole * face.front, palette["skin_dark"])
@@ -125,7 +126,7 @@ def paint_brows(face: Face, canvas: Canvas, palette: Palette) -> None:
         height = person["brow_height"] + person["brow_tilt"] * (s - 0.5) + 4.0 * person["brow_arch"] * s * rest
         height = height + 0.11 * inner_up * rest + 0.05 * inner_up * rest * down + 0.11 * outer_up * (0.35 + 0.65 * s)
         height = height - down * (0.125 * rest * (1.0 - 0.85 * clip(inner_up)) + 0.025)
-        height = height - 0.075 * face.units["au9"] * (0.4 + 0.6 * rest)
+        height = height - 0.095 * face.units["au9"] * (0.4 + 0.6 * rest)
         return height - 0.05 * clip(down) * clip(inner_up) * (1.0 - clip(outer_up)) * s
 
     height = height_at(s)

@@ -42,7 +42,7 @@ def shape_mouth(face: Face) -> Mouth:
     corner = 0.150 * smile * lean - 0.120 * sad * lean - 0.055 * stretch - 0.045 * chin - 0.020 * raised
     height = person["mouth_height"] - 0.010 * sad + 0.025 * chin
     middle = height + corner * (ss - 0.35) + 0.015 * units["au9"]
-    up = 0.060 * drop + 0.045 * units["au9"] + 0.015 * smile + 0.050 * raised + 0.012 * open_
+    up = 0.060 * drop + 0.065 * units["au9"] + 0.015 * smile + 0.075 * raised + 0.012 * open_
     parted = np.maximum(smile - 0.35, 0.0)
     down = 0.22 * drop * (1.0 - 0.35 * clip(stretch)) + 0.075 * low + 0.15 * parted + 0.045 * stretch + 0.045 * open_
     down = down * (1.0 - 0.5 * clip(chin))
@@ -97,7 +97,7 @@ def _teeth(face: Face, canvas: Canvas, palette: Palette, *, mouth: Mouth, inside
     """Upper teeth below the upper lip, more of them in a smile; lower ones when the lower lip is pulled down."""
     units, y, soft = face.units, face.y, face.soft
     width = 0.015 + 0.11 * clip(units["au12"]) + 0.045 * clip(units["au20"]) + 0.02 * clip(units["au9"])
-    width = width + 0.05 * clip(units["au10"])
+    width = width + 0.02 * clip(units["au9"]) + 0.06 * clip(units["au10"])
     upper = inside * cover(mouth.inner_top - width - y, soft)
     canvas.paint(0.95 * upper * clip(width / 0.02), palette["teeth"])
     width = 0.05 * clip(units["au16"]) + 0.03 * clip(units["au20"]) - 0.05 * clip(units["au12"])

@@ -61,7 +61,15 @@ def _draw_expression(block: Data, generator: np.random.Generator) -> Stimuli:
     codes = np.concatenate([_draw_codes(train, generator), _draw_codes(test, generator)])
     names = np.array([f"e{index:05d}" for index in range(n_people[0] + n_people[1])])
     splits = [TRAIN] * train + [TEST] * test
-    return _draw_wild(Role.EXPRESSION, names, person=person, codes=codes, splits=splits, generator=generator, domain=block.expression.scenes)
+    return _draw_wild(
+        Role.EXPRESSION,
+        names,
+        person=person,
+        codes=codes,
+        splits=splits,
+        generator=generator,
+        domain=block.expression.scenes,
+    )
 
 
 def _draw_identity(block: Data, generator: np.random.Generator) -> Stimuli:
@@ -71,7 +79,15 @@ def _draw_identity(block: Data, generator: np.random.Generator) -> Stimuli:
     codes = _draw_codes(len(person), generator)
     names = np.array([f"p{index:04d}" for index in range(n_people)])
     splits = ([TRAIN] * train + [TEST] * test) * n_people
-    return _draw_wild(Role.IDENTITY, names, person=person, codes=codes, splits=splits, generator=generator, domain=block.identity.scenes)
+    return _draw_wild(
+        Role.IDENTITY,
+        names,
+        person=person,
+        codes=codes,
+        splits=splits,
+        generator=generator,
+        domain=block.identity.scenes,
+    )
 
 
 def _draw_wild(
@@ -101,7 +117,7 @@ def _draw_wild(
         LABELS.check(pd.DataFrame(labels)),
         anatomy.change_appearance(people[person], generator, male=male[person]),  # every picture is of another day
         codes,
-        0.40 + 0.60 * generator.random(n),
+        0.50 + 0.50 * generator.random(n),
         generator.random(n),
         action_units.vary_style(style[person], generator, amount=1.0),
         action_units.draw_idle(codes, generator, amount=1.0),

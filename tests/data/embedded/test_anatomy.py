@@ -135,8 +135,10 @@ def test_another_day_changes_the_appearance_only() -> None:
 def test_another_face_under_one_s_own_hair() -> None:
     people, male = draw_crowd(20)
     changed = change_faces(people, people[::-1])
-    np.testing.assert_array_equal(change_appearance(changed, generator(7), male=male),
-                                  change_appearance(people[::-1].copy(), generator(7), male=male))
+    np.testing.assert_array_equal(
+        change_appearance(changed, generator(7), male=male),
+        change_appearance(people[::-1].copy(), generator(7), male=male),
+    )
     np.testing.assert_array_equal(changed[:, COLUMN["hair_volume"]], people[:, COLUMN["hair_volume"]])
     np.testing.assert_array_equal(changed[:, COLUMN["eye_spacing"]], people[::-1, COLUMN["eye_spacing"]])
 

@@ -175,12 +175,12 @@ PARTS = {Role.EXPRESSION: range(48), Role.IDENTITY: range(48), Role.PROBE: range
 
 # SHA-256 of images and regions. A change of any pixel changes them, and with them `data.dvc` and all results.
 PINNED: dict[tuple[str, int, int], str] = {
-    ("expression", 48, 1): "3ccdeafd5d99b5f314abf18592fa5b71a07502ca6a70b094be0b199c65fbb1f6",
-    ("expression", 32, 3): "93e9ee3a5e429df0d6284ec188f084634cbfb3601065ebb614135ba32d471c1e",
-    ("identity", 48, 1): "e941f4115eaec03848103be91b4a81c800822d12ce4a4e77b848fbc2b0a0d461",
-    ("identity", 32, 3): "c9321d2339a920a1050959bebe8173bbc161b843281083136699d7b52764b68f",
-    ("probe", 48, 1): "ac0da08284098d96c4f7ef3f260ff30a67a18105bf371348e12cfe2f0dd16a8d",
-    ("probe", 32, 3): "778ebae5f962b460e7ba83610e72132449ad77c56a45da491d5c2ab8ee3ded36",
+    ("expression", 48, 1): "4c404b88847f87e790fcab9cc257e07993c80784906f109472a290346e069b59",
+    ("expression", 32, 3): "e9ec09a5de887ea18237de6a20f3cfee620c25a15aa598ca8bfa8e4e9392dc6d",
+    ("identity", 48, 1): "7a560b44ed89b81a215b88417ddf8000bab7293a0021f6cfa9aa0857a6d5d42a",
+    ("identity", 32, 3): "389cf8dca1d2df7aaac5623775a05709e02da87ebb1a97d4cdba53eeec2f6f20",
+    ("probe", 48, 1): "caf7ff426181b3c83b2cdfcd0ccb24c7a2bbacb8940a1ffd7bf4d1c0cdbb0740",
+    ("probe", 32, 3): "f6b0ec975ba0790fd832d237f45dbc87c260b66ab93ffa19cbd2569bf5ba5f14",
 }
 
 

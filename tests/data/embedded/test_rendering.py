@@ -109,7 +109,16 @@ def test_features_are_in_order_from_top_to_bottom() -> None:
 
 def test_a_mirrored_head_has_a_mirrored_region_map() -> None:
     """With all asymmetry set to zero, turning left is the mirror image of turning right."""
-    asymmetric = ("asymmetry_brow", "asymmetry_mouth", "uneven_brow", "uneven_mouth", "hair_part", "hair_curl", "mole_size", "scar")
+    asymmetric = (
+        "asymmetry_brow",
+        "asymmetry_mouth",
+        "uneven_brow",
+        "uneven_mouth",
+        "hair_part",
+        "hair_curl",
+        "mole_size",
+        "scar",
+    )
     zero = dict.fromkeys([*asymmetric, "shift_x", "roll_s", "gaze_x"], 0)
     stimuli = set_parameters(draw_portraits(), **zero, roll_c=1)
     mirrored = set_parameters(stimuli)

@@ -182,6 +182,7 @@ def test_an_expression_is_photographed_from_all_views_at_once() -> None:
 
 def test_the_two_training_roles_come_from_two_domains() -> None:
     """And the domain is a parameter: both roles may have the same one."""
+
     def measure_yaw(role: Role, **scenes_of: str) -> float:
         scene = draw(role, expression=(900, 30), identity=(9, 90, 10), **scenes_of).scene
         return float(np.ptp(scene[:, scenes.COLUMNS.index("yaw_s")]))
@@ -193,7 +194,7 @@ def test_the_two_training_roles_come_from_two_domains() -> None:
 def test_posed_expressions_are_stronger_than_wild_ones() -> None:
     posed, wild = draw(Role.PROBE).intensity, draw(Role.EXPRESSION, expression=(900, 30)).intensity
     assert posed.min() >= 0.60
-    assert 0.40 <= wild.min() < 0.50
+    assert 0.50 <= wild.min() < 0.52
     assert max(posed.max(), wild.max()) <= 1.0
     assert draw(Role.PROBE).idle.max() < 0.32
 

@@ -138,7 +138,9 @@ def test_the_range_of_a_column_does_not_change_another(monkeypatch: pytest.Monke
 
 
 def test_the_first_views_decide_nothing_about_the_random_part() -> None:
-    turned, straight = (columns(draw_probe([view] * 4, ["A"] * 4, generator(1))) for view in (View.FULL_LEFT, View.STRAIGHT))
+    turned, straight = (
+        columns(draw_probe([view] * 4, ["A"] * 4, generator(1))) for view in (View.FULL_LEFT, View.STRAIGHT)
+    )
     for name in COLUMNS:
         if not name.startswith("yaw") and name != "shift_x":
             np.testing.assert_array_equal(turned[name], straight[name])
