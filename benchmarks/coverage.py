@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from facespec.checks.crossed import bound_mean, estimate_shared
+from facespec.checks.crossed import bound_mean, bound_over_seeds, split_variance
 from facespec.study.seeds import generator
 
 LEVEL, REQUIRED = 0.95, 0.93
@@ -80,7 +80,7 @@ def bootstrap_rescaled(studies: Studies, draws: Draws) -> Bounds:
 
 def bootstrap_t(studies: Studies, draws: Draws) -> Bounds:
     """Percentiles of (draw - mean) / (standard error of the draw); no variance in a draw gives an infinite bound."""
-    shared = estimate_shared(studies.resampled)
+    _, shared, _ = split_variance(studies.means, studies.resampled)
     drawn = studies.means[:, draws.seeds]
     error = np.sqrt(drawn.var(axis=-1, ddof=1) / drawn.shape[-1] + shared[:, None])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -91,13 +91,13 @@ def bootstrap_t(studies: Studies, draws: Draws) -> Bounds:
 
 
 def t_over_seeds(studies: Studies, _: Draws) -> Bounds:
-    return bound_mean(studies.means, np.zeros(len(studies.means)), level=LEVEL)
+    return bound_over_seeds(studies.means, level=LEVEL)
 
 
 def _split_variance(studies: Studies) -> tuple[np.ndarray, np.ndarray, int]:
     """Spread and shared part of the variance of the mean, and the number of seeds."""
-    seeds = studies.means.shape[-1]
-    return studies.means.var(axis=-1, ddof=1) / seeds, estimate_shared(studies.resampled), seeds
+    spread, shared, _ = split_variance(studies.means, studies.resampled)
+    return spread, shared, studies.means.shape[-1]
 
 
 def _add(studies: Studies, half: np.ndarray) -> Bounds:
@@ -131,7 +131,7 @@ def quadrature(studies: Studies, _: Draws) -> Bounds:
 
 
 def cochran_cox(studies: Studies, _: Draws) -> Bounds:
-    return bound_mean(studies.means, estimate_shared(studies.resampled), level=LEVEL)
+    return bound_mean(studies.means, studies.resampled, level=LEVEL)
 
 
 CANDIDATES: dict[str, Callable[[Studies, Draws], Bounds]] = {

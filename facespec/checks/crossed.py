@@ -23,21 +23,37 @@ import numpy as np
 from scipy import stats
 
 
-def estimate_shared(resampled: np.ndarray) -> np.ndarray:
-    """The variance that all seeds share because they see the same faces, from `resampled` (..., n_seeds, n_resamples).
+def split_variance(means: np.ndarray, resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Parts of the variance of the mean over seeds of `means` (..., n_seeds), `resampled` (..., n_seeds, resamples).
 
-    The mean covariance of two seeds over resamples; 0 if it is negative. Needs two seeds and two resamples.
+    Returns
+    -------
+    spread : float64 array of shape (...)
+        Variance between seeds, divided by their number: what other networks, and other faces for each of them, change.
+        At least `specific`, so that seeds that happen to agree do not make an interval without a width.
+    shared : float64 array of shape (...)
+        What other faces change in all networks: the mean covariance of two seeds over resamples, 0 if it is negative.
+    specific : float64 array of shape (...)
+        What other faces change in each network by itself, divided by the number of seeds: a part of `spread`.
+
+    Needs two seeds and two resamples.
     """
-    n_seeds = resampled.shape[-2]
+    seeds = means.shape[-1]
     of_mean = resampled.mean(axis=-2).var(axis=-1, ddof=1)
     of_seeds = resampled.var(axis=-1, ddof=1).mean(axis=-1)
-    return np.maximum((n_seeds * of_mean - of_seeds) / (n_seeds - 1), 0.0)
+    shared = np.maximum((seeds * of_mean - of_seeds) / (seeds - 1), 0.0)
+    specific = np.maximum(of_seeds - shared, 0.0) / seeds
+    return np.maximum(means.var(axis=-1, ddof=1) / seeds, specific), shared, specific
 
 
 def find_half_width(spread: np.ndarray, shared: np.ndarray, *, seeds: int, level: float) -> np.ndarray:
-    """Half the width of the interval of a mean over `seeds`, from the two parts of its variance.
+    """Half the width of the interval of a mean over `seeds`, from the two parts of its variance; see `split_variance`.
 
-    `spread` is the variance between seeds divided by their number, `shared` that of `estimate_shared`.
+    Examples
+    --------
+    >>> half = find_half_width(np.array(0.01 / 3), np.array(0.0), seeds=3, level=0.95)
+    >>> half.round(3).item()  # as t over seeds: 4.303 * .1 / sqrt(3)
+    0.248
     """
     total = np.asarray(spread + shared, dtype=np.float64)
     weight = np.divide(spread, total, out=np.zeros_like(total), where=total > 0)
@@ -46,34 +62,40 @@ def find_half_width(spread: np.ndarray, shared: np.ndarray, *, seeds: int, level
     return np.asarray(quantile * np.sqrt(total))
 
 
-def bound_mean(values: np.ndarray, shared: np.ndarray, *, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of the interval of the mean over seeds of `values` (..., n_seeds); 0 as `shared` gives t over seeds.
+def bound_mean(means: np.ndarray, resampled: np.ndarray, *, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of the interval of the mean over seeds; arguments as in `split_variance`."""
+    spread, shared, _ = split_variance(means, resampled)
+    half = find_half_width(spread, shared, seeds=means.shape[-1], level=level)
+    mean = means.mean(axis=-1)
+    return mean - half, mean + half
 
-    Needs two seeds.
 
-    Examples
-    --------
-    >>> low, high = bound_mean(np.array([0.1, 0.2, 0.3]), np.array(0.0), level=0.95)
-    >>> low.round(3).item(), high.round(3).item()  # .2 -+ 4.303 * .1 / sqrt(3)
-    (-0.048, 0.448)
-    """
-    seeds = values.shape[-1]
-    mean, spread = values.mean(axis=-1), values.var(axis=-1, ddof=1) / seeds
-    half = find_half_width(spread, shared, seeds=seeds, level=level)
+def bound_over_seeds(means: np.ndarray, *, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of Student's interval of the mean over seeds of `means` (..., n_seeds), as if the faces were all faces."""
+    seeds = means.shape[-1]
+    half = find_half_width(means.var(axis=-1, ddof=1) / seeds, np.zeros(means.shape[:-1]), seeds=seeds, level=level)
+    mean = means.mean(axis=-1)
     return mean - half, mean + half
 
 
 def simulate_coverage(
-    spread: float, shared: float, *, seeds: int, level: float, draws: int, generator: np.random.Generator
+    spread: float,
+    shared: float,
+    specific: float = 0.0,
+    *,
+    seeds: int,
+    level: float,
+    draws: int,
+    generator: np.random.Generator,
 ) -> float:
-    """The share of simulated studies whose interval includes the truth, if the variances are those given.
+    """The share of simulated studies whose interval includes the truth, if the variances are those of `split_variance`.
 
-    Normal numbers with `spread` and `shared` as in `find_half_width`. Every simulated study estimates the variance
-    between its seeds anew; the shared one is taken as known, as from many faces. NaN if there is no variance.
+    Numbers are normal. Every simulated study estimates the variance between its seeds anew; what comes from the faces
+    is taken as known, as from many faces. NaN if there is no variance.
     """
     if not spread + shared > 0:
         return np.nan
     errors = generator.standard_normal(draws) * np.sqrt(spread + shared)
-    estimated = spread * generator.chisquare(seeds - 1, draws) / (seeds - 1)
+    estimated = np.maximum(spread * generator.chisquare(seeds - 1, draws) / (seeds - 1), specific)
     half = find_half_width(estimated, np.full(draws, shared), seeds=seeds, level=level)
     return float((np.abs(errors) <= half).mean())

@@ -6,6 +6,7 @@ from facespec.study.schema import Column, Schema
 from facespec.study.vocabulary import EXPRESSIONS, NETWORKS, ROLES, TASKS, VIEWS
 
 ALL_IMAGES = -1  # the `resample` of numbers that are computed without resampling
+UNTRAINED = "untrained"  # a value of `trained_on`: the networks' common trunk before training, as a control
 
 # One row per image of a FaceSet. `identity`, `expression`, `view`, `session` are empty if unknown.
 LABELS = Schema(
@@ -27,7 +28,7 @@ ACCURACY = Schema(
     "accuracy",
     {
         "figure": Column("text", ("1B", "1C", "S1A", "S1B")),
-        "trained_on": Column("text", tuple(NETWORKS)),
+        "trained_on": Column("text", (*NETWORKS, UNTRAINED)),
         "tested_on": Column("text", tuple(TASKS)),
         "role": Column("text", tuple(ROLES)),
         "source": Column("text"),
@@ -173,8 +174,6 @@ GROUNDTRUTH = Schema(
         "reason": Column("text", optional=True),
     },
 )
-
-UNTRAINED = "untrained"  # a value of `trained_on`: the networks' common trunk before training, as a control
 
 # Columns that identify a layer; `depth` 1 is the shallowest convolution.
 _LAYER_COLUMNS = {
@@ -323,7 +322,10 @@ REFERENCE_HEATMAPS = Schema(
     },
 )
 
-# One row per part of a claim; a claim holds if all its parts do.
+# One row per part of a claim; a claim holds if all its parts do. `low` and `high` bound the interval that judges,
+# `coverage` is the share of simulated studies, with the seeds and variances of this one, whose interval includes the
+# truth (docs/intervals.md). Beside it: percentiles of a hierarchical bootstrap, and t over seeds alone. `reason`: why a
+# part is not reproduced, and what would make it testable.
 VERDICTS = Schema(
     "verdicts",
     {
@@ -331,11 +333,16 @@ VERDICTS = Schema(
         "part": Column("text"),
         "statement": Column("text"),
         "source": Column("text"),
-        "verdict": Column("text", ("reproduced", "not reproduced", "not testable on this data")),
+        "verdict": Column("text", ("reproduced", "refuted", "undecided", "not testable on this data")),
         "number": Column("number", optional=True),
         "low": Column("number", optional=True),
         "high": Column("number", optional=True),
+        "coverage": Column("number", low=0, high=1, optional=True),
         "published": Column("number", optional=True),
+        "bootstrap_low": Column("number", optional=True),
+        "bootstrap_high": Column("number", optional=True),
+        "seeds_low": Column("number", optional=True),
+        "seeds_high": Column("number", optional=True),
         "rule": Column("text"),
         "reason": Column("text", optional=True),
     },

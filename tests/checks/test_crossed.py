@@ -8,23 +8,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from facespec.checks.crossed import bound_mean, estimate_shared, find_half_width, simulate_coverage
+from facespec.checks.crossed import (
+    bound_mean,
+    bound_over_seeds,
+    find_half_width,
+    simulate_coverage,
+    split_variance,
+)
 from facespec.study.seeds import generator
 
-ZERO = np.zeros(())
+
+def repeat(row: list[float], seeds: int) -> np.ndarray:
+    """Resamples that are the same for all seeds."""
+    return np.tile(row, (seeds, 1))
 
 
 @pytest.mark.parametrize("level", [0.8, 0.95])
 @pytest.mark.parametrize("values", [[0.1, 0.4], [3.0, -1.0, 0.5, 2.0]])
 def test_without_a_shared_variance_it_is_students_interval(values: list[float], level: float) -> None:
     expected = stats.t.interval(level, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
-    np.testing.assert_allclose(bound_mean(np.array(values), ZERO, level=level), expected, rtol=1e-12)
+    means, constant = np.array(values), np.zeros((len(values), 3))
+    np.testing.assert_allclose(bound_mean(means, constant, level=level), expected, rtol=1e-12)
+    np.testing.assert_allclose(bound_over_seeds(means, level=level), expected, rtol=1e-12)
 
 
 def test_seeds_that_agree_leave_the_normal_interval_of_the_faces() -> None:
-    low, high = bound_mean(np.full(3, 0.25), np.array(0.04), level=0.95)
+    """Resamples with a variance of .04."""
+    low, high = bound_mean(np.full(3, 0.25), repeat([-0.2, 0.0, 0.2], 3), level=0.95)
     np.testing.assert_allclose([low, high], stats.norm.interval(0.95, loc=0.25, scale=0.2))
-    np.testing.assert_allclose(bound_mean(np.full(3, 0.25), ZERO, level=0.95), 0.25)  # no variance at all
+    np.testing.assert_allclose(bound_mean(np.full(3, 0.25), np.zeros((3, 4)), level=0.95), 0.25)  # no variance at all
 
 
 def test_the_quantiles_of_both_parts_are_weighted_by_their_variances() -> None:
@@ -34,28 +46,44 @@ def test_the_quantiles_of_both_parts_are_weighted_by_their_variances() -> None:
 
 
 @pytest.mark.parametrize("n_seeds", [2, 3, 5])
-def test_the_shared_variance_is_the_mean_covariance_of_two_seeds(n_seeds: int) -> None:
+def test_the_parts_of_the_variance_are_those_of_the_covariance_matrix(n_seeds: int) -> None:
+    """Shared: the mean of the covariances; specific: how much larger the mean of the variances is."""
     random = generator(1, "shared", n_seeds)
     resampled = random.normal(size=(7, n_seeds, 40)) + 2 * random.normal(size=(7, 1, 40))
-    covariances = [np.cov(study)[np.triu_indices(n_seeds, 1)].mean() for study in resampled]
-    np.testing.assert_allclose(estimate_shared(resampled), covariances)
+    means = 5 * random.normal(size=(7, n_seeds))
+    matrices = [np.cov(study) for study in resampled]
+    covariances = np.array([matrix[np.triu_indices(n_seeds, 1)].mean() for matrix in matrices])
+    variances = np.array([matrix.trace() / n_seeds for matrix in matrices])
+    spread, shared, specific = split_variance(means, resampled)
+    np.testing.assert_allclose(shared, covariances)
+    np.testing.assert_allclose(specific, (variances - covariances) / n_seeds)
+    np.testing.assert_allclose(spread, np.maximum(stats.sem(means, axis=1) ** 2, specific))
 
 
 def test_opposite_seeds_share_no_variance_and_not_less() -> None:
     resampled = np.array([[1.0, 2.0, 4.0], [-1.0, -2.0, -4.0]])
-    assert np.cov(resampled)[0, 1] < 0 and estimate_shared(resampled) == 0
+    _, shared, specific = split_variance(np.array([0.0, 9.0]), resampled)
+    assert np.cov(resampled)[0, 1] < 0 and shared == 0
+    assert specific == pytest.approx(np.var([1, 2, 4], ddof=1) / 2)
+
+
+def test_seeds_that_agree_by_chance_do_not_make_an_interval_without_width() -> None:
+    """Equal accuracies, but of other images: the spread is at least what the choice of images makes of it."""
+    resampled = np.array([[0.1, 0.5, 0.3], [0.5, 0.1, 0.3]])
+    spread, shared, specific = split_variance(np.array([0.3, 0.3]), resampled)
+    assert shared == 0 and spread == specific == pytest.approx(0.04 / 2)
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=6), st.floats(0, 1), st.floats(-3, 3), st.floats(0.1, 5))
 def test_the_interval_moves_and_scales_with_the_numbers(
     values: list[float], shared: float, shift: float, scale: float
 ) -> None:
-    numbers = np.array(values)
-    low, high = bound_mean(numbers, np.array(shared), level=0.9)
-    assert low <= numbers.mean() <= high
-    moved = bound_mean(shift - scale * numbers, np.array(shared) * scale**2, level=0.9)
-    np.testing.assert_allclose(moved, (shift - scale * high, shift - scale * low), atol=1e-9)
-    wide = bound_mean(numbers, np.array(shared), level=0.95)
+    means, resampled = np.array(values), repeat([-shared, 0.0, shared], len(values))
+    low, high = bound_mean(means, resampled, level=0.9)
+    assert low <= means.mean() <= high
+    moved = bound_mean(shift - scale * means, shift - scale * resampled, level=0.9)
+    np.testing.assert_allclose(moved, (shift - scale * high, shift - scale * low), atol=1e-7)
+    wide = bound_mean(means, resampled, level=0.95)
     assert wide[0] <= low and wide[1] >= high
 
 
