@@ -127,8 +127,8 @@ def estimate_interval(
     Notes
     -----
     Percentile intervals from few values are too short, because the bootstrap variance of n values is (n - 1) / n of
-    their variance: if 3 seeds differ as much as 70 people do, nominal 95 % contain the truth in about 80 % of studies
-    [D: simulated].
+    their variance. What nominal 95 % from 3 seeds are worth depends on where the variance comes from: 75 % if all of
+    it is between seeds, 93 % or more if half of it comes from the people (simulated; ``docs/intervals.md``).
 
     Examples
     --------

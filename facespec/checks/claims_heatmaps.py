@@ -5,8 +5,8 @@ tasks. C6: the joint network's masks for the two tasks overlap less than masks f
 people; all are compared between halves, so that all are equally noisy. Masks are the strongest pixels of each map
 (rule ``top`` of `analyses.overlap`): with the published rule, one threshold for both maps, masks differ in size if maps
 differ in level, and two maps of the same region would seem to be of two. Every part is a difference with a direction,
-within a seed; its interval comes from a hierarchical bootstrap of seeds and people (`checks.intervals`). A part is
-*reproduced* if the lower bound lies above 0.
+within a seed; its interval is that of `checks.intervals`, with people as the faces that seeds share. A part is
+*reproduced* if the interval lies above 0, *refuted* if it lies at or below 0, *undecided* if it includes 0.
 
 A part is *not testable on this data* if
 - one of its two cells is missing, or they are no pairs: other faces, seeds or resamples on the two sides;
@@ -31,7 +31,7 @@ from facespec.checks.intervals import (
     Rule,
     Side,
     describe_difference,
-    estimate_bounds,
+    estimate_intervals,
     is_constant,
     judge_above,
     judge_parts,
@@ -62,17 +62,17 @@ class HeatmapClaimPart(DifferencePart):
     def select(self, table: pd.DataFrame) -> list[pd.DataFrame]:
         common = {"figure": self.figure, "quantity": self.quantity, "rule": self.masks}
         return [
-            select_cells(table, common | {"trained_on": side.trained_on.value, "tested_on": side.tested_on})
+            select_cells(table, common | {"trained_on": side.trained_on, "tested_on": side.tested_on})
             for side in self.sides
         ]
 
     def describe(self) -> dict[str, Any]:
         numbers = read_reference_heatmaps(self.figure).set_index(["quantity", "trained_on", "tested_on"])["number"]
         if self.quantity == HALVES:
-            iou = numbers["iou", self.less.trained_on.value, self.less.tested_on]
+            iou = numbers["iou", self.less.trained_on, self.less.tested_on]
             published, compared = np.nan, f"{iou:.3f} for the two tasks, nothing for halves"
         else:
-            more, less = (float(numbers[self.quantity, side.trained_on.value, side.tested_on]) for side in self.sides)
+            more, less = (float(numbers[self.quantity, side.trained_on, side.tested_on]) for side in self.sides)
             published, compared = more - less, f"{less:.4f} against {more:.4f}"  # the lower one first, as in `words`
         return {"published": published, "statement": f"{self.words} (Figure {self.figure}; published: {compared})"}
 
@@ -83,14 +83,16 @@ class HeatmapClaimPart(DifferencePart):
     def read_values(self, cells: list[pd.DataFrame]) -> np.ndarray:
         for side, cell in zip(self.sides, cells, strict=True):
             if cell.empty:
-                raise NotTestable(f"Figure {self.figure} lacks {self._quantity_words} of the {side}")
+                missing = f"{self._quantity_words} of the {side}"
+                raise NotTestable(f"Figure {self.figure} lacks {missing}", "a table that has it")
         require_same_faces(cells, ("source",))
         for side, cell in zip(self.sides, cells, strict=True):
-            if missing := int(cell["number"].isna().sum()):
+            if undefined := int(cell["number"].isna().sum()):
                 few = "too few people, or " if self.quantity == HALVES else ""
                 raise NotTestable(
-                    f"{self._quantity_words} of the {side} is not defined in {missing} of {len(cell)} rows: {few}no "
-                    "heatmap but blank ones"
+                    f"{self._quantity_words} of the {side} is not defined in {undefined} of {len(cell)} rows: {few}no "
+                    "heatmap but blank ones",
+                    "networks whose heatmaps are not blank" + (", and more people" if few else ""),
                 )
         return pair_values(cells, "number", "all people")
 
@@ -99,9 +101,9 @@ class HeatmapClaimPart(DifferencePart):
         number = float(difference[:, 0].mean())
         if is_constant(values):
             reason = "no number varies over the resamples, on both sides: the people are too few, or too much alike"
-            raise NotTestable(reason, number=number)
-        ((low, high),) = estimate_bounds(difference[None, :, 1:], rule, generator=generator)
-        return {"number": number, "low": low, "high": high} | judge_above(low, high, 0.0)
+            raise NotTestable(reason, "more people", number=number)
+        (interval,) = estimate_intervals(difference[None], rule, generator=generator)
+        return {"number": number, **interval.list_columns()} | judge_above(interval.low, interval.high, 0.0)
 
 
 PARTS = (
@@ -140,8 +142,8 @@ def judge_heatmap_claims(
 ) -> pd.DataFrame:
     """The VERDICTS table of claims C5 and C6, one row per part, from an OVERLAP table.
 
-    `number` is the mean over seeds of the difference for all people, `low` and `high` bound its percentile interval at
-    `level`. Raises `StudyError` if a number, seed and resample has two rows.
+    `number` is the mean over seeds of the difference for all people, `low` and `high` bound its interval at `level`.
+    Raises `StudyError` if a number, seed and resample has two rows.
     """
     table = OVERLAP.check(table)
     refuse_doubled(table, "overlap", CELL, number="number")

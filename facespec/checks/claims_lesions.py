@@ -11,11 +11,11 @@ One difference above 0 is no dissociation: the more fragile of two tasks loses m
 of the controls, and its difference is above 0, that of the other task below 0. Only both together show that the tasks
 need different units. As both must pass, neither needs a stricter level (intersection-union).
 
-Intervals are percentiles of a hierarchical bootstrap (`checks.intervals`): seeds with replacement, then one resample
-of the people, shared by those seeds and both tasks. The row gives the difference that decides: in *deepest* the one
-with the lower lower bound, in *first* the one with the lower upper bound. Resamples in which a difference is not
-defined are left out. Limits:
-- With three seeds the intervals are rather narrow, because percentiles over few networks are.
+Intervals are those of `checks.intervals`, with people as the faces that seeds and tasks share. *deepest* is *refuted*
+if one of the two intervals lies at or below 0; *first* if both lie above the margin; else a part is *undecided*. The
+row gives the difference that decides: in *deepest* the one with the worse verdict, in *first* the one with the better;
+of two with the same verdict, the one with the lower lower bound in *deepest*, with the lower upper bound in *first*.
+Resamples in which a difference is not defined are left out. Limits:
 - The networks were fine-tuned on other faces of the people that they are tested on.
 - The verdict is about one share of lesioned units; the table has others.
 - *first* has two chances: if both differences truly lie at the margin, it is reproduced in up to 5 % of studies, not in
@@ -45,8 +45,8 @@ from facespec.checks.intervals import (
     ClaimPart,
     NotTestable,
     Rule,
-    describe_seeds,
-    estimate_bounds,
+    describe_interval,
+    estimate_intervals,
     is_constant,
     join_values,
     judge_above,
@@ -58,6 +58,7 @@ from facespec.checks.intervals import (
     require_same_faces,
     select_cells,
 )
+from facespec.checks.verdicts import PRECEDENCE
 from facespec.study.tables import ALL_IMAGES
 from facespec.study.tables_lesions import DISSOCIATION
 from facespec.study.vocabulary import TASKS, Network
@@ -89,16 +90,14 @@ class LesionClaimPart(ClaimPart):
 
     def describe_rule(self, rule: Rule, seeds: int) -> str:
         if self.part == DEEPEST:
-            bound, which, limit = "lower", "each", "above 0"
+            which, limit, refuted = "each", "lies above 0", "one lies at or below"
         else:
-            bound, which, limit = "upper", "one", f"at most {rule.margin:g}"
-        seed_words, caveat = describe_seeds(seeds, "people")
+            which, limit, refuted = "one", f"lies at or below {rule.margin:g}", "both lie above"
         return (
-            f"reproduced if the {bound} bound of the {100 * rule.level:g} % interval of {which} of the two "
-            "differences, of what the lesion for a task takes from this task and from the other, as shares of the "
-            f"accuracy above chance, with {self._units} silenced, is {limit}; shown is the one whose {bound} bound is "
-            f"lower; interval: percentiles of {rule.draws} bootstrap draws of {seed_words}, and of one resample of the "
-            f"people shared by seeds and tasks{caveat}"
+            f"reproduced if the {100 * rule.level:g} % interval of {which} of the two differences, of what the lesion "
+            "for a task takes from this task and from the other, as shares of the accuracy above chance, with "
+            f"{self._units} silenced, {limit}, refuted if {refuted}, else undecided; shown is the one that decides; "
+            f"{describe_interval(rule, 'people', seeds=seeds)}"
         )
 
     def read_values(self, cells: list[pd.DataFrame]) -> np.ndarray:
@@ -139,11 +138,20 @@ class LesionClaimPart(ClaimPart):
                 "or too much alike",
                 number=float(numbers.min()),
             )
-        bounds = estimate_bounds(values[:, :, 1:], rule, generator=generator)
-        decisive = min(range(len(bounds)), key=lambda task: bounds[task][0 if is_deepest else 1])
-        low, high = bounds[decisive]
-        verdict = judge_above(low, high, 0.0) if is_deepest else judge_negligible(low, high, rule.margin)
-        return {"number": float(numbers[decisive]), "low": low, "high": high} | verdict
+        intervals = estimate_intervals(values, rule, generator=generator)
+        judged = [
+            judge_above(interval.low, interval.high, 0.0)
+            if is_deepest
+            else judge_negligible(interval.low, interval.high, rule.margin)
+            for interval in intervals
+        ]
+        order = [PRECEDENCE.index(each["verdict"]) for each in judged]
+        keys = [
+            (rank, interval.low) if is_deepest else (-rank, interval.high)
+            for rank, interval in zip(order, intervals, strict=True)
+        ]
+        decisive = keys.index(min(keys))
+        return {"number": float(numbers[decisive]), **intervals[decisive].list_columns()} | judged[decisive]
 
 
 def _drop_undefined(cells: list[pd.DataFrame]) -> np.ndarray:
@@ -172,8 +180,8 @@ def judge_lesion_claims(
 ) -> pd.DataFrame:
     """The VERDICTS table of claim C8, one row per part, from a DISSOCIATION table.
 
-    `number` is a difference of relative drops for all people, a mean over seeds; `low` and `high` bound its percentile
-    interval at `level`. `fraction` is the share of lesioned units; `margin` the share of the accuracy above chance that
+    `number` is a difference of relative drops for all people, a mean over seeds; `low` and `high` bound its interval
+    at `level`. `fraction` is the share of lesioned units; `margin` the share of the accuracy above chance that
     counts as negligible. Raises `StudyError` if a difference, seed and resample has two rows.
     """
     table = DISSOCIATION.check(table)

@@ -11,18 +11,23 @@ from rich.text import Text
 
 from facespec.study.tables import VERDICTS
 
-REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE = VERDICTS.columns["verdict"].allowed
+REPRODUCED, REFUTED, UNDECIDED, NOT_TESTABLE = VERDICTS.columns["verdict"].allowed
 
-# a mark beside every colour: for colour-blind readers and plain terminals
-MARKS = {REPRODUCED: ("+", "green"), NOT_REPRODUCED: ("-", "red"), NOT_TESTABLE: ("?", "yellow")}
-NUMBERS = ("number", "low", "high", "published")
+# a mark beside every colour, for plain terminals; colours that colour-blind readers tell apart (Okabe & Ito 2008)
+MARKS = {
+    REPRODUCED: ("+", "#56b4e9"),
+    REFUTED: ("-", "#d55e00"),
+    UNDECIDED: ("~", "#e69f00"),
+    NOT_TESTABLE: ("?", "#999999"),
+}
+NUMBERS = tuple(name for name, column in VERDICTS.columns.items() if column.kind == "number")
+# the verdict on a claim is the first of these that one of its parts has
+PRECEDENCE = (REFUTED, UNDECIDED, NOT_TESTABLE, REPRODUCED)
 
 
 def combine_parts(parts: pd.Series) -> str:
-    """The verdict on a claim from those on its parts: all must be reproduced; one that fails decides."""
-    if (parts == REPRODUCED).all():
-        return REPRODUCED
-    return NOT_REPRODUCED if (parts == NOT_REPRODUCED).any() else NOT_TESTABLE
+    """The verdict on a claim from those on its parts: the first of `PRECEDENCE` that one of them has."""
+    return min(parts, key=PRECEDENCE.index)
 
 
 def make_metrics(table: pd.DataFrame) -> dict[str, float]:
@@ -51,7 +56,10 @@ def group_by_claim(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def summarise(table: pd.DataFrame) -> Table:
-    """A VERDICTS table for the terminal: one row per part, the verdicts on claims below; readable at 100 columns."""
+    """A VERDICTS table for the terminal: one row per part, the verdicts on claims below; readable at 100 columns.
+
+    The column "cov." is the simulated coverage of the interval.
+    """
     table = VERDICTS.check(table)
     claims = [f"{claim} {combine_parts(parts['verdict'])}" for claim, parts in table.groupby("claim", sort=False)]
     summary = Table(
@@ -65,11 +73,12 @@ def summarise(table: pd.DataFrame) -> Table:
         pad_edge=False,
     )
     summary.add_column("", style="bold")  # the claim; without a heading, so that the statement has more room
-    summary.add_column("statement", min_width=18)
+    summary.add_column("statement", min_width=14)
     summary.add_column("number", justify="right", no_wrap=True)
     summary.add_column("interval", justify="right", no_wrap=True)
+    summary.add_column("cov.", justify="right", no_wrap=True)
     summary.add_column("published", justify="right", no_wrap=True)
-    summary.add_column("verdict", min_width=14)
+    summary.add_column("verdict", min_width=12)
     for claim, parts in table.groupby("claim", sort=False):
         for position, row in enumerate(parts.to_dict("records")):
             summary.add_row(Text(str(claim) if position == 0 else ""), *_cells(row))
@@ -86,4 +95,6 @@ def _cells(row: dict[Any, Any]) -> list[Text]:
     number, low, high, published = (
         f"{row[name]:+.3f}" if pd.notna(row[name]) else "none" for name in ("number", "low", "high", "published")
     )
-    return [statement, Text(number), Text("none" if low == "none" else f"{low} to {high}"), Text(published), verdict]
+    coverage = f"{row['coverage']:.2f}" if pd.notna(row["coverage"]) else "none"
+    interval = "none" if low == "none" else f"{low} to {high}"
+    return [statement, *map(Text, (number, interval, coverage, published)), verdict]

@@ -398,7 +398,10 @@ REFERENCE_HEATMAPS = Schema(
     },
 )
 
-# One row per part of a claim; a claim holds if all its parts do.
+# One row per part of a claim; a claim holds if all its parts do. `low` and `high` bound the interval that judges,
+# `coverage` is the share of simulated studies, with the seeds and variances of this one, whose interval includes the
+# truth (docs/intervals.md). Beside it: percentiles of a hierarchical bootstrap, and t over seeds alone. `reason`: why a
+# part is not reproduced, and what would make it testable.
 VERDICTS = Schema(
     "verdicts",
     {
@@ -406,11 +409,16 @@ VERDICTS = Schema(
         "part": Column("text"),
         "statement": Column("text"),
         "source": Column("text"),
-        "verdict": Column("text", ("reproduced", "not reproduced", "not testable on this data")),
+        "verdict": Column("text", ("reproduced", "refuted", "undecided", "not testable on this data")),
         "number": Column("number", optional=True),
         "low": Column("number", optional=True),
         "high": Column("number", optional=True),
+        "coverage": Column("number", low=0, high=1, optional=True),
         "published": Column("number", optional=True),
+        "bootstrap_low": Column("number", optional=True),
+        "bootstrap_high": Column("number", optional=True),
+        "seeds_low": Column("number", optional=True),
+        "seeds_high": Column("number", optional=True),
         "rule": Column("text"),
         "reason": Column("text", optional=True),
     },
