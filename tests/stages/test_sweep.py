@@ -29,7 +29,17 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 LOW, HIGH = "trunk.conv1", "trunk.conv2"
 UNITS = {LOW: 6, HIGH: 5}
 PLAN = Lesions(
-    group_p=0.2, greedy_p=0.4, images=20, mode="exact", fractions=[0.2, 0.5], random=4, shuffled=2, draws=100, seed=3
+    group_p=0.2,
+    greedy_p=0.4,
+    images=20,
+    mode="exact",
+    fractions=[0.2, 0.5],
+    damages=[0.25, 0.4],
+    steps=[0.6, 0.8],
+    random=4,
+    shuffled=2,
+    draws=100,
+    seed=3,
 )
 LESIONED = {0.0: 0, 0.2: 1, 0.5: 3}  # units, of 5 and of 6
 JOBS = 2 * 2 * (2 + 2 + 1)
@@ -119,7 +129,14 @@ def test_jobs_of_a_network_and_layer_stand_together(small: Sweep) -> None:
 
 def test_two_workers_give_the_same_tables(small: Sweep, tables: Tables) -> None:
     assert_equal_tables(run_sweep(small, workers=2), tables)
-    assert list(tables) == ["lesion_ranking", "lesions", "lesion_classes", "dissociation", "segregation"]
+    assert list(tables) == [
+        "lesion_ranking",
+        "lesions",
+        "lesion_classes",
+        "damage_curves",
+        "dissociation",
+        "segregation",
+    ]
 
 
 def test_tables_name_mode_and_procedure(one_layer: Sweep, layer_tables: Tables) -> None:
@@ -218,7 +235,7 @@ def test_random_draws_are_used_in_pairs(small: Sweep) -> None:
     tables = run_sweep(sweep, workers=1)
     keys = ["condition", "layer", "fraction", "seed", "draw", "ranked_by", "tested_on"]
     drops = tables["lesions"].set_index(keys)["drop"].sort_index()
-    for row in tables["segregation"].query("quantity != 'index'").to_dict("records"):
+    for row in tables["segregation"].query("quantity != 'index' and fraction > 0").to_dict("records"):
         condition, task = row["condition"], row["quantity"]
         other = {"expression": "identity", "identity": "expression"}[task]
         draws = {"ranked": [0], "shuffled": [0, 1], "random": [1, 3] if task == "identity" else [0, 2]}[condition]

@@ -26,7 +26,17 @@ CLASSES, REPEATS = 8, 2  # units of a set for each class
 SET = CLASSES * REPEATS
 PEOPLE, SEEDS = 9, 4
 PLAN = Lesions(
-    group_p=0.06, greedy_p=0.2, images=64, mode="exact", fractions=[0.2], random=2, shuffled=5, draws=300, seed=3
+    group_p=0.06,
+    greedy_p=0.2,
+    images=64,
+    mode="exact",
+    fractions=[0.2],
+    damages=[0.5],
+    steps=[0.3, 0.4, 0.5, 0.6, 0.8],
+    random=2,
+    shuffled=5,
+    draws=300,
+    seed=3,
 )
 
 
