@@ -383,7 +383,7 @@ def test_the_documented_example_runs(
             runpy.run_path(words[0], run_name="__main__")
         else:
             assert run_command(monkeypatch, *words) == 0
-    assert capsys.readouterr().out == "results: five tables, figure_lesions and figure_lesion_classes.\n"
+    assert capsys.readouterr().out == "results: six tables, figure_lesions and figure_lesion_classes.\n"
     assert list_names(Path("results")) == FILES
     tables = {name: schema.read(Path("results") / f"{name}.csv") for name, schema in SCHEMAS.items()}
     assert list(tables["segregation"]["layer"].unique()) == ["trunk.layer3.0.conv1", "trunk.layer4.1.conv1"]
