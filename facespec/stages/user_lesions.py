@@ -265,7 +265,7 @@ def run(model: UserModel, plan: Lesions, *, to: Path, device: str, workers: int)
     ):
         tables = lesion_study(network, model.layers, **labels._asdict(), options=options)
         figures = [  # drawn before the first file is written
-            draw_figure_lesions(tables["lesions"], tables["segregation"]),
+            draw_figure_lesions(tables["lesions"], tables["segregation"], tables["damage_curves"]),
             draw_figure_lesion_classes(tables["lesion_classes"], tables["lesions"]),
         ]
         for table in TABLES:
