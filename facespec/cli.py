@@ -278,7 +278,7 @@ def lesions(
 
         model = user_lesions.UserModel(module, labels, layer, size or 224)
         user_lesions.run(model, user_lesions.parse_plan(settings), to=to, device=device, workers=workers)
-        typer.echo(f"{to}: five tables, figure_lesions and figure_lesion_classes.")
+        typer.echo(f"{to}: six tables, figure_lesions and figure_lesion_classes.")
         return
     from facespec.stages import lesions as stage
 

@@ -254,5 +254,5 @@ def test_a_sweep_continued_from_damaged_jobs_ends_in_the_same_bytes(
 
 
 def list_lesion_tables(study: Paths) -> Iterator[Path]:
-    for name in ("lesion_ranking", "lesions", "lesion_classes", "dissociation", "segregation"):
+    for name in ("lesion_ranking", "lesions", "lesion_classes", "damage_curves", "dissociation", "segregation"):
         yield study.table(name)

@@ -297,7 +297,7 @@ def swap(column: str, *, only_recalls: bool | None = None) -> Callable[..., Any]
 
 def swap_controls(draw_index: Callable[..., None]) -> Callable[..., None]:
     other = {"ranked": "shuffled", "shuffled": "ranked"}
-    return lambda axes, rows, condition: draw_index(axes, rows, other.get(condition, condition))
+    return lambda axes, rows, look, gid: draw_index(axes, rows, look, other.get(gid, gid))
 
 
 def swap_colours(choose: Callable[..., dict[str, str]]) -> Callable[..., dict[str, str]]:
@@ -314,8 +314,9 @@ MUTANTS: dict[tuple[str, str], list[Callable[..., Any]]] = {
     ("groundtruth", "groundtruth._draw_point"): [lambda draw: lambda axes, t, x: draw(axes, t.assign(number=0.5), x)],
     ("lesions", "lesions._draw_index"): [
         swap_controls,
-        lambda draw: lambda a, t, name: draw(a, t.assign(number=0), name),
+        lambda draw: lambda a, t, *names: draw(a, t.assign(number=0), *names),
     ],
+    ("lesions", "lesions._draw_matched"): [lambda draw: lambda a, t, *names: draw(a, t.assign(number=0), *names)],
     ("lesions", "lesions.choose_task_colours"): [swap_colours],
     ("lesions", "lesions.select_rows"): [swap("tested_on"), swap("ranked_by"), swap("condition")],
     ("lesion_classes", "lesion_classes.select_rows"): [

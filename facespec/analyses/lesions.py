@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from facespec.study.errors import StudyError
 UNKNOWN = -1  # the class of an image that has no label for a task
 HALVINGS = 3  # of the units in a screening round [O]
 SURVIVORS = 4  # units that a halving retains at least, for each unit to be chosen [O]
+ORDER_KEYS = ["condition", "draw", "ranked_by"]  # columns that name an order of units
 Loss = Callable[[Logits], torch.Tensor]
 Objective = Mapping[str, npt.NDArray[np.float64]]  # task -> weight of every image's cross-entropy, (n,)
 
@@ -125,6 +127,11 @@ class Search:
         size, greedy = max(1, round(self.group_p * units)), count_units(self.greedy_p, units)
         rounds = [min(size, greedy - start) for start in range(0, greedy, size)]
         return [*rounds, units - greedy] if greedy < units else rounds
+
+    def count_greedy(self, units: int) -> list[int]:
+        """How many of `units` are lesioned after each greedy round; none in the one-pass ranking."""
+        greedy = count_units(self.greedy_p, units)
+        return [int(number) for number in np.cumsum(self.plan_rounds(units)) if number <= greedy]
 
 
 def count_units(fraction: float, units: int) -> int:
@@ -335,11 +342,17 @@ def make_lesions(
     >>> make_lesions([2, 0, 3, 1], [0.25], keep_only=True).astype(int)
     array([[1, 1, 0, 1]])
     """
-    units = np.asarray(order)
-    mask = np.zeros((len(fractions), len(units)), dtype=bool)
-    for row, fraction in enumerate(fractions):
-        mask[row, units[: count_units(fraction, len(units))]] = True
+    mask = _lesion_first(order, [count_units(fraction, len(order)) for fraction in fractions])
     return ~mask if keep_only else mask
+
+
+def _lesion_first(order: Sequence[int] | np.ndarray, numbers: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Lesions of each of `numbers` of units, the first in an order: (numbers, units)."""
+    units = np.asarray(order)
+    mask = np.zeros((len(numbers), len(units)), dtype=bool)
+    for row, number in enumerate(numbers):
+        mask[row, units[:number]] = True
+    return mask
 
 
 def design_lesions(orders: pd.DataFrame, fractions: Sequence[float]) -> tuple[pd.DataFrame, npt.NDArray[np.bool_]]:
@@ -349,9 +362,9 @@ def design_lesions(orders: pd.DataFrame, fractions: Sequence[float]) -> tuple[pd
     table has the same keys, and `fraction`, `units` and `silenced`. Its first row is the whole network; then come
     lesions of the first units of every order, and, unless classes were shuffled, of all but these (`condition` "keep").
     """
-    keys = ["condition", "draw", "ranked_by"]
     choices = [
-        (dict(zip(keys, key, strict=True)), rows["unit"].to_numpy()) for key, rows in orders.groupby(keys, sort=False)
+        (dict(zip(ORDER_KEYS, key, strict=True)), rows["unit"].to_numpy())
+        for key, rows in orders.groupby(ORDER_KEYS, sort=False)
     ]
     first, units = choices[0]
     table, masks = [first | {"fraction": 0.0}], [np.zeros((1, len(units)), dtype=bool)]
@@ -363,20 +376,60 @@ def design_lesions(orders: pd.DataFrame, fractions: Sequence[float]) -> tuple[pd
     return pd.DataFrame(table).assign(units=len(units), silenced=lesions.sum(axis=1)), lesions
 
 
+def design_curves(
+    orders: pd.DataFrame, numbers: Mapping[Any, Sequence[int]]
+) -> tuple[pd.DataFrame, npt.NDArray[np.bool_]]:
+    """Points of damage curves: a table with a row per lesion, and their masks, bool (lesions, units).
+
+    `orders` as in `design_lesions`; `numbers`: (condition, draw, ranked_by) of an order -> how many of its first units
+    are lesioned. The table has these keys, `units` and `silenced`; it may have no row.
+    """
+    rows, units = [], orders["unit"].max() + 1
+    masks = [np.zeros((0, units), dtype=bool)]
+    for key, order in orders.groupby(ORDER_KEYS, sort=False):
+        rows += [(*key, units, number) for number in numbers[key]]
+        masks.append(_lesion_first(order["unit"].to_numpy(), numbers[key]))
+    return pd.DataFrame(rows, columns=[*ORDER_KEYS, "units", "silenced"]), np.concatenate(masks)
+
+
+def plan_late_points(drops: pd.DataFrame, steps: Sequence[int], *, enough: float) -> dict[Any, list[int]]:
+    """At which further points are damage curves measured? Up to where a task has lost `enough`.
+
+    `drops` has the keys of orders, `silenced` and `drop`, of the task that an order is meant to harm: all points that
+    are known. Of `steps`, in numbers of units, an order gets those that it lacks, below its first point whose drop is
+    `enough`. An order without drops gets none: nothing can be read off its curve.
+    """
+    points = {}
+    for key, rows in drops.groupby(ORDER_KEYS, sort=False):
+        reached = rows.loc[rows["drop"] >= enough, "silenced"]
+        end = 0 if rows["drop"].isna().all() else reached.min() if len(reached) else rows["units"].max()
+        points[key] = [number for number in steps if number < end and number not in set(rows["silenced"])]
+    return points
+
+
 def mark_correct_under_lesions(
     lesioned: LesionedNetwork, labelled: LabelledImages, masks: np.ndarray, *, batch_size: int = 64
 ) -> npt.NDArray[np.bool_]:
     """Which images are classified correctly under lesions `masks`, bool (k, units): (2 tasks, k, n).
 
-    Of equal logits the first counts; images of unknown class are not correct.
+    Of equal logits the first counts; images of unknown class are not correct. Equal lesions are computed once.
     """
-    correct = np.zeros((2, len(masks), len(labelled)), dtype=bool)
-    lesions = torch.from_numpy(np.asarray(masks))
-    for start in range(0, len(labelled), batch_size):
+    masks = np.asarray(masks)
+    first, copies = _find_copies(masks)
+    correct = np.zeros((2, len(first), len(labelled)), dtype=bool)
+    lesions = torch.from_numpy(masks[first])
+    for start in range(0, len(labelled) if len(first) else 0, batch_size):
         positions = np.arange(start, min(start + batch_size, len(labelled)))
         batch = lesioned.prepare_batch(labelled.images(positions))
         for part, logits in lesioned.compute_logits(batch, lesions):
             for number, (task, classes) in enumerate(labelled.classes.items()):
                 predicted = logits[task].argmax(dim=2).cpu().numpy()
                 correct[number, part, positions[0] : positions[-1] + 1] = predicted == classes[positions]
-    return correct
+    return correct[:, copies]
+
+
+def _find_copies(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of `masks` without later equal ones, in their order; and for each row, the position among them."""
+    _, first, inverse = np.unique(masks, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[inverse.reshape(-1)]

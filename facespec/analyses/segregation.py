@@ -6,6 +6,11 @@ other (the *difference* of their drops); a double dissociation is such a differe
 one task is merely more fragile. The *segregation index* is one number for both differences: 1 where each lesion harms
 only the task whose units were chosen, 0 where both tasks lose equally, -1 where each harms only the other task [O].
 
+Lesions are compared in two ways. At a *fixed fraction* of silenced units, lesions for two tasks may do very unequal
+harm: differences are small where the lesion does hardly anything, or destroys everything. At *matched damage*, units
+are silenced in order until the task that they are ranked for has lost a given share of its accuracy above chance; there
+the other task's drop is read off, so that the difference is the damage minus that drop [O].
+
 People have equal weight and are the unit of statistics: drops are computed from mean accuracies over people, because
 one person's few images say little about a ratio. Intervals span seeds, draws of a control and people.
 """
@@ -13,8 +18,9 @@ one person's few images say little about a ratio. Intervals span seeds, draws of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +56,44 @@ class LesionSite:
     depth: int
 
 
+class Measurement(NamedTuple):
+    """What n weightings of people give, for every seed and draw of the lesions.
+
+    `drops` (n, seeds, draws, 2 lesions, 2 tasks) are compared with each other; `needed` (n, seeds, draws, 2 lesions) is
+    the share of units that had to be silenced, NaN where a fixed fraction is; `reasons` (n, seeds, draws, 3) say why
+    `_compute_quantities` gives NaN, the first where there are several.
+    """
+
+    drops: Floats
+    needed: Floats
+    reasons: Texts
+
+
+class LesionAccuracies(Protocol):
+    """Accuracies of people, from which drops are measured for any weights of people."""
+
+    @property
+    def tasks(self) -> tuple[str, str]: ...
+
+    @property
+    def seeds(self) -> tuple[int, ...]: ...
+
+    @property
+    def whole(self) -> Floats:
+        """(seeds, 2, people)."""
+
+    @property
+    def draws(self) -> int:
+        """Of a control's random choices, per seed; 1 where nothing is random."""
+
+    @property
+    def amount(self) -> dict[str, float]:
+        """How much is lesioned: the columns `fraction` and `damage` of the tables, one of them NaN."""
+
+    def measure(self, people: Floats) -> Measurement:
+        """For weights (n, people)."""
+
+
 @dataclass(frozen=True, eq=False)
 class PeopleAccuracies:
     """Accuracies of people, with the whole network and with lesions, at one layer and fraction of lesioned units.
@@ -58,6 +102,7 @@ class PeopleAccuracies:
     images, NaN where a person has no image labelled for the task; lesion a is of units chosen for ``tasks[a]``.
     `draws`: of a control's random choices, 1 where nothing is random. `chance` (2,). Raises `StudyError` for shapes
     that do not fit, and for accuracies outside 0 to 1 or whose NaN differ between the whole and the lesioned network.
+    `fraction` of lesioned units is for the tables alone.
     """
 
     whole: Floats
@@ -65,6 +110,7 @@ class PeopleAccuracies:
     chance: Floats
     tasks: tuple[str, str]
     seeds: tuple[int, ...]
+    fraction: float = np.nan
 
     def __post_init__(self) -> None:
         whole, lesioned, chance = np.shape(self.whole), np.shape(self.lesioned), np.shape(self.chance)
@@ -86,14 +132,143 @@ class PeopleAccuracies:
             raise StudyError("some people have an accuracy whole or lesioned only; test both on the same images.")
 
     @property
-    def quantities(self) -> tuple[str, str, str]:
-        """The names of what `_compute_quantities` computes."""
-        return (*self.tasks, INDEX)
+    def draws(self) -> int:
+        """Of a control's random choices, per seed."""
+        return int(self.lesioned.shape[1])
 
     @property
-    def n_people(self) -> int:
-        """How many people have a number, in the task that has fewer."""
-        return int((~np.isnan(self.whole)).any(axis=0).sum(axis=1).min())
+    def amount(self) -> dict[str, float]:
+        """Columns of the tables."""
+        return {"fraction": self.fraction, "damage": np.nan}
+
+    def measure(self, people: Floats) -> Measurement:
+        """Drops at this fraction, for weights (n, people)."""
+        whole, drops = _measure_drops(self, people)
+        difference = _explain_no_difference(self, whole)
+        harmless = [f"silencing the units chosen for {task} harms neither task" for task in self.tasks]
+        unharmed = np.select([(drops[..., lesion, :] <= 0).all(axis=-1) for lesion in (0, 1)], harmless, "")
+        index = np.where(difference == "", unharmed, difference)
+        reasons = np.stack([*[np.broadcast_to(difference, index.shape)] * 2, index], axis=-1)
+        return Measurement(drops, np.full(drops.shape[:-1], np.nan), reasons)
+
+
+@dataclass(frozen=True, eq=False)
+class DamageCurves:
+    """Accuracies of people while more and more units are lesioned, to be compared at matched damage.
+
+    `points` has the accuracies of every point of the curves: its `lesioned` is (seeds, draws * points, 2 lesions,
+    2 tasks, people), the points of a draw one after the other. `silenced` (seeds, draws, 2 lesions, points), ascending,
+    is the share of units lesioned at a point; a shorter curve repeats its last point. All begin with the whole network.
+    `damage`: drop of the task whose units are lesioned, in (0, 1). Raises `StudyError` for shapes that do not fit.
+    """
+
+    points: PeopleAccuracies
+    silenced: Floats
+    damage: float
+
+    def __post_init__(self) -> None:
+        seeds, draws, lesions, points = self.silenced.shape
+        if (seeds, draws * points, lesions) != (len(self.seeds), self.points.draws, 2) or not 0 < self.damage < 1:
+            raise StudyError(
+                f"silenced {self.silenced.shape}, {self.points.draws} accuracies of {len(self.seeds)} seeds and damage "
+                f"{self.damage:g} do not fit together; wanted: (seeds, draws, 2, points), draws * points, and (0, 1)."
+            )
+
+    @property
+    def tasks(self) -> tuple[str, str]:
+        """The two tasks."""
+        return self.points.tasks
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the networks."""
+        return self.points.seeds
+
+    @property
+    def whole(self) -> Floats:
+        """Accuracies of people, (seeds, 2, people)."""
+        return self.points.whole
+
+    @property
+    def draws(self) -> int:
+        """Of a control's random choices, per seed."""
+        return int(self.silenced.shape[1])
+
+    @property
+    def amount(self) -> dict[str, float]:
+        """Columns of the tables."""
+        return {"fraction": np.nan, "damage": self.damage}
+
+    def measure(self, people: Floats) -> Measurement:
+        """Drops at the damage, for weights (n, people): each weighting has curves of its own."""
+        whole, drops = _measure_drops(self.points, people)
+        drops = drops.reshape(len(drops), len(self.seeds), self.draws, -1, 2, 2)
+        target, other = (np.moveaxis(values, 3, -1) for values in _split_drops(drops))  # (..., 2 lesions, points)
+        needed, other_drop = match_damage(target, other, self.silenced, damage=self.damage)
+        matched = np.full((*needed.shape, 2), np.nan)
+        matched[..., [0, 1], [0, 1]] = np.where(np.isnan(needed), np.nan, self.damage)
+        matched[..., [0, 1], [1, 0]] = other_drop
+        difference = _explain_no_difference(self.points, whole)
+        spared = [f"silencing the units chosen for {task} does not cost it {self.damage:g}" for task in self.tasks]
+        each = [
+            np.where(difference == "", np.where(np.isnan(needed[..., a]), spared[a], ""), difference) for a in (0, 1)
+        ]
+        return Measurement(matched, needed, np.stack([*each, np.where(each[0] == "", each[1], each[0])], axis=-1))
+
+
+def match_damage(
+    target: npt.ArrayLike, other: npt.ArrayLike, silenced: npt.ArrayLike, *, damage: float
+) -> tuple[Floats, Floats]:
+    """How many units must be silenced until a task has lost `damage`, and what has the other task lost by then?
+
+    Curves run straight from the whole network (nothing silenced, both drops 0) through all points. What counts is the
+    first place at which the drop of the target task reaches the damage, whether or not it falls below it again.
+
+    Parameters
+    ----------
+    target, other : array of shape (..., points)
+        Drops of the task that units are ranked for, and of the other; see `compute_relative_drop`.
+    silenced : array of shape (..., points)
+        Share or number of silenced units at each point, ascending. The shapes broadcast.
+    damage : float
+        Above 0.
+
+    Returns
+    -------
+    needed : float array of shape (...)
+        Silenced units at that place; NaN where no point reaches the damage, and where drops are NaN.
+    other_drop : float array of shape (...)
+        Drop of the other task there, rounded to `DECIMALS`.
+
+    Examples
+    --------
+    A quarter of the units costs 0.2, half of them 0.6; the other task loses 0.1 and 0.3:
+
+    >>> needed, other_drop = match_damage([0.2, 0.6], [0.1, 0.3], [0.25, 0.5], damage=0.5)
+    >>> float(needed), float(other_drop)
+    (0.4375, 0.25)
+    """
+    target, other, silenced = np.broadcast_arrays(
+        *(np.asarray(curve, np.float64) for curve in (target, other, silenced))
+    )
+    reached = target >= damage
+    end = reached.argmax(axis=-1)[..., None]  # the first point at or beyond the damage
+
+    def take(curve: Floats, position: npt.NDArray[np.intp]) -> Floats:
+        """The value at a point; 0 at -1, the whole network."""
+        values = np.take_along_axis(curve, np.maximum(position, 0), axis=-1)
+        return np.asarray(np.where(position < 0, 0.0, values)[..., 0])
+
+    before, after = take(target, end - 1), take(target, end)
+    found = reached.any(axis=-1) & (before < after)  # the second is false where drops are NaN
+    way = (damage - before) / np.where(found, after - before, np.nan)
+    needed, other_drop = ((1 - way) * take(curve, end - 1) + way * take(curve, end) for curve in (silenced, other))
+    return needed, np.asarray(np.round(other_drop, DECIMALS) + 0.0)
+
+
+def count_people(whole: Floats) -> int:
+    """How many people have a number in `whole` (seeds, 2, people), in the task that has fewer."""
+    return int((~np.isnan(whole)).any(axis=0).sum(axis=1).min())
 
 
 def compute_relative_drop(whole: npt.ArrayLike, lesioned: npt.ArrayLike, chance: npt.ArrayLike) -> Floats:
@@ -186,9 +361,7 @@ def arrange_accuracies(
     """
     rows = lesions.assign(row=np.arange(len(lesions)))
     whole = rows[(rows["condition"] == "ranked") & (rows["fraction"] == 0) & (rows["ranked_by"] == tasks[0])]
-    rows = rows[(rows["condition"] == condition) & (rows["fraction"] == fraction)]
-    if condition == "random":
-        rows = rows.assign(draw=rows["draw"] // 2, ranked_by=np.take(tasks, rows["draw"] % 2))
+    rows = _choose_condition(rows[rows["fraction"] == fraction], condition, tasks)
     axes = [seeds, sorted(rows["draw"].unique()), tasks, tasks]
     rows = rows.set_index(["seed", "draw", "ranked_by", "tested_on"]).loc[pd.MultiIndex.from_product(axes)]
     whole = whole.set_index(["seed", "tested_on"]).loc[pd.MultiIndex.from_product([seeds, tasks])]
@@ -198,39 +371,72 @@ def arrange_accuracies(
         chance,
         (tasks[0], tasks[1]),
         tuple(seeds),
+        fraction,
     )
 
 
+def arrange_curves(
+    curves: pd.DataFrame, accuracies: Floats, fixed: PeopleAccuracies, *, condition: str, damage: float
+) -> DamageCurves:
+    """Damage curves at one layer and `condition`, from rows of DAMAGE_CURVES.
+
+    `accuracies` (rows, people) belong to the rows of `curves`; random draws are used as in `arrange_accuracies`.
+    `fixed`: accuracies of the same networks at any fraction, for all that is not about lesions.
+    """
+    rows = _choose_condition(curves.assign(row=np.arange(len(curves))), condition, fixed.tasks)
+    order = ["seed", "draw", "ranked_by"]
+    points = rows.pivot(index=[*order, "units", "silenced"], columns="tested_on", values="row").sort_index()
+    by_order: dict[Any, pd.DataFrame] = dict(iter(points.reset_index().groupby(order)))
+    longest, axes = max(map(len, by_order.values())), (fixed.seeds, sorted(set(rows["draw"])), fixed.tasks)
+    repeated = [by_order[key].iloc[np.minimum(np.arange(longest), len(by_order[key]) - 1)] for key in product(*axes)]
+    silenced = np.array([group["silenced"] / group["units"] for group in repeated])
+    positions = np.array([group[list(fixed.tasks)] for group in repeated])
+    shape = *map(len, axes), longest
+    # (seeds, draws, lesions, points, tasks) -> (seeds, draws * points, lesions, tasks)
+    positions = positions.reshape(*shape, 2).transpose(0, 1, 3, 2, 4).reshape(shape[0], -1, 2, 2)
+    lesioned = replace(fixed, lesioned=accuracies[positions], fraction=np.nan)
+    return DamageCurves(lesioned, silenced.reshape(shape), damage)
+
+
+def _choose_condition(rows: pd.DataFrame, condition: str, tasks: Sequence[str]) -> pd.DataFrame:
+    """The rows of a condition; draws of random units in pairs, one for each task."""
+    rows = rows[rows["condition"] == condition]
+    if condition == "random":
+        return rows.assign(draw=rows["draw"] // 2, ranked_by=np.take(tasks, rows["draw"] % 2))
+    return rows
+
+
 def tabulate_dissociation(
-    accuracies: PeopleAccuracies, site: LesionSite, *, fraction: float, resamples: int, generator: np.random.Generator
+    accuracies: LesionAccuracies, site: LesionSite, *, resamples: int, generator: np.random.Generator
 ) -> pd.DataFrame:
-    """The DISSOCIATION rows of one layer and fraction: every seed, quantity and bootstrap draw of people.
+    """The DISSOCIATION rows of one layer and amount of lesions: every seed, quantity and bootstrap draw of people.
 
     `resample` -1 is about all people. The draws depend only on `generator` and the number of people: pass equal
-    generators for all layers and fractions and their rows are paired. Raises `StudyError` for more than one draw of
-    the lesions.
+    generators for all layers and amounts and their rows are paired. Raises `StudyError` for more than one draw of the
+    lesions.
     """
-    if (draws := accuracies.lesioned.shape[1]) != 1:
-        raise StudyError(f"lesioned has {draws} draws per seed; dissociation is about 1. Use `tabulate_segregation`.")
+    if accuracies.draws != 1:
+        raise StudyError(
+            f"lesioned has {accuracies.draws} draws per seed; dissociation is about 1. Use `tabulate_segregation`."
+        )
     weights = draw_weights(accuracies.whole.shape[-1], draws=resamples, generator=generator)
-    whole, drops = _measure_drops(accuracies, np.concatenate([np.ones_like(weights[:1]), weights]))
-    number, reason = _compute_quantities(drops), _explain_missing(accuracies, whole, drops)
-    keys = [accuracies.seeds, accuracies.quantities, range(ALL_IMAGES, resamples)]
+    measured = accuracies.measure(np.concatenate([np.ones_like(weights[:1]), weights]))
+    keys = [accuracies.seeds, (*accuracies.tasks, INDEX), range(ALL_IMAGES, resamples)]
     rows = pd.MultiIndex.from_product(keys, names=["seed", "quantity", "resample"]).to_frame(index=False)
-    rows["number"], rows["reason"] = (values[:, :, 0].transpose(1, 2, 0).ravel() for values in (number, reason))
-    return DISSOCIATION.check(rows.assign(**asdict(site), fraction=fraction))
+    columns = {
+        "number": _compute_quantities(measured.drops),
+        "needed": _append_missing(measured.needed),
+        "reason": measured.reasons,
+    }
+    for name, values in columns.items():
+        rows[name] = values[:, :, 0].transpose(1, 2, 0).ravel()
+    return DISSOCIATION.check(rows.assign(**asdict(site), **accuracies.amount))
 
 
 def tabulate_segregation(
-    accuracies: PeopleAccuracies,
-    site: LesionSite,
-    *,
-    condition: str,
-    fraction: float,
-    resamples: int,
-    generator: np.random.Generator,
+    accuracies: LesionAccuracies, site: LesionSite, *, condition: str, resamples: int, generator: np.random.Generator
 ) -> pd.DataFrame:
-    """The SEGREGATION rows of one layer, condition and fraction: every quantity over all seeds and draws.
+    """The SEGREGATION rows of one layer, condition and amount of lesions: every quantity over all seeds and draws.
 
     `number` is the mean over seeds of the mean over a seed's draws, each for all people, ignoring NaN; `low` and `high`
     bound its 95 % percentile interval over bootstrap draws of seeds, of the draws of each drawn seed, and of people,
@@ -242,20 +448,22 @@ def tabulate_segregation(
     contain it in 98 % or more) where seeds or draws differ only by the noise of people: it counts twice [D: theory,
     simulated].
     """
-    seeds, draws, n_people = (accuracies.lesioned.shape[axis] for axis in (0, 1, 4))
+    seeds, draws, n_people = len(accuracies.seeds), accuracies.draws, accuracies.whole.shape[-1]
     people = draw_weights(n_people, draws=resamples, generator=generator)
     seed_draws = generator.integers(seeds, size=(resamples, seeds))
     weights = draw_weights(draws, draws=resamples * seeds, generator=generator).reshape(resamples, seeds, draws)
-    _, drops = _measure_drops(accuracies, people)
-    bootstrap = _average_seeds(_compute_quantities(drops)[np.arange(resamples)[:, None], seed_draws], weights)
-    whole, drops = _measure_drops(accuracies, np.ones((1, n_people)))
-    number = _average_seeds(_compute_quantities(drops), np.ones((1, seeds, draws)))[0]
-    reasons, n = _explain_missing(accuracies, whole, drops)[0], accuracies.n_people
+    numbers = _compute_quantities(accuracies.measure(people).drops)
+    bootstrap = _average_seeds(numbers[np.arange(resamples)[:, None], seed_draws], weights)
+    measured, once = accuracies.measure(np.ones((1, n_people))), np.ones((1, seeds, draws))
+    number = _average_seeds(_compute_quantities(measured.drops), once)[0]
+    needed = _average_seeds(_append_missing(measured.needed), once)[0]
+    reasons, n = measured.reasons[0], count_people(accuracies.whole)
     rows = [
-        {"quantity": name, "number": number[q], **_estimate_interval(bootstrap[:, q], reasons[..., q], people=n)}
-        for q, name in enumerate(accuracies.quantities)
+        {"quantity": name, "number": number[q], "needed": needed[q]}
+        | _estimate_interval(bootstrap[:, q], reasons[..., q], people=n)
+        for q, name in enumerate((*accuracies.tasks, INDEX))
     ]
-    common = {"condition": condition, "fraction": fraction, "seeds": seeds, "people": n}
+    common: dict[str, Any] = {"condition": condition, "seeds": seeds, "people": n, **accuracies.amount}
     return SEGREGATION.check(pd.DataFrame(rows).assign(**asdict(site), **common))
 
 
@@ -293,17 +501,18 @@ def _compute_quantities(drops: Floats) -> Floats:
     return np.concatenate([target - other, compute_segregation_index(drops)[..., None]], axis=-1)
 
 
-def _explain_missing(accuracies: PeopleAccuracies, whole: Floats, drops: Floats) -> Texts:
-    """Why `_compute_quantities` gives NaN, (n, seeds, draws, 3); the first reason where there are several."""
+def _append_missing(needed: Floats) -> Floats:
+    """`needed` (..., 2) with NaN for the index, which is about both lesions: (..., 3)."""
+    return np.concatenate([needed, np.full_like(needed[..., :1], np.nan)], axis=-1)
+
+
+def _explain_no_difference(accuracies: PeopleAccuracies, whole: Floats) -> Texts:
+    """Why drops are NaN: (n, seeds, 1), from mean accuracies of the `whole` network, (n, seeds, 1, 2)."""
     first, second = (
         explain_no_drop(whole[..., number], accuracies.chance[number], task)
         for number, task in enumerate(accuracies.tasks)
     )
-    harmless = [f"silencing the units chosen for {task} harms neither task" for task in accuracies.tasks]
-    unharmed = np.select([(drops[..., lesion, :] <= 0).all(axis=-1) for lesion in (0, 1)], harmless, "")
-    difference = np.where(first == "", second, first)
-    index = np.where(difference == "", unharmed, difference)
-    return np.stack([*[np.broadcast_to(difference, index.shape)] * 2, index], axis=-1)
+    return np.where(first == "", second, first)
 
 
 def _split_drops(drops: Floats) -> tuple[Floats, Floats]:

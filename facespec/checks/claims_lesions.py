@@ -1,15 +1,18 @@
 """Do lesions dissociate the tasks doubly in the joint network's deepest convolution, and not in its first? Claim C8.
 
-A lesion sets a fixed share of a convolution's units to zero, those chosen for one task on training images
-(`study.tables_lesions`). The difference of a task is the drop of the task itself minus the drop of the other task under
-its lesion, as shares of the accuracy above chance. Two parts. *deepest*: in the deepest convolution lesions dissociate
-the tasks doubly, as both differences are above 0; *reproduced* if the lower bounds of both intervals are. *first*: in
-the first convolution they do not, as at least one of the two differences is negligible; *reproduced* if the upper bound
-of its interval is at most the margin.
+The units of a convolution that a task needs most, ranked on training images, are set to zero one after the other, until
+the task has lost a given share of its accuracy above chance on test images: the *damage* (`study.tables_lesions`). The
+difference of a task is the damage minus what the other task has lost by then, as a share of its own accuracy above
+chance. Two parts. *deepest*: in the deepest convolution lesions dissociate the tasks doubly, as both differences are
+above 0; *reproduced* if the lower bounds of both intervals are. *first*: in the first convolution they do not, as at
+least one of the two differences is negligible; *reproduced* if the upper bound of its interval is at most the margin.
 
-One difference above 0 is no dissociation: the more fragile of two tasks loses more under any lesion, also under those
-of the controls, and its difference is above 0, that of the other task below 0. Only both together show that the tasks
-need different units. As both must pass, neither needs a stricter level (intersection-union).
+The damage is matched, and not the share of units: a share that does next to nothing, or destroys both tasks, shows no
+difference whatever the units do, so that a verdict about one share depends on how much that share destroys.
+
+One difference above 0 is no dissociation: if both tasks need the same units, the more fragile one has lost more at
+every point; its difference is above 0, that of the other task below 0. Only both together show that the tasks need
+different units. As both must pass, neither needs a stricter level (intersection-union).
 
 Intervals are those of `checks.intervals`, with people as the faces that seeds and tasks share. *deepest* is *refuted*
 if one of the two intervals lies at or below 0; *first* if both lie above the margin; else a part is *undecided*. The
@@ -17,16 +20,17 @@ row gives the difference that decides: in *deepest* the one with the worse verdi
 of two with the same verdict, the one with the lower lower bound in *deepest*, with the lower upper bound in *first*.
 Resamples in which a difference is not defined are left out. Limits:
 - The networks were fine-tuned on other faces of the people that they are tested on.
-- The verdict is about one share of lesioned units; the table has others.
+- The verdict is about one damage; the table has others, and fixed shares of lesioned units.
+- In every bootstrap draw, the damage is where the curve of the people drawn first reaches it. A noisy curve gets there
+  a little early, so that differences are a little too large; those of the controls are, too.
 - *first* has two chances: if both differences truly lie at the margin, it is reproduced in up to 5 % of studies, not in
   2.5 % (level 95 %). The interval of the smaller of both, draw by draw, would allow 12 %.
-- A lesion that harms neither task, or reduces both to chance, dissociates nothing: if *first* holds, check how much
-  each lesion reduced the accuracies.
 
 A part is *not testable on this data* if
-- the lesions of this share, seeds or layers are missing, or the networks have one convolution only;
+- the differences at this damage, seeds or layers are missing, or the networks have one convolution only;
 - the layer exists once per task, in branches: a lesion there cannot harm the other task;
-- a difference is not defined for all people, or in more than 5 % of their resamples;
+- a task never loses as much as the damage, not even without the whole layer, or is not above chance: then a difference
+  is not defined for all people, or in more than 5 % of their resamples;
 - resamples or faces differ, so that numbers are no pairs;
 - in *deepest* one difference, in *first* neither, varies over resamples.
 
@@ -63,7 +67,8 @@ from facespec.study.tables import ALL_IMAGES
 from facespec.study.tables_lesions import DISSOCIATION
 from facespec.study.vocabulary import TASKS, Network
 
-CELL = ["trained_on", "seed", "layer", "fraction", "quantity", "resample"]
+AMOUNTS = ["fraction", "damage"]  # one of them is given, the other empty
+CELL = ["trained_on", "seed", "layer", *AMOUNTS, "quantity", "resample"]
 DEEPEST, FIRST = "deepest", "first"
 UNDEFINED = 0.05  # share of resamples that may lack a number
 
@@ -72,20 +77,25 @@ UNDEFINED = 0.05  # share of resamples that may lack a number
 class LesionClaimPart(ClaimPart):
     """The claim about the differences at one end of the network, `part`: ``deepest`` or ``first`` convolution."""
 
-    fraction: float
+    damage: float
 
     @property
     def _units(self) -> str:
-        return f"{100 * self.fraction:g} % of the units of the joint network's {self.part} convolution"
+        return f"units of the joint network's {self.part} convolution"
+
+    @property
+    def _loss(self) -> str:
+        return f"{100 * self.damage:g} % of its accuracy above chance"
 
     def select(self, table: pd.DataFrame) -> list[pd.DataFrame]:
         return [select_cells(table, {"trained_on": Network.JOINT.value})]
 
     def describe(self) -> dict[str, Any]:
+        words = f"{self._units}, silenced until the task that needs them has lost {self._loss}, "
         if self.part == DEEPEST:
-            words = f"silencing {self._units}, chosen for one task, harms this task more than the other, for both tasks"
+            words += "cost this task more than the other, for both tasks"
         else:
-            words = f"silencing {self._units} does not dissociate the tasks doubly"
+            words += "do not dissociate the tasks doubly"
         return {"statement": f"{words} (after Dobs et al. 2022; published: nothing)"}
 
     def describe_rule(self, rule: Rule, seeds: int) -> str:
@@ -94,10 +104,10 @@ class LesionClaimPart(ClaimPart):
         else:
             which, limit, refuted = "one", f"lies at or below {rule.margin:g}", "both lie above"
         return (
-            f"reproduced if the {100 * rule.level:g} % interval of {which} of the two differences, of what the lesion "
-            "for a task takes from this task and from the other, as shares of the accuracy above chance, with "
-            f"{self._units} silenced, {limit}, refuted if {refuted}, else undecided; shown is the one that decides; "
-            f"{describe_interval(rule, 'people', seeds=seeds)}"
+            f"reproduced if the {100 * rule.level:g} % interval of {which} of the two differences, of what a task and the "
+            f"other one have lost, as shares of their accuracies above chance, when so many {self._units} are silenced "
+            f"that the first, which needs them most, has lost {self._loss}, {limit}, refuted if {refuted}, else "
+            f"undecided; shown is the one that decides; {describe_interval(rule, 'people', seeds=seeds)}"
         )
 
     def read_values(self, cells: list[pd.DataFrame]) -> np.ndarray:
@@ -116,10 +126,14 @@ class LesionClaimPart(ClaimPart):
                 f"convolution {depth} exists once per task ({names}): a lesion in one branch cannot harm the other's "
                 "task"
             )
-        lesions = layer[np.isclose(layer["fraction"], self.fraction)]
+        lesions = layer[np.isclose(layer["damage"], self.damage)]
         if lesions.empty:
-            fractions = join_values(f"{100 * fraction:g} %" for fraction in sorted(layer["fraction"]))
-            raise NotTestable(f"the table has no lesions of {self._units}: only of {fractions}")
+            damages = (
+                join_values(f"{100 * damage:g} %" for damage in sorted(layer["damage"].dropna())) or "fixed shares"
+            )
+            raise NotTestable(
+                f"the table has no lesions of {self._units} that cost {100 * self.damage:g} %: only of {damages}"
+            )
         tasks = [select_cells(lesions, {"quantity": task.value}) for task in TASKS]
         for task, cell in zip(TASKS, tasks, strict=True):
             if missing := sorted(set(joint["seed"]) - set(cell["seed"])):
@@ -176,15 +190,16 @@ def _drop_undefined(cells: list[pd.DataFrame]) -> np.ndarray:
 
 
 def judge_lesion_claims(
-    table: pd.DataFrame, *, level: float, margin: float, fraction: float, draws: int, generator: np.random.Generator
+    table: pd.DataFrame, *, level: float, margin: float, damage: float, draws: int, generator: np.random.Generator
 ) -> pd.DataFrame:
     """The VERDICTS table of claim C8, one row per part, from a DISSOCIATION table.
 
     `number` is a difference of relative drops for all people, a mean over seeds; `low` and `high` bound its interval
-    at `level`. `fraction` is the share of lesioned units; `margin` the share of the accuracy above chance that
-    counts as negligible. Raises `StudyError` if a difference, seed and resample has two rows.
+    at `level`. `damage` is the share of its accuracy above chance that a task has lost when the other is compared;
+    `margin` the share that counts as negligible. Raises `StudyError` if a difference, seed and resample has two rows.
     """
     table = DISSOCIATION.check(table)
-    refuse_doubled(table, "dissociation", CELL, number="number")
-    parts = [LesionClaimPart("C8", end, fraction) for end in (DEEPEST, FIRST)]
+    amounts = {name: table[name].astype(object).where(table[name].notna(), "") for name in AMOUNTS}
+    refuse_doubled(table.assign(**amounts), "dissociation", CELL, number="number")
+    parts = [LesionClaimPart("C8", end, damage) for end in (DEEPEST, FIRST)]
     return judge_parts(parts, table, Rule(level, draws, margin), generator)

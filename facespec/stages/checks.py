@@ -32,7 +32,7 @@ def run(paths: Paths, params: Params) -> None:
 
     overlap, shares = OVERLAP.read(paths.table("overlap")), UNIT_SHARES.read(paths.table("depth_shares"))
     dissociation = DISSOCIATION.read(paths.table("dissociation"))
-    lesion_margins = {"margin": block.dissociation, "fraction": block.lesioned}
+    lesion_margins = {"margin": block.dissociation, "damage": block.damage}
     parts = [
         judge(judge_accuracy_claims, read_accuracies(paths), margin=block.margin),
         judge(judge_heatmap_claims, overlap, "heatmaps"),

@@ -45,7 +45,7 @@ from facespec.study.tables import (
     UNIT_SHARES,
     UNITS,
 )
-from facespec.study.tables_lesions import LESION_CLASSES, LESIONS, SEGREGATION
+from facespec.study.tables_lesions import DAMAGE_CURVES, LESION_CLASSES, LESIONS, SEGREGATION
 from facespec.study.vocabulary import Network, Role
 
 
@@ -115,6 +115,7 @@ def _draw_additions(paths: Paths, units: pd.DataFrame) -> Iterator[tuple[str, Fi
         similarity=SIMILARITY.read(paths.table("similarity")),
     )
     yield "figure_depth", depth
-    lesions, classes = LESIONS.read(paths.table("lesions")), LESION_CLASSES.read(paths.table("lesion_classes"))
-    yield "figure_lesions", draw_figure_lesions(lesions, SEGREGATION.read(paths.table("segregation")))
+    tables = [schema.read(paths.table(schema.name)) for schema in (LESIONS, LESION_CLASSES, DAMAGE_CURVES)]
+    lesions, classes, curves = (table[table["trained_on"] == Network.JOINT] for table in tables)
+    yield "figure_lesions", draw_figure_lesions(lesions, SEGREGATION.read(paths.table("segregation")), curves)
     yield "figure_lesion_classes", draw_figure_lesion_classes(classes, lesions)

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -25,19 +25,25 @@ from torch import nn
 
 from facespec.analyses.lesion_classes import measure_class_spread, tabulate_recalls
 from facespec.analyses.lesions import (
+    ORDER_KEYS,
     UNKNOWN,
     LabelledImages,
     Search,
+    count_units,
+    design_curves,
     design_lesions,
     make_objective,
     mark_correct_under_lesions,
+    plan_late_points,
     rank_units,
     shuffle_objectives,
 )
 from facespec.analyses.resampling import average_people
 from facespec.analyses.segregation import (
+    LesionAccuracies,
     LesionSite,
     arrange_accuracies,
+    arrange_curves,
     compute_people_chance,
     tabulate_dissociation,
     tabulate_drops,
@@ -50,10 +56,18 @@ from facespec.study.errors import StudyError
 from facespec.study.fingerprints import identify_computation
 from facespec.study.params import Lesions
 from facespec.study.seeds import generator
-from facespec.study.tables_lesions import DISSOCIATION, LESION_CLASSES, LESION_RANKING, LESIONS, SEGREGATION
+from facespec.study.tables_lesions import (
+    DAMAGE_CURVES,
+    DISSOCIATION,
+    LESION_CLASSES,
+    LESION_RANKING,
+    LESIONS,
+    SEGREGATION,
+)
 
 SUFFIX = ".safetensors"  # of the file of a finished job, whose name is 16 hexadecimal digits
 JOB_FILE = re.compile(rf"[0-9a-f]{{16}}{re.escape(SUFFIX)}")
+CONDITIONS = ("ranked", "shuffled", "random")  # ways of choosing units
 PARTIAL_FILE = re.compile(rf"\.{JOB_FILE.pattern}\.[a-z0-9_]+\.partial")  # `atomic_write`, killed while it wrote
 
 
@@ -87,6 +101,7 @@ class Sweep:
     """Networks with the same layers and two tasks; they are tested on images of the same people.
 
     `group` (n,): whom each test image shows. `jobs_directory`: directory for the results of finished jobs, or None.
+    `conditions`: which of `CONDITIONS`, always "ranked" among them.
     Raises `StudyError` for networks that cannot be compared.
     """
 
@@ -96,6 +111,7 @@ class Sweep:
     group: pd.Series
     plan: Lesions
     jobs_directory: Path | None = None
+    conditions: Sequence[str] = CONDITIONS
 
     def __post_init__(self) -> None:
         tasks = {images.tasks for subject in self.subjects for images in (subject.train, subject.test)}
@@ -122,6 +138,7 @@ class Sweep:
         """All jobs, grouped by network and layer."""
         choices = [("ranked", 0, task) for task in self.tasks]
         choices += [("shuffled", draw, "") for draw in range(self.plan.shuffled)] + [("random", 0, "")]
+        choices = [choice for choice in choices if choice[0] in self.conditions]
         return [
             (subject, LesionJob(layer, *choice))
             for subject in self.subjects
@@ -131,19 +148,21 @@ class Sweep:
 
 
 class JobTables(NamedTuple):
-    """The rows of one job in LESION_RANKING, LESIONS and LESION_CLASSES; None where it has none.
+    """The rows of one job in LESION_RANKING, LESIONS, LESION_CLASSES and DAMAGE_CURVES; None where it has none.
 
-    `people` (rows of `lesions`, people): the accuracy of each person's images.
+    `people` (rows of `lesions`, people) and `curve_people` (rows of `curves`, people): accuracy of a person's images.
     """
 
     ranking: pd.DataFrame | None
     lesions: pd.DataFrame
     classes: pd.DataFrame | None
     people: np.ndarray
+    curves: pd.DataFrame
+    curve_people: np.ndarray
 
 
 def run_sweep(sweep: Sweep, *, workers: int) -> dict[str, pd.DataFrame]:
-    """Tables of a sweep by name: lesion_ranking, lesions, lesion_classes, dissociation and segregation.
+    """Tables of a sweep by name: lesion_ranking, lesions, lesion_classes, damage_curves, dissociation and segregation.
 
     `workers` jobs of a layer run at a time, in threads; on a GPU, one. Networks stay on their devices. The number of
     workers, and which jobs had been saved, do not influence the tables.
@@ -175,29 +194,14 @@ def run_sweep(sweep: Sweep, *, workers: int) -> dict[str, pd.DataFrame]:
 
 
 def _make_tables(sweep: Sweep, jobs: Sequence[JobTables]) -> dict[str, pd.DataFrame]:
-    lesions = pd.concat([job.lesions for job in jobs], ignore_index=True)
-    accuracies = np.concatenate([job.people for job in jobs])
-    chance = []
-    for labels in sweep.subjects[0].test.classes.values():
-        known = labels != UNKNOWN
-        chance.append(compute_people_chance(labels[known], sweep.group[known].reset_index(drop=True)))
     dissociation, segregation = [], []
     for layer, depth in sweep.subjects[0].layers.items():
         site = LesionSite(sweep.trained_on, sweep.source, layer, depth)
-        in_layer = (lesions["layer"] == layer).to_numpy()
-        for fraction, condition in itertools.product(sweep.plan.fractions, ("ranked", "shuffled", "random")):
-            people = arrange_accuracies(
-                lesions[in_layer],
-                accuracies[in_layer],
-                condition=condition,
-                fraction=fraction,
-                chance=np.array(chance),
-                tasks=sweep.tasks,
-                seeds=[subject.seed for subject in sweep.subjects],
-            )
-            # equal generators: the same people are drawn for all layers, fractions and conditions
+        in_layer = [job for job in jobs if job.lesions["layer"].iloc[0] == layer]
+        for condition, people in _arrange_people(sweep, in_layer):
+            # equal generators: the same people are drawn for all layers, amounts and conditions
             draw_people = partial(generator, sweep.plan.seed, "lesions", "people")
-            common: dict[str, Any] = {"fraction": fraction, "resamples": sweep.plan.draws}
+            common: dict[str, Any] = {"resamples": sweep.plan.draws}
             if condition == "ranked":
                 dissociation.append(tabulate_dissociation(people, site, **common, generator=draw_people()))
             segregation.append(
@@ -205,11 +209,42 @@ def _make_tables(sweep: Sweep, jobs: Sequence[JobTables]) -> dict[str, pd.DataFr
             )
     return {
         "lesion_ranking": LESION_RANKING.check(pd.concat([job.ranking for job in jobs], ignore_index=True)),
-        "lesions": LESIONS.check(lesions),
+        "lesions": LESIONS.check(pd.concat([job.lesions for job in jobs], ignore_index=True)),
         "lesion_classes": LESION_CLASSES.check(pd.concat([job.classes for job in jobs], ignore_index=True)),
+        "damage_curves": DAMAGE_CURVES.check(pd.concat([job.curves for job in jobs], ignore_index=True)),
         "dissociation": DISSOCIATION.check(pd.concat(dissociation, ignore_index=True)),
         "segregation": SEGREGATION.check(pd.concat(segregation, ignore_index=True)),
     }
+
+
+def _arrange_people(sweep: Sweep, jobs: Sequence[JobTables]) -> Iterator[tuple[str, LesionAccuracies]]:
+    """Conditions and accuracies of people in the jobs of one layer: at every fraction, then at every damage."""
+    lesions, accuracies = pd.concat([job.lesions for job in jobs]), np.concatenate([job.people for job in jobs])
+    curves, points = pd.concat([job.curves for job in jobs]), np.concatenate([job.curve_people for job in jobs])
+    chance = []
+    for labels in sweep.subjects[0].test.classes.values():
+        known = labels != UNKNOWN
+        chance.append(compute_people_chance(labels[known], sweep.group[known].reset_index(drop=True)))
+    seeds = [subject.seed for subject in sweep.subjects]
+    common: dict[str, Any] = {"chance": np.array(chance), "tasks": sweep.tasks, "seeds": seeds}
+    for fraction, condition in itertools.product(sweep.plan.fractions, sweep.conditions):
+        fixed = arrange_accuracies(lesions, accuracies, condition=condition, fraction=fraction, **common)
+        yield condition, fixed
+    for damage, condition in itertools.product(sweep.plan.damages, sweep.conditions):
+        yield condition, arrange_curves(curves, points, fixed, condition=condition, damage=damage)
+
+
+class LesionTests(NamedTuple):
+    """Lesions of one job, and which test images are classified correctly under them.
+
+    `lesions` as `design_lesions` makes it, the whole network first, and `correct` (2 tasks, its rows, images); `curves`
+    as `design_curves` makes it, and `curve_correct` (2 tasks, its rows, images).
+    """
+
+    lesions: pd.DataFrame
+    correct: np.ndarray
+    curves: pd.DataFrame
+    curve_correct: np.ndarray
 
 
 def _run_job(sweep: Sweep, subject: Subject, job: LesionJob, lesioned: LesionedNetwork, *, code: str) -> JobTables:
@@ -223,12 +258,59 @@ def _run_job(sweep: Sweep, subject: Subject, job: LesionJob, lesioned: LesionedN
     else:
         labels = pd.DataFrame({"draw": job.draw, "ranked_by": [job.ranked_by] if job.ranked_by else sweep.tasks})
     ranking = orders.join(labels, on="order").assign(condition=job.condition)
-    lesions, masks = design_lesions(ranking, sweep.plan.fractions)
-    correct = arrays["correct"] if arrays else mark_correct_under_lesions(lesioned, subject.test, masks)
+    parts: list[np.ndarray] = []
+
+    def test_lesions(masks: np.ndarray) -> np.ndarray:
+        if arrays:
+            start = sum(part.shape[1] for part in parts)
+            parts.append(arrays["correct"][:, start : start + len(masks)])
+        else:
+            parts.append(mark_correct_under_lesions(lesioned, subject.test, masks))
+        return parts[-1]
+
+    tests = _test_orders(sweep.plan, subject.test, ranking, test_lesions)
     if path and not arrays:
         columns = {str(name): orders[name].to_numpy() for name in orders}
-        write_arrays(path, {"fingerprint": fingerprint}, columns | {"correct": correct})
-    return _tabulate_job(sweep, subject, job, ranking=ranking.drop(columns="order"), lesions=lesions, correct=correct)
+        write_arrays(path, {"fingerprint": fingerprint}, columns | {"correct": np.concatenate(parts, axis=1)})
+    return _tabulate_job(sweep, subject, job, ranking=ranking.drop(columns="order"), tests=tests)
+
+
+def _test_orders(
+    plan: Lesions, test: LabelledImages, ranking: pd.DataFrame, test_lesions: Callable[[np.ndarray], np.ndarray]
+) -> LesionTests:
+    """Test both tasks at every fraction, after every greedy round, without all units, and where curves need more."""
+    units = ranking["unit"].max() + 1
+    fixed = {count_units(fraction, units) for fraction in plan.fractions} | {units}
+    greedy = set() if (ranking["condition"] == "random").all() else set(make_search(plan).count_greedy(units))
+    lesions, masks = design_lesions(ranking, plan.fractions)
+    keys = ranking[ORDER_KEYS].drop_duplicates().itertuples(index=False, name=None)
+    early, early_masks = design_curves(ranking, dict.fromkeys(keys, sorted((fixed | greedy) - {0})))
+    correct = test_lesions(np.concatenate([masks, early_masks]))
+    correct, early_correct = correct[:, : len(masks)], correct[:, len(masks) :]
+    drops = early.assign(drop=_measure_target_drops(test, early, correct[:, 0], early_correct))
+    steps = sorted({count_units(share, units) for share in plan.steps} - {0})
+    enough = (1 + max(plan.damages)) / 2  # beyond the damage, so that most bootstrap draws of people reach it, too
+    late, late_masks = design_curves(ranking, plan_late_points(drops, steps, enough=enough))
+    late_correct = test_lesions(late_masks)
+    curves, curve_correct = pd.concat([early, late], ignore_index=True), [early_correct, late_correct]
+    return LesionTests(lesions, correct, curves, np.concatenate(curve_correct, axis=1))
+
+
+def _measure_target_drops(
+    test: LabelledImages, curves: pd.DataFrame, whole: np.ndarray, correct: np.ndarray
+) -> np.ndarray:
+    """The drop of the task that units were chosen for, (rows of `curves`,); random draws are used in pairs."""
+    drops = []
+    for (task, classes), intact, answers in zip(test.classes.items(), whole, correct, strict=True):
+        known = classes != UNKNOWN
+        drops.append(tabulate_drops(intact[known], answers[:, known], classes[known], tested_on=task)["drop"])
+    is_second = np.where(curves["ranked_by"] == "", curves["draw"] % 2 == 1, curves["ranked_by"] == test.tasks[1])
+    return np.where(is_second, drops[1], drops[0])
+
+
+def make_search(plan: Lesions) -> Search:
+    """How a plan ranks units."""
+    return Search(plan.group_p, plan.greedy_p, plan.images, screening=plan.mode == "screening")
 
 
 def _order_units(plan: Lesions, subject: Subject, job: LesionJob, lesioned: LesionedNetwork) -> pd.DataFrame:
@@ -243,7 +325,7 @@ def _order_units(plan: Lesions, subject: Subject, job: LesionJob, lesioned: Lesi
             objectives = [make_objective(subject.train, job.ranked_by)]
         else:
             objectives = [*shuffle_objectives(subject.train, open_generator("classes", subject.seed, job.draw))]
-        search = Search(plan.group_p, plan.greedy_p, plan.images, screening=plan.mode == "screening")
+        search = make_search(plan)
         # equal generators: the same images for both tasks, so that only the task differs
         draw_images = partial(open_generator, "images", subject.seed, job.layer, job.condition, job.draw)
         orders = [
@@ -254,43 +336,53 @@ def _order_units(plan: Lesions, subject: Subject, job: LesionJob, lesioned: Lesi
 
 
 def _tabulate_job(
-    sweep: Sweep,
-    subject: Subject,
-    job: LesionJob,
-    *,
-    ranking: pd.DataFrame,
-    lesions: pd.DataFrame,
-    correct: np.ndarray,
+    sweep: Sweep, subject: Subject, job: LesionJob, *, ranking: pd.DataFrame, tests: LesionTests
 ) -> JobTables:
-    """Tables from `correct` (tasks, lesions, n); its first lesion is the whole network."""
     site: dict[str, Any] = {"trained_on": sweep.trained_on, "source": sweep.source, "seed": subject.seed}
     site |= {"layer": job.layer, "depth": subject.layers[job.layer]}
     first = 0 if job.condition == "ranked" else 1  # the tables have one row per task for the whole network
-    rows = lesions[first:].reset_index(drop=True)
-    drops, recalls, people = [], [], []
-    for (task, classes), answers in zip(subject.test.classes.items(), correct, strict=True):
-        known, tested = classes != UNKNOWN, answers[first:]
-        table = tabulate_drops(answers[0, known], tested[:, known], classes[known], tested_on=task)
-        spread = measure_class_spread(tested[:, known], classes[known])
-        drops.append(rows.join(table).assign(between_classes=spread, **site))
-        people.append(average_people(np.where(known, tested, np.nan).T, sweep.group).T)
+    rows, whole = tests.lesions[first:].reset_index(drop=True), tests.correct[:, 0]
+    spread, recalls = [], []
+    for (task, classes), answers in zip(subject.test.classes.items(), tests.correct[:, first:], strict=True):
+        known = classes != UNKNOWN
+        spread.append(measure_class_spread(answers[:, known], classes[known]))
         if len(ranked := rows.loc[rows["condition"] == "ranked", ["ranked_by", "fraction"]]):
-            recall = tabulate_recalls(tested[ranked.index][:, known], classes[known]).join(ranked, on="lesion")
+            recall = tabulate_recalls(answers[ranked.index][:, known], classes[known]).join(ranked, on="lesion")
             recalls.append(recall.drop(columns="lesion").assign(tested_on=task, **site))
     procedure = "greedy" if sweep.plan.greedy_p else "one-pass"
+    lesions, people = _tabulate_accuracies(sweep, subject, rows, tests.correct[:, first:], whole=whole)
+    curves, curve_people = _tabulate_accuracies(sweep, subject, tests.curves, tests.curve_correct, whole=whole)
     return JobTables(
         None if job.condition == "random" else ranking.assign(mode=sweep.plan.mode, procedure=procedure, **site),
-        pd.concat(drops),
+        lesions.assign(between_classes=np.concatenate(spread), **site),
         pd.concat(recalls) if recalls else None,
-        np.concatenate(people),
+        people,
+        curves.assign(**site),
+        curve_people,
     )
+
+
+def _tabulate_accuracies(
+    sweep: Sweep, subject: Subject, rows: pd.DataFrame, correct: np.ndarray, *, whole: np.ndarray
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """`rows` (lesions) for each task, with their drops; and accuracies of people, (rows, people).
+
+    `correct` (2 tasks, lesions, images) and `whole` (2 tasks, images) say which images are classified correctly.
+    """
+    tables, people = [], []
+    for (task, classes), intact, answers in zip(subject.test.classes.items(), whole, correct, strict=True):
+        known = classes != UNKNOWN
+        table = tabulate_drops(intact[known], answers[:, known], classes[known], tested_on=task)
+        tables.append(rows.join(table))
+        people.append(average_people(np.where(known, answers, np.nan).T, sweep.group).T)
+    return pd.concat(tables), np.concatenate(people)
 
 
 def _identify_job(sweep: Sweep, subject: Subject, job: LesionJob, *, code: str) -> tuple[Path | None, str]:
     """The file of a job's result, and a fingerprint of all that the result depends on."""
     if sweep.jobs_directory is None:
         return None, ""
-    name = json.dumps([subject.seed, *job])  # layers and tasks have any names
+    name = json.dumps([sweep.trained_on, subject.seed, *job])  # layers and tasks have any names
     plan = sweep.plan.model_dump(exclude={"draws"})  # of people, for the final tables
     device = next(subject.network.parameters()).device.type
     described = json.dumps([subject.digest, name, plan, code, torch.__version__, device])

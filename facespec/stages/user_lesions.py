@@ -4,7 +4,8 @@
 
 ::
 
-    lesion_ranking.csv lesions.csv lesion_classes.csv dissociation.csv segregation.csv   see `study.tables_lesions`
+    lesion_ranking.csv lesions.csv lesion_classes.csv damage_curves.csv dissociation.csv segregation.csv
+                                                         see `study.tables_lesions`
     figure_lesions.{pdf,png} figure_lesion_classes.{pdf,png}
 """
 
@@ -40,7 +41,7 @@ from facespec.study.storage import write_table
 
 BATCH_SIZE = 64
 UNFINISHED = ".unfinished"  # directory for finished jobs
-TABLES = ("lesion_ranking", "lesions", "lesion_classes", "dissociation", "segregation")
+TABLES = ("lesion_ranking", "lesions", "lesion_classes", "damage_curves", "dissociation", "segregation")
 FIGURES = ("figure_lesions", "figure_lesion_classes")
 
 
@@ -159,8 +160,8 @@ def lesion_study(
     Returns
     -------
     dict of str to pandas.DataFrame
-        ``lesion_ranking``, ``lesions``, ``lesion_classes``, ``dissociation`` and ``segregation``; docs/lesions.md and
-        `study.tables_lesions` explain their columns.
+        ``lesion_ranking``, ``lesions``, ``lesion_classes``, ``damage_curves``, ``dissociation`` and ``segregation``;
+        docs/lesions.md and `study.tables_lesions` explain their columns.
 
     Raises
     ------
@@ -189,8 +190,11 @@ def lesion_study(
     >>> images = LabelledImages(lambda positions: pixels[positions], {"shape": shape, "colour": colour})
     >>> plan = make_plan(images=16, fractions=[0.5], random=2, shuffled=1, draws=100)
     >>> tables = lesion_study(Halves(), ["units"], train=images, test=images, options=LesionOptions(plan))
-    >>> tables["segregation"].query("condition == 'ranked'")[["quantity", "number"]].values.tolist()
-    [['shape', 1.0], ['colour', 1.0], ['index', 1.0]]
+    >>> ranked = tables["segregation"].query("condition == 'ranked'").set_index("quantity")
+    >>> ranked.query("fraction == 0.5")["number"].to_dict()
+    {'shape': 1.0, 'colour': 1.0, 'index': 1.0}
+    >>> ranked.query("damage == 0.5")["number"].to_dict()  # where a task has lost half, the other has lost nothing
+    {'shape': 0.5, 'colour': 0.5, 'index': 1.0}
     """
     plan = options.plan or make_plan()
     if isinstance(layers, str) or not layers or len(set(layers)) < len(layers):
@@ -261,7 +265,7 @@ def run(model: UserModel, plan: Lesions, *, to: Path, device: str, workers: int)
     ):
         tables = lesion_study(network, model.layers, **labels._asdict(), options=options)
         figures = [  # drawn before the first file is written
-            draw_figure_lesions(tables["lesions"], tables["segregation"]),
+            draw_figure_lesions(tables["lesions"], tables["segregation"], tables["damage_curves"]),
             draw_figure_lesion_classes(tables["lesion_classes"], tables["lesions"]),
         ]
         for table in TABLES:

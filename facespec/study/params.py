@@ -229,15 +229,18 @@ class Lesions(Block):
     images: Count  # training images per round
     mode: Literal["exact", "screening"]  # rank all units on all images, or by successive halving
     fractions: Annotated[list[OpenShare], Field(min_length=1)]  # of lesioned units in a test
+    damages: Annotated[list[OpenShare], Field(min_length=1)]  # of a task's accuracy above chance: lost
+    steps: list[OpenShare]  # of lesioned units in a test, where the fractions do not cost enough
     random: Annotated[int, Field(ge=2, multiple_of=2)]  # control draws of random units; drawn in pairs
     shuffled: Count  # control draws of shuffled classes
     draws: Draws  # bootstrap draws of people
     seed: Seed
 
     @model_validator(mode="after")
-    def _check_fractions(self) -> Self:
-        if sorted(set(self.fractions)) != self.fractions:
-            raise ValueError(f"fractions {self.fractions} must ascend, each of them once.")
+    def _check_order(self) -> Self:
+        for name, shares in (("fractions", self.fractions), ("damages", self.damages), ("steps", self.steps)):
+            if sorted(set(shares)) != shares:
+                raise ValueError(f"{name} {shares} must ascend, each of them once.")
         return self
 
 
@@ -247,7 +250,7 @@ class Checks(Block):
     level: Annotated[float, Field(gt=0.5, lt=1)]  # of every interval
     margin: OpenShare  # C3: difference of accuracies that still counts as "not worse"
     early: OpenShare  # C7: share of specific units in the first convolution that counts as none
-    lesioned: OpenShare  # C8: fraction of lesioned units
+    damage: OpenShare  # C8: share of its accuracy above chance that a task has lost where the other is compared
     dissociation: OpenShare  # C8: difference of relative drops that counts as negligible
     draws: Draws  # hierarchical bootstrap draws: seeds, then resamples
     seed: Seed

@@ -1,7 +1,8 @@
 """Which tables do lesion sweeps make? Rankings of units, accuracies under lesions, and how the tasks dissociate.
 
 Columns that name tasks are free text, because users test networks and tasks of their own. In the study, tasks are
-`study.vocabulary.TASKS`, and `trained_on` is ``joint``. `depth` 1 is the shallowest layer.
+`study.vocabulary.TASKS`, and `trained_on` is ``joint``, or ``untrained`` for the trunk before any training under linear
+readouts of both tasks. `depth` 1 is the shallowest layer.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ _LESION_COLUMNS = {
     "condition": Column("text", CONDITIONS),
     "draw": Column("integer", low=0),  # number of the random draw; 0 if the condition draws nothing
     "ranked_by": Column("text", optional=True),  # a task; empty for random units; for "shuffled", the replaced task
+}
+_AMOUNT_COLUMNS = {
+    "fraction": Column("number", low=0, high=1, optional=True),
+    "damage": Column("number", low=0, high=1, optional=True),
+    "needed": Column("number", low=0, high=1, optional=True),
 }
 
 # One row per unit, in the order of lesioning: `rank` 0 is first. `round`: of the greedy search. `increase`: of the mean
@@ -84,16 +90,37 @@ LESION_CLASSES = Schema(
     },
 )
 
+# One row per lesion and test, as in LESIONS: the lesions that make up the damage curve of an order of units. Its units
+# are silenced one after the other; `silenced` of `units` are at this point of the curve, which begins with the whole
+# network (no row) and ends with all units. An order is named by `condition`, `draw` and `ranked_by`.
+DAMAGE_CURVES = Schema(
+    "damage_curves",
+    {
+        **_LAYER_COLUMNS,
+        **_LESION_COLUMNS,
+        "units": Column("integer", low=1),
+        "silenced": Column("integer", low=1),
+        "tested_on": Column("text"),
+        "n": Column("integer", low=1),
+        "chance": Column("number", low=0, high=1),
+        "accuracy": Column("number", low=0, high=1),
+        "drop": Column("number", optional=True),
+        "reason": Column("text", optional=True),
+    },
+)
+
 INDEX = "index"  # the `quantity` of the segregation index
 # One row per quantity and resample. `quantity` a task: drop of that task minus drop of the other, under lesions of the
 # units ranked for it; "index": the segregation index, 1 if each lesion reduces its own task only, 0 if both tasks are
 # reduced equally. `resample` -1: all people; 0, 1, ...: bootstrap draws of people, the same for all seeds, layers and
-# quantities.
+# quantities. Either `fraction` of the units are silenced, or as many as cost the task that they are ranked for `damage`
+# of its accuracy above chance (matched damage): then `fraction` is empty, and `needed` is the share of units that it
+# took, interpolated between the points of the damage curve.
 DISSOCIATION = Schema(
     "dissociation",
     {
         **_LAYER_COLUMNS,
-        "fraction": Column("number", low=0, high=1),
+        **_AMOUNT_COLUMNS,
         "quantity": Column("text"),
         "resample": Column("integer", low=ALL_IMAGES),
         "number": Column("number", optional=True),
@@ -102,13 +129,13 @@ DISSOCIATION = Schema(
 )
 
 # One row per quantity (see `DISSOCIATION`) and condition: mean with a 95 % interval over seeds, control draws and
-# people. `defined`: share of bootstrap draws in which the quantity is a number.
+# people. `needed`: mean share, as the number is. `defined`: share of bootstrap draws in which the quantity is a number.
 SEGREGATION = Schema(
     "segregation",
     {
         **{name: column for name, column in _LAYER_COLUMNS.items() if name != "seed"},
         "condition": Column("text", ("ranked", "shuffled", "random")),
-        "fraction": Column("number", low=0, high=1),
+        **_AMOUNT_COLUMNS,
         "quantity": Column("text"),
         "seeds": Column("integer", low=1),
         "people": Column("integer", low=0),

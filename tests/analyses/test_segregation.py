@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from facespec.analyses.segregation import (
     compute_people_chance,
     compute_relative_drop,
     compute_segregation_index,
+    count_people,
     explain_no_drop,
     tabulate_dissociation,
     tabulate_drops,
@@ -56,13 +58,13 @@ def make_planted(
 def dissociate(
     accuracies: PeopleAccuracies, *, resamples: int = 20, seed: int = 0, fraction: float = 0.2
 ) -> pd.DataFrame:
-    draw = generator(seed)
-    return tabulate_dissociation(accuracies, SITE, fraction=fraction, resamples=resamples, generator=draw)
+    at_fraction = replace(accuracies, fraction=fraction)
+    return tabulate_dissociation(at_fraction, SITE, resamples=resamples, generator=generator(seed))
 
 
 def segregate(accuracies: PeopleAccuracies, *, resamples: int = 100, seed: int = 0) -> pd.DataFrame:
-    options = {"condition": "ranked", "fraction": 0.2, "resamples": resamples}
-    return tabulate_segregation(accuracies, SITE, **options, generator=generator(seed)).set_index("quantity")
+    at_fraction, options = replace(accuracies, fraction=0.2), {"condition": "ranked", "resamples": resamples}
+    return tabulate_segregation(at_fraction, SITE, **options, generator=generator(seed)).set_index("quantity")
 
 
 # --- drops and the index
@@ -467,4 +469,4 @@ def test_values_and_names_that_are_refused(changes: dict[str, Any], message: str
 
 
 def test_people_without_labels_do_not_count() -> None:
-    assert make_accuracies(WHOLE * MISSING, LESIONED * MISSING).n_people == 2
+    assert count_people(make_accuracies(WHOLE * MISSING, LESIONED * MISSING).whole) == 2

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facespec.checks.claims_lesions import judge_lesion_claims
+from facespec.checks.intervals import judge_above, judge_negligible
 from facespec.study.errors import StudyError
 from facespec.study.seeds import generator
 from facespec.study.tables import VERDICTS
@@ -34,13 +35,21 @@ MEANS: dict[Key, float] = {
 }
 NOISE = {key: generator(3, "noise", *key).uniform(-0.02, 0.02, RESAMPLES) for key in MEANS}
 PARTS = ["deepest", "first"]
-NOT_TESTABLE = "not testable on this data"
+REPRODUCED, NOT_TESTABLE = "reproduced", "not testable on this data"
+REFUTED, OPEN = "refuted", "undecided"
 BELOW, UNDECIDED = "the interval lies at or below 0", "the interval includes 0"
 ABOVE, AROUND = "the interval lies above 0.1", "the interval includes 0.1"
-VERDICTS_BY_REASON = {"": "reproduced", BELOW: "refuted", ABOVE: "refuted", UNDECIDED: "undecided", AROUND: "undecided"}
+VERDICTS_BY_REASON = {"": REPRODUCED, BELOW: REFUTED, ABOVE: REFUTED, UNDECIDED: OPEN, AROUND: OPEN}
 
 
-def make_rows(key: Key, numbers: np.ndarray, seeds: tuple[int, ...] = SEEDS, fraction: float = 0.2) -> pd.DataFrame:
+def make_rows(
+    key: Key,
+    numbers: np.ndarray,
+    seeds: tuple[int, ...] = SEEDS,
+    *,
+    damage: float = 0.5,
+    fraction: float = np.nan,
+) -> pd.DataFrame:
     """`numbers` is (n_seeds, 1 + n_resamples), the first column about all people."""
     quantity, depth = key
     width = numbers.shape[1]
@@ -52,6 +61,8 @@ def make_rows(key: Key, numbers: np.ndarray, seeds: tuple[int, ...] = SEEDS, fra
             "layer": f"trunk.relu{depth}",
             "depth": depth,
             "fraction": fraction,
+            "damage": damage,
+            "needed": np.nan,
             "quantity": quantity,
             "resample": np.tile(np.arange(-1, width - 1), len(seeds)),
             "number": numbers.ravel(),
@@ -61,19 +72,23 @@ def make_rows(key: Key, numbers: np.ndarray, seeds: tuple[int, ...] = SEEDS, fra
 
 
 def make_table(means: Mapping[Key, float] | None = None, *, seeds: tuple[int, ...] = SEEDS) -> pd.DataFrame:
-    """Seeds differ by a little, +-0.01; equal resamples for all seeds, at most 0.02 away; and rows of other shares."""
+    """Seeds differ by a little, +-0.01; equal resamples for all seeds, at most 0.02 away.
+
+    And rows of another damage, and of a fixed share of units that equals the damage.
+    """
     tables = []
     for key, mean in (MEANS | dict(means or {})).items():
         per_seed = mean + 0.01 * (np.arange(len(seeds)) - (len(seeds) - 1) / 2)
         numbers = per_seed[:, None] + np.concatenate([[0.0], NOISE[key]])
-        tables += [make_rows(key, numbers, seeds), make_rows(key, -numbers, seeds, fraction=0.1)]
+        tables += [make_rows(key, numbers, seeds), make_rows(key, -numbers, seeds, damage=0.25)]
+        tables.append(make_rows(key, 1 - numbers, seeds, damage=np.nan, fraction=0.5))
     return DISSOCIATION.check(pd.concat(tables, ignore_index=True))
 
 
 def judge(
-    table: pd.DataFrame, *, level: float = 0.95, margin: float = 0.1, fraction: float = 0.2, draws: int = 400
+    table: pd.DataFrame, *, level: float = 0.95, margin: float = 0.1, damage: float = 0.5, draws: int = 400
 ) -> pd.DataFrame:
-    options = {"level": level, "margin": margin, "fraction": fraction, "draws": draws}
+    options = {"level": level, "margin": margin, "damage": damage, "draws": draws}
     return judge_lesion_claims(table, **options, generator=generator(1, "claims")).set_index("part", drop=False)
 
 
@@ -90,11 +105,11 @@ def test_every_part_is_a_mean_over_seeds_of_the_smaller_one() -> None:
 
 
 def test_a_task_that_is_merely_fragile_dissociates_nothing() -> None:
-    """It loses 0.9 under any lesion, the other 0.1: differences 0.8 and -0.8, whichever units are lesioned."""
+    """Where it has lost 0.5, the other has lost 0.1, and where the other has, it has lost 0.9, by any lesion."""
     for fragile, other in itertools.permutations(("expression", "identity")):
-        verdicts = judge(make_table({(fragile, 3): 0.8, (other, 3): -0.8})).loc["deepest"]
-        assert (verdicts["verdict"], verdicts["reason"]) == ("refuted", BELOW)
-        assert verdicts["number"] == pytest.approx(-0.8) and verdicts["high"] < -0.75
+        verdicts = judge(make_table({(fragile, 3): 0.4, (other, 3): -0.4})).loc["deepest"]
+        assert (verdicts["verdict"], verdicts["reason"]) == (REFUTED, BELOW)
+        assert verdicts["number"] == pytest.approx(-0.4) and verdicts["high"] < -0.35
 
 
 def test_the_row_gives_the_difference_that_decides() -> None:
@@ -133,26 +148,27 @@ def test_the_smaller_one_is_that_of_the_means_not_the_mean_of_smaller_ones() -> 
     assert verdicts["number"]["first"] == pytest.approx(min((0 + 0.8) / 2, (0.6 + 0) / 2))
 
 
-def test_only_the_joint_network_and_the_given_share_count() -> None:
+def test_only_the_joint_network_and_the_given_damage_count() -> None:
     table = make_table()
     others = [
         table.assign(trained_on=name, number=-table["number"], source="VoxCeleb1", depth=table["depth"] + 1)
         for name in ("untrained", "expression")
     ]
     pd.testing.assert_frame_equal(judge(pd.concat([*others, table], ignore_index=True)), judge(table))
-    pd.testing.assert_frame_equal(judge(table[table["fraction"] == 0.2]), judge(table))
-    assert judge(table, fraction=0.1)["number"].tolist() == pytest.approx([-0.45, -0.05], abs=1e-12)
-    third = table.assign(fraction=table["fraction"].where(table["fraction"] != 0.2, 0.1 + 0.2))  # is not 0.3
-    assert judge(third, fraction=0.3)["number"].tolist() == pytest.approx([0.30, -0.20], abs=1e-12)
+    pd.testing.assert_frame_equal(judge(table[table["damage"] == 0.5]), judge(table))
+    assert judge(table, damage=0.25)["number"].tolist() == pytest.approx([-0.45, -0.05], abs=1e-12)
+    third = table.assign(damage=table["damage"].where(table["damage"] != 0.5, 0.1 + 0.2))  # is not 0.3
+    assert judge(third, damage=0.3)["number"].tolist() == pytest.approx([0.30, -0.20], abs=1e-12)
 
 
 def test_statements_and_rules() -> None:
     verdicts = judge(make_table(), level=0.9, margin=0.07)
     assert verdicts["statement"].tolist() == [
-        "silencing 20 % of the units of the joint network's deepest convolution, chosen for one task, harms this task "
-        "more than the other, for both tasks (after Dobs et al. 2022; published: nothing)",
-        "silencing 20 % of the units of the joint network's first convolution does not dissociate the tasks doubly "
-        "(after Dobs et al. 2022; published: nothing)",
+        "units of the joint network's deepest convolution, silenced until the task that needs them has lost 50 % of "
+        "its accuracy above chance, cost this task more than the other, for both tasks (after Dobs et al. 2022; "
+        "published: nothing)",
+        "units of the joint network's first convolution, silenced until the task that needs them has lost 50 % of its "
+        "accuracy above chance, do not dissociate the tasks doubly (after Dobs et al. 2022; published: nothing)",
     ]
     tail = (
         "else undecided; shown is the one that decides; interval: t with the variance between 2 seeds and that of the "
@@ -160,13 +176,14 @@ def test_statements_and_rules() -> None:
         "over seeds alone"
     )
     differences = (
-        "of the two differences, of what the lesion for a task takes from this task and from the other, as shares of "
-        "the accuracy above chance, with 20 % of the units of the joint network's"
+        "of the two differences, of what a task and the other one have lost, as shares of their accuracies above "
+        "chance, when so many units of the joint network's"
     )
+    loss = "are silenced that the first, which needs them most, has lost 50 % of its accuracy above chance"
     assert verdicts["rule"].tolist() == [
-        f"reproduced if the 90 % interval of each {differences} deepest convolution silenced, lies above 0, refuted if "
+        f"reproduced if the 90 % interval of each {differences} deepest convolution {loss}, lies above 0, refuted if "
         f"one lies at or below, {tail}",
-        f"reproduced if the 90 % interval of one {differences} first convolution silenced, lies at or below 0.07, "
+        f"reproduced if the 90 % interval of one {differences} first convolution {loss}, lies at or below 0.07, "
         f"refuted if both lie above, {tail}",
     ]
     one_seed = (
@@ -203,10 +220,10 @@ def test_seeds_that_disagree_leave_the_claim_undecided() -> None:
     table = make_table()
     lower = change_rows("seed == 2 and quantity == 'identity' and depth == 3", number=table["number"] - 0.65)
     verdicts = judge(lower(table)).loc["deepest"]
-    assert (verdicts["verdict"], verdicts["reason"]) == ("undecided", UNDECIDED)
+    assert (verdicts["verdict"], verdicts["reason"]) == (OPEN, UNDECIDED)
 
 
-@pytest.mark.parametrize(("margin", "reason"), [(0.25, ""), (0.2499, "the interval includes 0.2499")])
+@pytest.mark.parametrize(("margin", "reason"), [(0.25, ""), (0.2499, AROUND.replace("0.1", "0.2499"))])
 def test_bounds_that_are_the_limit_itself(margin: float, reason: str) -> None:
     """With one seed a third of the draws each are 0, 0.125 and 0.25, exact in binary: not above 0, at most the margin.
 
@@ -241,12 +258,12 @@ def test_intervals_are_percentiles_of_all_possible_draws(n_seeds: int, level: fl
     assert verdicts["number"].tolist() == pytest.approx([number[0, 1], number[1, 0]])
 
 
-FIRST, DEEPEST = "fraction == 0.2 and depth == 1", "fraction == 0.2 and depth == 3"
+FIRST, DEEPEST = "damage == 0.5 and depth == 1", "damage == 0.5 and depth == 3"
 DEEP_IDENTITY, FIRST_EXPRESSION = f"{DEEPEST} and quantity == 'identity'", f"{FIRST} and quantity == 'expression'"
 MADE_TOGETHER = "; testable with tables that one run has made for all networks"
 NO_PAIRS = f"resamples differ between the two sides or between seeds, so that they are no pairs{MADE_TOGETHER}"
 NO_RESAMPLES = f"resample -1 (all people) and at least one bootstrap resample are needed{MADE_TOGETHER}"
-NO_LESIONS = "the table has no lesions of 20 % of the units of the joint network's {} convolution: only of 10 %"
+NO_LESIONS = "the table has no lesions of units of the joint network's {} convolution that cost 50 %: only of {}"
 TOO_FEW = "the difference of expression or identity is not defined in 6 of 100 resamples: more than 5 %"
 AT_CHANCE = "the whole network is not above chance"
 
@@ -258,8 +275,8 @@ def undefine(condition: str, reason: object = AT_CHANCE) -> Callable[[pd.DataFra
 @pytest.mark.parametrize(
     ("damage", "parts", "reason"),
     [
-        (drop_rows(DEEPEST), ["deepest"], NO_LESIONS.format("deepest")),
-        (drop_rows(FIRST), ["first"], NO_LESIONS.format("first")),
+        (drop_rows(DEEPEST), ["deepest"], NO_LESIONS.format("deepest", "25 %")),
+        (drop_rows("damage > 0 and depth == 1"), ["first"], NO_LESIONS.format("first", "fixed shares")),
         (
             drop_rows(f"{DEEP_IDENTITY} and seed == 2"),
             ["deepest"],
@@ -338,12 +355,13 @@ def test_missing_undefined_or_unpaired_numbers_are_not_testable(
     pd.testing.assert_frame_equal(verdicts.drop(parts), judge(make_table()).drop(parts))
 
 
-def test_the_shares_in_the_table_are_listed() -> None:
+def test_the_damages_in_the_table_are_listed() -> None:
     table = make_table()
-    verdicts = judge(pd.concat([table, table.assign(fraction=table["fraction"] + 0.5)]), fraction=0.25)
+    more = table[table["damage"] > 0].assign(damage=table["damage"] + 0.3)
+    verdicts = judge(pd.concat([table, more]), damage=0.2)
     assert verdicts["reason"]["first"] == (
-        "the table has no lesions of 25 % of the units of the joint network's first convolution: only of 10 % and 20 % "
-        "and 60 % and 70 %"
+        "the table has no lesions of units of the joint network's first convolution that cost 20 %: only of 25 % and "
+        "50 % and 55 % and 80 %"
     )
 
 
@@ -405,7 +423,7 @@ def test_order_of_rows_and_names_of_seeds_do_not_matter() -> None:
 
 def test_a_doubled_number_and_a_missing_column_are_refused() -> None:
     table = make_table()
-    message = "'dissociation' has two rows for trained_on joint, seed 4, layer trunk.relu1, fraction 0.2, quantity expr"
+    message = "'dissociation' has two rows for trained_on joint, seed 4, layer trunk.relu1, damage 0.5, quantity expr"
     with pytest.raises(StudyError, match=message):
         judge(pd.concat([table, table[table["resample"] == 3].head(1)], ignore_index=True))
     with pytest.raises(StudyError, match="table 'dissociation' lacks column 'fraction'"):

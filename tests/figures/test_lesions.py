@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from facespec.figures.lesions import RANKINGS, draw_figure_lesions, spread_evenly, thin_out
 from facespec.figures.style import LOOKS
 from facespec.study.errors import StudyError
-from facespec.study.tables_lesions import LESIONS, SEGREGATION
+from facespec.study.tables_lesions import DAMAGE_CURVES, LESIONS, SEGREGATION
 from toys import combine, get_lines, make_table, read_legend, read_texts
 
 TASKS = ("identity", "expression")  # in the table's order, not in the study's
@@ -86,6 +86,86 @@ def draw(table: pd.DataFrame) -> Figure:
 @cache
 def draw_usual() -> Figure:
     return draw_figure_lesions(make_lesions(), make_segregation())
+
+
+# --- matched damage
+
+DAMAGES = 0.25, 0.5
+CURVE = {2: 0.3, 5: 0.75, 9: 1.0}  # units silenced -> loss of the task that needs them; the other loses less
+
+
+def make_curves(tasks: Sequence[str] = TASKS, *, seeds: Sequence[int] = SEEDS, depths: int = 2) -> pd.DataFrame:
+    rows = combine(depth=range(1, depths + 1), seed=seeds, ranked_by=tasks, tested_on=tasks, silenced=[*CURVE][::-1])
+    for row in rows:
+        same = row["ranked_by"] == row["tested_on"]
+        row |= {"drop": CURVE[row["silenced"]] * (1 if same else 0.1 * row["depth"]) - 0.01 * (row["seed"] == SEEDS[0])}
+    rows += [row | {"condition": "random", "ranked_by": "", "drop": 0.9} for row in rows]
+    table = make_table(DAMAGE_CURVES, [{"condition": "ranked"} | row for row in rows], trained_on="joint", units=9)
+    return table.assign(layer="trunk.relu" + table["depth"].astype(str), source="painted faces")
+
+
+def make_matched(tasks: Sequence[str] = TASKS, *, depths: int = 2) -> pd.DataFrame:
+    """Rows of a fixed fraction, and of damages: the difference of the first task is .2, of the second .1; index .6."""
+    number = dict(zip((*tasks, "index"), (0.2, 0.1, 0.6), strict=True))
+    rows = combine(depth=range(1, depths + 1), condition=[*RANKINGS], damage=[np.nan, *DAMAGES], quantity=[*number])
+    for row in rows:
+        row |= {"number": number[row["quantity"]] - 0.3 * (row["condition"] == "random")}
+        row |= {"low": row["number"] - 0.02, "high": row["number"] + 0.01}
+        row |= {"layer": f"trunk.relu{row['depth']}", "fraction": 0.1 if np.isnan(row["damage"]) else np.nan}
+    return make_table(SEGREGATION, rows, trained_on="joint", source="painted faces", people=24, seeds=2, defined=1.0)
+
+
+def test_matched_damage_shows_the_other_task_against_the_task_whose_units_are_silenced() -> None:
+    others = make_curves().assign(trained_on="untrained", drop=0.123)
+    figure = draw_figure_lesions(make_lesions(), make_matched(), pd.concat([others, make_curves()]))
+    *losses, damage, _ = figure.subfigs
+    assert len(losses) == 3 and [axes.get_title() for axes in damage.axes] == ["trunk.relu1", "trunk.relu2"]
+    for depth, axes in enumerate(damage.axes, start=1):
+        lines, colours = get_lines(axes), [LOOKS[task].colour for task in TASKS]
+        assert set(lines) == {
+            name
+            for task in TASKS
+            for name in (f"ranked {task}", f"random {task}", *(f"curve {task} seed {seed}" for seed in SEEDS))
+        }
+        for task, difference, colour in zip(TASKS, (20, 10), colours, strict=True):
+            for seed, lower in zip(SEEDS, (1, 0), strict=True):
+                lost = 100 * np.array([*CURVE.values()])
+                expected = [[0, *(lost - lower)], [0, *(0.1 * depth * lost - lower)]]
+                np.testing.assert_allclose(lines[f"curve {task} seed {seed}"].get_data(), expected, atol=1e-9)
+            np.testing.assert_allclose(
+                lines[f"ranked {task}"].get_data(), [[25, 50], [25 - difference, 50 - difference]]
+            )
+            np.testing.assert_allclose(
+                lines[f"random {task}"].get_ydata(), [25 - difference + 30, 50 - difference + 30]
+            )
+            assert {to_rgb(line.get_color()) for name, line in lines.items() if task in name} == {to_rgb(colour)}
+        for bars, difference in zip(axes.collections, (10, 20), strict=True):  # the study's order of tasks
+            ends = [[damage - difference - 1, damage - difference + 2] for damage in (25, 50)]
+            np.testing.assert_allclose(np.array(bars.get_segments())[:, :, 1], ends)
+    assert read_legend(damage)[:2] == ["units expression needs", "units identity needs"]
+
+
+def test_the_index_has_panels_of_damages_and_the_untrained_network_as_a_control() -> None:
+    untrained = make_matched(depths=1).assign(trained_on="untrained", number=0.05, seeds=1)
+    figure = draw_figure_lesions(make_lesions(), pd.concat([make_matched(), untrained]), make_curves())
+    panels = get_panels(figure)
+    assert [axes.get_title() for axes in panels] == ["10 % silenced", "25 % lost", "50 % lost"]
+    for axes in panels:
+        lines = get_lines(axes)
+        assert [name for name in lines if not name.startswith("undefined")] == [*RANKINGS, "untrained"]
+        assert lines["ranked"].get_ydata().tolist() == [0.6, 0.6]
+        assert lines["untrained"].get_ydata().tolist()[0] == 0.05 and np.isnan(lines["untrained"].get_ydata()[1])
+        assert lines["untrained"].get_linewidth() == 0
+    assert "control: before any training" in read_legend(figure.subfigs[-1])
+
+
+@pytest.mark.parametrize(("layers", "long"), [(1, False), (5, True), (30, False)])
+def test_figures_with_matched_damage_are_legible(layers: int, long: bool, legible: Callable[[Figure], None]) -> None:
+    tasks = ("identity", "familiarity of the person in the picture") if long else TASKS
+    untrained = make_matched(tasks, depths=layers).assign(trained_on="untrained")
+    segregation = pd.concat([make_matched(tasks, depths=layers), untrained])
+    lesions = make_lesions(tasks, seeds=[4], depths=layers).query("draw < 2")
+    legible(draw_figure_lesions(lesions, segregation, make_curves(tasks, seeds=[4], depths=layers)))
 
 
 def draw_index(segregation: pd.DataFrame) -> Figure:

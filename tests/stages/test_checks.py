@@ -62,7 +62,7 @@ def test_every_table_parameter_and_stream_reaches_its_judge(
     for kind in kinds:
         name = f"judge_{kind}_claims"
         monkeypatch.setattr(checks, name, record(kind, getattr(checks, name)))
-    values = {"level": 0.8, "draws": 101, "margin": 0.3, "early": 0.9, "dissociation": 0.02, "lesioned": 0.5}
+    values = {"level": 0.8, "draws": 101, "margin": 0.3, "early": 0.9, "dissociation": 0.02, "damage": 0.25}
     checks.run(analysed_copy, change_params(params, "checks", seed=96, **values))
     tables = {
         "accuracy": read_accuracies(analysed_copy),
@@ -75,7 +75,7 @@ def test_every_table_parameter_and_stream_reaches_its_judge(
         "accuracy": {"margin": 0.3},
         "heatmap": {},
         "depth": {"margin": 0.9},
-        "lesion": {"margin": 0.02, "fraction": 0.5},
+        "lesion": {"margin": 0.02, "damage": 0.25},
     }
     assert tuple(calls) == kinds
     for kind, (table, stream, options) in calls.items():

@@ -14,9 +14,18 @@ from facespec.stages import lesions, sweep
 from facespec.study.params import Params, read_params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
-from facespec.study.tables_lesions import DISSOCIATION, LESION_CLASSES, LESION_RANKING, LESIONS, SEGREGATION
+from facespec.study.tables import UNTRAINED
+from facespec.study.tables_lesions import (
+    DAMAGE_CURVES,
+    DISSOCIATION,
+    LESION_CLASSES,
+    LESION_RANKING,
+    LESIONS,
+    SEGREGATION,
+)
 
-SCHEMAS = {table.name: table for table in (LESION_RANKING, LESIONS, LESION_CLASSES, DISSOCIATION, SEGREGATION)}
+TABLES = (LESION_RANKING, LESIONS, LESION_CLASSES, DAMAGE_CURVES, DISSOCIATION, SEGREGATION)
+SCHEMAS = {table.name: table for table in TABLES}
 UNITS = {"trunk.conv1": 3, "trunk.conv2": 5}  # of the tiny networks
 TASKS = {"expression", "identity"}
 
@@ -31,7 +40,7 @@ def link_study(explained_study: Path, directory: Path) -> Paths:
 
 @pytest.fixture(scope="module")
 def finished(explained_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Paths:
-    """A study with the five tables; not to be written to."""
+    """A study with the six tables; not to be written to."""
     paths = link_study(explained_study, tmp_path_factory.mktemp("lesions") / "study")
     lesions.run(paths, read_params(paths.params), device="cpu", workers=1)
     return paths
@@ -56,7 +65,7 @@ def test_every_convolution_of_every_joint_network_for_both_tasks(finished: Paths
     for table in tables:
         assert set(table["trained_on"]) == {"joint"} and set(table["source"]) == {"embedded faces"}
         assert set(zip(table["layer"], table["depth"], strict=True)) == {("trunk.conv1", 1), ("trunk.conv2", 2)}
-    ranking, tested, classes, dissociation, segregation = tables
+    ranking, tested, classes, curves, dissociation, segregation = tables
     # two networks; ranked by two tasks, and for one draw by two mixtures
     assert len(ranking) == 2 * 8 * (2 + 2)
     assert set(ranking["condition"]) == {"ranked", "shuffled"} and set(ranking["ranked_by"]) == TASKS
@@ -70,10 +79,50 @@ def test_every_convolution_of_every_joint_network_for_both_tasks(finished: Paths
     assert set(tested["condition"]) == {"ranked", "keep", "shuffled", "random"} and set(tested["tested_on"]) == TASKS
     assert set(tested["units"]) == {3, 5} and (tested["silenced"] <= tested["units"]).all()
     assert len(classes) == 2 * 2 * 2 * 4 * (7 + 3) and set(classes["seed"]) == {5, 6}
-    assert len(dissociation) == 2 * 2 * 3 * 3 * 101 and len(segregation) == 2 * 3 * 3 * 3
+    # at 3 fractions and 3 damages
+    assert len(dissociation) == 2 * 2 * (3 + 3) * 3 * 101 and len(segregation) == 2 * 3 * (3 + 3) * 3
     assert set(dissociation["quantity"]) == set(segregation["quantity"]) == {*TASKS, "index"}
-    assert sorted(set(segregation["fraction"])) == [0.1, 0.2, 0.3] and set(segregation["seeds"]) == {2}
+    for table in (dissociation, segregation):
+        for amount, values in (("fraction", [0.1, 0.2, 0.3]), ("damage", [0.25, 0.5, 0.75])):
+            assert sorted(set(table[amount].dropna())) == values and table[amount].isna().sum() == len(table) / 2
+    assert set(segregation["seeds"]) == {2} and set(curves["condition"]) == {"ranked", "shuffled", "random"}
+    ends = curves[curves["silenced"] == curves["units"]]  # without all units
+    assert len(ends) == 2 * 2 * 2 * (2 + 2 + 2) and (ends["drop"].dropna() >= 0).all()
     assert set(segregation["people"]) == {3}
+
+
+def test_the_untrained_network_of_the_first_seed_is_lesioned_too(
+    finished: Paths, study: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without shuffled classes, and with two random draws for each draw of these; other rows stay the same."""
+    params, loaded, original = read_params(study.params), [], lesions.load_network
+    params = params.model_copy(update={"lesions": params.lesions.model_copy(update={"random": 6})})
+    (study.root / "checkpoints" / UNTRAINED).mkdir()
+    (study.root / "checkpoints" / UNTRAINED / "untrained-5.safetensors").touch()
+
+    def load_network(paths: Paths, stage: str, network: str, seed: int) -> Any:
+        loaded.append((stage, network, seed))
+        return original(paths, "finetune", "joint", seed)
+
+    monkeypatch.setattr(lesions, "load_network", load_network)
+    lesions.run(study, params, device="cpu", workers=1)
+    assert loaded == [("finetune", "joint", 5), ("finetune", "joint", 6), (UNTRAINED, UNTRAINED, 5)]
+    for name, schema in SCHEMAS.items():
+        table = schema.read(study.table(name))
+        rows, joint = (table[table["trained_on"] == network] for network in (UNTRAINED, "joint"))
+        assert len(rows) and len(rows) + len(joint) == len(table)
+        if "condition" in rows:
+            assert set(rows["condition"]) <= {"ranked", "random", "keep"} and "shuffled" in set(joint["condition"])
+        if "seed" in rows:
+            assert set(rows["seed"]) == {5}
+        if name != "segregation" and "draw" in rows:
+            assert rows["draw"].max() <= 1
+    before, after = (LESION_RANKING.read(paths.table("lesion_ranking")) for paths in (finished, study))
+    pd.testing.assert_frame_equal(before, after[after["trained_on"] == "joint"])
+    same = after[(after["seed"] == 5) & (after["condition"] == "ranked")].drop(columns="trained_on")
+    half = len(same) // 2  # the same network under both names
+    pd.testing.assert_frame_equal(same[:half].reset_index(drop=True), same[half:].reset_index(drop=True))
+    assert list_jobs(study) == []
 
 
 def test_units_are_ranked_on_fitted_images_and_tested_on_held_out_ones(
@@ -138,7 +187,8 @@ def test_a_killed_run_continues(finished: Paths, study: Paths, monkeypatch: pyte
         ("lesions", {"images": 9, "draws": 120}, {"lesion_ranking", "dissociation"}),
         ("lesions", {"seed": 9}, {"lesion_ranking"}),
         ("lesions", {"greedy_p": 0.0}, {"lesion_ranking"}),
-        ("lesions", {"fractions": [0.5], "random": 4}, {"lesions", "dissociation", "segregation"}),
+        ("lesions", {"fractions": [0.5], "random": 4}, {"lesions", "damage_curves", "dissociation", "segregation"}),
+        ("lesions", {"damages": [0.6], "steps": []}, {"damage_curves", "dissociation", "segregation"}),
         ("split", {"seed": 3}, {"lesion_ranking", "lesions"}),
     ],
 )

@@ -29,7 +29,17 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 LOW, HIGH = "trunk.conv1", "trunk.conv2"
 UNITS = {LOW: 6, HIGH: 5}
 PLAN = Lesions(
-    group_p=0.2, greedy_p=0.4, images=20, mode="exact", fractions=[0.2, 0.5], random=4, shuffled=2, draws=100, seed=3
+    group_p=0.2,
+    greedy_p=0.4,
+    images=20,
+    mode="exact",
+    fractions=[0.2, 0.5],
+    damages=[0.25, 0.4],
+    steps=[0.6, 0.8],
+    random=4,
+    shuffled=2,
+    draws=100,
+    seed=3,
 )
 LESIONED = {0.0: 0, 0.2: 1, 0.5: 3}  # units, of 5 and of 6
 JOBS = 2 * 2 * (2 + 2 + 1)
@@ -119,7 +129,14 @@ def test_jobs_of_a_network_and_layer_stand_together(small: Sweep) -> None:
 
 def test_two_workers_give_the_same_tables(small: Sweep, tables: Tables) -> None:
     assert_equal_tables(run_sweep(small, workers=2), tables)
-    assert list(tables) == ["lesion_ranking", "lesions", "lesion_classes", "dissociation", "segregation"]
+    assert list(tables) == [
+        "lesion_ranking",
+        "lesions",
+        "lesion_classes",
+        "damage_curves",
+        "dissociation",
+        "segregation",
+    ]
 
 
 def test_tables_name_mode_and_procedure(one_layer: Sweep, layer_tables: Tables) -> None:
@@ -177,6 +194,57 @@ def test_accuracies_and_drops_equal_those_of_forward_passes(
     assert len(set(drops)) > 8 and max(drops) > 0.3, "lesions in this toy do too little: change its weights"
 
 
+def test_damage_curves_equal_forward_passes_and_end_without_the_layer(small: Sweep, tables: Tables) -> None:
+    """A point after every greedy round, at every fraction, at steps where too little is lost, and at the end."""
+    curves, orders = tables["damage_curves"], tables["lesion_ranking"].sort_values("rank")
+    subjects = {subject.seed: subject for subject in small.subjects}
+    keys = ["seed", "layer", "condition", "draw", "ranked_by"]
+    whole = tables["lesions"].query("fraction == 0 and ranked_by == 'identity'")
+    whole = whole.set_index(["seed", "layer", "tested_on"])["accuracy"]
+    assert curves.groupby(keys).ngroups == 2 * 2 * (2 + 2 * 2 + 4)
+    for (seed, layer, condition, draw, ranked_by), rows in curves.groupby(keys):
+        least = {1, 3, UNITS[layer]} | ({1, 2} if condition != "random" else set())  # greedy: 1 and 1 of 6 and of 5
+        found = {task: part.set_index("silenced")["drop"] for task, part in rows.groupby("tested_on")}
+        assert least <= set(rows["silenced"]) <= least | {4, 5 if layer == LOW else 4}
+        task = ranked_by or ("expression", "identity")[draw % 2]
+        late = rows.query("silenced == 4")
+        assert len(late) == 2 * (found[task][sorted(least)[:-1]] < 0.7).all()  # half-way from the largest damage to 1
+        if condition == "random":
+            continue
+        order = orders[(orders[keys] == pd.Series(dict(zip(keys, rows[keys].iloc[0], strict=True)))).all(axis=1)][
+            "unit"
+        ]
+        for row in rows.to_dict("records"):
+            lesion = order.tolist()[: row["silenced"]]
+            correct = classify(subjects[seed].network, layer, subjects[seed].test, lesion)[row["tested_on"]]
+            intact = whole[seed, layer, row["tested_on"]]
+            assert (row["accuracy"], row["n"], row["units"]) == (correct.mean(), len(correct), UNITS[layer])
+            assert row["drop"] == pytest.approx((intact - row["accuracy"]) / (intact - row["chance"]), abs=1e-8)
+
+
+def test_matched_damage_is_read_off_the_curves(small: Sweep) -> None:
+    """Differences of `dissociation` from the rows of the curves; all people have as many images with known classes."""
+    sweep = with_test_images(small, {task: np.abs(codes) for task, codes in small.subjects[0].test.classes.items()})
+    tables = run_sweep(sweep, workers=1)
+    rows = tables["dissociation"].query("damage > 0 and resample == -1 and quantity != 'index'")
+    assert len(rows) == 2 * 2 * 2 * 2 and rows["fraction"].isna().all()
+    curves = tables["damage_curves"].query("condition == 'ranked'").sort_values("silenced")
+    for row in rows.to_dict("records"):
+        keys = {"seed": row["seed"], "layer": row["layer"], "ranked_by": row["quantity"]}
+        curve = curves[(curves[list(keys)] == pd.Series(keys)).all(axis=1)]
+        target, other = (
+            np.array([0.0, *curve[(curve["tested_on"] == row["quantity"]) == same]["drop"]]) for same in (True, False)
+        )
+        silenced = np.array([0.0, *(curve.drop_duplicates("silenced")["silenced"] / UNITS[row["layer"]])])
+        if not (target >= row["damage"]).any():
+            assert np.isnan(row["number"]) and row["reason"].startswith("silencing the units chosen for")
+            continue
+        end = int((target >= row["damage"]).argmax())
+        place = np.interp(row["damage"], target[end - 1 : end + 1], [end - 1, end])
+        assert row["number"] == pytest.approx(row["damage"] - np.interp(place, range(len(other)), other), abs=1e-8)
+        assert row["needed"] == pytest.approx(np.interp(place, range(len(other)), silenced), abs=1e-8)
+
+
 def test_recalls_equal_those_of_forward_passes(small: Sweep, tables: Tables) -> None:
     """And `between_classes` of LESIONS is what the classes explain."""
     subjects = {subject.seed: subject for subject in small.subjects}
@@ -218,7 +286,7 @@ def test_random_draws_are_used_in_pairs(small: Sweep) -> None:
     tables = run_sweep(sweep, workers=1)
     keys = ["condition", "layer", "fraction", "seed", "draw", "ranked_by", "tested_on"]
     drops = tables["lesions"].set_index(keys)["drop"].sort_index()
-    for row in tables["segregation"].query("quantity != 'index'").to_dict("records"):
+    for row in tables["segregation"].query("quantity != 'index' and fraction > 0").to_dict("records"):
         condition, task = row["condition"], row["quantity"]
         other = {"expression": "identity", "identity": "expression"}[task]
         draws = {"ranked": [0], "shuffled": [0, 1], "random": [1, 3] if task == "identity" else [0, 2]}[condition]

@@ -26,7 +26,17 @@ CLASSES, REPEATS = 8, 2  # units of a set for each class
 SET = CLASSES * REPEATS
 PEOPLE, SEEDS = 9, 4
 PLAN = Lesions(
-    group_p=0.06, greedy_p=0.2, images=64, mode="exact", fractions=[0.2], random=2, shuffled=5, draws=300, seed=3
+    group_p=0.06,
+    greedy_p=0.2,
+    images=64,
+    mode="exact",
+    fractions=[0.2],
+    damages=[0.5],
+    steps=[0.3, 0.4, 0.5, 0.6, 0.8],
+    random=2,
+    shuffled=5,
+    draws=300,
+    seed=3,
 )
 
 
@@ -59,17 +69,21 @@ def make_images(n: int, *, seed: int, noise: float = 1.5) -> LabelledImages:
 
 
 def sweep_networks(shared: float, train: LabelledImages, **noise: float) -> pd.DataFrame:
-    """The index in SEGREGATION, by condition; several networks, and 16 images of each person."""
+    """The index in SEGREGATION, by condition and damage, 0 for a fixed share; 16 images per person."""
     people = pd.Series(np.repeat(np.arange(PEOPLE), 2 * CLASSES).astype(str))
     test = make_images(len(people), seed=2, **noise)
     subjects = [Subject(TwoSets(shared, seed=seed), seed, {"conv": 1}, train, test, "") for seed in range(SEEDS)]
     table = run_sweep(Sweep("joint", "two sets", subjects, people, PLAN), workers=1)["segregation"]
-    return table[table["quantity"] == "index"].set_index("condition")
+    return table[table["quantity"] == "index"].fillna({"damage": 0.0}).set_index(["condition", "damage"])
 
 
 @cache
-def share_units(shared: float) -> pd.DataFrame:
+def sweep_sharing(shared: float) -> pd.DataFrame:
     return sweep_networks(shared, make_images(96, seed=1))
+
+
+def share_units(shared: float, damage: float = 0.0) -> pd.DataFrame:
+    return sweep_sharing(shared).xs(damage, level="damage")
 
 
 SHARES = 0.0, 0.15, 0.4, 1.0
@@ -80,20 +94,24 @@ def test_the_index_is_1_without_shared_units_and_0_if_all_are_shared(shared: flo
     row = share_units(shared).loc["ranked"]
     assert row[["number", "low", "high", "defined"]].tolist() == [number, number, number, 1.0]
     assert row[["seeds", "people", "fraction", "depth"]].tolist() == [SEEDS, PEOPLE, 0.2, 1]
+    matched = share_units(shared, 0.5).loc["ranked"]
+    assert matched[["number", "low", "high", "defined"]].tolist() == [number, number, number, 1.0]
 
 
 def test_the_more_is_shared_the_smaller_the_index() -> None:
     rows = [share_units(shared).loc["ranked"] for shared in SHARES]
-    numbers = [row["number"] for row in rows]
-    assert (np.diff(numbers) < -0.1).all(), numbers
+    for found in (rows, [share_units(shared, 0.5).loc["ranked"] for shared in SHARES]):
+        numbers = [row["number"] for row in found]
+        assert (np.diff(numbers) < -0.1).all(), numbers
     for row, (low, high) in zip(rows[1:-1], [(0.4, 0.95), (0.1, 0.4)], strict=True):
         assert low < row["number"] < high and 0 < row["low"] < row["number"] < row["high"] < 1
 
 
+@pytest.mark.parametrize("damage", [0.0, 0.5])
 @pytest.mark.parametrize("shared", SHARES)
-def test_mixtures_of_both_tasks_dissociate_nothing(shared: float) -> None:
+def test_mixtures_of_both_tasks_dissociate_nothing(shared: float, damage: float) -> None:
     """Whatever the network, also where the tasks share no unit."""
-    row = share_units(shared).loc["shuffled"]
+    row = share_units(shared, damage).loc["shuffled"]
     assert row["low"] <= 0 <= row["high"] and row["high"] - row["low"] < 0.4
     assert row["defined"] == 1.0
 
@@ -102,4 +120,4 @@ def test_permuted_labels_are_no_null() -> None:
     """With wrong labels, the loss of a confident network falls without units that it needs; they are ranked last."""
     train, draw = make_images(96, seed=1, noise=0.7), np.random.default_rng(4)
     permuted = LabelledImages(train.images, {task: draw.permutation(codes) for task, codes in train.classes.items()})
-    assert sweep_networks(0.0, permuted, noise=0.7).loc["ranked", "high"] < -0.5
+    assert sweep_networks(0.0, permuted, noise=0.7).loc[("ranked", 0.0), "high"] < -0.5

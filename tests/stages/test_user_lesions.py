@@ -26,10 +26,18 @@ from facespec.stages import user_lesions as stage
 from facespec.stages.user_lesions import LesionOptions, UserModel, lesion_study, make_plan, parse_plan
 from facespec.study.errors import StudyError
 from facespec.study.params import read_params
-from facespec.study.tables_lesions import DISSOCIATION, LESION_CLASSES, LESION_RANKING, LESIONS, SEGREGATION
+from facespec.study.tables_lesions import (
+    DAMAGE_CURVES,
+    DISSOCIATION,
+    LESION_CLASSES,
+    LESION_RANKING,
+    LESIONS,
+    SEGREGATION,
+)
 from toys import USER_MODULE
 
-SCHEMAS = {table.name: table for table in (LESION_RANKING, LESIONS, LESION_CLASSES, DISSOCIATION, SEGREGATION)}
+TABLES = (LESION_RANKING, LESIONS, LESION_CLASSES, DAMAGE_CURVES, DISSOCIATION, SEGREGATION)
+SCHEMAS = {table.name: table for table in TABLES}
 FILES = {f"{name}.csv{digest}" for name in SCHEMAS for digest in ("", ".sha256")} | {
     f"figure_{name}.{kind}" for name in ("lesions", "lesion_classes") for kind in ("pdf", "png")
 }
@@ -109,6 +117,8 @@ def test_separate_units_are_ranked_first_and_dissociate_doubly() -> None:
     assert len(rows) == 8 and (rows["drop"] == lost).all(), "lesioned units cost their task all, the other nothing"
     dissociation = tables["dissociation"].query("fraction == 0.5")
     assert (dissociation["number"] == 1).all() and set(dissociation["quantity"]) == {"shape", "tint", "index"}
+    for damage, matched in tables["dissociation"].query("damage > 0").groupby("damage"):
+        assert (matched["number"] == np.where(matched["quantity"] == "index", 1, damage)).all()
     site = tables["lesions"][["trained_on", "source", "seed", "layer", "depth", "units"]].drop_duplicates()
     assert site.to_numpy().tolist() == [["planted", "toy", 3, "conv", 1, 12]]
 
@@ -116,7 +126,7 @@ def test_separate_units_are_ranked_first_and_dissociate_doubly() -> None:
 def test_shared_units_dissociate_nothing() -> None:
     tables = study_planted(shared=True)
     assert read_index(tables, "ranked", 0.5) == (0, 0, 0, 1, PEOPLE)
-    assert (tables["dissociation"].query("fraction == 0.5")["number"] == 0).all()
+    assert (tables["dissociation"].query("fraction == 0.5 or damage > 0")["number"] == 0).all()
     assert tables["lesions"].query("condition == 'ranked' and fraction == 0.5")["drop"].min() > 0
 
 
@@ -231,19 +241,19 @@ RunJobs = Callable[..., int]
 
 @pytest.fixture
 def run_jobs(model: UserModel, monkeypatch: pytest.MonkeyPatch) -> RunJobs:
-    """Run the command; returns how many jobs it tested. It is stopped before number `limit`; figures are empty."""
+    """Run the command; returns how many jobs were not saved. It is stopped before number `limit`; figures are empty."""
 
     def run(to: Path, *, limit: int = 99, figures: bool = False) -> int:
-        jobs, original = [], sweep.mark_correct_under_lesions
+        jobs, original = [], sweep._order_units
 
-        def count(*args: Any) -> np.ndarray:
+        def count(*args: Any) -> pd.DataFrame:
             if len(jobs) == limit:
                 raise RuntimeError("power failure")
             jobs.append(args)
             return original(*args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(sweep, "mark_correct_under_lesions", count)
+            patch.setattr(sweep, "_order_units", count)
             if not figures:
                 for name in ("draw_figure_lesions", "draw_figure_lesion_classes"):
                     patch.setattr(stage, name, lambda *_: plt.figure(figsize=(1, 1)))
@@ -383,7 +393,7 @@ def test_the_documented_example_runs(
             runpy.run_path(words[0], run_name="__main__")
         else:
             assert run_command(monkeypatch, *words) == 0
-    assert capsys.readouterr().out == "results: five tables, figure_lesions and figure_lesion_classes.\n"
+    assert capsys.readouterr().out == "results: six tables, figure_lesions and figure_lesion_classes.\n"
     assert list_names(Path("results")) == FILES
     tables = {name: schema.read(Path("results") / f"{name}.csv") for name, schema in SCHEMAS.items()}
     assert list(tables["segregation"]["layer"].unique()) == ["trunk.layer3.0.conv1", "trunk.layer4.1.conv1"]
