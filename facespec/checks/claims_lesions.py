@@ -104,9 +104,10 @@ class LesionClaimPart(ClaimPart):
         else:
             which, limit, refuted = "one", f"lies at or below {rule.margin:g}", "both lie above"
         return (
-            f"reproduced if the {100 * rule.level:g} % interval of {which} of the two differences, of what a task and the "
-            f"other one have lost, as shares of their accuracies above chance, when so many {self._units} are silenced "
-            f"that the first, which needs them most, has lost {self._loss}, {limit}, refuted if {refuted}, else "
+            f"reproduced if the {100 * rule.level:g} % interval of {which} of the two differences, of what a task and "
+            "the other one have lost, as shares of their accuracies above chance, when so many "
+            f"{self._units} are silenced that the first, which needs them most, has lost {self._loss}, {limit}, "
+            f"refuted if {refuted}, else "
             f"undecided; shown is the one that decides; {describe_interval(rule, 'people', seeds=seeds)}"
         )
 

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facespec.checks.claims_lesions import judge_lesion_claims
-from facespec.checks.intervals import judge_above, judge_negligible
 from facespec.study.errors import StudyError
 from facespec.study.seeds import generator
 from facespec.study.tables import VERDICTS
