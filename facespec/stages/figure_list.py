@@ -19,6 +19,7 @@ FIGURES = {
     "figure_contrasts": "Differences between two networks' heatmaps, cell by cell.",
     "figure_regions": "Share of the heatmaps' mass in each region of the face, by expression.",
     "figure_groundtruth": "How well heatmaps match the pixels that carry expression and identity in embedded faces.",
+    "figure_calibration": "What networks name a face by, what needs no network, and which expressions are confused.",
     "figure_depth": "Layer by layer: decoding, units specific to a task, effect sizes, similarity of networks.",
     "figure_lesions": "Accuracy lost in both tasks when units that one task needs are lesioned.",
     "figure_lesion_classes": "Recall of every class under lesions, and its spread between classes.",

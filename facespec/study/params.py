@@ -121,6 +121,9 @@ class Decoding(Block):
     identity_test: Count  # S1A: test images in all
     identity_people: People  # S1A: people to tell from each other
     fit_images: Count  # S1A: training images at most
+    pixel_size: Annotated[int, Field(ge=8, le=128)]  # pixel baselines: shorter side of larger images, px
+    pixel_images: Annotated[int, Field(ge=2)]  # pixel baselines: images to fit, at most
+    pixel_components: Count  # pixel baselines: principal components, at most
     resamples: Draws  # of the test images; the first 100 are exported to the published format
     seed: Seed
 
@@ -192,6 +195,40 @@ class GroundTruth(Block):
     seed: Seed
 
 
+class Band(Block):
+    """From `low` to `high`, both included."""
+
+    low: OpenShare
+    high: OpenShare
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} must lie below high {self.high}.")
+        return self
+
+
+class Targets(Block):
+    """What the embedded faces are made to reach."""
+
+    named: OpenShare  # owners named: at most with swapped inner features, at least with swapped hair
+    sessions: OpenShare  # identity across sessions without training, at most
+    rank: Count  # of fear and surprise among the confusions, at most
+    recall: OpenShare  # of every expression, at least
+    expression: Band  # accuracy of the expression network
+    identity: Band  # accuracy of the identity network
+    overlap: OpenShare  # IoU of the tasks' true pixels, at least
+
+
+class Calibrate(Block):
+    """Cue swaps, baselines and confusions: what numbers about these faces are about."""
+
+    images: Count  # held-out probe images per person whose cues are swapped, at most
+    draws: Draws  # bootstrap draws of seeds and people
+    seed: Seed
+    targets: Targets
+
+
 class Depth(Block):
     """Tests of which units respond to expression, to identity or to both, at each depth."""
 
@@ -261,7 +298,7 @@ class Params(Block):
         Faces of all roles, and the probe images held out from every fit.
     network, train, finetune : NetworkBlock, Train, Finetune
         Architecture of the networks, and how they are fitted.
-    decoding, accuracy, heatmaps, overlap, contrasts, regions, groundtruth, depth, preferred, lesions : Block
+    decoding, accuracy, heatmaps, overlap, contrasts, regions, groundtruth, calibrate, depth, preferred, lesions : Block
         Settings of the stage of that name.
     checks : Checks
         How claims become verdicts.
@@ -293,6 +330,7 @@ class Params(Block):
     contrasts: Contrasts
     regions: Regions
     groundtruth: GroundTruth
+    calibrate: Calibrate
     depth: Depth
     preferred: Preferred
     lesions: Lesions
