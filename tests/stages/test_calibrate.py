@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from facespec import cli
 from facespec.data.batches import apply_preset
 from facespec.data.chunks import FaceChunk, FaceSetDescription
 from facespec.data.embedded import anatomy, scenes
@@ -212,3 +213,12 @@ def test_faces_made_from_other_parameters_are_not_drawn_again(
     faces, block = FaceSet.open(analysed.faces("probe")), change_params(params, "data", **changes).data
     with redrawing.swap_cues(faces, ROWS, ["hair"], block=block, stream=generator(1), workers=1) as swapped:
         assert swapped.faces is None and swapped.reason.startswith("the probe faces were made from other parameters")
+
+
+def test_the_command_of_the_faces_prints_the_targets(
+    analysed: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(analysed.root)
+    monkeypatch.setattr(stage, "run", lambda *_, **__: None)  # its tables are there
+    cli.data_calibrate(workers=1, device="cpu")
+    assert capsys.readouterr().out.splitlines() == stage.describe_targets(analysed)
