@@ -51,7 +51,7 @@ def swap_cues(
     if reason := explain_no_redrawing(faces, rows, stimuli, block):
         yield SwappedFaces(rows, tuple(cues), np.full(len(rows), ""), None, reason)
         return
-    donors = draw_donors(faces.labels["identity"].iloc[rows], stream)
+    donors = draw_donors(faces.labels["identity"].iloc[rows], faces.labels["identity"], stream)
     swapped = make_swapped_stimuli(stimuli, rows, donors, cues)
     with TemporaryDirectory() as directory:
         with progress_bar() as bar:

@@ -206,6 +206,21 @@ def test_where_people_are_held_out_nobody_can_be_named(analysed: Paths, params: 
     assert probe.split("study", Task.EXPRESSION).reason == probe.split("sessions", Task.IDENTITY).reason == ""
 
 
+def test_held_out_people_have_reasons_instead_of_names(analysed_copy: Paths, params: Params) -> None:
+    stage.run(analysed_copy, change_params(params, "split", hold_out="people"), device="cpu", workers=1)
+    baselines, cues = read(analysed_copy, "baselines"), read(analysed_copy, "cues")
+    identity = baselines["tested_on"] == "identity"
+    lacking = identity & (baselines["split"] == "study")
+    assert set(baselines["reason"][lacking]) == {
+        "no identity of the tested images is one of two or more that are fitted"
+    }
+    assert baselines["number"][lacking].isna().all() and baselines["number"][~lacking].notna().all()
+    unknown = select(cues, trained_on="untrained", tested_on="identity", measure="owner")
+    assert unknown["number"].isna().all()
+    assert set(unknown["reason"]) == {"the network has no class for any of these people"}
+    assert select(cues, trained_on="untrained", measure="correct")["number"].notna().all()
+
+
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"size": 33}])
 def test_faces_made_from_other_parameters_are_not_drawn_again(
     analysed: Paths, params: Params, changes: dict[str, int]

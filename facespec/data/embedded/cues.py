@@ -6,6 +6,7 @@ stays, noise included. Networks that name the owner of a face by a cue name the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -118,37 +119,38 @@ def list_parameters(cue: str) -> tuple[str, ...]:
     return cues[cue]
 
 
-def draw_donors(identities: pd.Series, generator: np.random.Generator) -> npt.NDArray[np.str_]:
+def draw_donors(identities: pd.Series, people: Iterable[str], generator: np.random.Generator) -> npt.NDArray[np.str_]:
     """Draw another person for every image, of the same sex if there is one.
 
     Parameters
     ----------
     identities : Series of str of length n
         The person of each image; the first letter says the sex, as in ``F01`` and ``M01``.
+    people : iterable of str
+        Who may donate; repeats do not count.
     generator : numpy.random.Generator
         The source of the donors.
 
     Returns
     -------
     array of str of shape (n,)
-        People of the same images, each as likely as any other that is possible.
+        One of `people` for each image, as likely as any other that is possible.
 
     Raises
     ------
     StudyError
-        For fewer than two people.
+        If nobody but the person of an image may donate.
 
     Examples
     --------
-    >>> draw_donors(pd.Series(["F01", "F02", "M01"]), np.random.default_rng(0)).tolist()[:2]
+    >>> draw_donors(pd.Series(["F01", "F02"]), ["F01", "F02", "M01"], np.random.default_rng(0)).tolist()
     ['F02', 'F01']
     """
-    people = sorted(set(identities))
-    if len(people) < 2:
-        raise StudyError(f"a cue is swapped between two people, got {len(people)}. Use faces of more people.")
     possible = {}
-    for person in people:
-        others = [other for other in people if other != person]
+    for person in sorted(set(identities)):
+        others = [other for other in sorted(set(people)) if other != person]
+        if not others:
+            raise StudyError(f"nobody can donate a cue to {person!r}: a cue is swapped between two people.")
         possible[person] = [other for other in others if other[:1] == person[:1]] or others
     return np.array([possible[person][generator.integers(len(possible[person]))] for person in identities])
 

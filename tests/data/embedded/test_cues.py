@@ -95,7 +95,7 @@ def test_swapped_features_are_seen_where_they_are() -> None:
 
 def test_donors_are_others_of_the_same_sex_and_all_equally_likely() -> None:
     identities = pd.Series(["F01", "F02", "F03", "M01", "M02"] * 400)
-    donors = draw_donors(identities, generator(3, "donors"))
+    donors = draw_donors(identities, identities, generator(3, "donors"))
     pairs = pd.crosstab(identities.to_numpy(), donors)
     expected = {("F01", "F02"), ("F01", "F03"), ("F02", "F01"), ("F02", "F03"), ("F03", "F01"), ("F03", "F02")}
     expected |= {("M01", "M02"), ("M02", "M01")}
@@ -104,15 +104,16 @@ def test_donors_are_others_of_the_same_sex_and_all_equally_likely() -> None:
 
 
 def test_the_only_man_gets_a_womans_cue_and_a_lonely_person_is_refused() -> None:
-    assert draw_donors(pd.Series(["F01", "M01"]), generator(3)).tolist() == ["M01", "F01"]
-    with pytest.raises(StudyError, match=r"between two people, got 1"):
-        draw_donors(pd.Series(["F01", "F01"]), generator(3))
+    one = pd.Series(["M01"])
+    assert draw_donors(one, ["F01", "M01"], generator(3)).tolist() == ["F01"]
+    with pytest.raises(StudyError, match=r"nobody can donate a cue to 'M01'"):
+        draw_donors(one, ["M01", "M01"], generator(3))
 
 
 def test_donor_rows_are_labelled_like_the_images() -> None:
     faces = draw_probe()
     rows = np.arange(len(faces))
-    people = draw_donors(faces.labels["identity"], generator(4))
+    people = draw_donors(faces.labels["identity"], faces.labels["identity"], generator(4))
     for other_session in (False, True):
         found = faces.labels.iloc[find_rows(faces.labels, rows, people, other_session=other_session)]
         assert found["identity"].tolist() == people.tolist()
