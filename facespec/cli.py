@@ -236,6 +236,14 @@ def groundtruth(workers: Workers = CORES) -> None:
 
 
 @app.command()
+def calibrate(workers: Workers = CORES, device: Device = "auto") -> None:
+    """What are numbers about these faces about? Swapped cues, pixels, untrained networks, confusions, and targets."""
+    from facespec.stages import calibrate as stage
+
+    stage.run(*_study(), device=device, workers=workers)
+
+
+@app.command()
 def depth(device: Device = "auto") -> None:
     """At which depth do units answer to expression, and to identity? Layer by layer, unit by unit."""
     from facespec.stages import depth as stage
@@ -408,6 +416,20 @@ def data_info() -> None:
     console = Console(soft_wrap=True)
     for renderable in stage.info(Paths()):
         console.print(renderable)
+
+
+@data_app.command("calibrate")
+def data_calibrate(workers: Workers = CORES, device: Device = "auto") -> None:
+    """What a network can name these faces by, and whether they meet their targets: `facespec calibrate`, printed.
+
+    Needs the trained networks.
+    """
+    from facespec.stages import calibrate as stage
+
+    paths, params = _study()
+    stage.run(paths, params, device=device, workers=workers)
+    for line in stage.describe_targets(paths):
+        typer.echo(line)
 
 
 @data_app.command("show")

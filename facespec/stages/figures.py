@@ -11,6 +11,7 @@ from facespec.data.faceset import FaceSet
 from facespec.figures.accuracy import draw_figure_1, draw_panels
 from facespec.figures.bars import TITLES, make_accuracy_panel, make_reference_panel
 from facespec.figures.boxes import draw_figure_2B
+from facespec.figures.calibration import draw_figure_calibration
 from facespec.figures.contrasts import draw_figure_contrasts
 from facespec.figures.depth import draw_figure_depth
 from facespec.figures.driven import draw_figure_S2B
@@ -45,6 +46,7 @@ from facespec.study.tables import (
     UNIT_SHARES,
     UNITS,
 )
+from facespec.study.tables_calibration import BASELINES, CONFUSIONS, CUE_SWAPS
 from facespec.study.tables_lesions import DAMAGE_CURVES, LESION_CLASSES, LESIONS, SEGREGATION
 from facespec.study.vocabulary import Network, Role
 
@@ -108,6 +110,11 @@ def _draw_additions(paths: Paths, units: pd.DataFrame) -> Iterator[tuple[str, Fi
         MapSet.open(paths.heatmaps).mean_face,
     )
     yield "figure_groundtruth", truths
+    calibration = {"cues": CUE_SWAPS, "baselines": BASELINES, "confusions": CONFUSIONS}
+    yield (
+        "figure_calibration",
+        draw_figure_calibration(*(schema.read(paths.table(f"calibration_{n}")) for n, schema in calibration.items())),
+    )
     depth = draw_figure_depth(
         decoding=LAYER_DECODING.read(paths.table("depth_decoding")),
         shares=UNIT_SHARES.read(paths.table("depth_shares")),

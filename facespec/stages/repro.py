@@ -37,7 +37,7 @@ FIRST = ["fingerprints", *(f"data@{role.value}" for role in ROLES)]
 ANALYSES = {
     ("decoding",): 6,
     ("accuracy",): 2,
-    ("heatmaps", "groundtruth", "overlap", "contrasts", "regions"): 15,
+    ("heatmaps", "groundtruth", "overlap", "contrasts", "regions", "calibrate"): 21,
     ("depth",): 4,
     ("preferred",): 11,
     ("lesions",): 24,

@@ -199,6 +199,40 @@ class GroundTruth(Block):
     seed: Seed
 
 
+class Band(Block):
+    """From `low` to `high`, both included."""
+
+    low: OpenShare
+    high: OpenShare
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} must lie below high {self.high}.")
+        return self
+
+
+class Targets(Block):
+    """What the embedded faces are made to reach."""
+
+    named: OpenShare  # owners named: at most with swapped inner features, at least with swapped hair
+    sessions: OpenShare  # identity across sessions without training, at most
+    rank: Count  # of fear and surprise among the confusions, at most
+    recall: OpenShare  # of every expression, at least
+    expression: Band  # accuracy of the expression network
+    identity: Band  # accuracy of the identity network
+    overlap: OpenShare  # IoU of the tasks' true pixels, at least
+
+
+class Calibrate(Block):
+    """Cue swaps, baselines and confusions: what numbers about these faces are about."""
+
+    images: Count  # held-out probe images per person whose cues are swapped, at most
+    draws: Draws  # bootstrap draws of seeds and people
+    seed: Seed
+    targets: Targets
+
+
 class Depth(Block):
     """Tests of which units respond to expression, to identity or to both, at each depth."""
 
@@ -271,7 +305,7 @@ class Params(Block):
         Faces of all roles, and the probe images held out from every fit.
     network, train, finetune : NetworkBlock, Train, Finetune
         Architecture of the networks, and how they are fitted.
-    decoding, accuracy, heatmaps, overlap, contrasts, regions, groundtruth, depth, preferred, lesions : Block
+    decoding, accuracy, heatmaps, overlap, contrasts, regions, groundtruth, calibrate, depth, preferred, lesions : Block
         Settings of the stage of that name.
     checks : Checks
         How claims become verdicts.
@@ -303,6 +337,7 @@ class Params(Block):
     contrasts: Contrasts
     regions: Regions
     groundtruth: GroundTruth
+    calibrate: Calibrate
     depth: Depth
     preferred: Preferred
     lesions: Lesions

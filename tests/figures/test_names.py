@@ -18,6 +18,7 @@ from matplotlib.text import Text
 
 from facespec.figures.accuracy import draw_figure_1, draw_panels
 from facespec.figures.boxes import draw_figure_2B
+from facespec.figures.calibration import draw_figure_calibration
 from facespec.figures.contrasts import draw_figure_contrasts
 from facespec.figures.depth import draw_figure_depth
 from facespec.figures.driven import draw_figure_S2B
@@ -69,9 +70,12 @@ def draw_new_figures(load_toys: Load, name: str) -> list[Figure]:
     truths = load_toys("groundtruth")
     truth_maps = truths.make_overlap(), truths.make_maps()
     region_table = regions.make_regions().assign(source=name).replace({"region": {"moustache": name}})
+    toys = load_toys("calibration")
+    tables = [table.assign(source=name) for table in (toys.make_cues(), toys.make_baselines(), toys.make_confusions())]
     depth_tables = {key: table.assign(source=name, layer=name) for key, table in depth.make_tables().items()}
     return [
         draw_figure_contrasts(contrasts.make_contrasts().assign(source=name), contrasts.FACE),
+        draw_figure_calibration(tables[0].replace({"cue": {"hair": name}}), *tables[1:]),
         draw_figure_depth(**depth_tables),
         draw_figure_groundtruth(truths.make_scores().assign(source=name), *truth_maps, truths.FACE),
         draw_figure_recall(load_toys("recall").make_recalls().assign(source=name)),

@@ -23,6 +23,7 @@ STAGES = [
     "contrasts",
     "regions",
     "groundtruth",
+    "calibrate",
     "checks",
     "export",
 ]
