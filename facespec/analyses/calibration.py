@@ -19,7 +19,8 @@ from sklearn.decomposition import PCA
 
 from facespec.analyses.resampling import average_people, estimate_interval, explain_few_people
 from facespec.study.params import Targets
-from facespec.study.tables_calibration import TARGETS, TRUTH_RULES
+from facespec.study.tables import TRUTH_RULES
+from facespec.study.tables_calibration import TARGETS
 
 Floats = npt.NDArray[np.float64]
 Names = npt.NDArray[np.str_]

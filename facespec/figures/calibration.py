@@ -15,17 +15,8 @@ from facespec.figures.artists import DASHED, Style, collect_handles, draw_error_
 from facespec.figures.estimates import describe_sources, select_rows
 from facespec.figures.labels import fit_names, format_short, set_suptitle
 from facespec.figures.style import INK, LOOKS, MUTED, use_study_style
-from facespec.study.tables import UNTRAINED
-from facespec.study.tables_calibration import (
-    BASELINES,
-    CONFUSIONS,
-    CORRECT,
-    CUE_SWAPS,
-    DONOR,
-    NEAREST,
-    OWNER,
-    PIXELS,
-)
+from facespec.study.tables import NEAREST, PIXELS, UNTRAINED
+from facespec.study.tables_calibration import BASELINES, CONFUSIONS, CORRECT, CUE_SWAPS, DONOR, OWNER
 from facespec.study.vocabulary import EXPRESSIONS, Network, Task
 
 # cues that are not drawn under their own names

@@ -47,19 +47,8 @@ from facespec.study.params import Calibrate, Params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.storage import write_table
-from facespec.study.tables import UNTRAINED
-from facespec.study.tables_calibration import (
-    BASELINES,
-    CONFUSIONS,
-    CORRECT,
-    CUE_SWAPS,
-    DONOR,
-    GROUNDTRUTH_OVERLAP,
-    NEAREST,
-    OWNER,
-    TARGETS,
-    TRUTH_RULES,
-)
+from facespec.study.tables import GROUNDTRUTH_OVERLAP, NEAREST, TRUTH_RULES, UNTRAINED
+from facespec.study.tables_calibration import BASELINES, CONFUSIONS, CORRECT, CUE_SWAPS, DONOR, OWNER, TARGETS
 from facespec.study.vocabulary import EXPRESSIONS, NETWORKS, TEST, Expression, Network, Role, Task
 
 NONE = "none"  # the pictures as they are

@@ -25,7 +25,8 @@ from facespec.data.embedded.roles import draw_role
 from facespec.data.faceset import FaceSet
 from facespec.models.device import deterministic_torch
 from facespec.stages.heatmap_faces import list_explained_rows
-from facespec.stages.truths import PIXELS, ExplainedImages, Truths, explain_no_truth, find_truths
+from facespec.stages.redrawing import explain_no_redrawing
+from facespec.stages.truths import PIXELS, ExplainedImages, Truths, find_truths
 from facespec.study.maps import MapSet, name_map_file
 from facespec.study.params import GroundTruth, Params
 from facespec.study.paths import Paths
@@ -47,7 +48,7 @@ def run(paths: Paths, params: Params, *, workers: int) -> None:
     maps, faces = MapSet.open(paths.heatmaps), FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE)
     stimuli = draw_role(Role.PROBE, params.data, generator(params.data.seed, "faces", Role.PROBE.value))
     images = ExplainedImages(faces, list_explained_rows(maps, faces), stimuli)
-    if reason := explain_no_truth(images, params.data):
+    if reason := explain_no_redrawing(faces, images.rows, stimuli, params.data):
         scored = tabulate_unscored(list_candidates(maps), source=maps.source, seeds=len(maps.seeds), reason=reason)
         tables = (scored, *tabulate_no_truths(source=maps.source, reason=reason))
     else:

@@ -23,7 +23,6 @@ from facespec.study.tables import TRUTH_RULES
 from facespec.study.vocabulary import EXPRESSIONS, TASKS, Role
 
 PIXELS = 1 << 19  # processed at a time
-SAMPLES = 8  # unchanged faces that are rendered again and must equal the stored ones
 
 Mask = npt.NDArray[np.bool_]
 
@@ -64,19 +63,6 @@ class Truths:
         bits = self.bits[images]
         masks = np.unpackbits(bits, axis=-1, count=self.size[0] * self.size[1])
         return masks.reshape(*bits.shape[:3], *self.size).view(np.bool_)
-
-
-def explain_no_truth(images: ExplainedImages, block: Data) -> str:
-    """Why these faces cannot be rendered again; empty if they can."""
-    faces, rows, stimuli = images.faces, images.rows, images.stimuli
-    if faces.source != production.SOURCE:
-        return f"only embedded faces can be drawn again with one thing changed; these are {faces.source}"
-    reason = "the probe faces were made from other parameters than data in params.yaml, or by another renderer"
-    if (faces.height, faces.channels) != (block.size, block.channels) or not stimuli.labels.equals(faces.labels):
-        return reason
-    sample = rows[np.linspace(0, len(rows) - 1, min(SAMPLES, len(rows))).round().astype(int)]
-    pictures, _ = production.render(stimuli, sample, size=faces.height, channels=faces.channels)
-    return "" if np.array_equal(pictures, faces.images(sample)) else reason
 
 
 def find_truths(images: ExplainedImages, block: GroundTruth, *, data: Data, workers: int) -> Truths:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from facespec.study.schema import Column, Schema
-from facespec.study.tables import UNTRAINED
+from facespec.study.tables import NEAREST, PIXELS, UNTRAINED
 from facespec.study.vocabulary import EXPRESSIONS, NETWORKS, TASKS
 
-# values of `trained_on` that are no network
-PIXELS = "pixels"  # linear discriminants of principal components of the pixels
-NEAREST = "pixels_nearest"  # the class of the fitted image whose pixels are nearest
-TRUTH_RULES = ("changes", "discriminability")  # by which pixels carry a task
 OWNER, DONOR, CORRECT = "owner", "donor", "correct"
 _NUMBERS = {
     "number": Column("number", optional=True),
@@ -95,25 +91,6 @@ TARGETS = Schema(
         "at_least": Column("number", optional=True),
         "at_most": Column("number", optional=True),
         "met": Column("text", ("yes", "no"), optional=True),
-        "reason": Column("text", optional=True),
-    },
-)
-
-# One row per pair of truths: intersection over union of their pixels, image by image, averaged over people.
-GROUNDTRUTH_OVERLAP = Schema(
-    "groundtruth_overlap",
-    {
-        "first_rule": Column("text", TRUTH_RULES),
-        "first_truth": Column("text", tuple(TASKS)),
-        "second_rule": Column("text", TRUTH_RULES),
-        "second_truth": Column("text", tuple(TASKS)),
-        "source": Column("text"),
-        "people": Column("integer", low=0),
-        "n": Column("integer", low=0),
-        "expected": Column("number", low=0, high=1, optional=True),
-        "number": Column("number", low=0, high=1, optional=True),
-        "low": Column("number", low=0, high=1, optional=True),
-        "high": Column("number", low=0, high=1, optional=True),
         "reason": Column("text", optional=True),
     },
 )

@@ -29,6 +29,7 @@ PERSON_CUES: dict[str, tuple[str, ...]] = {
         "brow_inner",
         "brow_length",
         "brow_height",
+        "brow_tone",
         "asymmetry_brow",
     ),
     "eyes": (
@@ -68,6 +69,7 @@ PERSON_CUES: dict[str, tuple[str, ...]] = {
         "hair_length",
         "hair_curl",
         "hair_bun",
+        "cap",
     ),
     "skin": ("skin_tone", "skin_red"),
     "marks": ("age", "mole_x", "mole_y", "mole_size", "freckles", "scar", "scar_x", "scar_y", "scar_slope"),
@@ -81,7 +83,7 @@ COMBINED_CUES: dict[str, tuple[str, ...]] = {
 }
 # Every scene parameter belongs to exactly one of these.
 SCENE_CUES: dict[str, tuple[str, ...]] = {
-    "light": ("light_x", "light_y", "ambient", "diffuse", "gain", "lift", "tint"),
+    "light": ("light_x", "light_y", "ambient", "diffuse", "gain", "lift", "tint", "skin_level"),
     "background": (
         "back_r",
         "back_g",
@@ -96,9 +98,10 @@ SCENE_CUES: dict[str, tuple[str, ...]] = {
     "pose": ("yaw_c", "yaw_s", "pitch_c", "pitch_s", "roll_c", "roll_s", "gaze_x", "gaze_y", "blink"),
     "framing": ("scale", "shift_x", "shift_y"),
     "sensor": ("blur", "noise"),
+    "unevenness": ("uneven_brow", "uneven_mouth"),
     "occluder": tuple(name for name in scenes.COLUMNS if name.startswith("occluder")),
 }
-SESSION = "session"  # the owner's look and the scene of the other session; nobody donates
+SESSION = "session"  # the owner's look and the scene of the other session, but for its expression; nobody donates
 
 
 def list_parameters(cue: str) -> tuple[str, ...]:
@@ -185,7 +188,8 @@ def swap_cue(stimuli: Stimuli, cue: str, donors: Stimuli) -> Stimuli:
     stimuli : Stimuli
         n stimuli.
     cue : str
-        A name of `PERSON_CUES`, `COMBINED_CUES` or `SCENE_CUES`; or `SESSION`: all identity and scene parameters.
+        A name of `PERSON_CUES`, `COMBINED_CUES` or `SCENE_CUES`; or `SESSION`: all identity and scene parameters but
+        "unevenness", which is of the expression.
     donors : Stimuli
         n stimuli.
 
@@ -211,7 +215,8 @@ def swap_cue(stimuli: Stimuli, cue: str, donors: Stimuli) -> Stimuli:
     if len(donors) != len(stimuli):
         raise StudyError(f"{len(donors)} donors for {len(stimuli)} stimuli; give one for each.")
     if cue == SESSION:
-        return replace(stimuli, people=donors.people, scene=donors.scene)
+        names = tuple(name for name in scenes.COLUMNS if name not in SCENE_CUES["unevenness"])  # that is expression
+        return replace(stimuli, people=donors.people, scene=_mix(stimuli.scene, donors.scene, names, scenes.COLUMNS))
     names = list_parameters(cue)
     if cue in SCENE_CUES:
         return replace(stimuli, scene=_mix(stimuli.scene, donors.scene, names, scenes.COLUMNS))
