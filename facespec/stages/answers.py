@@ -26,7 +26,6 @@ from facespec.stages.network_files import undo_training
 from facespec.stages.redrawing import SwappedFaces
 from facespec.study.params import Decoding
 from facespec.study.tables import NEAREST, PIXELS
-from facespec.study.tables_calibration import 
 from facespec.study.vocabulary import SESSIONS, TASKS, Task
 
 BATCH = 64
