@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
 from facespec.analyses.decoding import decode_classes
 from facespec.analyses.depth import (
@@ -26,14 +25,13 @@ from facespec.data.splits import encode_classes, hold_out
 from facespec.models import checkpoints
 from facespec.models.device import deterministic_torch, pick_device
 from facespec.models.layers import find_rectifier, list_convolutions, parse_depth
-from facespec.models.networks import build_network
 from facespec.responses.pooling import pool_responses
-from facespec.stages.network_files import load_network
+from facespec.stages.network_files import build_initial_network, load_network
 from facespec.stages.progress import progress_bar
 from facespec.study.errors import StudyError
 from facespec.study.params import Decoding, Params, Split
 from facespec.study.paths import Paths
-from facespec.study.seeds import generator, integer_seed
+from facespec.study.seeds import generator
 from facespec.study.storage import write_table
 from facespec.study.tables import LAYER_DECODING, SIMILARITY, UNTRAINED
 from facespec.study.vocabulary import NETWORKS, TASKS, Role, View
@@ -133,9 +131,8 @@ def _record_networks(paths: Paths, seeds: list[int], images: DepthImages, *, dev
 
 def _undo_training(checkpoint: checkpoints.Checkpoint) -> checkpoints.Checkpoint:
     """The same network with the weights that training began with: those of all networks of a seed have one trunk."""
-    weights = torch.Generator().manual_seed(integer_seed(checkpoint.origin.seed, "train", "weights"))
-    network = checkpoint.network
-    fresh = build_network(network.block, network.classes, channels=network.channels, generator=weights)
+    network, seed = checkpoint.network, checkpoint.origin.seed
+    fresh = build_initial_network(network.block, network.classes, channels=network.channels, seed=seed)
     return replace(checkpoint, network=fresh)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from facespec.study.schema import Column, Schema
-from facespec.study.vocabulary import EXPRESSIONS, NETWORKS, ROLES, TASKS, VIEWS
+from facespec.study.vocabulary import EXPRESSIONS, NETWORKS, ROLES, TASKS, VIEWS, Network
 
+UNTRAINED = Network.UNTRAINED.value  # a value of `trained_on`: the networks' common trunk before training, a control
 ALL_IMAGES = -1  # the `resample` of numbers that are computed without resampling
 
 # One row per image of a FaceSet. `identity`, `expression`, `view`, `session` are empty if unknown.
@@ -45,7 +46,7 @@ ACCURACY = Schema(
 HEATMAPS = Schema(
     "heatmaps",
     {
-        "trained_on": Column("text", tuple(NETWORKS)),
+        "trained_on": Column("text", (*NETWORKS, UNTRAINED)),
         "tested_on": Column("text", tuple(TASKS)),
         "source": Column("text"),
         "seed": Column("integer", low=0),
@@ -62,9 +63,11 @@ HEATMAPS = Schema(
 )
 
 # One row per statistic of the mean scaled heatmaps at image resolution (Figures 2B, 2C). `tested_on` "both": a
-# comparison of the joint network's two maps. `rule`: how masks were made; empty for numbers without a mask.
+# comparison of a network's maps for the two tasks. `rule`: how masks were made; empty for numbers without a mask.
 # `resample` -1: all people; 0, 1, ...: bootstrap draws of people, the same for all networks. For `iou_halves`, the
-# people are first split into halves.
+# people are first split into halves. `iou_networks`: maps of one task by networks of two seeds, mean over other seeds.
+# `iou_classes`: maps of two classes of the task `tested_on`; `iou_tasks`: maps of the two tasks for one class of
+# `tested_on`; means over classes.
 OVERLAP = Schema(
     "overlap",
     {
@@ -83,9 +86,12 @@ OVERLAP = Schema(
                 "iou",
                 "dice",
                 "iou_halves",
+                "iou_networks",
+                "iou_classes",
+                "iou_tasks",
             ),
         ),
-        "trained_on": Column("text", tuple(NETWORKS)),
+        "trained_on": Column("text", (*NETWORKS, UNTRAINED)),
         "tested_on": Column("text", (*TASKS, "both")),
         "rule": Column("text", ("published", "top"), optional=True),
         "source": Column("text"),
@@ -103,9 +109,9 @@ CONTRASTS = Schema(
     "contrasts",
     {
         "style": Column("text", ("sound", "published")),
-        "first_trained_on": Column("text", tuple(NETWORKS)),
+        "first_trained_on": Column("text", (*NETWORKS, UNTRAINED)),
         "first_tested_on": Column("text", tuple(TASKS)),
-        "second_trained_on": Column("text", tuple(NETWORKS)),
+        "second_trained_on": Column("text", (*NETWORKS, UNTRAINED)),
         "second_tested_on": Column("text", tuple(TASKS)),
         "source": Column("text"),
         "seed": Column("integer", low=0, optional=True),
@@ -129,7 +135,7 @@ CONTRASTS = Schema(
 REGIONS = Schema(
     "regions",
     {
-        "trained_on": Column("text", tuple(NETWORKS)),
+        "trained_on": Column("text", (*NETWORKS, UNTRAINED)),
         "tested_on": Column("text", tuple(TASKS)),
         "expression": Column("text", ("all", *EXPRESSIONS)),
         "region": Column("text"),
@@ -156,7 +162,7 @@ REGIONS = Schema(
 GROUNDTRUTH = Schema(
     "groundtruth",
     {
-        "looks": Column("text", (*NETWORKS, "random", "centre")),
+        "looks": Column("text", (*NETWORKS, UNTRAINED, "random", "centre")),
         "tested_on": Column("text", tuple(TASKS), optional=True),
         "truth": Column("text", tuple(TASKS)),
         "measure": Column("text", ("pointing", "mass", "auc")),
@@ -173,8 +179,6 @@ GROUNDTRUTH = Schema(
         "reason": Column("text", optional=True),
     },
 )
-
-UNTRAINED = "untrained"  # a value of `trained_on`: the networks' common trunk before training, as a control
 
 # Columns that identify a layer; `depth` 1 is the shallowest convolution.
 _LAYER_COLUMNS = {
