@@ -41,7 +41,7 @@ class Curve:
 NETWORK_CURVES = {
     name: Curve(name, f"{name} network", LOOKS[name].colour, marker)
     for name, marker in zip(NETWORKS, ("o", "s", "D"), strict=True)
-} | {UNTRAINED: Curve(UNTRAINED, "before any training", MUTED, "x", ":")}
+} | {UNTRAINED: Curve(UNTRAINED, "untrained network", LOOKS[UNTRAINED].colour, "x", ":")}
 PAIR_CURVES = {
     (first, second): Curve(f"{first}-{second}", f"{first} and {second}", colour, marker, line_style)
     for first, second, colour, marker, line_style in (

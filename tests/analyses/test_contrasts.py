@@ -46,11 +46,14 @@ def maps() -> PersonMaps:
     return make_person_maps(random.random((6, 2, 5, 2, 3)), count=random.integers(1, 9, size=(6, 2, 5)), size=(7, 5))
 
 
-def test_comparisons_are_of_the_joint_with_each_single_network_and_of_its_two_tasks() -> None:
+def test_comparisons_are_of_the_joint_with_single_and_untrained_networks_and_of_two_tasks() -> None:
     assert [[str(word) for side in sides for word in side] for sides in COMPARISONS] == [
         ["joint", "expression", "expression", "expression"],
         ["joint", "identity", "identity", "identity"],
         ["joint", "expression", "joint", "identity"],
+        ["joint", "expression", "untrained", "expression"],
+        ["joint", "identity", "untrained", "identity"],
+        ["untrained", "expression", "untrained", "identity"],
     ]
 
 
