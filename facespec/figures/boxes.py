@@ -91,7 +91,9 @@ def draw_figure_2B(overlap: pd.DataFrame, reference: pd.DataFrame) -> Figure:
         If a table does not follow its schema.
     """
     with use_study_style():
-        figure = Figure(figsize=(max(7.4, 3.5 + 1.3 * overlap["seed"].nunique()), 4.0), layout="constrained")
+        share = len(list_heatmap_pairs(OVERLAP.check(overlap))) / len(HEATMAP_PAIRS)
+        width = max(3.7 + 3.7 * share, 3.5 + 1.3 * share * overlap["seed"].nunique())
+        figure = Figure(figsize=(width, 4.0), layout="constrained")
         draw_panel_2B(figure, overlap, reference=reference)
         figure.suptitle("Figure 2B. Pixels of the mean heatmaps")
     return figure
@@ -177,7 +179,7 @@ def draw_overlap(parent: FigureBase, overlap: pd.DataFrame, *, reference: pd.Dat
     of masks of the strongest pixels of each map, whose number is not the published one.
     """
     has_yardsticks = bool(overlap["quantity"].eq("iou_networks").any())
-    heights = (3, 4, 9) if has_yardsticks else (3, 4)
+    heights = (3, 4, 6.5) if has_yardsticks else (3, 4)
     panels = parent.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     by_published_rule = select_rows(overlap, rule=PUBLISHED)
     _draw_bars(panels[0], by_published_rule, reference, quantities=AREAS)

@@ -192,7 +192,7 @@ def draw_figure_2C(table: pd.DataFrame, overlap: pd.DataFrame, *, reference: pd.
 
 def _get_height_2C(overlap: pd.DataFrame) -> float:
     """The height of Figure 2C, inches: more with the untrained network, and the overlaps that claim C6 is about."""
-    return 7.2 if overlap["trained_on"].eq(Network.UNTRAINED).any() else 3.5
+    return 7.9 if overlap["trained_on"].eq(Network.UNTRAINED).any() else 3.5
 
 
 def draw_panel_2C(

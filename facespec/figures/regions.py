@@ -155,5 +155,5 @@ def _add_legend(figure: Figure, panels: Sequence[Axes], title: str) -> None:
         if label in handles:
             handles[label] = handles.pop(label)
     handles["difference whose interval excludes 0"] = Patch(fill=False, ec=INK, lw=1.2)
-    columns, style = len(handles), {"title": title, "title_fontsize": 7}
+    columns, style = min(len(handles), 4), {"title": title, "title_fontsize": 7}
     figure.legend([*handles.values()], [*handles], loc="outside lower center", ncols=columns, **style)

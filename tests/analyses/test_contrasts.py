@@ -61,7 +61,7 @@ def test_the_table_has_a_row_per_cell_and_per_seed(maps: PersonMaps) -> None:
     table = contrast(maps)
     assert list(table.columns) == list(CONTRASTS.columns)
     assert set(table["source"]) == {"embedded faces"}
-    assert len(table) == 3 * (2 * 3 + 2)
+    assert len(table) == 6 * (2 * 3 + 2)
     for comparison in range(3):
         cells, pictures = select_rows(table, comparison, "sound"), select_rows(table, comparison, "published")
         assert cells["seed"].isna().all() and set(cells["n"]) == {5}
@@ -170,7 +170,7 @@ def test_pixels_by_hand() -> None:
 
 def test_pixels_are_those_of_mean_maps_at_image_size(maps: PersonMaps) -> None:
     pixels = upsample_maps(maps.total.sum(axis=2) / maps.count.sum(axis=2)[..., None, None], maps.size).reshape(
-        4, 2, -1
+        6, 2, -1
     )
     for comparison, sides in enumerate(COMPARISONS):
         table = select_rows(contrast(maps), comparison, "published")
