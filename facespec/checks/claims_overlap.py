@@ -5,11 +5,11 @@ network with linear readouts. C6 is therefore judged against other differences t
 IoU of equally many pixels of maps of equally many images (rule ``top``, and quantities, of `analyses.overlap`) [O]. The
 masks for the two tasks must overlap less than
 
-- ``networks-<task>``: those of two joint networks of different seeds for one task;
-- ``single-<task>``: those of two single-task networks of different seeds for their task;
-- ``classes-<task>``: the joint network's for two classes of one task, where the two tasks are compared class by class;
+- ``<task> networks``: those of two joint networks of different seeds for one task;
+- ``<task> single``: those of two single-task networks of different seeds for their task;
+- ``<task> classes``: the joint network's for two classes of one task, where the two tasks are compared class by class;
 
-and ``untrained-<task>``: by more, in the comparison of classes, than in the untrained network. (Not in that of
+and ``<task> untrained``: by more, in the comparison of classes, than in the untrained network. (Not in that of
 networks: random trunks differ from seed to seed in other ways than trained networks do.) Every part is a difference
 with a direction; its interval is that of `checks.intervals`, and it is *reproduced* if that lies above 0.
 
@@ -162,7 +162,7 @@ def _make_network_part(kind: str, network: Network, task: Task) -> OverlapClaimP
         f"two {network.value} networks for {task.value} do"
     )
     yardstick, tasks = Side(network, task.value), Side(Network.JOINT, "both")
-    return OverlapClaimPart("C6", f"{kind}-{task}", "2C", yardstick, tasks, words, NETWORKS, masks="top")
+    return OverlapClaimPart("C6", f"{task} {kind}", "2C", yardstick, tasks, words, NETWORKS, masks="top")
 
 
 def _make_class_part(kind: str, task: Task, control: Network | None = None) -> OverlapClaimPart:
@@ -175,7 +175,7 @@ def _make_class_part(kind: str, task: Task, control: Network | None = None) -> O
         words += f", by more than those of the {control.value} network"
     return OverlapClaimPart(
         "C6",
-        f"{kind}-{task}",
+        f"{task} {kind}",
         "2C",
         joint,
         joint,
