@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -28,6 +28,7 @@ app.add_typer(published_app, name="published")
 Device = Annotated[str, typer.Option(envvar="FACESPEC_DEVICE", help="auto, cpu or cuda; not a parameter of the study.")]
 Workers = Annotated[int, typer.Option(envvar="FACESPEC_WORKERS", min=1, help="Processes that render faces.")]
 CORES = count_cores()
+Trained = Literal[Network.EXPRESSION, Network.IDENTITY, Network.JOINT]  # `vocabulary.NETWORKS`
 Directory = Annotated[Path, typer.Argument(help="A study directory.")]
 Source = Annotated[str | None, typer.Option(help="Path to real faces for this role, instead of params.yaml's source.")]
 INTERRUPTED = 130  # exit status, as shells report it
@@ -158,7 +159,7 @@ def fingerprints() -> None:
 
 
 @app.command()
-def train(network: Network, seed: int, device: Device = "auto") -> None:
+def train(network: Trained, seed: int, device: Device = "auto") -> None:
     """Fit one network to the faces of its tasks."""
     from facespec.stages import train as stage
 
@@ -169,7 +170,7 @@ def train(network: Network, seed: int, device: Device = "auto") -> None:
 
 
 @app.command()
-def finetune(network: Network, seed: int, device: Device = "auto") -> None:
+def finetune(network: Trained, seed: int, device: Device = "auto") -> None:
     """Fit a trained network to the probe faces that are not held out."""
     from facespec.stages import finetune as stage
 
@@ -177,6 +178,17 @@ def finetune(network: Network, seed: int, device: Device = "auto") -> None:
     _check_seed(params, seed)
     with _lock(paths.checkpoint("finetune", network, seed)):
         stage.run(paths, params, network=network, seed=seed, device=device)
+
+
+@app.command()
+def untrained(seed: int, device: Device = "auto") -> None:
+    """The trunk that training begins with, and linear heads fitted to the probe faces: a control."""
+    from facespec.stages import untrained as stage
+
+    paths, params = _study()
+    _check_seed(params, seed)
+    with _lock(paths.checkpoint("untrained", Network.UNTRAINED, seed)):
+        stage.run(paths, params, seed=seed, device=device)
 
 
 @app.command()
@@ -342,7 +354,7 @@ def checks() -> None:
 
 @app.command()
 def stimuli(
-    network: Annotated[Network, typer.Option(help="Which fine-tuned network.")],
+    network: Annotated[Trained, typer.Option(help="Which fine-tuned network.")],
     seed: Annotated[int, typer.Option(help="One of the study's seeds.")],
     layer: Annotated[str, typer.Option(help="A convolution, such as trunk.conv4.")],
     unit: Annotated[int, typer.Option(help="One of its units, from 0.")],

@@ -49,13 +49,14 @@ from facespec.stages import (
     preferred,
     regions,
     train,
+    untrained,
 )
 from facespec.study.artefacts import digest_file, read_document, write_document
 from facespec.study.params import read_params
 from facespec.study.paths import Paths
 from facespec.study.storage import encode_table
 from facespec.study.tables import LABELS
-from facespec.study.vocabulary import Network
+from facespec.study.vocabulary import NETWORKS
 
 # how long an example takes says something about the machine, and nothing about the code
 settings.register_profile("facespec", deadline=None, max_examples=50)
@@ -293,10 +294,12 @@ def explained_study(tiny_study: Path, make_once: Make) -> Path:
     def make(directory: Path) -> None:
         shutil.copytree(tiny_study, directory)
         paths, params = Paths(directory), read_params(directory / "params.yaml")
-        for network in Network:
+        for network in NETWORKS:
             for seed in params.seeds:
                 train.run(paths, params, network=network, seed=seed, device="cpu")
                 finetune.run(paths, params, network=network, seed=seed, device="cpu")
+        for seed in params.seeds:
+            untrained.run(paths, params, seed=seed, device="cpu")
         heatmaps.run(paths, params, device="cpu")
 
     return make_once("explained", make)

@@ -28,7 +28,7 @@ from facespec.study.params import read_params
 from facespec.study.paths import Paths
 from facespec.study.preferred import PreferredSet
 from facespec.study.schema import Schema
-from facespec.study.vocabulary import PAIRS, Network
+from facespec.study.vocabulary import NETWORKS, PAIRS, Network
 
 SEED = int(os.environ.get("FACESPEC_FLIPS", f"{datetime.datetime.now(datetime.UTC):%Y%m%d}"))
 FLIPS = 5  # per file and run; one of them among the first bytes, where headers are
@@ -79,7 +79,7 @@ def read_heatmaps(paths: Paths, file: Path) -> str:
 
 def read_preferred(paths: Paths, file: Path) -> str:
     pictures = PreferredSet.open(paths.preferred)
-    places = [(network, layer) for network in Network for layer in pictures.layers(network)]
+    places = [(network, layer) for network in NETWORKS for layer in pictures.layers(network)]
     arrays = [read(*place) for place in places for read in (pictures.optimised, pictures.best)]
     return digest_values(pictures.header, *arrays)
 

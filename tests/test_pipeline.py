@@ -267,13 +267,13 @@ def test_pickles_keep_the_originals_contract(study: Path) -> None:
 def test_heatmap_tables_keep_their_contract(study: Path) -> None:
     results, params = study / "Results", read_params(study / "params.yaml")
     heatmaps = HEATMAPS.read(results / "heatmaps.csv")
-    assert len(heatmaps) == 4 * len(params.seeds) * 8 * 2 * 6 * 6  # pairs, seeds, expressions, scales, cells
+    assert len(heatmaps) == 6 * len(params.seeds) * 8 * 2 * 6 * 6  # pairs, seeds, expressions, scales, cells
     everyone = heatmaps.query("expression == 'all'")
     assert set(everyone["n"] + everyone["blank"] * (everyone["scale"] == "scaled")) == {20 * 7 * 2}
     overlap = OVERLAP.read(results / "overlap.csv")
     assert set(overlap["resample"]) == set(range(-1, params.overlap.resamples))
     contrasts = CONTRASTS.read(results / "contrasts.csv")
-    assert len(contrasts[contrasts["style"] == "sound"]) == 3 * 6 * 6
+    assert len(contrasts[contrasts["style"] == "sound"]) == 6 * 6 * 6
     regions = REGIONS.read(results / "regions.csv")
     shares = regions.query("measure == 'share' and against == ''").groupby(["trained_on", "tested_on", "expression"])
     # where all maps of an expression are blank, as a network this small leaves them, there are no shares

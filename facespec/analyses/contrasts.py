@@ -1,7 +1,8 @@
 """Do the heatmaps of two networks, or of one network for two tasks, differ? Tested over people, and as published.
 
 The comparisons are of the joint network with each single-task network on that network's task, and of the joint
-network's two tasks.
+network's two tasks. As a control, the joint network is compared with the untrained one on both tasks, and the untrained
+network's two tasks with each other.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ COMPARISONS: tuple[Sides, ...] = (
     ((Network.JOINT, Task.EXPRESSION), (Network.EXPRESSION, Task.EXPRESSION)),
     ((Network.JOINT, Task.IDENTITY), (Network.IDENTITY, Task.IDENTITY)),
     ((Network.JOINT, Task.EXPRESSION), (Network.JOINT, Task.IDENTITY)),
+    ((Network.JOINT, Task.EXPRESSION), (Network.UNTRAINED, Task.EXPRESSION)),
+    ((Network.JOINT, Task.IDENTITY), (Network.UNTRAINED, Task.IDENTITY)),
+    ((Network.UNTRAINED, Task.EXPRESSION), (Network.UNTRAINED, Task.IDENTITY)),
 )
 NUMBERS = ("difference", "low", "high", "statistic", "p", "effect")
 OPTIONAL = ("seed", "row", "column")  # each is empty in one of the styles
@@ -31,7 +35,7 @@ def contrast_maps(maps: PersonMaps, *, permutations: int, draws: int, generator:
 
     Style ``sound``: a test over people (`contrast_people`), with `permutations` sign flips and `draws` bootstrap draws.
     Each comparison has a random stream, so that one that cannot be tested does not shift another. p is corrected over
-    the map, not over the three comparisons. Style ``published``: the study's statistic (`contrast_pixels`), without
+    the map, not over the comparisons. Style ``published``: the study's statistic (`contrast_pixels`), without
     randomness.
     """
     streams = generator.spawn(len(COMPARISONS))

@@ -1,20 +1,16 @@
-"""Is the joint network more focal, and does it use two regions for two tasks? Claims C5 and C6 about heatmaps.
+"""Is the joint network more focal? Claim C5 about heatmaps; C6 is in `claims_overlap`.
 
 C5: the median pixel of the joint network's mean heatmap is lower than that of the single-task network's, for both
-tasks. C6: the joint network's masks for the two tasks overlap less than masks for one task do between two halves of the
-people; all are compared between halves, so that all are equally noisy. Masks are the strongest pixels of each map
-(rule ``top`` of `analyses.overlap`): with the published rule, one threshold for both maps, masks differ in size if maps
-differ in level, and two maps of the same region would seem to be of two. Every part is a difference with a direction,
-within a seed; its interval is that of `checks.intervals`, with people as the faces that seeds share. A part is
-*reproduced* if the interval lies above 0, *refuted* if it lies at or below 0, *undecided* if it includes 0.
+tasks. Every part is a difference with a direction, within a seed; its interval is that of `checks.intervals`, with
+people as the faces that seeds share. A part is *reproduced* if the interval lies above 0, *refuted* if it lies at or
+below 0, *undecided* if it includes 0.
 
 A part is *not testable on this data* if
 - one of its two cells is missing, or they are no pairs: other faces, seeds or resamples on the two sides;
-- a number is NaN: all heatmaps that would go into it are blank, or there are too few people to make halves;
+- a number is NaN: all heatmaps that would go into it are blank;
 - no number varies over resamples, as with one person only: the bootstrap then treats the people as infinitely many.
 
-Rules [O]; published numbers: ``published/reference_heatmaps.csv``. For C6 the study gives the overlap of the two tasks'
-masks, and nothing to compare it with [P].
+Rules [O]; published numbers: ``published/reference_heatmaps.csv``.
 """
 
 from __future__ import annotations
@@ -45,7 +41,7 @@ from facespec.study.tables import OVERLAP
 from facespec.study.vocabulary import TASKS, Network
 
 CELL = ["figure", "quantity", "trained_on", "tested_on", "rule", "seed", "resample"]
-HALVES = "iou_halves"
+MEDIAN = "the median pixel"
 
 
 @dataclass(frozen=True)
@@ -54,10 +50,6 @@ class HeatmapClaimPart(DifferencePart):
 
     quantity: str
     masks: str = ""
-
-    @property
-    def _quantity_words(self) -> str:
-        return "the IoU of masks between two halves of the people" if self.quantity == HALVES else "the median pixel"
 
     def select(self, table: pd.DataFrame) -> list[pd.DataFrame]:
         common = {"figure": self.figure, "quantity": self.quantity, "rule": self.masks}
@@ -68,31 +60,25 @@ class HeatmapClaimPart(DifferencePart):
 
     def describe(self) -> dict[str, Any]:
         numbers = read_reference_heatmaps(self.figure).set_index(["quantity", "trained_on", "tested_on"])["number"]
-        if self.quantity == HALVES:
-            iou = numbers["iou", self.less.trained_on, self.less.tested_on]
-            published, compared = np.nan, f"{iou:.3f} for the two tasks, nothing for halves"
-        else:
-            more, less = (float(numbers[self.quantity, side.trained_on, side.tested_on]) for side in self.sides)
-            published, compared = more - less, f"{less:.4f} against {more:.4f}"  # the lower one first, as in `words`
-        return {"published": published, "statement": f"{self.words} (Figure {self.figure}; published: {compared})"}
+        more, less = (float(numbers[self.quantity, side.trained_on, side.tested_on]) for side in self.sides)
+        compared = f"{less:.4f} against {more:.4f}"  # the lower one first, as in `words`
+        return {"published": more - less, "statement": f"{self.words} (Figure {self.figure}; published: {compared})"}
 
     def describe_rule(self, rule: Rule, seeds: int) -> str:
-        difference = f"{self._quantity_words}, {self.more} minus {self.less}"
+        difference = f"{MEDIAN}, {self.more} minus {self.less}"
         return describe_difference(rule, difference, "0", "people", seeds=seeds)
 
     def read_values(self, cells: list[pd.DataFrame]) -> np.ndarray:
         for side, cell in zip(self.sides, cells, strict=True):
             if cell.empty:
-                missing = f"{self._quantity_words} of the {side}"
-                raise NotTestable(f"Figure {self.figure} lacks {missing}", "a table that has it")
+                raise NotTestable(f"Figure {self.figure} lacks {MEDIAN} of the {side}", "a table that has it")
         require_same_faces(cells, ("source",))
         for side, cell in zip(self.sides, cells, strict=True):
             if undefined := int(cell["number"].isna().sum()):
-                few = "too few people, or " if self.quantity == HALVES else ""
                 raise NotTestable(
-                    f"{self._quantity_words} of the {side} is not defined in {undefined} of {len(cell)} rows: {few}no "
-                    "heatmap but blank ones",
-                    "networks whose heatmaps are not blank" + (", and more people" if few else ""),
+                    f"{MEDIAN} of the {side} is not defined in {undefined} of {len(cell)} rows: no heatmap but blank "
+                    "ones",
+                    "networks whose heatmaps are not blank",
                 )
         return pair_values(cells, "number", "all people")
 
@@ -106,41 +92,25 @@ class HeatmapClaimPart(DifferencePart):
         return {"number": number, **interval.list_columns()} | judge_above(interval.low, interval.high, 0.0)
 
 
-PARTS = (
-    *(
-        HeatmapClaimPart(
-            "C5",
-            task.value,
-            "2B",
-            Side(Network(task.value), task.value),
-            Side(Network.JOINT, task.value),
-            f"the joint network's heatmap for {task.value} is more focal than the {task.value} network's: its median "
-            "pixel is lower",
-            "median",
-        )
-        for task in TASKS
-    ),
-    *(
-        HeatmapClaimPart(
-            "C6",
-            task.value,
-            "2C",
-            Side(Network.JOINT, task.value),
-            Side(Network.JOINT, "both"),
-            f"the joint network looks at different places for the two tasks: masks for {task.value} overlap more, "
-            "between two halves of the people, than masks for the two tasks do",
-            HALVES,
-            masks="top",
-        )
-        for task in TASKS
-    ),
+PARTS = tuple(
+    HeatmapClaimPart(
+        "C5",
+        task.value,
+        "2B",
+        Side(Network(task.value), task.value),
+        Side(Network.JOINT, task.value),
+        f"the joint network's heatmap for {task.value} is more focal than the {task.value} network's: its median "
+        "pixel is lower",
+        "median",
+    )
+    for task in TASKS
 )
 
 
 def judge_heatmap_claims(
     table: pd.DataFrame, *, level: float, draws: int, generator: np.random.Generator
 ) -> pd.DataFrame:
-    """The VERDICTS table of claims C5 and C6, one row per part, from an OVERLAP table.
+    """The VERDICTS table of claim C5, one row per part, from an OVERLAP table.
 
     `number` is the mean over seeds of the difference for all people, `low` and `high` bound its interval at `level`.
     Raises `StudyError` if a number, seed and resample has two rows.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from facespec.figures.boxes import PUBLISHED
 from facespec.figures.estimates import describe_sources
@@ -20,6 +22,7 @@ from facespec.study.tables import CONTRASTS
 LEVEL = 0.05  # family-wise
 OPAQUE, PALE = 0.8, 0.35
 PANEL_WIDTH, LINE_HEIGHT = 2.5, 0.12  # inches
+COLUMNS = 3
 
 
 def draw_figure_contrasts(table: pd.DataFrame, face: np.ndarray) -> Figure:
@@ -37,8 +40,8 @@ def draw_figure_contrasts(table: pd.DataFrame, face: np.ndarray) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        An axes per contrast from left to right, in the table's order, each with a colour bar. A contrast of too few
-        people has its reason instead.
+        An axes per contrast, in the table's order, three in a row, each with a colour bar. A contrast of too few people
+        has its reason instead.
 
     Raises
     ------
@@ -50,10 +53,14 @@ def draw_figure_contrasts(table: pd.DataFrame, face: np.ndarray) -> Figure:
     contrasts = [rows for _, rows in table.groupby(names, sort=False)]
     with use_study_style():
         lines = max(_list_medians(rows).count("\n") for rows in contrasts)
-        size = (max(PANEL_WIDTH * len(contrasts), 4.8), 4.2 + LINE_HEIGHT * lines)
-        figure = Figure(figsize=size, layout="constrained")
-        for axes, rows in zip(figure.subplots(1, len(contrasts), squeeze=False)[0], contrasts, strict=True):
+        n_rows, n_columns = math.ceil(len(contrasts) / COLUMNS), min(len(contrasts), COLUMNS)
+        size = (max(PANEL_WIDTH * n_columns, 4.8), 0.1 + n_rows * (4.1 + LINE_HEIGHT * lines))
+        figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(hspace=0.04))
+        panels = figure.subplots(n_rows, n_columns, squeeze=False).flat
+        for axes, rows in zip(panels, contrasts, strict=False):
             _draw_contrast(axes, rows, face)
+        for axes in panels[len(contrasts) :]:
+            axes.remove()
         set_suptitle(figure, "Where two heatmaps differ ({})", describe_sources(table))
         note = "opaque, framed: p < .05, corrected over the map (sign flips of people, largest t)"
         figure.supxlabel(note, fontsize=7, color=MUTED)

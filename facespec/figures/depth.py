@@ -20,7 +20,7 @@ from facespec.figures.estimates import describe_sources, select_rows
 from facespec.figures.labels import choose_tick_step, set_suptitle
 from facespec.figures.style import INK, LOOKS, MUTED, use_study_style
 from facespec.study.tables import LAYER_DECODING, SIMILARITY, UNIT_SHARES, UNITS, UNTRAINED
-from facespec.study.vocabulary import Network, Task
+from facespec.study.vocabulary import NETWORKS, Network, Task
 
 OFFSET = 0.06  # between the curves of two networks, so that their ranges do not hide each other
 PANEL_WIDTH = 215  # points
@@ -40,8 +40,8 @@ class Curve:
 
 NETWORK_CURVES = {
     name: Curve(name, f"{name} network", LOOKS[name].colour, marker)
-    for name, marker in zip(Network, ("o", "s", "D"), strict=True)
-} | {UNTRAINED: Curve(UNTRAINED, "before any training", MUTED, "x", ":")}
+    for name, marker in zip(NETWORKS, ("o", "s", "D"), strict=True)
+} | {UNTRAINED: Curve(UNTRAINED, "untrained network", LOOKS[UNTRAINED].colour, "x", ":")}
 PAIR_CURVES = {
     (first, second): Curve(f"{first}-{second}", f"{first} and {second}", colour, marker, line_style)
     for first, second, colour, marker, line_style in (
@@ -128,7 +128,7 @@ def _draw_similarity(panels: np.ndarray, rows: pd.DataFrame) -> None:
     left.set_title("two networks of one seed", fontsize=8)
     same_network = rows[rows["first_trained_on"] == rows["second_trained_on"]]
     curves = []
-    for network in Network:
+    for network in NETWORKS:
         pairs = select_rows(same_network, first_trained_on=network)
         seeds = pairs["first_seed"].astype(str) + "-" + pairs["second_seed"].astype(str)
         curves.append((NETWORK_CURVES[network], pairs.groupby([seeds, "depth"])["cka"].mean()))

@@ -42,3 +42,11 @@ def select_rows(table: pd.DataFrame, **values: str) -> pd.DataFrame:
 def describe_sources(table: pd.DataFrame) -> str:
     """The sources of the faces of a table, such as ``"FER2013 and KDEF"``."""
     return " and ".join(sorted(set(table["source"])))
+
+
+def list_heatmap_pairs(table: pd.DataFrame) -> list[tuple[Network, Task]]:
+    """`HEATMAP_PAIRS`, with the untrained network after the others of each task if `table` has rows of it."""
+    pairs = list(HEATMAP_PAIRS)
+    if table["trained_on"].eq(Network.UNTRAINED).any():
+        pairs += [(Network.UNTRAINED, task) for task in Task]
+    return sorted(pairs, key=lambda pair: list(Task).index(pair[1]))  # stable: within a task, the order stays

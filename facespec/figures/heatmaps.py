@@ -20,7 +20,7 @@ from matplotlib.patches import Patch
 
 from facespec.figures.artists import make_outline
 from facespec.figures.boxes import PUBLISHED, draw_overlap, draw_panel_2B
-from facespec.figures.estimates import HEATMAP_PAIRS, describe_sources, select_rows
+from facespec.figures.estimates import describe_sources, list_heatmap_pairs, select_rows
 from facespec.figures.labels import fit_name, format_short, set_suptitle, wrap_text
 from facespec.figures.style import LOOKS, use_study_style
 from facespec.study.examples import Example
@@ -97,7 +97,7 @@ def draw_figure_2A(table: pd.DataFrame, face: np.ndarray) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        Axes in rows, four per row: the networks and tasks of `estimates.HEATMAP_PAIRS`; then the colour bar.
+        Axes in rows: the networks and tasks of `estimates.list_heatmap_pairs`; then the colour bar.
 
     Raises
     ------
@@ -105,10 +105,15 @@ def draw_figure_2A(table: pd.DataFrame, face: np.ndarray) -> Figure:
         If the table does not follow its schema.
     """
     with use_study_style():
-        figure = Figure(figsize=(7.4, 2.7 + 0.95 * len(_list_small_rows(table))), layout="constrained")
+        figure = Figure(figsize=(_get_width(table), 2.7 + 0.95 * len(_list_small_rows(table))), layout="constrained")
         draw_panel_2A(figure, table, face=face)
         figure.suptitle("Figure 2A. Where the networks look: mean heatmaps")
     return figure
+
+
+def _get_width(table: pd.DataFrame) -> float:
+    """The width of Figure 2A, inches."""
+    return 1.2 + 1.55 * len(list_heatmap_pairs(table))
 
 
 def _list_small_rows(table: pd.DataFrame) -> list[int]:
@@ -119,9 +124,9 @@ def _list_small_rows(table: pd.DataFrame) -> list[int]:
 
 def draw_panel_2A(parent: Figure | SubFigure, table: pd.DataFrame, *, face: np.ndarray) -> None:
     """Draw Figure 2A into `parent`."""
-    maps, seeds = read_mean_maps(table), _list_small_rows(table)
-    grid = parent.subplots(1 + len(seeds), len(HEATMAP_PAIRS), height_ratios=(2, *[1] * len(seeds)), squeeze=False)
-    for column, (network, task) in zip(grid.T, HEATMAP_PAIRS, strict=True):
+    maps, seeds, pairs = read_mean_maps(table), _list_small_rows(table), list_heatmap_pairs(table)
+    grid = parent.subplots(1 + len(seeds), len(pairs), height_ratios=(2, *[1] * len(seeds)), squeeze=False)
+    for column, (network, task) in zip(grid.T, pairs, strict=True):
         by_seed = {mean_map.seed: mean_map for mean_map in maps if mean_map.network_task == (network, task)}
         means = [mean_map.mean for mean_map in by_seed.values() if mean_map.n]
         overlay_map(column[0], face, np.mean(means, axis=0) if means else np.full((1, 1), np.nan))
@@ -153,7 +158,7 @@ def _add_colour_bar(parent: Figure | SubFigure, grid: np.ndarray, template: str,
 
 
 def draw_figure_2C(table: pd.DataFrame, overlap: pd.DataFrame, *, reference: pd.DataFrame, face: np.ndarray) -> Figure:
-    """Draw the masks of the joint network's two mean heatmaps over the mean face, and their areas and overlap.
+    """Draw the masks of two tasks' mean heatmaps over the mean face, and their areas and overlap.
 
     Parameters
     ----------
@@ -168,7 +173,8 @@ def draw_figure_2C(table: pd.DataFrame, overlap: pd.DataFrame, *, reference: pd.
     Returns
     -------
     matplotlib.figure.Figure
-        An axes of masks per seed, then two axes of bars.
+        An axes of masks per seed: of the joint network, and below of the untrained one; then two or three axes of bars,
+        see `boxes.draw_overlap`.
 
     Raises
     ------
@@ -176,35 +182,37 @@ def draw_figure_2C(table: pd.DataFrame, overlap: pd.DataFrame, *, reference: pd.
         If a table does not follow its schema.
     """
     with use_study_style():
-        figure = Figure(figsize=(max(7.4, 3.8 + 1.3 * table["seed"].nunique()), 3.5), layout="constrained")
+        size = max(7.4, 3.8 + 1.3 * table["seed"].nunique()), _get_height_2C(overlap)
+        figure = Figure(figsize=size, layout="constrained")
         draw_panel_2C(figure, table, overlap=overlap, reference=reference, face=face)
         title = "Figure 2C. Where the joint network looks most for each task ({})"
         set_suptitle(figure, title, describe_sources(table))
     return figure
 
 
+def _get_height_2C(overlap: pd.DataFrame) -> float:
+    """The height of Figure 2C, inches: more with the untrained network, and the overlaps that claim C6 is about."""
+    return 7.9 if overlap["trained_on"].eq(Network.UNTRAINED).any() else 3.5
+
+
 def draw_panel_2C(
     parent: FigureBase, table: pd.DataFrame, *, overlap: pd.DataFrame, reference: pd.DataFrame, face: np.ndarray
 ) -> None:
     """Draw Figure 2C into `parent`."""
-    overlap = select_rows(OVERLAP.check(overlap), figure="2C", rule=PUBLISHED)
+    overlap = select_rows(OVERLAP.check(overlap), figure="2C")
     maps = {(mean_map.seed, mean_map.network_task): mean_map.mean for mean_map in read_mean_maps(table)}
     seeds = sorted({seed for seed, _ in maps})
+    networks = [network for network in (Network.JOINT, Network.UNTRAINED) if network in set(overlap["trained_on"])]
     left, right = parent.subfigures(1, 2, width_ratios=(max(1.3 * len(seeds), 2.8), 3.5), squeeze=False)[0]
-    for axes, seed in zip(left.subplots(1, len(seeds), squeeze=False)[0], seeds, strict=True):
-        rows = overlap[(overlap["seed"] == seed) & (overlap["resample"] == ALL_IMAGES)]
-        numbers = rows.set_index(["quantity", "tested_on"])["number"]
-        overlay_map(axes, face, None)
-        expression, identity = (maps[seed, (Network.JOINT, task)] for task in Task)
-        axes.imshow(paint_masks(expression, identity, threshold=numbers["threshold", "both"], size=face.shape[:2]))
-        axes.set_title(f"seed {seed}", fontsize=8)
-        lines = [
-            "share of the image:",
-            *(f"{task} {format_short(numbers['area', task])}" for task in Task),
-            f"both {format_short(numbers['intersection', 'both'])}",
-            f"IoU {format_short(numbers['iou', 'both'])}",
-        ]
-        axes.set_xlabel("\n".join(lines), fontsize=7)
+    grid = left.subplots(len(networks), len(seeds), squeeze=False)
+    for row, network in zip(grid, networks, strict=True):
+        for axes, seed in zip(row, seeds, strict=True):
+            rows = select_rows(overlap, rule=PUBLISHED, trained_on=network)
+            rows = rows[(rows["seed"] == seed) & (rows["resample"] == ALL_IMAGES)]
+            expression, identity = (maps[seed, (network, task)] for task in Task)
+            _draw_masks(axes, face, (expression, identity), rows.set_index(["quantity", "tested_on"])["number"])
+            axes.set_title(f"seed {seed}", fontsize=8)
+        row[0].set_ylabel(f"{network} network" if len(networks) > 1 else "", fontsize=8)
     left.legend(
         handles=[Patch(color=colour, label=name) for name, colour in MASKS.items()],
         fontsize=7,
@@ -216,6 +224,19 @@ def draw_panel_2C(
         columnspacing=1,
     )
     draw_overlap(right, overlap, reference=select_rows(reference, figure="2C"))
+
+
+def _draw_masks(axes: Axes, face: np.ndarray, maps: tuple[np.ndarray, np.ndarray], numbers: pd.Series) -> None:
+    """The masks of a network's two mean maps (h, w) over `face`; below, their `numbers` by quantity and task."""
+    overlay_map(axes, face, None)
+    axes.imshow(paint_masks(*maps, threshold=numbers["threshold", "both"], size=face.shape[:2]))
+    lines = [
+        "share of the image:",
+        *(f"{task} {format_short(numbers['area', task])}" for task in Task),
+        f"both {format_short(numbers['intersection', 'both'])}",
+        f"IoU {format_short(numbers['iou', 'both'])}",
+    ]
+    axes.set_xlabel("\n".join(lines), fontsize=7)
 
 
 def paint_masks(expression: np.ndarray, identity: np.ndarray, *, threshold: float, size: tuple[int, ...]) -> np.ndarray:
@@ -291,9 +312,9 @@ def draw_figure_2(
     StudyError
         If a table does not follow its schema.
     """
-    heights = (2.5 + 0.85 * len(_list_small_rows(table)), 3.5, 3.6, 3.4)
+    heights = (2.5 + 0.85 * len(_list_small_rows(table)), 3.5, _get_height_2C(overlap) + 0.1, 3.4)
     with use_study_style():
-        width = max(7.4, 3.8 + 1.3 * table["seed"].nunique())
+        width = max(_get_width(table), 3.8 + 1.3 * table["seed"].nunique())
         figure = Figure(figsize=(width, sum(heights)), layout="constrained")
         parts = figure.subfigures(4, 1, height_ratios=heights, squeeze=False)[:, 0]
         draw_panel_2A(parts[0], table, face=face)

@@ -36,7 +36,7 @@ REGION_NAMES = {
     "background": "background",
 }
 ROWS = [(Task.EXPRESSION, name) for name in (*EXPRESSIONS, "all")] + [(Task.IDENTITY, "all")]
-MARKERS = {Network.JOINT: "D", Network.EXPRESSION: "o", Network.IDENTITY: "o"}
+MARKERS = {Network.JOINT: "D", Network.EXPRESSION: "o", Network.IDENTITY: "o", Network.UNTRAINED: "x"}
 TITLES = ("share of the heatmap", "density (1: as much as anywhere)", "joint minus single, % points of share")
 
 
@@ -97,18 +97,18 @@ def choose_regions(table: pd.DataFrame) -> tuple[list[str], list[str]]:
 
 
 def _draw_points(axes: Axes, rows: pd.DataFrame, names: Sequence[str]) -> None:
-    """The joint and the single-task network side by side, region by region, with their intervals."""
-    is_joint = rows["trained_on"] == Network.JOINT
-    for selected, offset in ((is_joint, 0.16), (~is_joint, -0.16)):
-        points = rows[selected].set_index("region")
+    """The joint, the single-task and the untrained network side by side, region by region, with their intervals."""
+    offsets = {Network.JOINT: 0.0, Network.UNTRAINED: 0.24}
+    for network in (Network.JOINT, Network.EXPRESSION, Network.IDENTITY, Network.UNTRAINED):
+        points = select_rows(rows, trained_on=network).set_index("region")
         if points.empty:
             continue
-        network = Network(points["trained_on"].iloc[0])
         number, low, high = (points[name].reindex(list(names)).to_numpy(float) for name in ("number", "low", "high"))
-        x, errors = np.arange(len(names)) + offset, np.maximum([number - low, high - number], 0)
+        x, errors = np.arange(len(names)) + offsets.get(network, -0.24), np.maximum([number - low, high - number], 0)
         colour = LOOKS[network].colour
         axes.errorbar(x, number, yerr=errors, fmt="none", ecolor=colour, elinewidth=1.6, label=INTERVAL_LABEL)
-        marker: Style = {"marker": MARKERS[network], "ms": 5, "mec": "white", "mew": 0.5, "color": colour}
+        edge = colour if MARKERS[network] == "x" else "white"  # a cross has no area
+        marker: Style = {"marker": MARKERS[network], "ms": 5, "mec": edge, "mew": 0.5, "color": colour}
         axes.plot(x, number, ls="none", label=f"{network} network", **marker)
 
 
@@ -151,7 +151,9 @@ def _format_axes(grid: np.ndarray, names: Sequence[str]) -> None:
 
 def _add_legend(figure: Figure, panels: Sequence[Axes], title: str) -> None:
     handles = collect_handles(panels)
-    handles[INTERVAL_LABEL] = handles.pop(INTERVAL_LABEL)  # after the networks
+    for label in (f"{Network.UNTRAINED} network", INTERVAL_LABEL):  # after the trained networks
+        if label in handles:
+            handles[label] = handles.pop(label)
     handles["difference whose interval excludes 0"] = Patch(fill=False, ec=INK, lw=1.2)
-    columns, style = len(handles), {"title": title, "title_fontsize": 7}
+    columns, style = min(len(handles), 4), {"title": title, "title_fontsize": 7}
     figure.legend([*handles.values()], [*handles], loc="outside lower center", ncols=columns, **style)

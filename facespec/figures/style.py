@@ -41,6 +41,8 @@ LOOKS: dict[str, Look] = {
     Network.EXPRESSION: Look("#5CA144", "", (217 / 255, 234 / 255, 211 / 255)),
     Network.IDENTITY: Look("#2970B0", "///", (207 / 255, 226 / 255, 243 / 255)),
     Network.JOINT: Look("#821F4A", "...", (234 / 255, 209 / 255, 220 / 255)),
+    # [O] a control that the study does not have: without a hue; in grey prints it is told by its hatch
+    Network.UNTRAINED: Look("#8E8E8E", "xxx", (222 / 255, 222 / 255, 222 / 255)),
 }
 
 RC: dict[str, Any] = {

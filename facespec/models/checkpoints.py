@@ -27,7 +27,10 @@ REMEDY = "Train it again."
 
 
 class Origin(NamedTuple):
-    """Which fit the weights come from: `stage` (``train`` or ``finetune``), network, and replicate `seed`."""
+    """Which fit the weights come from: `stage`, network, and replicate `seed`.
+
+    The stage is ``train``, ``finetune``, or ``untrained`` if nothing but the heads was fitted.
+    """
 
     stage: str
     network: Network

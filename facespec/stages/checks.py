@@ -1,4 +1,4 @@
-"""Which claims hold here? C1-C4 are judged on accuracies, C5 and C6 on heatmaps, C7 on units, C8 on lesions."""
+"""Which claims hold here? C1-C4: accuracies; C5: heatmaps; C6: their overlap; C7: units; C8: lesions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from facespec.checks.claims import judge_accuracy_claims
 from facespec.checks.claims_depth import judge_depth_claims
 from facespec.checks.claims_heatmaps import judge_heatmap_claims
 from facespec.checks.claims_lesions import judge_lesion_claims
+from facespec.checks.claims_overlap import judge_overlap_claims
 from facespec.checks.verdicts import group_by_claim, make_metrics
 from facespec.stages.accuracies import read_accuracies
 from facespec.study.params import Params
@@ -36,6 +37,7 @@ def run(paths: Paths, params: Params) -> None:
     parts = [
         judge(judge_accuracy_claims, read_accuracies(paths), margin=block.margin),
         judge(judge_heatmap_claims, overlap, "heatmaps"),
+        judge(judge_overlap_claims, overlap, "overlap"),
         judge(judge_depth_claims, shares, "depth", margin=block.early),
         judge(judge_lesion_claims, dissociation, "lesions", **lesion_margins),
     ]

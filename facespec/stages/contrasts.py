@@ -13,7 +13,7 @@ from facespec.study.storage import write_table
 
 
 def run(paths: Paths, params: Params) -> None:
-    """Write ``Results/contrasts.csv``: joint against single-task networks, and the joint network's two tasks."""
+    """Write ``Results/contrasts.csv``: joint against single-task and untrained networks, and their two tasks."""
     block = params.contrasts
     with deterministic_torch():
         table = contrast_maps(

@@ -48,7 +48,7 @@ from facespec.study.tables import (
 )
 from facespec.study.tables_calibration import BASELINES, CONFUSIONS, CUE_SWAPS
 from facespec.study.tables_lesions import DAMAGE_CURVES, LESION_CLASSES, LESIONS, SEGREGATION
-from facespec.study.vocabulary import Network, Role
+from facespec.study.vocabulary import NETWORKS, Network, Role
 
 
 def run(paths: Paths) -> None:
@@ -62,7 +62,7 @@ def run(paths: Paths) -> None:
     classes = UNIT_CLASSES.read(paths.table("depth_classes"))
     layers = {
         network: collect_unit_layers(stimuli, network, table=preferred, classes=classes, units=units)
-        for network in Network
+        for network in NETWORKS
     }
     figures = {
         **dict(_draw_accuracies(read_accuracies(paths))),
@@ -71,10 +71,10 @@ def run(paths: Paths) -> None:
         "figure_3": draw_figure_3(layers[Network.JOINT]),
         "figure_S2B": draw_figure_S2B(preferred),
     }
-    pages = {network: [draw_unit_page(layer) for layer in layers[network]] for network in Network}
+    pages = {network: [draw_unit_page(layer) for layer in layers[network]] for network in NETWORKS}
     for stem, figure in figures.items():
         save_figure(figure, paths.figure(stem, "png").with_suffix(""))
-    for network in Network:
+    for network in NETWORKS:
         save_pages(pages[network], paths.results / PAGES[network])
 
 

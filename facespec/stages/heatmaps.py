@@ -1,4 +1,4 @@
-"""Figure 2: where do the fine-tuned networks look? Raw heatmaps of all networks, and their means."""
+"""Figure 2: where do the fine-tuned networks look, and an untrained one? Their raw heatmaps, and the means of these."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from facespec.study.params import Heatmaps, Params
 from facespec.study.paths import Paths
 from facespec.study.storage import encode_table, write_bytes, write_table
 from facespec.study.tables import HEATMAPS
-from facespec.study.vocabulary import EXPRESSIONS, NETWORKS, Role
+from facespec.study.vocabulary import EXPRESSIONS, Network, Role
 
 BATCH = 64  # of VGG16 at 224 px, 64 images have 0.8 GB of responses in one layer
 LAST, ALL = "last", "all"
@@ -64,10 +64,11 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
         progress_bar() as bar,
         atomic_directory(paths.heatmaps, marks=(HEADER_FILE,)) as directory,
     ):
-        bar_task = bar.add_task("heatmaps", total=len(rows) * len(NETWORKS) * len(params.seeds), numbers="")
+        bar_task = bar.add_task("heatmaps", total=len(rows) * len(Network) * len(params.seeds), numbers="")
         job = HeatmapJob(faces, rows, block, directory, pick_device(device), lambda n: bar.advance(bar_task, n))
-        for network, seed in itertools.product(NETWORKS, params.seeds):
-            checkpoint = load_network(paths, "finetune", network, seed)
+        for network, seed in itertools.product(Network, params.seeds):
+            stage = "untrained" if network is Network.UNTRAINED else "finetune"
+            checkpoint = load_network(paths, stage, network, seed)
             task_layers = _choose_layers(checkpoint, block)
             layers |= {f"{network.value}-{task}": layer for task, layer in task_layers.items()}
             keys = {"trained_on": network.value, "source": faces.source, "seed": seed}

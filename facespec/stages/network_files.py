@@ -1,13 +1,15 @@
-"""Does a checkpoint file hold the network that its name says? Reading the networks of a study, also untrained."""
+"""Which weights does a network of the study have: those of a checkpoint file, and those that training begins with?"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 
 from facespec.models.checkpoints import Checkpoint, Origin, load_checkpoint
-from facespec.models.networks import build_network
+from facespec.models.networks import FaceNetwork, build_network
+from facespec.study.params import NetworkBlock
 from facespec.study.paths import Paths
 from facespec.study.seeds import integer_seed
 from facespec.study.vocabulary import Network
@@ -24,7 +26,16 @@ def load_network(paths: Paths, stage: str, network: Network | str, seed: int) ->
 
 def undo_training(checkpoint: Checkpoint) -> Checkpoint:
     """The same network with the weights that training began with: those of all networks of a seed have one trunk."""
-    weights = torch.Generator().manual_seed(integer_seed(checkpoint.origin.seed, "train", "weights"))
-    network = checkpoint.network
-    untrained = build_network(network.block, network.classes, channels=network.channels, generator=weights)
-    return replace(checkpoint, network=untrained.eval())
+    network, seed = checkpoint.network, checkpoint.origin.seed
+    fresh = build_initial_network(network.block, network.classes, channels=network.channels, seed=seed)
+    return replace(checkpoint, network=fresh.eval())
+
+
+def build_initial_network(block: NetworkBlock, classes: Mapping[str, int], *, channels: int, seed: int) -> FaceNetwork:
+    """The network with which training begins: of one `seed`, all have the same trunk, whatever their `classes`.
+
+    Batch norms are as built: running mean 0 and variance 1, scale 1 and shift 0. In evaluation mode they pass responses
+    on unchanged (but for epsilon in the root, 1e-5): what the network shows is due to its random convolutions alone.
+    """
+    weights = torch.Generator().manual_seed(integer_seed(seed, "train", "weights"))
+    return build_network(block, classes, channels=channels, generator=weights)

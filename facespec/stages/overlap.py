@@ -1,4 +1,4 @@
-"""Figures 2B and 2C: how focal are the mean heatmaps, and how far do the joint network's two overlap?"""
+"""Figures 2B and 2C: how focal are mean heatmaps, and do those of two tasks, networks or classes overlap?"""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from facespec.study.params import Params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.storage import write_table
+from facespec.study.vocabulary import EXPRESSIONS
 
 
 def run(paths: Paths, params: Params) -> None:
     """Write ``Results/overlap.csv``: box statistics and overlaps, of all people and of bootstrap draws of them."""
-    block = params.overlap
+    block, maps = params.overlap, MapSet.open(paths.heatmaps)
     with deterministic_torch():
         table = measure_overlap(
-            average_person_maps(MapSet.open(paths.heatmaps)),
+            average_person_maps(maps),
+            [average_person_maps(maps, expression=expression) for expression in EXPRESSIONS],
             quantile=block.quantile,
             top=block.top,
             resamples=block.resamples,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from facespec.data.faceset import FaceSet
 from facespec.data.splits import encode_classes
-from facespec.models.networks import build_network
 from facespec.stages.fitting import FitJob, run_fit
+from facespec.stages.network_files import build_initial_network
 from facespec.study.params import Params
 from facespec.study.paths import Paths
-from facespec.study.seeds import integer_seed
 from facespec.study.vocabulary import TASKS, TRAIN, Network
 from facespec.training.fit import TaskData, count_epoch_steps
 
@@ -30,9 +28,8 @@ def run(paths: Paths, params: Params, *, network: Network, seed: int, device: st
         if task in network.tasks:
             codes, classes[task.value] = encode_classes(faces.labels.iloc[rows], task.value)
             data[task.value] = TaskData(faces, rows, codes)
-    weights = torch.Generator().manual_seed(integer_seed(seed, "train", "weights"))
     sizes = {task: len(names) for task, names in classes.items()}
-    model = build_network(params.network, sizes, channels=faces.channels, generator=weights)
+    model = build_initial_network(params.network, sizes, channels=faces.channels, seed=seed)
     recorded = {"network": params.network.model_dump(), "train": params.train.model_dump()}
     steps = count_epoch_steps(image_counts, params.train.batch_size)
     job = FitJob("train", network, seed, params.train, steps, recorded_params=recorded)

@@ -168,11 +168,11 @@ class PersonMaps:
     --------
     Two people with one and three images; all maps of 1x2 cells are equal.
 
-    >>> count = np.tile([1, 3], (4, 1, 1))
+    >>> count = np.tile([1, 3], (6, 1, 1))
     >>> total = count[..., None, None] * np.array([[0.0, 1.0]])
     >>> people = PersonMaps(total, count, seeds=(1,), people=("a", "b"), size=(48, 48), source="toy")
     >>> people.means().shape, people.means()[0, 0].tolist()
-    ((4, 1, 1, 2), [[0.0, 1.0]])
+    ((6, 1, 1, 2), [[0.0, 1.0]])
     """
 
     total: Floats

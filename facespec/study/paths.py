@@ -52,7 +52,7 @@ class Paths:
         return self.state / "study.json"
 
     def checkpoint(self, stage: str, network: Network | str, seed: int) -> Path:
-        """A network's weights after `stage` (``train`` or ``finetune``)."""
+        """A network's weights after `stage` (``train``, ``finetune`` or ``untrained``)."""
         return self.root / "checkpoints" / stage / f"{Network(network).value}-{seed}.safetensors"
 
     def history(self, stage: str, network: Network | str, seed: int) -> Path:

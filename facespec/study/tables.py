@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from facespec.study.schema import Column, Schema
-from facespec.study.vocabulary import EXPRESSIONS, NETWORKS, ROLES, TASKS, VIEWS
+from facespec.study.vocabulary import EXPRESSIONS, NETWORKS, ROLES, TASKS, VIEWS, Network
 
 ALL_IMAGES = -1  # the `resample` of numbers that are computed without resampling
 
 # Values of `trained_on` that are no trained network:
-UNTRAINED = "untrained"  # the networks' common trunk before training, with fitted readouts
+UNTRAINED = Network.UNTRAINED.value  # the networks' common trunk before training, with fitted readouts
 PIXELS = "pixels"  # no network: principal components of the pixels, and linear discriminants of these
 NEAREST = "pixels_nearest"  # no network: the class of the fitted image whose pixels are nearest
 BASELINES = (UNTRAINED, PIXELS, NEAREST)
@@ -77,7 +77,7 @@ RECALL = Schema(
 HEATMAPS = Schema(
     "heatmaps",
     {
-        "trained_on": Column("text", tuple(NETWORKS)),
+        "trained_on": Column("text", (*NETWORKS, UNTRAINED)),
         "tested_on": Column("text", tuple(TASKS)),
         "source": Column("text"),
         "seed": Column("integer", low=0),
@@ -94,9 +94,11 @@ HEATMAPS = Schema(
 )
 
 # One row per statistic of the mean scaled heatmaps at image resolution (Figures 2B, 2C). `tested_on` "both": a
-# comparison of the joint network's two maps. `rule`: how masks were made; empty for numbers without a mask.
+# comparison of a network's maps for the two tasks. `rule`: how masks were made; empty for numbers without a mask.
 # `resample` -1: all people; 0, 1, ...: bootstrap draws of people, the same for all networks. For `iou_halves`, the
-# people are first split into halves.
+# people are first split into halves. `iou_networks`: maps of one task by networks of two seeds, mean over other seeds.
+# `iou_classes`: maps of two classes of the task `tested_on`; `iou_tasks`: maps of the two tasks for one class of
+# `tested_on`; means over classes.
 OVERLAP = Schema(
     "overlap",
     {
@@ -115,9 +117,12 @@ OVERLAP = Schema(
                 "iou",
                 "dice",
                 "iou_halves",
+                "iou_networks",
+                "iou_classes",
+                "iou_tasks",
             ),
         ),
-        "trained_on": Column("text", tuple(NETWORKS)),
+        "trained_on": Column("text", (*NETWORKS, UNTRAINED)),
         "tested_on": Column("text", (*TASKS, "both")),
         "rule": Column("text", ("published", "top"), optional=True),
         "source": Column("text"),
@@ -135,9 +140,9 @@ CONTRASTS = Schema(
     "contrasts",
     {
         "style": Column("text", ("sound", "published")),
-        "first_trained_on": Column("text", tuple(NETWORKS)),
+        "first_trained_on": Column("text", (*NETWORKS, UNTRAINED)),
         "first_tested_on": Column("text", tuple(TASKS)),
-        "second_trained_on": Column("text", tuple(NETWORKS)),
+        "second_trained_on": Column("text", (*NETWORKS, UNTRAINED)),
         "second_tested_on": Column("text", tuple(TASKS)),
         "source": Column("text"),
         "seed": Column("integer", low=0, optional=True),
@@ -161,7 +166,7 @@ CONTRASTS = Schema(
 REGIONS = Schema(
     "regions",
     {
-        "trained_on": Column("text", tuple(NETWORKS)),
+        "trained_on": Column("text", (*NETWORKS, UNTRAINED)),
         "tested_on": Column("text", tuple(TASKS)),
         "expression": Column("text", ("all", *EXPRESSIONS)),
         "region": Column("text"),

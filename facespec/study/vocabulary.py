@@ -46,22 +46,23 @@ class View(StrEnum):
 
 
 class Network(StrEnum):
-    """What a network was trained on."""
+    """What a network was trained on; the untrained one, the trunk that all of a seed start from, is a control."""
 
     EXPRESSION = "expression"
     IDENTITY = "identity"
     JOINT = "joint"
+    UNTRAINED = "untrained"
 
     @property
     def tasks(self) -> tuple[Task, ...]:
         """The tasks this network has a head for."""
-        return tuple(Task) if self is Network.JOINT else (Task(self.value),)
+        return (Task(self.value),) if self.value in tuple(Task) else tuple(Task)
 
 
 TASKS = tuple(Task)
 ROLES = tuple(Role)
-NETWORKS = tuple(Network)
-PAIRS = tuple((network, task) for network in NETWORKS for task in network.tasks)  # every head of every network
+NETWORKS = (Network.EXPRESSION, Network.IDENTITY, Network.JOINT)  # those that are trained
+PAIRS = tuple((network, task) for network in Network for task in network.tasks)  # every head of every network
 EXPRESSIONS = tuple(Expression)
 VIEWS = tuple(View)
 SESSIONS = ("A", "B")

@@ -43,14 +43,17 @@ def blank(maps: PersonMaps, side: tuple[str, str], seed: int, people: object) ->
 def maps() -> PersonMaps:
     """Maps of 5 people and two seeds, of unequal numbers of images."""
     random = generator(1)
-    return make_person_maps(random.random((4, 2, 5, 2, 3)), count=random.integers(1, 9, size=(4, 2, 5)), size=(7, 5))
+    return make_person_maps(random.random((6, 2, 5, 2, 3)), count=random.integers(1, 9, size=(6, 2, 5)), size=(7, 5))
 
 
-def test_comparisons_are_of_the_joint_with_each_single_network_and_of_its_two_tasks() -> None:
+def test_comparisons_are_of_the_joint_with_single_and_untrained_networks_and_of_two_tasks() -> None:
     assert [[str(word) for side in sides for word in side] for sides in COMPARISONS] == [
         ["joint", "expression", "expression", "expression"],
         ["joint", "identity", "identity", "identity"],
         ["joint", "expression", "joint", "identity"],
+        ["joint", "expression", "untrained", "expression"],
+        ["joint", "identity", "untrained", "identity"],
+        ["untrained", "expression", "untrained", "identity"],
     ]
 
 
@@ -58,7 +61,7 @@ def test_the_table_has_a_row_per_cell_and_per_seed(maps: PersonMaps) -> None:
     table = contrast(maps)
     assert list(table.columns) == list(CONTRASTS.columns)
     assert set(table["source"]) == {"embedded faces"}
-    assert len(table) == 3 * (2 * 3 + 2)
+    assert len(table) == 6 * (2 * 3 + 2)
     for comparison in range(3):
         cells, pictures = select_rows(table, comparison, "sound"), select_rows(table, comparison, "published")
         assert cells["seed"].isna().all() and set(cells["n"]) == {5}
@@ -72,7 +75,7 @@ def test_the_table_has_a_row_per_cell_and_per_seed(maps: PersonMaps) -> None:
 def test_people_by_hand() -> None:
     """Differences .1, .2, .6 and 0, 0, 0 and -.3, .0, .3: means over two seeds that differ by .1."""
     difference = np.array([[0.1, 0.2, 0.6], [0, 0, 0], [-0.3, 0, 0.3]]).T[:, None]  # people, 1, cells
-    maps = np.full((4, 2, 3, 1, 3), 0.4)
+    maps = np.full((6, 2, 3, 1, 3), 0.4)
     maps[PAIRS.index(COMPARISONS[0][0]), 0] += difference + 0.05 * (difference != 0)
     maps[PAIRS.index(COMPARISONS[0][0]), 1] += difference - 0.05 * (difference != 0)
     cells = select_rows(contrast(make_person_maps(maps)), 0, "sound")
@@ -97,7 +100,7 @@ def test_the_statistic_is_the_paired_t_of_people_with_seeds_averaged(maps: Perso
 
 
 def test_the_interval_over_many_people_agrees_with_normal_theory() -> None:
-    maps = np.zeros((4, 1, 300, 1, 2))
+    maps = np.zeros((6, 1, 300, 1, 2))
     maps[3, 0, :, 0] = generator(3).random((300, 2))
     cells = select_rows(contrast(make_person_maps(maps), draws=4000, permutations=1), 1, "sound")
     half = 1.96 * maps[3, 0, :, 0].std(axis=0) / np.sqrt(300)
@@ -107,7 +110,7 @@ def test_the_interval_over_many_people_agrees_with_normal_theory() -> None:
 
 def test_the_interval_is_over_seeds_too() -> None:
     """Equal people, different seeds: a quarter of the draws takes the first seed twice, and a quarter the second."""
-    maps = np.zeros((4, 2, 4, 1, 1))
+    maps = np.zeros((6, 2, 4, 1, 1))
     maps[3, 0], maps[3, 1] = 0.2, 0.6
     cells = select_rows(contrast(make_person_maps(maps)), 1, "sound")
     assert cells[["difference", "low", "high"]].loc[0].tolist() == pytest.approx([0.4, 0.2, 0.6])
@@ -156,7 +159,7 @@ def test_each_comparison_has_its_own_stream_and_draws_do_not_shift_flips(maps: P
 
 def test_pixels_by_hand() -> None:
     """Pixels of the first .1, .5, .9, of the second .2, .4, .3: the first is larger in 2 x 3 of 9 pairs."""
-    maps = np.zeros((4, 1, 2, 1, 3))
+    maps = np.zeros((6, 1, 2, 1, 3))
     maps[2], maps[0] = [0.1, 0.5, 0.9], [0.2, 0.4, 0.3]
     (row,) = select_rows(contrast(make_person_maps(maps)), 0, "published").to_dict("records")
     assert row["statistic"] == 6
@@ -167,7 +170,7 @@ def test_pixels_by_hand() -> None:
 
 def test_pixels_are_those_of_mean_maps_at_image_size(maps: PersonMaps) -> None:
     pixels = upsample_maps(maps.total.sum(axis=2) / maps.count.sum(axis=2)[..., None, None], maps.size).reshape(
-        4, 2, -1
+        6, 2, -1
     )
     for comparison, sides in enumerate(COMPARISONS):
         table = select_rows(contrast(maps), comparison, "published")
@@ -183,7 +186,7 @@ def test_pixels_are_those_of_mean_maps_at_image_size(maps: PersonMaps) -> None:
 @settings(max_examples=10)
 @given(st.integers(0, 50))
 def test_swapping_the_sides_flips_the_signs(seed: int) -> None:
-    maps = make_person_maps(generator(seed).random((4, 1, 2, 2, 3)), size=(7, 5))
+    maps = make_person_maps(generator(seed).random((6, 1, 2, 2, 3)), size=(7, 5))
     first, second = COMPARISONS[2]
     one, other = contrast_pixels(maps, (first, second)).loc[0], contrast_pixels(maps, (second, first)).loc[0]
     assert one["effect"] == pytest.approx(-other["effect"])
@@ -194,7 +197,7 @@ def test_swapping_the_sides_flips_the_signs(seed: int) -> None:
 
 def test_p_of_pixels_decreases_with_the_size_of_the_image() -> None:
     """The effect stays the same, but there are more pixels."""
-    maps = generator(2).random((4, 1, 3, 4, 4))
+    maps = generator(2).random((6, 1, 3, 4, 4))
     small, large = (
         contrast_pixels(make_person_maps(maps, size=size), COMPARISONS[0]).loc[0] for size in ((12, 12), (60, 60))
     )
@@ -203,7 +206,7 @@ def test_p_of_pixels_decreases_with_the_size_of_the_image() -> None:
 
 
 def test_equal_maps_do_not_differ() -> None:
-    maps = make_person_maps(np.full((4, 1, 3, 2, 3), 0.5), size=(7, 5))
+    maps = make_person_maps(np.full((6, 1, 3, 2, 3), 0.5), size=(7, 5))
     (row,) = contrast_pixels(maps, COMPARISONS[0]).to_dict("records")
     assert (row["difference"], row["effect"], row["p"]) == (0, 0, 1)
     cells = contrast_people(maps, COMPARISONS[0], permutations=9, draws=9, generator=generator(1))

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from facespec.analyses.decoding import decode_classes
+from facespec.analyses.decoding import decode_classes, fit_linear_head
 from facespec.study.errors import StudyError
 from facespec.study.seeds import generator
 
@@ -66,3 +70,34 @@ def test_silent_units_change_nothing() -> None:
 def test_one_class_is_refused() -> None:
     with pytest.raises(StudyError, match="at least 2 classes to tell apart, got 1 in 4 images"):
         decode_classes(np.zeros((4, 2)), np.zeros(4, int), np.zeros((1, 2)), penalty=1.0, iterations=10)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_a_head_is_the_decoder_in_weights_and_bias(classes: int) -> None:
+    """Its logits give scikit-learn's probabilities, although units are far from unit variance."""
+    (fit, codes), (test, _) = make_clusters(150, classes, seed=11), make_clusters(80, classes, seed=12)
+    scale, shift = np.geomspace(0.01, 90, 11), np.linspace(-40, 60, 11)
+    fit, test = (fit * scale + shift).astype(np.float32), (test * scale + shift).astype(np.float32)
+    fit[:, 4] = test[:, 4] = 3  # a silent unit
+    weight, bias = fit_linear_head(fit, codes, classes=classes, penalty=0.7, iterations=900)
+    assert weight.shape == (classes, 11) and bias.shape == (classes,)
+    decoder = make_pipeline(StandardScaler(), LogisticRegression(C=0.7, max_iter=900))
+    expected = decoder.fit(fit.astype(float), codes).predict_proba(test.astype(float))
+    np.testing.assert_allclose(softmax(test @ weight.T + bias, axis=1), expected, atol=1e-9)
+    predicted = decode_classes(fit, codes, test, penalty=0.7, iterations=900)
+    np.testing.assert_array_equal((test @ weight.T + bias).argmax(axis=1), predicted)
+
+
+@pytest.mark.parametrize("present", [[1, 4], [0, 2, 5]])
+def test_a_class_without_images_is_never_chosen(present: list[int]) -> None:
+    (fit, codes), (test, true) = make_clusters(90, len(present), seed=13), make_clusters(40, len(present), seed=14)
+    head = fit_linear_head(fit, np.array(present)[codes], classes=6, penalty=1.0, iterations=300)
+    weight, bias = (values.astype(np.float32) for values in head)
+    absent = np.setdiff1d(np.arange(6), present)
+    assert not weight[absent].any() and np.isfinite(bias).all()
+    dense, _ = fit_linear_head(fit, codes, classes=len(present), penalty=1.0, iterations=300)
+    np.testing.assert_allclose(weight[present], dense, rtol=1e-5)
+    chosen = (test @ weight.T + bias).argmax(axis=1)
+    assert set(chosen) <= set(present) and (chosen == np.array(present)[true]).mean() > 0.9
+    with pytest.raises(StudyError, match="at least 2 classes to tell apart, got 1 in 3 images"):
+        fit_linear_head(np.zeros((3, 2)), np.full(3, 4), classes=6, penalty=1.0, iterations=10)

@@ -168,8 +168,8 @@ def make_shares(share: np.ndarray, area: np.ndarray | None = None) -> RegionShar
 
 
 def draw_shares() -> np.ndarray:
-    """(6 images, 2 seeds, 4 pairs, 3 regions), which sum to 1 over regions."""
-    return np.random.default_rng(8).dirichlet([1, 2, 3], (6, 2, 4))
+    """(6 images, 2 seeds, 6 pairs, 3 regions), which sum to 1 over regions."""
+    return np.random.default_rng(8).dirichlet([1, 2, 3], (6, 2, 6))
 
 
 def tabulate(share: np.ndarray, area: np.ndarray | None = None, *, draws: int = 100, seed: int = 1) -> pd.DataFrame:
@@ -190,7 +190,7 @@ JOINT = {"trained_on": "joint", "tested_on": "identity"}
 def test_every_combination_has_one_row() -> None:
     table = tabulate(draw_shares())
     keys = ["trained_on", "tested_on", "expression", "region", "measure", "against"]
-    assert len(table) == 6 * 8 * 3 * 2 and not table.duplicated(keys).any()
+    assert len(table) == 8 * 8 * 3 * 2 and not table.duplicated(keys).any()
     assert set(table["trained_on"][table["against"] == "single"]) == {"joint"}
     assert (table["seeds"] == 2).all()
     assert set(table["source"]) == {"toy faces"} and set(table["regions"]) == {"template"}
@@ -198,7 +198,7 @@ def test_every_combination_has_one_row() -> None:
 
 def test_images_are_averaged_within_people_first() -> None:
     """By hand: the three images of b count as much as the one of c."""
-    share = np.zeros((6, 1, 4, 3))
+    share = np.zeros((6, 1, 6, 3))
     share[..., 0] = np.array([0.1, 0.4, 0.3, 0.9, 0.6, 0.5])[:, None, None]
     table = tabulate(share)
     row = find_row(table, **JOINT, expression="all", region="background", measure="share", against="")
@@ -249,7 +249,7 @@ def test_intervals_are_over_seeds_and_people_with_draws_shared_by_all(group: str
 
 def test_an_image_with_a_blank_map_counts_for_neither_side_of_a_difference() -> None:
     """Two networks that agree in all images in which both have a map do not differ, although their means do."""
-    share = np.random.default_rng(2).random((6, 2, 4, 3)) / 4
+    share = np.random.default_rng(2).random((6, 2, 6, 3)) / 4
     share[:, :, 2] = share[:, :, 0]
     share[2:4, :, 2] = np.nan
     table = tabulate(share)
@@ -260,7 +260,7 @@ def test_an_image_with_a_blank_map_counts_for_neither_side_of_a_difference() -> 
 
 def test_joint_minus_single_is_paired() -> None:
     """Networks with an equal difference in every image have an interval without width."""
-    share = np.random.default_rng(2).random((6, 2, 4, 3)) / 4
+    share = np.random.default_rng(2).random((6, 2, 6, 3)) / 4
     share[:, :, 2] = share[:, :, 0] + 0.25
     share[:, :, 3] = share[:, :, 1] - 0.125
     table = tabulate(share)
@@ -299,7 +299,7 @@ def test_missing_numbers_have_a_reason() -> None:
     assert len(nothing) == 2 * 3 * 2 and nothing[["number", "low", "high"]].isna().all(axis=None)
     assert nothing["blank"].tolist() == [12] * 12 and set(nothing["n"]) == set(nothing["people"]) == {0}
     absent = select_rows(table, expression="all", reason="no image shows this region")
-    assert set(absent["region"]) == {"occluder"} and set(absent["measure"]) == {"density"} and len(absent) == 4
+    assert set(absent["region"]) == {"occluder"} and set(absent["measure"]) == {"density"} and len(absent) == 6
     shared = find_row(table, **JOINT, expression="all", region="occluder", measure="share", against="")
     assert (shared["number"], shared["n"]) == (0, 6)
     assert set(select_rows(table, expression="fear")["reason"]) == {"no image shows fear"}

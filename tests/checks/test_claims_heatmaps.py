@@ -1,4 +1,4 @@
-"""Claims C5 and C6: what they compare, their intervals, when they hold, and when the data cannot decide."""
+"""Claim C5: what it compares, its intervals, when it holds, and when the data cannot decide."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facespec.analyses.overlap import measure_overlap
 from facespec.checks.claims_heatmaps import judge_heatmap_claims
 from facespec.study.errors import StudyError
-from facespec.study.maps import PersonMaps
 from facespec.study.seeds import generator
 from facespec.study.tables import OVERLAP, VERDICTS
 from toys import assert_percentiles, change_rows, drop_rows
@@ -22,40 +20,33 @@ from toys import assert_percentiles, change_rows, drop_rows
 Key = tuple[str, str, str]  # quantity, trained_on, tested_on
 SINGLE_E, SINGLE_I = ("median", "expression", "expression"), ("median", "identity", "identity")
 JOINT_E, JOINT_I = ("median", "joint", "expression"), ("median", "joint", "identity")
-HALVES_E, HALVES_I, ACROSS = (("iou_halves", "joint", task) for task in ("expression", "identity", "both"))
-# all differences are different; both claims hold by far
+# all differences are different; the claim holds by far
 MEANS: dict[Key, float] = {
     SINGLE_E: 0.30,
     JOINT_E: 0.17,
     SINGLE_I: 0.42,
     JOINT_I: 0.22,
-    HALVES_E: 0.71,
-    HALVES_I: 0.80,
-    ACROSS: 0.10,
 }
 BY_HAND = {
     ("C5", "expression"): 0.30 - 0.17,
     ("C5", "identity"): 0.42 - 0.22,
-    ("C6", "expression"): 0.71 - 0.10,
-    ("C6", "identity"): 0.80 - 0.10,
 }
 SEEDS, RESAMPLES = (4, 2), 101
 NOT_TESTABLE = "not testable on this data"
 NOISE = {key: generator(3, "noise", *key).uniform(-0.02, 0.02, RESAMPLES) for key in MEANS}
 
 
-def make_rows(key: Key, numbers: np.ndarray, seeds: tuple[int, ...] = SEEDS, rule: str | None = None) -> pd.DataFrame:
+def make_rows(key: Key, numbers: np.ndarray, seeds: tuple[int, ...] = SEEDS) -> pd.DataFrame:
     """`numbers` is (n_seeds, 1 + n_resamples), the first column about all people."""
     quantity, trained_on, tested_on = key
-    masks = quantity == "iou_halves"
     width = numbers.shape[1]
     return pd.DataFrame(
         {
-            "figure": "2C" if masks else "2B",
+            "figure": "2B",
             "quantity": quantity,
             "trained_on": trained_on,
             "tested_on": tested_on,
-            "rule": rule if rule is not None else "top" if masks else "",
+            "rule": "",
             "source": "KDEF",
             "seed": np.repeat(seeds, width),
             "resample": np.tile(np.arange(-1, width - 1), len(seeds)),
@@ -71,8 +62,7 @@ def make_table(means: dict[Key, float] | None = None, *, seeds: tuple[int, ...] 
         per_seed = mean + 0.01 * (np.arange(len(seeds)) - (len(seeds) - 1) / 2)
         numbers = per_seed[:, None] + np.concatenate([[0.0], NOISE[key]])
         tables.append(make_rows(key, numbers, seeds))
-        other = ("q1", *key[1:]) if key[0] == "median" else key
-        tables.append(make_rows(other, 1 - numbers, seeds, rule="published" if key[0] == "iou_halves" else ""))
+        tables.append(make_rows(("q1", *key[1:]), 1 - numbers, seeds))
     return OVERLAP.check(pd.concat(tables, ignore_index=True))
 
 
@@ -96,13 +86,9 @@ def test_every_part_is_the_difference_its_claim_names(verdicts: pd.DataFrame) ->
 
 def test_published_numbers_and_statements(verdicts: pd.DataFrame) -> None:
     assert verdicts["published"]["C5"].to_dict() == pytest.approx({"expression": 0.0515, "identity": 0.0589}, abs=1e-9)
-    assert verdicts["published"]["C6"].isna().all()
-    assert verdicts["statement"].tolist()[1:3] == [
+    assert verdicts["statement"].tolist()[1:] == [
         "the joint network's heatmap for identity is more focal than the identity network's: its median pixel is "
         "lower (Figure 2B; published: 0.0779 against 0.1368)",
-        "the joint network looks at different places for the two tasks: masks for expression overlap more, between "
-        "two halves of the people, than masks for the two tasks do (Figure 2C; published: 0.062 for the two tasks, "
-        "nothing for halves)",
     ]
 
 
@@ -116,10 +102,6 @@ def test_rules_say_level_direction_and_what_was_resampled() -> None:
     assert rules["C5", "identity"] == (
         "reproduced if the 90 % interval of the median pixel, identity network on identity minus joint network on "
         f"identity, {tail}"
-    )
-    assert rules["C6", "expression"] == (
-        "reproduced if the 90 % interval of the IoU of masks between two halves of the people, joint network on "
-        f"expression minus joint network on both tasks, {tail}"
     )
     one_seed = "of the people (one seed: the interval covers the people only, not the spread between networks)"
     assert judge(make_table(seeds=(3,)))["rule"].str.endswith(one_seed).all()
@@ -135,9 +117,7 @@ VERDICTS_BY_REASON = {"": "reproduced", BELOW: "refuted", UNDECIDED: "undecided"
         (("C5", "expression"), {JOINT_E: 0.40}, BELOW),
         (("C5", "expression"), {JOINT_E: 0.30}, UNDECIDED),
         (("C5", "identity"), {SINGLE_I: 0.10}, BELOW),
-        (("C6", "expression"), {HALVES_E: 0.05}, BELOW),
-        (("C6", "identity"), {HALVES_I: 0.105}, UNDECIDED),
-        (("C6", "identity"), {HALVES_I: 0.145}, ""),
+        (("C5", "identity"), {SINGLE_I: 0.265}, ""),
     ],
 )
 def test_verdicts_follow_the_interval(part: tuple[str, str], means: dict[Key, float], reason: str) -> None:
@@ -151,13 +131,7 @@ def test_verdicts_follow_the_interval(part: tuple[str, str], means: dict[Key, fl
     ("lower", "verdict"), [(0.2, "reproduced"), (-0.2, "refuted"), (0.0, "undecided"), (np.nan, NOT_TESTABLE)]
 )
 @pytest.mark.parametrize(
-    ("part", "more", "less"),
-    [
-        (("C5", "expression"), SINGLE_E, JOINT_E),
-        (("C5", "identity"), SINGLE_I, JOINT_I),
-        (("C6", "expression"), HALVES_E, ACROSS),
-        (("C6", "identity"), HALVES_I, ACROSS),
-    ],
+    ("part", "more", "less"), [(("C5", "expression"), SINGLE_E, JOINT_E), (("C5", "identity"), SINGLE_I, JOINT_I)]
 )
 def test_every_part_comes_out_all_four_ways(
     part: tuple[str, str], more: Key, less: Key, lower: float, verdict: str
@@ -165,14 +139,6 @@ def test_every_part_comes_out_all_four_ways(
     row = judge(make_table({more: 0.5, less: 0.5 - lower})).loc[part]
     assert row["verdict"] == verdict
     assert (" testable with " in row["reason"]) == (verdict == NOT_TESTABLE)
-
-
-def test_equal_overlap_in_every_draw_is_no_difference() -> None:
-    """A network with one map for both tasks."""
-    numbers = 0.8 + np.concatenate([[0.0], NOISE[ACROSS]])[None].repeat(2, axis=0)
-    table = pd.concat([make_rows(key, numbers) for key in (HALVES_E, HALVES_I, ACROSS)])
-    verdicts = judge(table).loc["C6"]
-    assert verdicts["number"].tolist() == [0, 0] and set(verdicts["reason"]) == {BELOW}
 
 
 @pytest.mark.parametrize("n_seeds", [1, 2, 3])
@@ -193,11 +159,10 @@ def test_intervals_are_percentiles_of_all_possible_draws(n_seeds: int, level: fl
     assert row["number"] == pytest.approx(difference[:, 0].mean())
 
 
-IDENTITY, EXPRESSION = ("C5", "identity"), ("C6", "expression")
+IDENTITY, EXPRESSION = ("C5", "identity"), ("C5", "expression")
 JOINT = "quantity == 'median' and trained_on == 'joint' and tested_on == 'identity'"
 MEDIANS = "quantity == 'median' and tested_on == 'identity'"
-HALF = "quantity == 'iou_halves' and rule == 'top' and tested_on == 'expression'"
-IOU = "the IoU of masks between two halves of the people of the joint network on expression"
+SINGLE = "quantity == 'median' and trained_on == 'expression'"
 MEDIAN = "the median pixel of the joint network on identity"
 MADE_TOGETHER = "; testable with tables that one run has made for all networks"
 NO_PAIRS = f"resamples differ between the two sides or between seeds, so that they are no pairs{MADE_TOGETHER}"
@@ -211,7 +176,11 @@ LACKING = "; testable with a table that has it"
     ("damage", "part", "reason"),
     [
         (drop_rows(JOINT), IDENTITY, f"Figure 2B lacks {MEDIAN}{LACKING}"),
-        (drop_rows(HALF), EXPRESSION, f"Figure 2C lacks {IOU}{LACKING}"),
+        (
+            drop_rows(SINGLE),
+            EXPRESSION,
+            f"Figure 2B lacks the median pixel of the expression network on expression{LACKING}",
+        ),
         (change_rows(JOINT, source="FER2013"), IDENTITY, OTHER_FACES),
         (
             change_rows(f"{JOINT} and seed == 4", seed=5),
@@ -219,11 +188,11 @@ LACKING = "; testable with a table that has it"
             f"seeds differ: 2 and 4 on one side, 2 and 5 on the other{MADE_TOGETHER}",
         ),
         (
-            drop_rows(f"{HALF} and seed == 2"),
+            drop_rows(f"{SINGLE} and seed == 2"),
             EXPRESSION,
             f"seeds differ: 4 on one side, 2 and 4 on the other{MADE_TOGETHER}",
         ),
-        (drop_rows(f"{HALF} and resample == 7"), EXPRESSION, NO_PAIRS),
+        (drop_rows(f"{SINGLE} and resample == 7"), EXPRESSION, NO_PAIRS),
         (drop_rows(f"{JOINT} and resample == 7 and seed == 4"), IDENTITY, NO_PAIRS),
         (drop_rows(f"{MEDIANS} and resample == -1"), IDENTITY, NO_RESAMPLES),
         (drop_rows(f"{MEDIANS} and resample >= 0"), IDENTITY, NO_RESAMPLES),
@@ -231,11 +200,6 @@ LACKING = "; testable with a table that has it"
             change_rows(f"{JOINT} and seed == 4", number=np.nan),
             IDENTITY,
             f"{MEDIAN} is not defined in 102 of 204 rows: {BLANK}",
-        ),
-        (
-            change_rows(f"{HALF} and resample == 3", number=np.nan),
-            EXPRESSION,
-            f"{IOU} is not defined in 2 of 204 rows: too few people, or {BLANK}, and more people",
         ),
     ],
 )
@@ -295,17 +259,3 @@ def test_a_doubled_number_and_a_missing_column_are_refused() -> None:
         judge(pd.concat([table, table[table["resample"] == 3].head(1)], ignore_index=True))
     with pytest.raises(StudyError, match="table 'overlap' lacks column 'rule'"):
         judge(table.drop(columns="rule"))
-
-
-def test_two_maps_of_one_region_at_two_levels_do_not_differ() -> None:
-    """From maps, not from numbers: one bump, scaled and raised for identity. Only the sizes of its masks differ."""
-    y, x = np.indices((9, 7))
-    bump = np.exp(-((y - 4) ** 2 + (x - 3) ** 2) / 4)
-    maps = np.stack([bump, bump, 0.5 * bump, 0.8 * bump + 0.1])  # in the order of `PAIRS`: the last two are joint
-    people = maps[:, None, None] + generator(5, "people").uniform(0, 0.02, (4, 2, 12, 9, 7))
-    person_maps = PersonMaps(people, np.ones((4, 2, 12), np.int64), (1, 2), tuple("abcdefghijkl"), (36, 28), "bumps")
-    table = measure_overlap(person_maps, quantile=0.95, top=0.05, resamples=100, generator=generator(6))
-    halves = table[(table["quantity"] == "iou_halves") & (table["resample"] == -1)]
-    across = halves[halves["tested_on"] == "both"].groupby("rule")["number"].mean()
-    assert across["published"] < 0.3 and across["top"] > 0.7
-    assert set(judge(table)["verdict"]["C6"]) <= {"refuted", "undecided"}

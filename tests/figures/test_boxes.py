@@ -135,6 +135,23 @@ def test_boxes_have_their_networks_colours_and_hatches() -> None:
             assert (box.get_hatch() or "") == LOOKS[network].hatch
 
 
+def test_the_untrained_network_stands_beside_the_trained_ones() -> None:
+    table = make_boxes()
+    untrained = table[table["trained_on"] == "joint"].assign(
+        trained_on="untrained", number=lambda rows: rows["number"] / 2
+    )
+    left, right = draw_boxes(pd.concat([table, untrained], ignore_index=True))
+    assert len(get_boxes(left)) == 4 and len(get_boxes(right)) == 12
+    names = ["joint", "expression", "untrained", "joint", "identity", "untrained"]
+    assert read_texts(right.get_xticklabels()) == [f"{name}\nnetwork" for name in names]
+    tasks = {text.get_text(): text.get_position()[0] for text in right.texts if "task" in text.get_text()}
+    assert tasks == {"expression task": 1, "identity task": 4}
+    _, numbers = read_boxes(right)
+    np.testing.assert_allclose(numbers[4:6], np.array(NUMBERS[:2]) / 2)
+    (legend,) = right.figure.legends
+    assert "untrained network" in read_texts(legend.get_texts())
+
+
 def test_a_blank_network_has_a_word_instead_of_a_box() -> None:
     table = make_boxes()
     table.loc[(table["trained_on"] == "identity") & (table["seed"] == 9), "number"] = np.nan
@@ -214,3 +231,38 @@ def test_missing_overlaps_are_labelled_blank() -> None:
     table.loc[table["quantity"] == "iou_halves", "number"] = np.nan
     _, lower = draw_masks(table)
     assert [text.get_text().strip() for text in lower.texts] == [".062", ".400", "blank", "blank", "blank"]
+
+
+YARDSTICKS = [
+    ("iou", "joint", "both"),
+    *(("iou_networks", "joint", task) for task in ("expression", "identity")),
+    *(("iou_networks", task, task) for task in ("expression", "identity")),
+    *((name, "joint", task) for task in ("expression", "identity") for name in ("iou_tasks", "iou_classes")),
+]
+
+
+def test_overlaps_that_C6_compares_are_of_the_rule_top_and_beside_the_untrained_networks() -> None:
+    """Numbers .05, .10, ...; the untrained network's are half of that."""
+    rows = [
+        {
+            "quantity": quantity,
+            "trained_on": name,
+            "tested_on": task,
+            "seed": seed,
+            "number": share * (0.05 * index + 0.05),
+        }
+        for index, (quantity, network, task) in enumerate(YARDSTICKS)
+        for name, share in ((network, 1.0), ("untrained", 0.5))[: 2 if network == "joint" else 1]
+        for seed in (1, 2)
+    ]
+    yardsticks = make_table(OVERLAP, rows, figure="2C", rule="top", resample=-1)
+    upper, middle, lower = draw_masks(pd.concat([make_masks(), yardsticks], ignore_index=True))
+    bars = read_bars(lower)
+    np.testing.assert_allclose(bars["reproduced, mean over seeds"], 0.05 * np.array([1, 2, 3, 6, 7, 8, 9]))
+    np.testing.assert_allclose(bars["expression networks"] + bars["identity networks"], [0.2, 0.25])
+    np.testing.assert_allclose(bars["untrained network"], 0.025 * np.array([1, 2, 3, 6, 7, 8, 9]))
+    assert len(lower.get_yticklabels()) == 9 and "published, ± reading error" not in bars
+    for axes, rows_before in ((upper, 3), (middle, 4)):
+        assert len(read_bars(axes)["reproduced, mean over seeds"]) == rows_before
+    centres = [patch.get_y() + patch.get_height() / 2 for patch in lower.patches]
+    assert len(set(np.round(centres, 6))) == 16  # no bar hides another

@@ -124,7 +124,7 @@ def test_chance_titles_and_legend() -> None:
     assert [axes.get_ylabel() for axes in grid[:, 0]] == labels
     assert all(axes.get_xticks().tolist() == [1, 2, 3] for axes in grid.flat)
     figure = grid[0, 0].figure
-    networks = ["expression network", "identity network", "joint network", "before any training"]
+    networks = ["expression network", "identity network", "joint network", "untrained network"]
     pairs = ["expression and identity", "expression and joint", "identity and joint"]
     assert read_legend(figure) == [*networks, *pairs, "chance", "lowest to highest seed"]
     assert figure.get_suptitle() == "What the layers tell apart (painted faces)"

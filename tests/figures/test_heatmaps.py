@@ -126,6 +126,24 @@ def test_2A_shows_the_mean_over_seeds_and_every_seed() -> None:
     assert large > 1.5 * small
 
 
+def add_untrained(table: pd.DataFrame) -> pd.DataFrame:
+    """The same table, with an untrained network whose maps are the joint network's, mirrored."""
+    columns = table["column"].max() - table["column"]
+    mirrored = table.assign(trained_on="untrained", column=columns)[table["trained_on"] == "joint"]
+    return pd.concat([table, mirrored], ignore_index=True)
+
+
+def test_2A_shows_the_untrained_network_beside_the_trained_ones() -> None:
+    grid = np.array(draw_figure_2A(add_untrained(make_heatmaps()), FACE).axes[:-1]).reshape(-1, 6)
+    networks = ["joint", "expression", "untrained", "joint", "identity", "untrained"]
+    titles = [axes.get_title().split("\n")[:2] for axes in grid[0]]
+    tasks = ["expression"] * 3 + ["identity"] * 3
+    assert titles == [[f"{name} network", f"{task} task"] for name, task in zip(networks, tasks, strict=True)]
+    for index, task in ((2, "expression"), (5, "identity")):
+        expected = enlarge(np.fliplr(make_map(("joint", task), 9)).copy())
+        np.testing.assert_allclose(read_images(grid[2, index])[1], expected)
+
+
 def test_2A_leaves_blank_seeds_out_of_the_mean() -> None:
     table = make_blank(make_heatmaps(), PAIRS[2], 4)
     column = get_grid(draw_figure_2A(table, FACE))[:, 2]
@@ -221,6 +239,26 @@ def test_2C_cuts_every_seeds_maps_at_its_published_threshold() -> None:
     figure.draw_without_rendering()
     left, right = (legend.get_window_extent() for part in figure.subfigs for legend in part.legends)
     assert left.x0 >= 0 and left.x1 < right.x0 and right.x1 <= figure.bbox.x1
+
+
+def test_2C_has_the_untrained_networks_masks_below_and_the_overlaps_that_C6_compares() -> None:
+    overlap = make_overlap({9: 0.55, 4: 0.35})
+    untrained = overlap[overlap["figure"] == "2C"].assign(trained_on="untrained")
+    yardstick = overlap[overlap["quantity"] == "iou"].assign(quantity="iou_networks", tested_on="identity")
+    overlap = pd.concat([overlap, untrained, yardstick.assign(number=0.8)], ignore_index=True)
+    table = add_untrained(make_heatmaps())
+    figure = draw_figure_2C(table, overlap, reference=REFERENCE, face=FACE)
+    grid, bars = np.array(figure.axes[:4]).reshape(2, 2), figure.axes[4:]
+    assert [axes.get_ylabel() for axes in grid[:, 0]] == ["joint network", "untrained network"]
+    for seed, above, below in zip((4, 9), *grid, strict=True):
+        assert above.get_title() == below.get_title() == f"seed {seed}"
+        np.testing.assert_allclose(read_images(below)[1], read_images(above)[1][:, ::-1])  # symmetric pixels
+        assert above.get_xlabel() == below.get_xlabel()
+    assert len(bars) == 3 and bars[2].get_xlabel() == "IoU of equally large masks (C6)"
+    figure.draw_without_rendering()
+    for axes in bars:
+        extent = axes.xaxis.label.get_window_extent()
+        assert extent.x0 >= 0 and extent.x1 <= figure.bbox.x1
 
 
 def make_examples() -> dict[str, Example]:

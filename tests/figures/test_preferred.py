@@ -22,7 +22,7 @@ from facespec.study.artefacts import digest_files, write_document
 from facespec.study.errors import StudyError
 from facespec.study.preferred import HEADER_FILE, PreferredSet
 from facespec.study.tables import PREFERRED, UNIT_CLASSES, UNITS
-from facespec.study.vocabulary import TASKS, Network
+from facespec.study.vocabulary import NETWORKS, TASKS, Network
 from toys import combine, make_table, read_texts
 
 SIDE = 11
@@ -188,7 +188,7 @@ def test_branches_of_equal_depth_are_pooled() -> None:
 def make_tables() -> dict[str, pd.DataFrame]:
     """The units of all networks and two seeds, shuffled; only the first seed has images."""
     images, classes, effects = [], [], []
-    for key in combine(trained_on=Network, layer=UNIT_COUNTS, seed=[3, 8], unit=range(7)):
+    for key in combine(trained_on=NETWORKS, layer=UNIT_COUNTS, seed=[3, 8], unit=range(7)):
         unit, first_seed = key["unit"], key["seed"] == 3
         if unit >= UNIT_COUNTS[key["layer"]]:
             continue
@@ -210,7 +210,7 @@ def make_tables() -> dict[str, pd.DataFrame]:
 @pytest.fixture
 def pictures(tmp_path: Path) -> PreferredSet:
     rng = np.random.default_rng(6)
-    for network in Network:
+    for network in NETWORKS:
         for name, units in UNIT_COUNTS.items():
             optimised = rng.random((units, SIDE, SIDE), dtype=np.float32)
             np.save(tmp_path / f"{network.value}-{name}-optimised.npy", optimised)
@@ -218,7 +218,7 @@ def pictures(tmp_path: Path) -> PreferredSet:
     layers = [{"name": name, "depth": int(name[-1]), "units": units} for name, units in UNIT_COUNTS.items()]
     sizes = {"height": 7, "width": 5, "channels": 1, "size": SIDE, "input_channels": 1}
     header = {"version": 2, "source": "painted faces", "seed": 3, **sizes}
-    header |= {"layers": {network.value: layers for network in Network}, "digests": digest_files(tmp_path)}
+    header |= {"layers": {network.value: layers for network in NETWORKS}, "digests": digest_files(tmp_path)}
     write_document(tmp_path / HEADER_FILE, header)
     return PreferredSet.open(tmp_path)
 

@@ -104,6 +104,19 @@ def test_every_row_shows_both_networks_for_every_region() -> None:
     assert read_legend(draw_usual()) == [*networks, interval, frame]
 
 
+def test_the_untrained_network_is_drawn_behind_the_others() -> None:
+    table = make_regions()
+    untrained = table.query("trained_on == 'joint' and against == ''").assign(trained_on="untrained", number=0.005)
+    figure = draw_figure_regions(pd.concat([table, untrained], ignore_index=True))
+    for row, (task, _) in enumerate(ROWS):
+        points = read_points(get_grid(figure)[row, 0])
+        assert set(points) == {"joint", task, "untrained"} and set(points["untrained"][1]) == {0.005}
+        assert (points[task][0] < points["joint"][0]).all() and (points["joint"][0] < points["untrained"][0]).all()
+        assert np.round(points["untrained"][0]).tolist() == [0, 1, 2, 3]
+    networks = ["joint network", "expression network", "identity network", "untrained network"]
+    assert read_legend(figure)[:4] == networks
+
+
 def test_points_have_their_networks_colours_and_intervals_and_density_a_line_at_one() -> None:
     grid = get_grid(draw_usual())
     axes = grid[8, 0]

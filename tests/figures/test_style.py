@@ -24,7 +24,7 @@ from facespec.figures.heatmaps import MASKS
 from facespec.figures.style import LOOKS, RC, save_figure, save_pages, save_png, settle_layout, use_study_style
 from facespec.study.errors import StudyError
 from facespec.study.storage import atomic_write
-from facespec.study.vocabulary import NETWORKS
+from facespec.study.vocabulary import NETWORKS, Network
 
 # what readers without red or green cones see: Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB
 BLINDNESS = {
@@ -52,11 +52,12 @@ def convert_to_lab(linear: np.ndarray) -> np.ndarray:
 
 
 def test_every_network_has_a_look_with_the_originals_pale_colour() -> None:
-    assert list(LOOKS) == list(NETWORKS)
+    assert list(LOOKS) == list(Network)
     assert {name: [round(c * 255) for c in look.published] for name, look in LOOKS.items()} == {
         "expression": [217, 234, 211],
         "identity": [207, 226, 243],
         "joint": [234, 209, 220],
+        "untrained": [222, 222, 222],  # not the original's
     }
 
 
@@ -78,9 +79,10 @@ def test_colours_differ_for_every_reader(blindness: str, colours: list[str]) -> 
 
 
 def test_grey_prints_differ_in_lightness_and_hatch() -> None:
-    lightness = sorted(convert_to_lab(convert_to_linear(look.colour))[0] for look in LOOKS.values())
+    """The untrained network, a control, differs in hatch alone: there is no lightness left for it on white paper."""
+    lightness = sorted(convert_to_lab(convert_to_linear(LOOKS[name].colour))[0] for name in NETWORKS)
     assert min(np.diff(lightness)) > 12
-    assert len({look.hatch for look in LOOKS.values()}) == 3
+    assert len({look.hatch for look in LOOKS.values()}) == 4
 
 
 def test_the_users_settings_are_not_used_and_are_restored() -> None:

@@ -26,11 +26,11 @@ def simulate_study(random: np.random.Generator, *, effect: float = 0.0) -> Perso
     """Two seeds and 12 people, each with another map; `effect` is added to the patch of the first side."""
     person = 0.3 * random.random((1, 1, PEOPLE, 1, 1)) + 0.1 * random.normal(size=(1, 1, PEOPLE, *CELLS))
     spread = 0.1 * random.exponential(size=(1, 1, PEOPLE, 1, 1))
-    noise = gaussian_filter(random.exponential(size=(4, 2, PEOPLE, *CELLS)), sigma=(0, 0, 0, 1, 1))
+    noise = gaussian_filter(random.exponential(size=(6, 2, PEOPLE, *CELLS)), sigma=(0, 0, 0, 1, 1))
     maps = person + spread * noise
     maps[PAIRS.index(SIDES[0])] += effect * PATCH
     names = tuple(map(str, range(PEOPLE)))
-    return PersonMaps(maps, np.ones((4, 2, PEOPLE), dtype=np.int64), (1, 2), names, SIZE, "simulated")
+    return PersonMaps(maps, np.ones((6, 2, PEOPLE), dtype=np.int64), (1, 2), names, SIZE, "simulated")
 
 
 def compute_p(maps: PersonMaps, random: np.random.Generator) -> np.ndarray:

@@ -19,7 +19,7 @@ from facespec.study.tables import OVERLAP, UNIT_SHARES, VERDICTS
 from facespec.study.tables_lesions import DISSOCIATION
 from toys import change_params, read_files
 
-PARTS = {"C1": 2, "C2": 2, "C3": 2, "C4": 2, "C5": 2, "C6": 2, "C7": 4, "C8": 2}
+PARTS = {"C1": 2, "C2": 2, "C3": 2, "C4": 2, "C5": 2, "C6": 8, "C7": 4, "C8": 2}
 
 
 def read_verdicts(paths: Paths) -> pd.DataFrame:
@@ -58,7 +58,7 @@ def test_every_table_parameter_and_stream_reaches_its_judge(
 
         return judge_and_record
 
-    kinds = ("accuracy", "heatmap", "depth", "lesion")
+    kinds = ("accuracy", "heatmap", "overlap", "depth", "lesion")
     for kind in kinds:
         name = f"judge_{kind}_claims"
         monkeypatch.setattr(checks, name, record(kind, getattr(checks, name)))
@@ -67,13 +67,16 @@ def test_every_table_parameter_and_stream_reaches_its_judge(
     tables = {
         "accuracy": read_accuracies(analysed_copy),
         "heatmap": OVERLAP.read(analysed_copy.table("overlap")),
+        "overlap": OVERLAP.read(analysed_copy.table("overlap")),
         "depth": UNIT_SHARES.read(analysed_copy.table("depth_shares")),
         "lesion": DISSOCIATION.read(analysed_copy.table("dissociation")),
     }
-    labels = {"accuracy": (), "heatmap": ("heatmaps",), "depth": ("depth",), "lesion": ("lesions",)}
+    labels = {"accuracy": (), "heatmap": ("heatmaps",), "overlap": ("overlap",)}
+    labels |= {"depth": ("depth",), "lesion": ("lesions",)}
     margins = {
         "accuracy": {"margin": 0.3},
         "heatmap": {},
+        "overlap": {},
         "depth": {"margin": 0.9},
         "lesion": {"margin": 0.02, "damage": 0.25},
     }

@@ -29,7 +29,7 @@ def test_differences_are_those_of_the_peoples_mean_maps(analysed: Paths) -> None
     assert len(sound) == 16 * 16 and set(sound["n"]) == {3} and sound["seed"].isna().all()
     np.testing.assert_allclose(sound["difference"].to_numpy().reshape(16, 16), expected, atol=1e-12)
     published = table[table["style"] == "published"]
-    assert len(published) == 3 * 2 and set(published["n"]) == {32 * 32} and set(published["seed"]) == {5, 6}
+    assert len(published) == 6 * 2 and set(published["n"]) == {32 * 32} and set(published["seed"]) == {5, 6}
 
 
 def test_parameters_reach_the_analysis(analysed_copy: Paths, params: Params) -> None:

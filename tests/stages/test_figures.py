@@ -125,7 +125,7 @@ def test_heatmaps_lie_over_the_mean_face(figures: dict[str, Figure], drawable_st
         np.testing.assert_array_equal(face, maps.mean_face)
     # joint network, expression, of the smaller seed, averaged here from the maps themselves
     mean = np.nanmean(scale_maps(maps.maps("joint", "expression", 5)), axis=0)
-    overlaid = figures["figure_2A"].axes[4].images[1].get_array()
+    overlaid = figures["figure_2A"].axes[6].images[1].get_array()
     np.testing.assert_allclose(overlaid, upsample_maps(mean, maps.size), atol=1e-6)
 
 

@@ -14,7 +14,7 @@ from facespec.study.arrays import read_arrays, write_arrays
 from facespec.study.errors import StudyError
 from facespec.study.params import Params
 from facespec.study.paths import Paths
-from facespec.study.vocabulary import Network
+from facespec.study.vocabulary import NETWORKS, Network
 
 
 def run_joint(paths: Paths, params: Params) -> None:
@@ -30,7 +30,7 @@ def test_it_starts_from_the_trained_weights_with_new_heads_and_sees_no_held_out_
         fits[job.network] = model, data, classes  # type: ignore[attr-defined]
 
     monkeypatch.setattr(finetune, "run_fit", record)
-    for network in Network:
+    for network in NETWORKS:
         finetune.run(fitted, params, network=network, seed=5, device="cpu")
     labels = FaceSet.open(fitted.faces("probe")).labels
     rows = []

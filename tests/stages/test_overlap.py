@@ -31,7 +31,23 @@ def test_parameters_reach_the_analysis(analysed_copy: Paths, params: Params) -> 
     before = OVERLAP.read(analysed_copy.table("overlap"))
     overlap.run(analysed_copy, change_params(params, "overlap", quantile=0.5, top=0.4, resamples=101, seed=9))
     table = OVERLAP.read(analysed_copy.table("overlap"))
-    maps, stream = average_person_maps(MapSet.open(analysed_copy.heatmaps)), generator(9, "overlap")
-    expected = measure_overlap(maps, quantile=0.5, top=0.4, resamples=101, generator=stream)
+    maps, stream = MapSet.open(analysed_copy.heatmaps), generator(9, "overlap")
+    by_expression = [average_person_maps(maps, expression=name) for name in sorted(set(maps.labels["expression"]))]
+    assert len(by_expression) == 7
+    expected = measure_overlap(
+        average_person_maps(maps), by_expression, quantile=0.5, top=0.4, resamples=101, generator=stream
+    )
     pd.testing.assert_frame_equal(table, expected, check_dtype=False)
     assert not table.equals(before)
+
+
+def test_maps_of_expressions_sum_up_to_those_of_people(fitted: Paths) -> None:
+    maps = MapSet.open(fitted.heatmaps)
+    whole = average_person_maps(maps)
+    parts = {name: average_person_maps(maps, expression=name) for name in set(maps.labels["expression"])}
+    assert {part.people for part in parts.values()} == {whole.people}
+    np.testing.assert_array_equal(sum(part.count for part in parts.values()), whole.count)
+    np.testing.assert_allclose(sum(part.total for part in parts.values()), whole.total, atol=1e-12)
+    rows = (maps.labels["expression"] == "sad") & (maps.labels["identity"] == whole.people[1])
+    expected = np.nansum(scale_maps(maps.maps("joint", "identity", 6)[rows.to_numpy()]), axis=0)
+    np.testing.assert_allclose(parts["sad"].total[PAIRS.index(("joint", "identity")), 1, 1], expected, atol=1e-12)

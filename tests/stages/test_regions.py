@@ -56,7 +56,7 @@ def test_maps_that_are_the_mouth_lie_on_the_mouth(
         assert read_number(table, joint, expression="sad", region=region, measure="share") == (region == "mouth")
     density = read_number(table, joint, expression="happy", region="mouth", measure="density")
     assert density == pytest.approx(np.mean(1 / areas), rel=1e-9)
-    assert len(table) == 6 * 8 * 12 * 2
+    assert len(table) == 8 * 8 * 12 * 2
     assert set(table["regions"]) == {"label maps"} and set(table["source"]) == {"embedded faces"}
     rows = table[(table["expression"] == "happy") & (table["region"] == "mouth")]
     assert set(rows[["n", "people", "seeds"]].itertuples(index=False, name=None)) == {(6, 3, 2)}

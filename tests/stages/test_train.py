@@ -22,7 +22,7 @@ from facespec.study.arrays import read_arrays
 from facespec.study.errors import StudyError
 from facespec.study.params import Params, read_params
 from facespec.study.paths import Paths
-from facespec.study.vocabulary import Network
+from facespec.study.vocabulary import NETWORKS, Network
 from facespec.training.fit import TaskData
 
 COMMAND = [sys.executable, "-m", "facespec", "train", "joint", "5"]
@@ -59,7 +59,7 @@ def test_networks_of_one_seed_have_equal_starts_and_equal_numbers_of_steps(
         fits[job.network.value] = job.epoch_steps, {task: len(task_data.rows) for task, task_data in data.items()}
 
     monkeypatch.setattr(train, "run_fit", record)
-    for network, seed in [*((network, 5) for network in Network), (Network.JOINT, 6)]:
+    for network, seed in [*((network, 5) for network in NETWORKS), (Network.JOINT, 6)]:
         train.run(Paths(tiny_study), params, network=network, seed=seed, device="cpu")
     assert all(torch.equal(weights["joint", 5], weights[name, 5]) for name in ("expression", "identity"))
     assert not torch.equal(weights["joint", 5], weights["joint", 6])

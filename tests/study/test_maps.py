@@ -85,31 +85,31 @@ def test_means_by_hand() -> None:
 
     Over images, (2, 4) of two and (0, 20) of four make (2, 24) / 6; drawn twice and once, (4, 28) / 8.
     """
-    total = np.zeros((4, 1, 3, 1, 2))
-    for pair in range(4):
+    total = np.zeros((6, 1, 3, 1, 2))
+    for pair in range(6):
         total[pair, 0, :, 0] = [[2 + 2 * pair, 4 + 2 * pair], [0, 0], [4 * pair, 20 + 4 * pair]]
-    maps = make_person_maps(total, np.tile([2, 0, 4], (4, 1, 1)))
+    maps = make_person_maps(total, np.tile([2, 0, 4], (6, 1, 1)))
     person_means, means = maps.person_means(), maps.means()
-    assert person_means.shape == (4, 1, 3, 1, 2) and means.shape == (4, 1, 1, 2)
-    for pair in range(4):
+    assert person_means.shape == (6, 1, 3, 1, 2) and means.shape == (6, 1, 1, 2)
+    for pair in range(6):
         expected = [[1 + pair, 2 + pair], [np.nan] * 2, [pair, 5 + pair]]
         np.testing.assert_array_equal(person_means[pair, 0, :, 0], expected)
         np.testing.assert_allclose(means[pair, 0, 0], [2 / 6 + pair, 4 + pair])
     np.testing.assert_allclose(maps.means(np.array([2, 5, 1]))[3, 0, 0], [4 / 8 + 3, 28 / 8 + 3])
-    np.testing.assert_array_equal(maps.means(np.array([0, 3, 0])), np.full((4, 1, 1, 2), np.nan))
+    np.testing.assert_array_equal(maps.means(np.array([0, 3, 0])), np.full((6, 1, 1, 2), np.nan))
 
 
 def test_a_weight_of_two_equals_a_repeated_person() -> None:
-    total, count = draw_noise(4, 2, 3, 3, 5), np.arange(1, 25).reshape(4, 2, 3)
+    total, count = draw_noise(6, 2, 3, 3, 5), np.arange(1, 37).reshape(6, 2, 3)
     expected = make_person_maps(total[:, :, [0, 2, 2]], count[:, :, [0, 2, 2]]).means()
     np.testing.assert_allclose(make_person_maps(total, count).means(np.array([1, 0, 2])), expected, rtol=1e-13)
 
 
 @pytest.mark.parametrize(
-    ("total", "count"), [((4, 2, 2, 3, 5), (4, 2, 3)), ((4, 2, 3, 3), (4, 2, 3)), ((4, 2, 3, 3, 5), (4, 3, 2))]
+    ("total", "count"), [((6, 2, 2, 3, 5), (6, 2, 3)), ((6, 2, 3, 3), (6, 2, 3)), ((6, 2, 3, 3, 5), (6, 3, 2))]
 )
 def test_sums_of_other_shapes_are_refused(total: tuple[int, ...], count: tuple[int, ...]) -> None:
-    with pytest.raises(StudyError, match=re.escape(f"totals {total} and counts {count}, expected (4, 2, 3) first")):
+    with pytest.raises(StudyError, match=re.escape(f"totals {total} and counts {count}, expected (6, 2, 3) first")):
         PersonMaps(np.zeros(total), np.zeros(count, np.int64), (1, 2), ("a", "b", "c"), size=(9, 7), source="toy")
 
 

@@ -23,7 +23,12 @@ def test_the_order_of_words() -> None:
 
 @pytest.mark.parametrize(
     ("network", "tasks"),
-    [("expression", ["expression"]), ("identity", ["identity"]), ("joint", ["expression", "identity"])],
+    [
+        ("expression", ["expression"]),
+        ("identity", ["identity"]),
+        ("joint", ["expression", "identity"]),
+        ("untrained", ["expression", "identity"]),
+    ],
 )
 def test_the_tasks_of_a_network(network: str, tasks: list[str]) -> None:
     assert list(Network(network).tasks) == tasks
