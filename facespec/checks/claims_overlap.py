@@ -89,7 +89,7 @@ class OverlapClaimPart(HeatmapClaimPart):
                     "figure": self.figure,
                     "quantity": quantity,
                     "rule": self.masks,
-                    "trained_on": side.trained_on.value,
+                    "trained_on": str(side.trained_on),
                     "tested_on": side.tested_on,
                 },
             )

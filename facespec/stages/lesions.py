@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -63,13 +62,9 @@ def _plan_sweeps(paths: Paths, params: Params) -> Iterator[tuple[str, Lesions, S
     """What is lesioned: value of `trained_on`, plan, and ways of choosing units."""
     plan = params.lesions
     yield Network.JOINT.value, plan, CONDITIONS
-    if _find_untrained(paths, params.seeds[0]).exists():
+    if paths.checkpoint(UNTRAINED, Network.UNTRAINED, params.seeds[0]).exists():
         fewer = plan.model_copy(update={"random": min(plan.random, 2 * plan.shuffled)})
         yield UNTRAINED, fewer, [condition for condition in CONDITIONS if condition != "shuffled"]
-
-
-def _find_untrained(paths: Paths, seed: int) -> Path:
-    return paths.root / "checkpoints" / UNTRAINED / f"{UNTRAINED}-{seed}.safetensors"
 
 
 def _load_network(paths: Paths, trained_on: str, seed: int) -> Checkpoint:

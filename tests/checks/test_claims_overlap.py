@@ -52,8 +52,8 @@ BY_HAND = {
 SEEDS, RESAMPLES = (4, 2, 9), 101
 NOISE = {key: generator(3, "noise", *key).uniform(-0.02, 0.02, RESAMPLES) for key in MEANS}
 REPRODUCED, NOT_TESTABLE = "reproduced", "not testable on this data"
-REFUTED = "not reproduced", "the interval lies at or below 0"
-UNDECIDED = "not reproduced", "undecided: the interval includes 0"
+REFUTED = "refuted", "the interval lies at or below 0"
+UNDECIDED = "undecided", "the interval includes 0"
 
 
 def make_rows(key: Key, numbers: np.ndarray, seeds: tuple[int, ...]) -> pd.DataFrame:
@@ -170,8 +170,8 @@ UNDEFINED = "rows: too few people, or no heatmap but blank ones"
         (drop_rows(f"{CLASSES} and resample == 7"), "expression classes", "resamples differ between the two sides"),
         (change_rows(f"{CLASSES} and resample == 7", number=np.nan), "expression classes", f"in 3 of 306 {UNDEFINED}"),
         (change_rows(f"{CONTROL} and seed == 4", number=np.nan), "expression untrained", f"in 102 of 306 {UNDEFINED}"),
-        (drop_rows("seed == 2"), "identity networks", "pairs of 2 seeds have no spread; 3 seeds are needed"),
-        (drop_rows("seed != 2"), "identity single", "pairs of 1 seed have no spread; 3 seeds are needed"),
+        (drop_rows("seed == 2"), "identity networks", "pairs of 2 seeds have no spread; testable with 3 seeds"),
+        (drop_rows("seed != 2"), "identity single", "pairs of 1 seed have no spread; testable with 3 seeds"),
         (change_rows("number >= 0", number=0.2), "identity classes", "no number varies over the resamples"),
         (change_rows("number >= 0", number=0.2), "identity untrained", "no number varies over the resamples"),
     ],
@@ -247,6 +247,6 @@ def judge_bumps(expression: float, identity: float, *, untrained: float) -> pd.S
 
 def test_two_places_pass_and_one_place_or_what_needs_no_training_fail() -> None:
     assert combine_parts(judge_bumps(1, 5, untrained=3)) == REPRODUCED
-    assert combine_parts(judge_bumps(3, 3, untrained=3)) == REFUTED[0]
+    assert combine_parts(judge_bumps(3, 3, untrained=3)) in (REFUTED[0], UNDECIDED[0])
     as_before_training = judge_bumps(1, 5, untrained=0)
     assert (as_before_training.iloc[:6] == REPRODUCED).all() and REPRODUCED not in set(as_before_training.iloc[6:])
