@@ -6,6 +6,8 @@ from facespec.study.schema import Column, Schema
 from facespec.study.vocabulary import EXPRESSIONS, NETWORKS, ROLES, TASKS, VIEWS
 
 ALL_IMAGES = -1  # the `resample` of numbers that are computed without resampling
+# `low` and `high` of the tables below are 95 % percentiles of bootstrap draws, over what the table says; only those of
+# VERDICTS are t intervals, chosen by their coverage (docs/intervals.md says what covers what)
 UNTRAINED = "untrained"  # a value of `trained_on`: the networks' common trunk before training, as a control
 
 # One row per image of a FaceSet. `identity`, `expression`, `view`, `session` are empty if unknown.
