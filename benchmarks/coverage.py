@@ -80,7 +80,7 @@ def bootstrap_rescaled(studies: Studies, draws: Draws) -> Bounds:
 
 def bootstrap_t(studies: Studies, draws: Draws) -> Bounds:
     """Percentiles of (draw - mean) / (standard error of the draw); no variance in a draw gives an infinite bound."""
-    _, shared, _ = split_variance(studies.means, studies.resampled)
+    _, shared = split_variance(studies.means, studies.resampled)
     drawn = studies.means[:, draws.seeds]
     error = np.sqrt(drawn.var(axis=-1, ddof=1) / drawn.shape[-1] + shared[:, None])
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -96,7 +96,7 @@ def t_over_seeds(studies: Studies, _: Draws) -> Bounds:
 
 def _split_variance(studies: Studies) -> tuple[np.ndarray, np.ndarray, int]:
     """Spread and shared part of the variance of the mean, and the number of seeds."""
-    spread, shared, _ = split_variance(studies.means, studies.resampled)
+    spread, shared = split_variance(studies.means, studies.resampled)
     return spread, shared, studies.means.shape[-1]
 
 

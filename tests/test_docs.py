@@ -7,13 +7,16 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 import yaml
 
 from facespec.stages import init
+from facespec.study.tables import VERDICTS
 
 
 def read(path: Path) -> str:
@@ -67,16 +70,41 @@ def test_links_of_the_documents_lead_somewhere(documents: list[Path]) -> None:
             assert not anchor or anchor in list_headings(target), f"{document.name}: {link} has no heading #{anchor}"
 
 
+def format_verdict(claim: str, part: dict) -> tuple[str, str, str, str, str]:
+    """The cells of a part's row in docs/results.md; a number that the record lacks is "none"."""
+    signed = {name: f"{part[name]:+.3f}" if name in part else "none" for name in ("number", "low", "high", "published")}
+    interval = f"{signed['number']} ({signed['low']} to {signed['high']})" if "number" in part else "none"
+    coverage = f"{part['coverage']:.2f}" if "coverage" in part else "none"
+    return claim, interval, coverage, signed["published"], part["verdict"]
+
+
 def test_results_hold_the_recorded_verdicts(project: Path, verdicts: dict) -> None:
-    expected = []
-    for claim, entry in verdicts.items():
-        for part in entry["parts"].values():
-            published = f"{part['published']:+.3f}" if "published" in part else "none"
-            interval = f"{part['number']:+.3f} ({part['low']:+.3f} to {part['high']:+.3f})"
-            expected.append((claim, interval, published, part["verdict"]))
-    row = r"^\| (C\d): [^|]+ \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$"
+    expected = [format_verdict(claim, part) for claim, entry in verdicts.items() for part in entry["parts"].values()]
+    row = r"^\| (C\d): [^|]+ \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$"
     rows = re.findall(row, read(project / "docs" / "results.md"), re.MULTILINE)
     assert rows == expected and len(rows) >= 11
+
+
+def test_the_history_has_a_row_per_claim_that_ends_with_the_words_of_the_verdicts(project: Path) -> None:
+    history = read(project / "docs" / "results.md").split("### History")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (C\d) \| ([^|]+) \| ([^|]+) \| [^|]+ \|$", history, re.MULTILINE)
+    assert [claim for claim, _, _ in rows] == [f"C{number}" for number in range(1, 9)]
+    assert {now for _, _, now in rows} <= set(VERDICTS.columns["verdict"].allowed)
+
+
+def test_the_recorded_coverage_is_that_of_the_program(project: Path, load_script: Callable[[str], ModuleType]) -> None:
+    """Its candidates and cells, and the choice that its rule makes of the recorded numbers."""
+    coverage, page = load_script("benchmarks/coverage.py"), read(project / "docs" / "intervals.md")
+    rows = re.findall(r"^\| ([^|]+) \| ([.\d]+) \| ([.\d]+) \| ([.\d]+) \| ([^|]+) \| ([^|]+) \|$", page, re.MULTILINE)
+    assert [row[0] for row in rows] == list(coverage.CANDIDATES)
+    sufficient = {
+        name: float(width) for name, *lowest, width, _ in rows if min(map(float, lowest)) >= coverage.REQUIRED
+    }
+    chosen = [name for name, *_, word in rows if word == "yes, narrowest"]
+    assert chosen == [min(sufficient, key=sufficient.__getitem__)] == ["t, Cochran & Cox"]
+    cells = re.findall(r"^\| ((?:normal|accuracies), [^|]+) \| (\d+) \|", page, re.MULTILINE)
+    expected = [(label, str(seeds)) for seeds in coverage.SEEDS for label, _ in coverage.list_cells(seeds, 0)]
+    assert cells == expected
 
 
 def test_the_readme_sums_the_verdicts_up(project: Path, verdicts: dict) -> None:

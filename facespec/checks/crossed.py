@@ -23,18 +23,17 @@ import numpy as np
 from scipy import stats
 
 
-def split_variance(means: np.ndarray, resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def split_variance(means: np.ndarray, resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Parts of the variance of the mean over seeds of `means` (..., n_seeds), `resampled` (..., n_seeds, resamples).
 
     Returns
     -------
     spread : float64 array of shape (...)
         Variance between seeds, divided by their number: what other networks, and other faces for each of them, change.
-        At least `specific`, so that seeds that happen to agree do not make an interval without a width.
+        Where all seeds agree exactly, as they may in few images, it is what other faces change in each network by
+        itself, so that the interval does not lose its width.
     shared : float64 array of shape (...)
         What other faces change in all networks: the mean covariance of two seeds over resamples, 0 if it is negative.
-    specific : float64 array of shape (...)
-        What other faces change in each network by itself, divided by the number of seeds: a part of `spread`.
 
     Needs two seeds and two resamples.
     """
@@ -43,7 +42,8 @@ def split_variance(means: np.ndarray, resampled: np.ndarray) -> tuple[np.ndarray
     of_seeds = resampled.var(axis=-1, ddof=1).mean(axis=-1)
     shared = np.maximum((seeds * of_mean - of_seeds) / (seeds - 1), 0.0)
     specific = np.maximum(of_seeds - shared, 0.0) / seeds
-    return np.maximum(means.var(axis=-1, ddof=1) / seeds, specific), shared, specific
+    agree = means.max(axis=-1) == means.min(axis=-1)
+    return np.where(agree, specific, means.var(axis=-1, ddof=1) / seeds), shared
 
 
 def find_half_width(spread: np.ndarray, shared: np.ndarray, *, seeds: int, level: float) -> np.ndarray:
@@ -64,7 +64,7 @@ def find_half_width(spread: np.ndarray, shared: np.ndarray, *, seeds: int, level
 
 def bound_mean(means: np.ndarray, resampled: np.ndarray, *, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Bounds of the interval of the mean over seeds; arguments as in `split_variance`."""
-    spread, shared, _ = split_variance(means, resampled)
+    spread, shared = split_variance(means, resampled)
     half = find_half_width(spread, shared, seeds=means.shape[-1], level=level)
     mean = means.mean(axis=-1)
     return mean - half, mean + half
@@ -81,7 +81,6 @@ def bound_over_seeds(means: np.ndarray, *, level: float) -> tuple[np.ndarray, np
 def simulate_coverage(
     spread: float,
     shared: float,
-    specific: float = 0.0,
     *,
     seeds: int,
     level: float,
@@ -96,6 +95,6 @@ def simulate_coverage(
     if not spread + shared > 0:
         return np.nan
     errors = generator.standard_normal(draws) * np.sqrt(spread + shared)
-    estimated = np.maximum(spread * generator.chisquare(seeds - 1, draws) / (seeds - 1), specific)
+    estimated = spread * generator.chisquare(seeds - 1, draws) / (seeds - 1)
     half = find_half_width(estimated, np.full(draws, shared), seeds=seeds, level=level)
     return float((np.abs(errors) <= half).mean())

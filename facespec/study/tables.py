@@ -6,6 +6,8 @@ from facespec.study.schema import Column, Schema
 from facespec.study.vocabulary import EXPRESSIONS, NETWORKS, ROLES, TASKS, VIEWS, Network
 
 ALL_IMAGES = -1  # the `resample` of numbers that are computed without resampling
+# `low` and `high` of the tables below are 95 % percentiles of bootstrap draws, over what the table says; only those of
+# VERDICTS are t intervals, chosen by their coverage (docs/intervals.md says what covers what)
 
 # Values of `trained_on` that are no trained network:
 UNTRAINED = Network.UNTRAINED.value  # the networks' common trunk before training, with fitted readouts

@@ -322,8 +322,7 @@ def test_the_interval_that_judges_has_the_variance_of_seeds_and_of_images(n_seed
     row = judge(table, level=level).loc[C4]
     means, resampled = joint[:, 0] - single[:, 0], joint[:, 1:] - single[:, 1:]
     shared = max(np.mean([np.cov(*resampled[list(pair)])[0, 1] for pair in itertools.combinations(seeds, 2)]), 0)
-    specific = np.cov(resampled).trace() / n_seeds - shared
-    spread = max(stats.sem(means) ** 2, specific / n_seeds)
+    spread = stats.sem(means) ** 2
     quantiles = stats.t.ppf((1 + level) / 2, n_seeds - 1), stats.norm.ppf((1 + level) / 2)
     half = (spread * quantiles[0] + shared * quantiles[1]) / np.sqrt(spread + shared)
     assert (row["low"], row["high"]) == pytest.approx((means.mean() - half, means.mean() + half))

@@ -47,31 +47,31 @@ def test_the_quantiles_of_both_parts_are_weighted_by_their_variances() -> None:
 
 @pytest.mark.parametrize("n_seeds", [2, 3, 5])
 def test_the_parts_of_the_variance_are_those_of_the_covariance_matrix(n_seeds: int) -> None:
-    """Shared: the mean of the covariances; specific: how much larger the mean of the variances is."""
+    """Shared: the mean of the covariances; where seeds agree, the spread is how much larger the mean variance is."""
     random = generator(1, "shared", n_seeds)
     resampled = random.normal(size=(7, n_seeds, 40)) + 2 * random.normal(size=(7, 1, 40))
     means = 5 * random.normal(size=(7, n_seeds))
     matrices = [np.cov(study) for study in resampled]
     covariances = np.array([matrix[np.triu_indices(n_seeds, 1)].mean() for matrix in matrices])
     variances = np.array([matrix.trace() / n_seeds for matrix in matrices])
-    spread, shared, specific = split_variance(means, resampled)
-    np.testing.assert_allclose(shared, covariances)
-    np.testing.assert_allclose(specific, (variances - covariances) / n_seeds)
-    np.testing.assert_allclose(spread, np.maximum(stats.sem(means, axis=1) ** 2, specific))
+    spread, shared = split_variance(means, resampled)
+    np.testing.assert_allclose(shared, np.maximum(covariances, 0))
+    np.testing.assert_allclose(spread, stats.sem(means, axis=1) ** 2)
+    agreeing, _ = split_variance(np.full_like(means, 0.3), resampled)
+    np.testing.assert_allclose(agreeing, (variances - np.maximum(covariances, 0)) / n_seeds)
 
 
 def test_opposite_seeds_share_no_variance_and_not_less() -> None:
     resampled = np.array([[1.0, 2.0, 4.0], [-1.0, -2.0, -4.0]])
-    _, shared, specific = split_variance(np.array([0.0, 9.0]), resampled)
-    assert np.cov(resampled)[0, 1] < 0 and shared == 0
-    assert specific == pytest.approx(np.var([1, 2, 4], ddof=1) / 2)
+    spread, shared = split_variance(np.array([0.0, 8.0]), resampled)
+    assert np.cov(resampled)[0, 1] < 0 and shared == 0 and spread == pytest.approx(32 / 2)
 
 
 def test_seeds_that_agree_by_chance_do_not_make_an_interval_without_width() -> None:
-    """Equal accuracies, but of other images: the spread is at least what the choice of images makes of it."""
+    """Equal accuracies, but of other images: the spread is what the choice of images makes of it."""
     resampled = np.array([[0.1, 0.5, 0.3], [0.5, 0.1, 0.3]])
-    spread, shared, specific = split_variance(np.array([0.3, 0.3]), resampled)
-    assert shared == 0 and spread == specific == pytest.approx(0.04 / 2)
+    spread, shared = split_variance(np.array([0.3, 0.3]), resampled)
+    assert shared == 0 and spread == pytest.approx(0.04 / 2)
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=6), st.floats(0, 1), st.floats(-3, 3), st.floats(0.1, 5))
