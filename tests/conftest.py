@@ -59,7 +59,7 @@ from facespec.study.tables import LABELS
 from facespec.study.vocabulary import NETWORKS
 
 # how long an example takes says something about the machine, and nothing about the code
-settings.register_profile("facespec", deadline=None, max_examples=50)
+settings.register_profile("facespec", deadline=None, max_examples=30)
 settings.register_profile("fast", deadline=None, max_examples=15)  # of `make test-fast`
 settings.load_profile("facespec")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,11 @@ Bytes = npt.NDArray[np.uint8]
 
 
 def draw_stimuli(
-    n_people: int, expressions: Sequence[Expression | str] = EXPRESSIONS, *, generator: np.random.Generator
+    n_people: int,
+    expressions: Sequence[Expression | str] = EXPRESSIONS,
+    *,
+    generator: np.random.Generator,
+    hair: Literal["cap", "own"] = "cap",
 ) -> Stimuli:
     """Draw people who show the same expressions, seen from the front in a studio as the probe faces.
 
@@ -36,6 +41,8 @@ def draw_stimuli(
         Different names of `facespec.study.vocabulary.EXPRESSIONS`; by default all seven.
     generator : numpy.random.Generator
         The source of all random numbers.
+    hair : {"cap", "own"}
+        ``"cap"``: all hair is under the same cap; ``"own"``: everybody has hair of their own. The faces are the same.
 
     Returns
     -------
@@ -66,7 +73,7 @@ def draw_stimuli(
             "expressions."
         )
     people = draw_studio(
-        n_people, generator, sessions=SESSIONS[:1], expressions=[Expression.NEUTRAL], views=[View.STRAIGHT]
+        n_people, generator, sessions=SESSIONS[:1], expressions=[Expression.NEUTRAL], views=[View.STRAIGHT], hair=hair
     )
     rows = np.repeat(np.arange(n_people), len(names))
     stimuli = replace_expressions(people.take(rows), names * n_people)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from facespec.data.embedded.anatomy import CAP, COLUMN
 from facespec.data.embedded.canvas import REGIONS
 from facespec.data.embedded.faces import draw_stimuli, render_stimuli
 from facespec.data.embedded.production import iterate_chunks
@@ -37,6 +38,14 @@ def test_people_and_scenes_are_drawn_as_for_the_probe() -> None:
     stimuli = draw_stimuli(4, ["neutral"], generator=generator(1))
     assert stimuli.digest() == probe.digest()
     assert stimuli.labels.drop(columns="stimulus").equals(probe.labels.drop(columns="stimulus"))
+
+
+def test_hair_is_shown_or_under_a_cap_of_the_same_people() -> None:
+    capped, bare = (draw_stimuli(3, ["happy"], generator=generator(1), hair=hair) for hair in ("cap", "own"))
+    assert (capped.people[:, COLUMN["cap"]] == 1).all() and not bare.people[:, COLUMN["cap"]].any()
+    same = [index for name, index in COLUMN.items() if name not in CAP]
+    np.testing.assert_array_equal(capped.people[:, same], bare.people[:, same])
+    np.testing.assert_array_equal(capped.units, bare.units)
 
 
 def test_only_the_expression_differs_within_a_person() -> None:
