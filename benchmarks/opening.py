@@ -42,6 +42,7 @@ ANALYSES = (
     "contrasts",
     "regions",
     "groundtruth",
+    "calibrate",
     "depth",
     "preferred",
     "lesions",
@@ -121,6 +122,7 @@ def measure(study: Path, words: Sequence[str]) -> dict[str, Any]:
 def list_commands(study: Path) -> list[list[str]]:
     seed = str(read_params(Paths(study).params).seeds[0])
     fits = [[stage, network.value, seed] for stage in FITS for network in NETWORKS]
+    fits.append(["untrained", seed])
     return fits + [[stage, *(["--workers", "1"] if stage in WITH_WORKERS else [])] for stage in ANALYSES]
 
 

@@ -21,7 +21,7 @@ from facespec.data.faceset import FaceSet
 from facespec.models import checkpoints
 from facespec.stages import fitting, lesions, train
 from facespec.stages.network_files import load_network
-from facespec.study import tables, tables_lesions
+from facespec.study import tables, tables_calibration, tables_lesions
 from facespec.study.errors import StudyError
 from facespec.study.maps import MapSet
 from facespec.study.params import read_params
@@ -91,6 +91,10 @@ SCHEMAS = {
     if isinstance(schema, Schema)
 } | {
     "decoding": tables.ACCURACY,
+    "calibration_cues": tables_calibration.CUE_SWAPS,
+    "calibration_baselines": tables_calibration.BASELINES,
+    "calibration_confusions": tables_calibration.CONFUSIONS,
+    "calibration_targets": tables_calibration.TARGETS,
     "depth_units": tables.UNITS,
     "depth_classes": tables.UNIT_CLASSES,
     "depth_shares": tables.UNIT_SHARES,

@@ -255,8 +255,9 @@ def test_thirty_gigabytes_stream_in_shuffled_batches_in_little_memory(tmp_path: 
         pytest.skip("this file system keeps no holes: 30 GB would really be written")
     result = run_stream(tmp_path / "faces", resident=32 * 2**20, steps=45)
     assert (result["n"], result["read"], result["wrong"]) == (200_000, 45 * 16, 0)
-    # beside the mapped files: one more batch in flight (9 MiB as floats, 6 MiB of indices), twice
-    assert result["grown"] < (32 + 32) * 2**20
+    # 103 MiB of files and 15 MiB of a batch (9 as floats, 6 of indices) if nothing were given back; kernels that map
+    # more pages at a fault than were asked for hold up to 90 MiB
+    assert result["grown"] < 100 * 2**20
 
 
 @LINUX

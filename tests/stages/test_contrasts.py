@@ -17,15 +17,15 @@ from toys import change_params
 def test_differences_are_those_of_the_peoples_mean_maps(analysed: Paths) -> None:
     """From the raw maps of the study: every person counts the same, and every seed does."""
     table, map_set = CONTRASTS.read(analysed.table("contrasts")), MapSet.open(analysed.heatmaps)
-    sound = table.query("style == 'sound' and first_tested_on == 'identity' and second_trained_on == 'identity'")
+    sound = table.query("style == 'sound' and first_tested_on == 'expression' and second_trained_on == 'expression'")
     sound = sound.sort_values(["row", "column"])
     identities = map_set.labels["identity"].to_numpy()
     means = {}
-    for network in ("joint", "identity"):
-        maps = [scale_maps(map_set.maps(network, "identity", seed)) for seed in map_set.seeds]
+    for network in ("joint", "expression"):
+        maps = [scale_maps(map_set.maps(network, "expression", seed)) for seed in map_set.seeds]
         people = [[np.nanmean(one[identities == person], axis=0) for person in np.unique(identities)] for one in maps]
         means[network] = np.array(people)
-    expected = (means["joint"] - means["identity"]).mean(axis=(0, 1))
+    expected = (means["joint"] - means["expression"]).mean(axis=(0, 1))
     assert len(sound) == 16 * 16 and set(sound["n"]) == {3} and sound["seed"].isna().all()
     np.testing.assert_allclose(sound["difference"].to_numpy().reshape(16, 16), expected, atol=1e-12)
     published = table[table["style"] == "published"]

@@ -30,7 +30,7 @@ from toys import draw_faces, make_faces_block
 FILES = sorted(Path(production.__file__).parent.glob("*.py"))
 
 # Files that draw and arrange integers: no pixel is computed in them, so whole numbers may be counted.
-BOOKKEEPING = {"roles.py", "production.py", "stimuli.py"}
+BOOKKEEPING = {"roles.py", "production.py", "stimuli.py", "cues.py"}
 # Correctly rounded by IEEE 754 (sqrt, and + - * / written as operators or `subtract`), exact by nature (comparisons,
 # choice, floor, sign, integer arithmetic, casts), or no arithmetic at all (making and arranging arrays).
 NUMPY = {
