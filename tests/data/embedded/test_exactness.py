@@ -39,7 +39,7 @@ NUMPY = {
     *("array", "asarray", "arange", "empty", "full", "full_like", "ones_like", "zeros", "zeros_like", "ndarray"),
     *("repeat", "roll", "shape", "stack", "random"),
 }
-NUMPY_BOOKKEEPING = NUMPY | {"argmax", "argsort", "ascontiguousarray"}
+NUMPY_BOOKKEEPING = NUMPY | {"isin", "argmax", "argsort", "ascontiguousarray"}
 GENERATOR = {"random", "integers", "permutation"}  # bits and uniforms; no distribution, whose code may change
 OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.BitAnd, ast.BitOr, ast.BitXor, ast.RShift)
 REDUCING = {"sum", "mean", "dot", "prod", "std", "var", "cumsum", "cumprod", "trace", "round", "matmul"}
