@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from facespec.data.chunks import FaceChunk, FaceSetDescription
+from facespec.data.embedded.anatomy import APPEARANCE, CAP, PARAMETERS
 from facespec.data.embedded.roles import draw_role
 from facespec.data.embedded.stimuli import Stimuli
 from facespec.data.faceset import FaceSet, write_faceset
@@ -29,6 +30,8 @@ from facespec.study.seeds import generator
 from facespec.study.vocabulary import Role
 
 CLASSES = {"expression": 7, "identity": 5}
+# Columns of embedded people that are their own on every day
+FACE = [index for index, name in enumerate(PARAMETERS) if name not in APPEARANCE and name not in CAP]
 HEIGHT, WIDTH = 17, 11  # odd and unequal: a swapped axis or a wrong half shows
 Module = TypeVar("Module", bound=nn.Module)
 

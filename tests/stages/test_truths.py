@@ -11,7 +11,7 @@ import pytest
 
 from facespec.data.chunks import FaceChunk
 from facespec.data.embedded import production
-from facespec.data.embedded.anatomy import APPEARANCE, CAP, PARAMETERS, change_faces
+from facespec.data.embedded.anatomy import PARAMETERS, change_faces
 from facespec.data.embedded.roles import draw_role
 from facespec.data.embedded.stimuli import Stimuli, replace_expressions, replace_people
 from facespec.data.faceset import FaceSet
@@ -20,6 +20,7 @@ from facespec.study.params import GroundTruth, Params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.vocabulary import EXPRESSIONS, Role
+from toys import FACE
 
 ROWS = np.array([182, 2, 87, 117])  # frontal images of all three people, in both sessions
 
@@ -48,10 +49,6 @@ def find_masks(images: stage.ExplainedImages, params: Params, *, workers: int = 
 
 def render(stimuli: Stimuli) -> np.ndarray:
     return production.render(stimuli, range(len(stimuli)), size=32, channels=1)[0].astype(float)
-
-
-# Columns of what is a person's own on every day
-FACE = [index for index, name in enumerate(PARAMETERS) if name not in APPEARANCE and name not in CAP]
 
 
 def list_people(images: stage.ExplainedImages) -> dict[str, np.ndarray]:

@@ -11,22 +11,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from facespec.data.embedded import anatomy, scenes
-from facespec.data.embedded.anatomy import APPEARANCE, CAP, COLUMN, PARAMETERS
+from facespec.data.embedded.anatomy import CAP, COLUMN, PARAMETERS
 from facespec.data.embedded.roles import compute_quotas, draw_role
 from facespec.data.embedded.stimuli import Stimuli
 from facespec.study.seeds import generator
 from facespec.study.tables import LABELS
 from facespec.study.vocabulary import EXPRESSIONS, ROLES, SESSIONS, VIEWS, Role
-from toys import draw_faces, make_faces_block
+from toys import FACE, draw_faces, make_faces_block
 
 # FER2013's training split, counted in its CSV: 28,709 pictures
 FER2013 = MappingProxyType(
     {"angry": 3995, "disgust": 436, "fear": 4097, "happy": 7215, "sad": 4830, "surprise": 3171, "neutral": 4965}
 )
-
-
-# Columns of what is a person's own on every day
-FACE = [index for index, name in enumerate(PARAMETERS) if name not in APPEARANCE and name not in CAP]
 
 
 def draw(role: Role, **sizes: Any) -> Stimuli:
