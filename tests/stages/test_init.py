@@ -72,7 +72,7 @@ def test_unknown_profile(tmp_path: Path) -> None:
     with pytest.raises(StudyError) as caught:
         init.run(tmp_path / "mine", profile="quik")
     assert str(caught.value) == (
-        "unknown profile 'quik': did you mean 'quick'? Allowed: 'default', 'quick', 'fer2013', 'paper'."
+        "unknown profile 'quik': did you mean 'quick'? Allowed: 'default', 'quick', 'reference', 'fer2013', 'paper'."
     )
     assert not (tmp_path / "mine").exists()
 
