@@ -43,6 +43,7 @@ ANALYSES = (
     "regions",
     "groundtruth",
     "calibrate",
+    "battery",
     "depth",
     "preferred",
     "lesions",
@@ -50,7 +51,7 @@ ANALYSES = (
     "figures",
     "checks",
 )
-WITH_WORKERS = ("groundtruth", "lesions")  # one worker: times of parallel workers do not add up
+WITH_WORKERS = ("groundtruth", "calibrate", "battery", "lesions")  # one worker: times of parallel workers do not add up
 KINDS = ("files", "documents", "arrays", "rows", "tables")
 
 

@@ -256,6 +256,14 @@ def calibrate(workers: Workers = CORES, device: Device = "auto") -> None:
 
 
 @app.command()
+def battery(workers: Workers = CORES, device: Device = "auto") -> None:
+    """What do manipulated faces cost: upside down, halves, parts, caricatures, single action units?"""
+    from facespec.stages import battery as stage
+
+    stage.run(*_study(), device=device, workers=workers)
+
+
+@app.command()
 def depth(device: Device = "auto") -> None:
     """At which depth do units answer to expression, and to identity? Layer by layer, unit by unit."""
     from facespec.stages import depth as stage
@@ -329,7 +337,7 @@ def export() -> None:
     stage.run(Paths())
 
 
-FIGURES_HELP = """Draw every figure of the study and seven that the original does not have, to Results/figures.
+FIGURES_HELP = """Draw every figure of the study and eight that the original does not have, to Results/figures.
 
 Each is written as PDF and PNG. Figure S2, a page per convolution, goes to Results as one PDF per network.
 
@@ -442,6 +450,19 @@ def data_calibrate(workers: Workers = CORES, device: Device = "auto") -> None:
     stage.run(paths, params, device=device, workers=workers)
     for line in stage.describe_targets(paths):
         typer.echo(line)
+
+
+@data_app.command("battery")
+def data_battery(
+    to: Annotated[Path, typer.Option(help="Directory for FaceSet, pictures, battery.csv and a sheet of examples.")],
+    workers: Workers = CORES,
+) -> None:
+    """Manipulated faces for the laboratory: upside down, halves, parts, caricatures, single action units."""
+    from facespec.stages import battery_faces as stage
+
+    _, params = _study()
+    n = stage.export(params.battery, params.data, to=to, workers=workers)
+    typer.echo(f"{to}: {n} pictures.")
 
 
 @data_app.command("show")

@@ -33,6 +33,7 @@ from hypothesis import settings
 from facespec.models.device import deterministic_torch
 from facespec.stages import (
     accuracy,
+    battery,
     calibrate,
     checks,
     contrasts,
@@ -246,6 +247,8 @@ def tiny_study(make_once: Make) -> Path:
         "groundtruth.draws=100",
         "calibrate.images=1",
         "calibrate.draws=100",
+        "battery.images=1",
+        "battery.draws=100",
         "depth.permutations=100",
         "preferred.steps=24",
         "preferred.starts=3",
@@ -318,6 +321,7 @@ def analysed_study(explained_study: Path, make_once: Make) -> Path:
             table_stage.run(paths, params)
         groundtruth.run(paths, params, workers=1)
         calibrate.run(paths, params, device="cpu", workers=1)
+        battery.run(paths, params, device="cpu", workers=1)
         lesions.run(paths, params, device="cpu", workers=1)
         checks.run(paths, params)
         export.run(paths)

@@ -21,7 +21,7 @@ from facespec.data.faceset import FaceSet
 from facespec.models import checkpoints
 from facespec.stages import fitting, lesions, train
 from facespec.stages.network_files import load_network
-from facespec.study import tables, tables_calibration, tables_lesions
+from facespec.study import arrays, tables, tables_battery, tables_calibration, tables_lesions
 from facespec.study.errors import StudyError
 from facespec.study.maps import MapSet
 from facespec.study.params import read_params
@@ -86,7 +86,7 @@ def read_preferred(paths: Paths, file: Path) -> str:
 
 SCHEMAS = {
     schema.name: schema
-    for module in (tables, tables_lesions)
+    for module in (tables, tables_battery, tables_lesions)
     for schema in vars(module).values()
     if isinstance(schema, Schema)
 } | {
@@ -102,6 +102,11 @@ SCHEMAS = {
 }
 
 
+def read_examples(paths: Paths, file: Path) -> str:
+    description, examples = arrays.read_arrays(file, remedy="")
+    return digest_values(description, *examples, *examples.values())
+
+
 def read_table(paths: Paths, file: Path) -> str:
     table = file.with_name(file.name.removesuffix(".sha256"))
     return digest_values(SCHEMAS[table.stem].read(table).to_csv())
@@ -112,6 +117,7 @@ READERS: dict[str, Callable[[Paths, Path], str]] = {
     "checkpoints/*/*.safetensors": read_checkpoint,
     "Results/heatmaps/*": read_heatmaps,
     "Results/preferred/*": read_preferred,
+    "Results/*.safetensors": read_examples,
     "Results/*.csv": read_table,
     "Results/*.csv.sha256": read_table,
 }

@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.pipeline import make_pipeline
 
 from facespec.study.errors import StudyError
@@ -87,6 +87,26 @@ def classify_by_nearest(fit_pixels: np.ndarray, fit_codes: np.ndarray, test_pixe
     _check_classes(fit_codes)
     classifier = KNeighborsClassifier(n_neighbors=1, algorithm="brute").fit(fit_pixels, fit_codes)
     return classifier.predict(test_pixels)
+
+
+def measure_nearness(fit_pixels: np.ndarray, fit_codes: np.ndarray, test_pixels: np.ndarray) -> np.ndarray:
+    """How near is each test image to the nearest fitted image of every class? float64 (n_test, classes).
+
+    Nearness is the negative Euclidean distance; the class with the largest is that of `classify_by_nearest`. Codes are
+    0, 1, ...; a class without fitted images is infinitely far away. Other shapes and errors as there.
+
+    Examples
+    --------
+    >>> pixels = np.array([[0.0, 3.0], [4.0, 0.0]])
+    >>> measure_nearness(pixels, np.array([0, 1]), np.array([[0.0, 0.0]])).tolist()
+    [[-3.0, -4.0]]
+    """
+    _check_classes(fit_codes)
+    nearness = np.full((len(test_pixels), int(fit_codes.max()) + 1), -np.inf)
+    for code in np.unique(fit_codes):
+        neighbours = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(fit_pixels[fit_codes == code])
+        nearness[:, code] = -neighbours.kneighbors(test_pixels)[0][:, 0]
+    return nearness
 
 
 def _check_classes(fit_codes: np.ndarray) -> None:

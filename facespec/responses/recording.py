@@ -1,4 +1,4 @@
-"""Record what a network computes: responses of any layer, penultimate responses of a task, predicted classes."""
+"""Record what a network computes: responses of any layer, penultimate responses of a task, logits, classes."""
 
 from __future__ import annotations
 
@@ -175,3 +175,26 @@ def predict_classes(
             for task, logits in network(batch.images.to(device)).items():
                 classes[task].append(logits.argmax(dim=1).cpu().numpy())
     return {task: np.concatenate(chunks) for task, chunks in classes.items()}
+
+
+def record_logits(
+    network: FaceNetwork,
+    faces: FaceSet,
+    indices: np.ndarray,
+    *,
+    preset: Preset,
+    batch_size: int,
+    device: torch.device,
+) -> dict[str, np.ndarray]:
+    """The logits of the images at `indices`, in their order: task -> float32 (n, classes).
+
+    One batch of images is in memory at a time. The network runs in evaluation mode on `device` (`models.device`).
+    """
+    chunks: dict[str, list[np.ndarray]] = {
+        task: [np.empty((0, classes), dtype=np.float32)] for task, classes in network.classes.items()
+    }
+    with on_device(network, device, training=False), torch.inference_mode():
+        for batch in iterate_batches(faces, indices, batch_size=batch_size, preset=preset, generator=None):
+            for task, logits in network(batch.images.to(device)).items():
+                chunks[task].append(logits.float().cpu().numpy())
+    return {task: np.concatenate(parts) for task, parts in chunks.items()}

@@ -21,6 +21,7 @@ FIGURES = {
     "figure_regions": "Share of the heatmaps' mass in each region of the face, by expression.",
     "figure_groundtruth": "Which pixels carry expression and identity in embedded faces; how well heatmaps match.",
     "figure_calibration": "What networks name a face by, what needs no network, and which expressions are confused.",
+    "figure_battery": "What manipulated faces cost each network beside people, and what single action units show.",
     "figure_depth": "Layer by layer: decoding, units specific to a task, effect sizes, similarity of networks.",
     "figure_lesions": "Accuracy lost in both tasks when units that one needs are lesioned, also at matched damage.",
     "figure_lesion_classes": "Recall of every class under lesions, and its spread between classes.",

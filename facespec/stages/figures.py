@@ -1,4 +1,4 @@
-"""Which figures does a study give? Those of the original, beside the published results, and seven more."""
+"""Which figures does a study give? Those of the original, beside the published results, and eight more."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from facespec.data.faceset import FaceSet
 from facespec.figures.accuracy import draw_figure_1, draw_panels
 from facespec.figures.bars import TITLES, make_accuracy_panel, make_reference_panel
+from facespec.figures.battery import draw_figure_battery
 from facespec.figures.boxes import draw_figure_2B
 from facespec.figures.calibration import draw_figure_calibration
 from facespec.figures.contrasts import draw_figure_contrasts
@@ -27,6 +28,7 @@ from facespec.published.export import PAGES
 from facespec.published.reference import read_reference_accuracy, read_reference_heatmaps
 from facespec.stages.accuracies import read_accuracies
 from facespec.stages.heatmap_faces import make_examples
+from facespec.study.arrays import read_arrays
 from facespec.study.maps import MapSet
 from facespec.study.paths import Paths
 from facespec.study.preferred import PreferredSet
@@ -46,6 +48,7 @@ from facespec.study.tables import (
     UNIT_SHARES,
     UNITS,
 )
+from facespec.study.tables_battery import BATTERY_EFFECTS, BATTERY_UNITS
 from facespec.study.tables_calibration import BASELINES, CONFUSIONS, CUE_SWAPS
 from facespec.study.tables_lesions import DAMAGE_CURVES, LESION_CLASSES, LESIONS, SEGREGATION
 from facespec.study.vocabulary import NETWORKS, Network, Role
@@ -115,6 +118,9 @@ def _draw_additions(paths: Paths, units: pd.DataFrame) -> Iterator[tuple[str, Fi
         "figure_calibration",
         draw_figure_calibration(*(schema.read(paths.table(f"calibration_{n}")) for n, schema in calibration.items())),
     )
+    effects, units_alone = (schema.read(paths.table(schema.name)) for schema in (BATTERY_EFFECTS, BATTERY_UNITS))
+    _, examples = read_arrays(paths.battery, remedy="Run the stage battery again.")
+    yield "figure_battery", draw_figure_battery(effects, units_alone, examples)
     depth = draw_figure_depth(
         decoding=LAYER_DECODING.read(paths.table("depth_decoding")),
         shares=UNIT_SHARES.read(paths.table("depth_shares")),

@@ -38,6 +38,7 @@ ANALYSES = {
     ("decoding",): 6,
     ("accuracy",): 2,
     ("heatmaps", "groundtruth", "overlap", "contrasts", "regions", "calibrate"): 21,
+    ("battery",): 5,
     ("depth",): 4,
     ("preferred",): 11,
     ("lesions",): 24,

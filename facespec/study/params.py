@@ -233,6 +233,17 @@ class Calibrate(Block):
     targets: Targets
 
 
+class Battery(Block):
+    """Manipulated faces: what do they cost each network?"""
+
+    images: Count  # new frontal pictures per probe person, at most
+    misalignment: OpenShare  # of the picture's width, by which the lower half of a face is shifted
+    anticaricature: OpenShare  # of a face's distance from the mean face; of an expression's intensity
+    caricature: Annotated[float, Field(gt=1)]  # the same, exaggerated
+    draws: Draws  # bootstrap draws of seeds and people
+    seed: Seed
+
+
 class Depth(Block):
     """Tests of which units respond to expression, to identity or to both, at each depth."""
 
@@ -305,7 +316,9 @@ class Params(Block):
         Faces of all roles, and the probe images held out from every fit.
     network, train, finetune : NetworkBlock, Train, Finetune
         Architecture of the networks, and how they are fitted.
-    decoding, accuracy, heatmaps, overlap, contrasts, regions, groundtruth, calibrate, depth, preferred, lesions : Block
+    decoding, accuracy, heatmaps, overlap, contrasts, regions, groundtruth, calibrate, battery : Block
+        Settings of the stage of that name.
+    depth, preferred, lesions : Block
         Settings of the stage of that name.
     checks : Checks
         How claims become verdicts.
@@ -338,6 +351,7 @@ class Params(Block):
     regions: Regions
     groundtruth: GroundTruth
     calibrate: Calibrate
+    battery: Battery
     depth: Depth
     preferred: Preferred
     lesions: Lesions

@@ -86,6 +86,11 @@ class Paths:
         """The preferred stimuli of all units, a `study.preferred.PreferredSet`."""
         return self.results / "preferred"
 
+    @property
+    def battery(self) -> Path:
+        """One face in every condition of the stimulus battery, named arrays (`study.arrays`)."""
+        return self.results / "battery.safetensors"
+
     def figure(self, name: str, suffix: str) -> Path:
         return self.results / "figures" / f"{name}.{suffix}"
 

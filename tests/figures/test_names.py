@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from facespec.figures.accuracy import draw_figure_1, draw_panels
+from facespec.figures.battery import draw_figure_battery
 from facespec.figures.boxes import draw_figure_2B
 from facespec.figures.calibration import draw_figure_calibration
 from facespec.figures.contrasts import draw_figure_contrasts
@@ -67,7 +68,7 @@ def draw_heatmaps(load_toys: Load, name: str) -> list[Figure]:
 
 def draw_new_figures(load_toys: Load, name: str) -> list[Figure]:
     contrasts, depth, regions = load_toys("contrasts"), load_toys("depth"), load_toys("regions")
-    truths = load_toys("groundtruth")
+    truths, battery = load_toys("groundtruth"), load_toys("battery")
     truth_maps = truths.make_overlap(), truths.make_maps()
     region_table = regions.make_regions().assign(source=name).replace({"region": {"moustache": name}})
     toys = load_toys("calibration")
@@ -76,6 +77,7 @@ def draw_new_figures(load_toys: Load, name: str) -> list[Figure]:
     return [
         draw_figure_contrasts(contrasts.make_contrasts().assign(source=name), contrasts.FACE),
         draw_figure_calibration(tables[0].replace({"cue": {"hair": name}}), *tables[1:]),
+        draw_figure_battery(*(table.assign(source=name) for table in battery.make_tables()), battery.make_examples()),
         draw_figure_depth(**depth_tables),
         draw_figure_groundtruth(truths.make_scores().assign(source=name), *truth_maps, truths.FACE),
         draw_figure_recall(load_toys("recall").make_recalls().assign(source=name)),

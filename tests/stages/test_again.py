@@ -24,6 +24,7 @@ STAGES = [
     "regions",
     "groundtruth",
     "calibrate",
+    "battery",
     "checks",
     "export",
 ]

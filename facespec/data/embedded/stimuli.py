@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -94,6 +95,22 @@ class Stimuli:
             self.scene[rows],
             self.keys[rows],
         )
+
+
+def concatenate(parts: Sequence[Stimuli]) -> Stimuli:
+    """The stimuli of all `parts` (one or more, of one role), one part behind the other.
+
+    >>> from facespec.data.embedded.faces import draw_stimuli
+    >>> stimuli = draw_stimuli(2, ["happy"], generator=np.random.default_rng(0))
+    >>> len(concatenate([stimuli, stimuli.take([1])]))
+    3
+    """
+    arrays: dict[str, Any] = {
+        item.name: np.concatenate([getattr(part, item.name) for part in parts])
+        for item in fields(Stimuli)
+        if item.name not in ("role", "labels")
+    }
+    return replace(parts[0], labels=pd.concat([part.labels for part in parts], ignore_index=True), **arrays)
 
 
 def replace_expressions(stimuli: Stimuli, expressions: Sequence[Expression | str]) -> Stimuli:
