@@ -17,7 +17,7 @@ from facespec.figures.estimates import describe_sources, select_rows
 from facespec.figures.labels import fit_names, measure_text, set_suptitle
 from facespec.figures.style import INK, LOOKS, use_study_style
 from facespec.study.tables import PREFERRED
-from facespec.study.vocabulary import NETWORKS, Network
+from facespec.study.vocabulary import Network
 
 KINDS = {
     "optimised": "picture made for the unit",
@@ -54,12 +54,13 @@ def draw_figure_S2B(table: pd.DataFrame) -> Figure:
     table = PREFERRED.check(table)
     seeds = ", ".join(map(str, sorted(set(table["seed"]))))
     with use_study_style():
-        figure = Figure(figsize=(7.4, 7.8), layout="constrained")
+        networks = [network for network in Network if (table["trained_on"] == network).any()]
+        figure = Figure(figsize=(7.4, 2.6 * max(len(networks), 3)), layout="constrained")
         title = f"Figure S2B. How strongly units are driven, and by what ({{}}; seed {seeds})"
         set_suptitle(figure, title, describe_sources(table))
-        panels = figure.subplots(len(NETWORKS), 1, sharey=True)
+        panels = figure.subplots(len(networks), 1, sharey=True, squeeze=False)[:, 0]
         panels[0].set_yscale("symlog", linthresh=_find_linear_limit(table), linscale=0.6)
-        for axes, network in zip(panels, NETWORKS, strict=True):
+        for axes, network in zip(panels, networks, strict=True):
             _draw_network(axes, select_rows(table, trained_on=network), network)
             axes.set_ylabel("mean response over the map")
         panels[0].set_ylim(bottom=0)  # of all panels, after they are drawn: a limit that was set no longer grows

@@ -251,7 +251,7 @@ def paint_masks(expression: np.ndarray, identity: np.ndarray, *, threshold: floa
 
 
 def draw_figure_2D(examples: Mapping[str, Example], source: str, *, seed: int) -> Figure:
-    """Draw single faces with the expression task's heatmaps of the joint and the expression network.
+    """Draw single faces with the expression task's heatmaps of the joint, the expression and the untrained network.
 
     Parameters
     ----------
@@ -260,15 +260,16 @@ def draw_figure_2D(examples: Mapping[str, Example], source: str, *, seed: int) -
     source : str
         The source of the faces.
     seed : int
-        The seed of both networks.
+        The seed of the networks.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Axes in three rows (face, joint network, expression network), a column per example; then the colour bar.
+        Axes in rows (face, joint network, expression network, and the untrained one where examples have its maps), a
+        column per example; then the colour bar.
     """
     with use_study_style():
-        figure = Figure(figsize=(0.9 + 0.95 * max(len(examples), 6), 3.5), layout="constrained")
+        figure = Figure(figsize=(0.9 + 0.95 * max(len(examples), 6), 4.4), layout="constrained")
         draw_panel_2D(figure, examples)
         set_suptitle(figure, f"Figure 2D. Single faces, expression task ({{}}, seed {seed})", source)
     return figure
@@ -276,12 +277,16 @@ def draw_figure_2D(examples: Mapping[str, Example], source: str, *, seed: int) -
 
 def draw_panel_2D(parent: Figure | SubFigure, examples: Mapping[str, Example]) -> None:
     """Draw Figure 2D into `parent`."""
-    grid = parent.subplots(3, len(examples), squeeze=False)
+    labels = ["face", "joint\nnetwork", "expression\nnetwork"]
+    if any(example.untrained is not None for example in examples.values()):
+        labels.append("untrained\nnetwork")
+    grid = parent.subplots(len(labels), len(examples), squeeze=False)
     for column, (name, example) in zip(grid.T, examples.items(), strict=True):
-        for axes, cells in zip(column, (None, example.joint, example.single), strict=True):
+        maps = (None, example.joint, example.single, example.untrained)
+        for axes, cells in zip(column, maps, strict=False):
             overlay_map(axes, example.image, cells)
         column[0].set_title(name, fontsize=8)
-    _label_rows(grid, "face", "joint\nnetwork", "expression\nnetwork")
+    _label_rows(grid, *labels)
     _add_colour_bar(parent, grid, "heatmap, scaled")
 
 

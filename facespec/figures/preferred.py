@@ -143,8 +143,10 @@ def draw_unit_page(layer: UnitLayer) -> Figure:
     return figure
 
 
-def draw_figure_3(layers: Sequence[UnitLayer]) -> Figure:
+def draw_figure_3(layers: Sequence[UnitLayer], control: Sequence[UnitLayer] = ()) -> Figure:
     """Draw the most task-specific units of the first, a middle and the last layer of one network.
+
+    Below them, those of the last layer of `control`, such as an untrained network.
 
     Of the units specific to a task, up to `MAX_UNITS` are drawn: those whose `epsilon` for it exceeds that for the
     other task most. Layers of equal depth, as in networks with branches, are pooled.
@@ -153,26 +155,31 @@ def draw_figure_3(layers: Sequence[UnitLayer]) -> Figure:
     ----------
     layers : sequence of UnitLayer
         All layers of one network.
+    control : sequence of UnitLayer
+        All layers of another network, or none.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Axes in a row per layer; the expression's units on the left, the identity's on the right.
+        Axes in a row per layer, the control's last; the expression's units on the left, the identity's on the right.
     """
     depths = sorted({layer.depth for layer in layers})
     depths = sorted({depths[0], depths[len(depths) // 2], depths[-1]})
+    rows = [[layer for layer in layers if layer.depth == depth] for depth in depths]
+    if control:
+        rows.append([layer for layer in control if layer.depth == max(other.depth for other in control)])
     first = layers[0]
     with use_study_style():
-        page_height = MARGIN + TITLE_HEIGHT + 0.3 + 1.87 * len(depths) + LEGEND_HEIGHT
+        page_height = MARGIN + TITLE_HEIGHT + 0.3 + 1.87 * len(rows) + LEGEND_HEIGHT
         figure = Figure(figsize=(PAGE_WIDTH, page_height))
-        grid = figure.subplots(len(depths), len(Task), squeeze=False)
+        grid = figure.subplots(len(rows), len(Task), squeeze=False)
         bottom, top = LEGEND_HEIGHT / page_height, 1 - (MARGIN + TITLE_HEIGHT + 0.3) / page_height
         figure.subplots_adjust(left=0.075, right=0.99, bottom=bottom, top=top, wspace=0.06, hspace=0.04)
-        for row, depth in zip(grid, depths, strict=True):
-            same_depth = [layer for layer in layers if layer.depth == depth]
+        for row, same_depth in zip(grid, rows, strict=True):
             for axes, task in zip(row, Task, strict=True):
                 _draw_most_specific(axes, same_depth, task)
-            _label_row(row[0], [layer.layer for layer in same_depth])
+            other = [f"{same_depth[0].network} network:"] if same_depth[0].network != first.network else []
+            _label_row(row[0], [*other, *(layer.layer for layer in same_depth)])
         for axes, task in zip(grid[0], Task, strict=True):
             axes.set_title(f"most specific to {task}", color=LOOKS[task].colour, fontweight="bold", pad=4)
         title = f"Figure 3. What the most task-specific units of the {first.network} network prefer\n"

@@ -65,13 +65,13 @@ def run(paths: Paths) -> None:
     classes = UNIT_CLASSES.read(paths.table("depth_classes"))
     layers = {
         network: collect_unit_layers(stimuli, network, table=preferred, classes=classes, units=units)
-        for network in NETWORKS
+        for network in Network
     }
     figures = {
         **dict(_draw_accuracies(read_accuracies(paths))),
         **dict(_draw_heatmaps(paths)),
         **dict(_draw_additions(paths, units)),
-        "figure_3": draw_figure_3(layers[Network.JOINT]),
+        "figure_3": draw_figure_3(layers[Network.JOINT], layers[Network.UNTRAINED]),
         "figure_S2B": draw_figure_S2B(preferred),
     }
     pages = {network: [draw_unit_page(layer) for layer in layers[network]] for network in NETWORKS}

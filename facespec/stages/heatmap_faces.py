@@ -37,10 +37,8 @@ def list_explained_rows(maps: MapSet, faces: FaceSet) -> np.ndarray:
 def make_examples(maps: MapSet, faces: FaceSet, *, key: str) -> dict[str, Example]:
     """The faces of Figure 2D with their scaled maps of the study's first seed, by column `key` of the labels."""
     rows = choose_examples(maps.labels)
-    joint, single = (
-        scale_maps(maps.maps(network, Task.EXPRESSION, maps.seeds[0])[rows])
-        for network in (Network.JOINT, Network.EXPRESSION)
-    )
+    networks = (Network.JOINT, Network.EXPRESSION, Network.UNTRAINED)
+    scaled = [scale_maps(maps.maps(network, Task.EXPRESSION, maps.seeds[0])[rows]) for network in networks]
     images = faces.images(list_explained_rows(maps, faces)[rows])
     names = maps.labels[key].iloc[rows]
-    return {name: Example(*example) for name, *example in zip(names, images, joint, single, strict=True)}
+    return {name: Example(*example) for name, *example in zip(names, images, *scaled, strict=True)}

@@ -28,7 +28,7 @@ from facespec.study.preferred import HEADER_FILE, PreferredLayer, name_preferred
 from facespec.study.seeds import generator
 from facespec.study.storage import write_table
 from facespec.study.tables import PREFERRED
-from facespec.study.vocabulary import NETWORKS, Role
+from facespec.study.vocabulary import NETWORKS, Network, Role
 
 BATCH = 64
 SILENT = "silent: it answers 0 to all images"
@@ -53,10 +53,12 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
     """Write the directory ``Results/preferred`` (a `study.preferred.PreferredSet`) and ``Results/preferred.csv``.
 
     Of the study's first seed, as the study shows one network; of every convolution, behind its ReLU. The best face is
-    chosen from all probe images by what the pictures are optimised for: the unit's mean response over the map.
+    chosen from all probe images by what the pictures are optimised for: the unit's mean response over the map. The
+    untrained network is a control.
     """
     faces, seed = FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE), params.seeds[0]
     networks = [load_network(paths, "finetune", name, seed) for name in NETWORKS]
+    networks.append(load_network(paths, "untrained", Network.UNTRAINED, seed))
     layers = [_list_layers(checkpoint) for checkpoint in networks]
     tables: list[pd.DataFrame] = []
     with (
@@ -84,8 +86,8 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
             "size": preset.size,
             "input_channels": preset.channels,
             "layers": {
-                name.value: [layer.model_dump() for layer in network_layers]
-                for name, network_layers in zip(NETWORKS, layers, strict=True)
+                checkpoint.network_name.value: [layer.model_dump() for layer in network_layers]
+                for checkpoint, network_layers in zip(networks, layers, strict=True)
             },
             "digests": digest_files(directory),
         }

@@ -13,14 +13,16 @@ from facespec.study.vocabulary import EXPRESSIONS, View
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One image of Figure 2D, uint8 (H, W) grey or (H, W, 3) RGB, and two maps (h, w) of its expression in [0, 1].
+    """One image of Figure 2D, uint8 (H, W) grey or (H, W, 3) RGB, and maps (h, w) of its expression in [0, 1].
 
-    `joint` is the joint network's map, `single` the expression network's; a map that is NaN is blank.
+    `joint` is the joint network's map, `single` the expression network's, `untrained` that of the untrained network,
+    which the published figure does not have; a map that is NaN is blank.
     """
 
     image: np.ndarray
     joint: np.ndarray
     single: np.ndarray
+    untrained: np.ndarray | None = None
 
 
 def choose_examples(labels: pd.DataFrame) -> npt.NDArray[np.int64]:

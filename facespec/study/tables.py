@@ -351,14 +351,14 @@ SIMILARITY = Schema(
     },
 )
 
-# One row per unit and kind of stimulus, for the first seed's networks (Figure S2B): the unit's `response`, averaged
-# over its map. `kind` "optimised": to its optimised image; empty for a dead unit. "image": to the `stimulus` with the
-# strongest response; (`row`, `column`) is the strongest cell of the map. "start": to the image from which optimisation
-# started. "random": mean over random images.
+# One row per unit and kind of stimulus, for the first seed's networks and their untrained network (Figure S2B): the
+# unit's `response`, averaged over its map. `kind` "optimised": to its optimised image; empty for a dead unit. "image":
+# to the `stimulus` with the strongest response; (`row`, `column`) is the strongest cell of the map. "start": to the
+# image from which optimisation started. "random": mean over random images.
 PREFERRED = Schema(
     "preferred",
     {
-        "trained_on": Column("text", tuple(NETWORKS)),
+        "trained_on": Column("text", (*NETWORKS, UNTRAINED)),
         "source": Column("text"),
         "seed": Column("integer", low=0),
         "layer": Column("text"),

@@ -16,7 +16,7 @@ from facespec.figures.style import LOOKS
 from facespec.study.tables import PREFERRED
 from toys import combine, make_table, read_legend, read_texts
 
-NETWORKS = ("expression", "identity", "joint")
+NETWORKS = ("expression", "identity", "joint", "untrained")
 KINDS = {"optimised": 5.0, "image": 0.4, "start": 0.1, "random": 0.02}
 DRAWN_KINDS = list(KINDS)[:3]
 UNIT_COUNTS = {1: 5, 2: 7}  # by depth
@@ -84,12 +84,17 @@ def test_dead_units_are_counted_and_left_out() -> None:
     np.testing.assert_allclose(read_medians(joint)[3:], [make_response("joint", 2, kind, 4) for kind in DRAWN_KINDS])
 
 
+def test_networks_that_the_table_lacks_have_no_panel() -> None:
+    figure = draw_figure_S2B(make_responses().query("trained_on != 'untrained'"))
+    assert [axes.get_title() for axes in figure.axes] == ["expression network", "identity network", "joint network"]
+
+
 def test_a_network_of_dead_units_has_an_empty_panel() -> None:
     table = make_responses()
     table["response"] = table["response"].where(table["kind"] != "optimised")
     table.loc[table["kind"] == "image", "response"] = 0.0
     figure = draw_figure_S2B(table)
-    assert [len(axes.patches) for axes in figure.axes] == [0, 0, 0]
+    assert [len(axes.patches) for axes in figure.axes] == [0, 0, 0, 0]
     figure.draw_without_rendering()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -264,24 +265,34 @@ def test_2C_has_the_untrained_networks_masks_below_and_the_overlaps_that_C6_comp
 def make_examples() -> dict[str, Example]:
     draws = np.random.default_rng(3)
     return {
-        name: Example(draws.integers(0, 256, (*SIZE, *channels), dtype=np.uint8), draws.random(CELLS), single)
+        name: Example(
+            draws.integers(0, 256, (*SIZE, *channels), dtype=np.uint8), draws.random(CELLS), single, draws.random(CELLS)
+        )
         for name, channels, single in (("fear", (), draws.random(CELLS)), ("sad", (3,), np.full(CELLS, np.nan)))
     }
 
 
-def test_2D_shows_face_joint_and_single_network() -> None:
+def test_2D_shows_face_joint_single_and_untrained_network() -> None:
     figure, examples = draw_figure_2D(make_examples(), "painted faces", seed=9), make_examples()
-    grid = np.array(figure.axes[:-1]).reshape(3, 2)
+    grid = np.array(figure.axes[:-1]).reshape(4, 2)
     for column, example in zip(grid.T, examples.values(), strict=True):
         for axes in column:
             np.testing.assert_allclose(read_images(axes)[0], convert_to_grey(example.image))
         assert len(read_images(column[0])) == 1
         np.testing.assert_allclose(read_images(column[1])[1], enlarge(example.joint))
+        np.testing.assert_allclose(read_images(column[3])[1], enlarge(example.untrained))
     np.testing.assert_allclose(read_images(grid[2, 0])[1], enlarge(examples["fear"].single))
     assert read_texts(grid[2, 1].texts) == ["blank"] and len(read_images(grid[2, 1])) == 1
     assert [axes.get_title() for axes in grid[0]] == ["fear", "sad"]
-    assert [axes.get_ylabel() for axes in grid[:, 0]] == ["face", "joint\nnetwork", "expression\nnetwork"]
+    assert [axes.get_ylabel() for axes in grid[:, 0]] == [
+        *("face", "joint\nnetwork", "expression\nnetwork", "untrained\nnetwork")
+    ]
     assert figure.get_suptitle() == "Figure 2D. Single faces, expression task (painted faces, seed 9)"
+
+
+def test_2D_without_maps_of_the_untrained_network_has_a_row_less() -> None:
+    examples = {name: replace(example, untrained=None) for name, example in make_examples().items()}
+    assert len(draw_figure_2D(examples, "painted faces", seed=9).axes) == 3 * 2 + 1
 
 
 def test_figure_2_holds_all_four_panels() -> None:

@@ -170,6 +170,19 @@ def test_figure_3_shows_the_most_specific_units_of_three_depths() -> None:
     assert figure.get_suptitle() == title
 
 
+def test_figure_3_ends_with_the_last_layer_of_the_control() -> None:
+    layers = [make_layer(depth=depth) for depth in (1, 2)]
+    control = [replace(layer, network=Network.UNTRAINED) for layer in layers]
+    control[1] = make_specific(control[1], "identity", {2: -0.9})
+    figure = draw_figure_3(layers, control)
+    assert len(figure.axes) == 6 and read_layers(figure) == ["trunk.relu1", "trunk.relu2"]
+    assert [text.get_text() for text in figure.axes[4].texts if "network" in text.get_text()] == [
+        "untrained network:\ntrunk.relu2"
+    ]
+    assert read_labels(figure.axes[5]) == ["2 I 0.25"]
+    assert figure.get_suptitle().startswith("Figure 3. What the most task-specific units of the joint network prefer")
+
+
 @pytest.mark.parametrize(("depths", "drawn"), [([1], [1]), ([1, 2], [1, 2]), ([1, 2, 3, 4, 5], [1, 3, 5])])
 def test_shallow_networks_have_fewer_rows(depths: list[int], drawn: list[int]) -> None:
     assert read_layers(draw_figure_3([make_layer(depth=depth) for depth in depths])) == [

@@ -131,16 +131,16 @@ def test_heatmaps_lie_over_the_mean_face(figures: dict[str, Figure], drawable_st
 
 def test_single_faces_have_their_own_maps(figures: dict[str, Figure], drawable_study: Paths) -> None:
     maps, faces = MapSet.open(drawable_study.heatmaps), FaceSet.open(drawable_study.faces("probe"))
-    grid = np.array(figures["figure_2D"].axes[:-1]).reshape(3, -1)
+    grid = np.array(figures["figure_2D"].axes[:-1]).reshape(4, -1)
     rows = choose_examples(maps.labels)
-    assert grid.shape == (3, len(rows)) == (3, 7)
+    assert grid.shape == (4, len(rows)) == (4, 7)
     for column, row in zip(grid.T, rows, strict=True):
         label = maps.labels.iloc[row]
         (image,) = faces.images(np.flatnonzero(faces.labels["stimulus"] == label["stimulus"]))
         assert column[0].get_title() == label["expression"]
         for axes in column:
             np.testing.assert_array_equal(axes.images[0].get_array(), image)
-        for axes, network in zip(column[1:], ("joint", "expression"), strict=True):
+        for axes, network in zip(column[1:], ("joint", "expression", "untrained"), strict=True):
             (scaled,) = scale_maps(maps.maps(network, "expression", maps.seeds[0])[[row]])
             if np.isnan(scaled).any():
                 assert [text.get_text() for text in axes.texts] == ["blank"]

@@ -29,7 +29,7 @@ from facespec.study.vocabulary import Network
 from toys import read_files, seeded
 
 LAYERS = {"trunk.relu1": (1, 3), "trunk.relu2": (2, 5)}  # depth, units
-NETWORKS = ("expression", "identity", "joint")
+NETWORKS = ("expression", "identity", "joint", "untrained")
 KINDS = ("optimised", "start", "random", "image")
 
 
@@ -49,7 +49,8 @@ def outputs(analysed: Paths) -> tuple[PreferredSet, pd.DataFrame]:
 
 def record(paths: Paths, network: str, layer: str, images: np.ndarray, *, seed: int = 5) -> np.ndarray:
     """Maps (n, units, h, w) of images, uint8 as stored or float32 pictures: the network's own forward pass."""
-    checkpoint = checkpoints.load_checkpoint(paths.checkpoint("finetune", network, seed))
+    kind = "untrained" if network == "untrained" else "finetune"
+    checkpoint = checkpoints.load_checkpoint(paths.checkpoint(kind, network, seed))
     preset = checkpoint.preset
     if images.dtype == np.uint8:
         batch = apply_preset(images, preset, None)
@@ -94,7 +95,7 @@ def test_every_unit_has_a_row_of_every_kind(analysed: Paths, outputs: tuple[Pref
     assert set(table["seed"]) == {5} and set(table["source"]) == {"embedded faces"}
     header = read_document(analysed.preferred / HEADER_FILE, remedy="")
     files = read_files(analysed.preferred, "*.npy")
-    assert len(files) == 3 * 2 * 2
+    assert len(files) == 4 * 2 * 2
     assert header.pop("digests") == {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     layers = [{"name": name, "depth": depth, "units": units} for name, (depth, units) in LAYERS.items()]
     assert header == {
@@ -218,7 +219,7 @@ def test_units_that_nothing_drives_have_a_reason(explained: Paths, params: Param
 def test_colours_and_branches(explained: Paths, params: Params) -> None:
     """Networks that take RGB get RGB pictures, though the faces are grey; branches follow in the order of tasks."""
     for network in NETWORKS:
-        path = explained.checkpoint("finetune", network, 5)
+        path = explained.checkpoint("untrained" if network == "untrained" else "finetune", network, 5)
         old = checkpoints.load_checkpoint(path)
         block = old.network.block.model_copy(update={"branch_after": "conv1"})
         fresh = build_network(block, old.network.classes, channels=3, generator=seeded(3)).eval()
