@@ -15,9 +15,9 @@ from facespec.figures.labels import format_short, set_suptitle
 from facespec.figures.style import INK, LOOKS, use_study_style
 from facespec.study.errors import StudyError
 from facespec.study.tables import RECALL
-from facespec.study.vocabulary import EXPRESSIONS, NETWORKS, Task
+from facespec.study.vocabulary import EXPRESSIONS, Network, Task
 
-BAR_WIDTH = 0.4
+BARS_WIDTH = 0.8  # of a class
 TITLES = {"S1B": "S1B: training role", "1C zero-shot": "probe, not fine-tuned", "1C": "1C: probe, fine-tuned"}
 
 
@@ -47,7 +47,7 @@ def draw_figure_recall(table: pd.DataFrame) -> Figure:
     if not drawn:
         raise StudyError("the table has no recall of expressions to draw.")
     with use_study_style():
-        figure = Figure(figsize=(7.4, 0.9 + 1.9 * len(drawn)), layout="constrained")
+        figure = Figure(figsize=(7.4, 1.0 + 1.9 * len(drawn)), layout="constrained")
         set_suptitle(figure, "Recall of every expression ({})", describe_sources(table))
         panels = figure.subplots(len(drawn), 1, squeeze=False)[:, 0]
         for axes, name in zip(panels, drawn, strict=True):
@@ -62,13 +62,14 @@ def draw_figure_recall(table: pd.DataFrame) -> Figure:
 def _draw_panel(axes: Axes, rows: pd.DataFrame) -> None:
     draw_grid(axes)
     names = ["", *EXPRESSIONS]
-    networks = [network for network in NETWORKS if (rows["trained_on"] == network).any()]
+    networks = [network for network in Network if (rows["trained_on"] == network).any()]
+    width = BARS_WIDTH / len(networks)
     for index, network in enumerate(networks):
-        offset = (index - (len(networks) - 1) / 2) * BAR_WIDTH
+        offset = (index - (len(networks) - 1) / 2) * width
         for x, name in enumerate(names):
             cell = rows[(rows["trained_on"] == network) & (rows["class"] == name)].dropna(subset="recall")
             if len(cell):
-                _draw_bar(axes, cell, x + offset)
+                _draw_bar(axes, cell, x + offset, width=width)
     tested = rows[(rows["class"] != "") & (rows["n"] > 0)]["class"].nunique()
     style: Style = {"colors": INK, "linestyles": DASHED, "lw": 0.9, "zorder": 4}
     line = axes.hlines(1 / tested, -0.45, 0.45, label="one constant answer", **style)
@@ -81,16 +82,18 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set_ylabel("recall")
 
 
-def _draw_bar(axes: Axes, cell: pd.DataFrame, x: float) -> None:
+def _draw_bar(axes: Axes, cell: pd.DataFrame, x: float, *, width: float) -> None:
     """The bar of one network and class; `cell` has a row per seed."""
     network, recall = cell["trained_on"].iloc[0], cell.sort_values("seed")["recall"].to_numpy()
     look, bounds = LOOKS[network], (float(cell["low"].mean()), float(cell["high"].mean()))
     style: Style = {"color": look.colour, "hatch": look.hatch, "edgecolor": "white", "lw": 0.8}
-    axes.bar(x, recall.mean(), BAR_WIDTH, label=f"{network} network", gid=f"{network} {cell['class'].iloc[0]}", **style)
-    draw_error_bar(axes, x + 0.1, bounds, lw=1.0, cap=2).set_label("95 % of resampled test sets, mean over seeds")
-    spread = np.linspace(-1, 1, len(recall)) * min(0.06, 0.03 * (len(recall) - 1))
+    axes.bar(x, recall.mean(), width, label=f"{network} network", gid=f"{network} {cell['class'].iloc[0]}", **style)
+    draw_error_bar(axes, x + 0.25 * width, bounds, lw=1.0, cap=2).set_label(
+        "95 % of resampled test sets, mean over seeds"
+    )
+    spread = np.linspace(-1, 1, len(recall)) * 0.15 * width * min(1.0, 0.5 * (len(recall) - 1))
     marker: Style = {"marker": "o", "ms": 2.8, "mfc": "white", "mec": INK, "mew": 0.7}
-    axes.plot(x - 0.09 + spread, recall, ls="none", zorder=6, label="one seed", **marker)
+    axes.plot(x - 0.22 * width + spread, recall, ls="none", zorder=6, label="one seed", **marker)
     text: Style = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 6.5}
     axes.annotate(format_short(recall.mean()), (x, max(bounds[1], *recall)), path_effects=[make_outline()], **text)
 

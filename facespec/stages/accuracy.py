@@ -22,7 +22,7 @@ from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.storage import write_table
 from facespec.study.tables import ACCURACY, RECALL, ZERO_SHOT
-from facespec.study.vocabulary import NETWORKS, TASKS, TEST, Role, Task
+from facespec.study.vocabulary import TASKS, TEST, Network, Role, Task
 
 BATCH = 256
 SHARED_DRAWS = {ZERO_SHOT: "1C"}  # figure -> the figure with the same images, and so the same resamples of them
@@ -42,17 +42,21 @@ class TestImages:
 def run(paths: Paths, params: Params, *, device: str) -> None:
     """Write ``Results/accuracy.csv`` and ``Results/recall.csv``: figures 1C and S1B, zero-shot transfer, every seed.
 
-    Accuracies are those of all test images and of their resamples; recalls those of every class.
+    Accuracies are those of all test images and of their resamples; recalls those of every class, on the probe those of
+    the untrained network, too. (Its accuracies are Figure 1B's: its heads are the decoders.)
     """
     accuracies: list[pd.DataFrame] = []
     recalls: list[pd.DataFrame] = []
     with deterministic_torch():
-        for images, network, seed in itertools.product(_list_test_images(paths, params), NETWORKS, params.seeds):
-            if set(images.tasks) & set(network.tasks):
-                checkpoint = load_network(paths, images.stage, network, seed)
-                for accuracy, recall in _test_network(checkpoint, images, params.accuracy, device=device):
+        for images, network, seed in itertools.product(_list_test_images(paths, params), Network, params.seeds):
+            is_untrained = network is Network.UNTRAINED
+            if not set(images.tasks) & set(network.tasks) or (is_untrained and images.stage != "finetune"):
+                continue
+            checkpoint = load_network(paths, network.value if is_untrained else images.stage, network, seed)
+            for accuracy, recall in _test_network(checkpoint, images, params.accuracy, device=device):
+                recalls.append(recall)
+                if not is_untrained:
                     accuracies.append(accuracy)
-                    recalls.append(recall)
     write_table(paths.table("accuracy"), ACCURACY.check(pd.concat(accuracies, ignore_index=True)))
     write_table(paths.table("recall"), RECALL.check(pd.concat(recalls, ignore_index=True)))
 

@@ -52,14 +52,15 @@ ACCURACY = Schema(
     },
 )
 
-# One row per class, network and seed: which share of the class's `n` test images a network's head classifies correctly.
+# One row per class, network and seed: which share of the class's `n` test images a network's head classifies correctly;
+# the untrained network's, on the probe.
 # `class` empty: balanced accuracy, the mean over the classes that are tested; its chance is one over their number.
 # `low`, `high`: 95 % interval over resamples of the images within each class.
 RECALL = Schema(
     "recall",
     {
         "figure": Column("text", ("1C", "S1B", ZERO_SHOT)),
-        "trained_on": Column("text", tuple(NETWORKS)),
+        "trained_on": Column("text", (*NETWORKS, UNTRAINED)),
         "tested_on": Column("text", tuple(TASKS)),
         "role": Column("text", tuple(ROLES)),
         "source": Column("text"),

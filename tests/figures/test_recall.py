@@ -19,9 +19,10 @@ FIGURES = ("1C", "1C zero-shot", "S1B")
 
 
 def make_recalls() -> pd.DataFrame:
-    """Two networks, two seeds, all numbers different; nobody shows disgust in S1B."""
+    """Two networks (on the probe an untrained one, too), two seeds; nobody shows disgust in S1B."""
     networks = ("joint", "expression")
     rows = combine(figure=FIGURES, trained_on=networks, seed=(7, 3), **{"class": ("", *EXPRESSIONS)})
+    rows += combine(figure=("1C",), trained_on=("untrained",), seed=(7, 3), **{"class": ("", *EXPRESSIONS)})
     rows += combine(figure=("1C",), trained_on=("identity",), tested_on=("identity",), **{"class": ("", "ann")})
     table = make_table(RECALL, rows, source="embedded faces", n=35, tested_on="expression")
     table = table.assign(recall=np.random.default_rng(5).uniform(0.2, 0.8, len(table)))
@@ -43,7 +44,7 @@ def test_bars_are_means_over_seeds() -> None:
     for axes, figure in zip(panels, ("S1B", "1C zero-shot", "1C"), strict=True):
         heights = {patch.get_gid(): patch.get_height() for patch in axes.patches}
         expected = {f"{key[1]} {key[2]}": mean for key, mean in means["recall"].dropna().items() if key[0] == figure}
-        assert heights == pytest.approx(expected) and len(heights) == (14 if figure == "S1B" else 16)
+        assert heights == pytest.approx(expected) and len(heights) == {"S1B": 14, "1C zero-shot": 16, "1C": 24}[figure]
         errors = [c.lines[2][0].get_segments()[0][:, 1] for c in axes.containers if hasattr(c, "has_yerr")]
         assert sorted(low for low, _ in errors) == pytest.approx(sorted(means.loc[figure, "low"].dropna()))
         for patch in axes.patches:
@@ -64,7 +65,9 @@ def test_classes_counts_and_the_constant_answer_are_named() -> None:
     ]
     assert levels == pytest.approx([1 / 6, 1 / 7, 1 / 7])  # of the classes that are tested
     assert figure.get_suptitle() == "Recall of every expression (embedded faces)"
-    assert {"expression network", "joint network", "one seed", "one constant answer"} < set(read_legend(figure))
+    assert {"expression network", "joint network", "untrained network", "one seed", "one constant answer"} < set(
+        read_legend(figure)
+    )
 
 
 def test_the_figure_is_legible(legible: Callable[[Figure], None]) -> None:

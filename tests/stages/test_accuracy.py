@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 import torch
 
@@ -35,9 +36,11 @@ def test_every_cell_and_resample_has_its_row(analysed: Paths) -> None:
 
 
 def test_recalls_add_up_to_the_accuracy(analysed: Paths) -> None:
-    """Every class weighted by its images."""
+    """Every class weighted by its images. The untrained network has Figure 1B's decoders as heads."""
     table = RECALL.read(analysed.table("recall"))
     whole = ACCURACY.read(analysed.table("accuracy")).query("resample == -1")
+    decoded = ACCURACY.read(analysed.table("decoding")).query("resample == -1 and trained_on == 'untrained'")
+    whole = pd.concat([whole, decoded[decoded["figure"] == "1B"].assign(figure="1C")])
     cell = ["figure", "trained_on", "tested_on", "seed"]
     accuracies = whole.set_index(cell)["accuracy"]
     groups = table[table["class"] != ""].groupby(cell)
