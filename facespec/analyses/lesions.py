@@ -310,7 +310,9 @@ def _sum_losses(terms: Mapping[str, tuple[torch.Tensor, torch.Tensor]], logits: 
     losses = []
     for task, (classes, weights) in terms.items():
         lesions, labels = len(logits[task]), classes.clamp(min=0)
-        each = functional.cross_entropy(logits[task].flatten(0, 1), labels.repeat(lesions), reduction="none")
+        values = logits[task].flatten(0, 1)
+        values = values.float() if values.dtype.itemsize < 4 else values  # half precision cannot tell units apart
+        each = functional.cross_entropy(values, labels.repeat(lesions), reduction="none")
         losses.append(each.unflatten(0, (lesions, -1)).double() @ weights)
     return torch.stack(losses).sum(dim=0)
 

@@ -16,7 +16,7 @@ This works for the study's networks and any torch module that torch.fx can trace
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,8 @@ from torch import fx, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from facespec.models.copies import copy_network
+from facespec.models.silence import UnitPaths, flattens, follow_units
 from facespec.models.tracing import (
     IDENTITIES,
     NORMS,
@@ -31,8 +33,6 @@ from facespec.models.tracing import (
     RECTIFIER_FUNCTIONS,
     RECTIFIERS,
     count_calls,
-    find_call,
-    follow_unit_steps,
     is_call,
     is_step,
     list_descendants,
@@ -55,11 +55,12 @@ UNITWISE_FUNCTIONS: tuple[Any, ...] = (
 class NetworkCut:
     """A network cut behind the units of a layer; the groups of nodes are described at the top of this file.
 
-    `node` is the units' own. If units are first mixed by another kind of node than a convolution or linear layer, or a
-    unitwise node overwrites what others read, `unitwise` and `mixers` are empty and `frontier` is `node` alone.
+    `node` is the units' own; at `sites`, unitwise nodes, units are set to 0 again (`models.silence`). If units are
+    first mixed by another kind of node than a convolution or linear layer, or a unitwise node overwrites what others
+    read, `mixers` is empty, and `unitwise` are the nodes up to the sites.
     """
 
-    traced: fx.GraphModule
+    modules: nn.Module  # that nodes call, by name, and the weights that they read
     node: fx.Node
     below: tuple[fx.Node, ...]
     unitwise: tuple[fx.Node, ...]
@@ -68,17 +69,18 @@ class NetworkCut:
     downstream: tuple[fx.Node, ...]
     skip_inputs: tuple[fx.Node, ...]
     last_read: dict[fx.Node, list[fx.Node]]  # node -> nodes whose results it is the last to read
+    sites: frozenset[fx.Node] = frozenset()
 
     def module(self, node: fx.Node) -> Any:
         """The module that `node` calls."""
-        return self.traced.get_submodule(str(node.target))
+        return self.modules.get_submodule(str(node.target))
 
     def run(self, nodes: Iterable[fx.Node], values: Values, *, free: bool = True) -> Values:
         """Run `nodes`, reading results from `values` and adding theirs; returns `values`.
 
         With `free`, results that no later node of the network reads are removed from `values`, and the memory, at once.
         """
-        interpreter = fx.Interpreter(self.traced, garbage_collect_values=False)
+        interpreter = fx.Interpreter(self.modules, garbage_collect_values=False, graph=self.node.graph)
         interpreter.env = values
         for node in nodes:
             values[node] = interpreter.run_node(node)
@@ -86,9 +88,13 @@ class NetworkCut:
                 values.pop(unused, None)
         return values
 
+    def copy(self) -> NetworkCut:
+        """The same cut with modules of its own, which share the weights."""
+        return replace(self, modules=copy_network(self.modules))
+
     def run_below(self, images: torch.Tensor) -> Values:
         """The units' responses to `images`, and the skip inputs."""
-        (entry,) = (node for node in self.traced.graph.nodes if node.op == "placeholder")
+        (entry,) = (node for node in self.node.graph.nodes if node.op == "placeholder")
         values = self.run(self.below, {entry: images})
         for node in self.skip_inputs:
             if not isinstance(values[node], torch.Tensor):  # such as the number of images, which lesions multiply
@@ -105,7 +111,7 @@ class NetworkCut:
 
     def compute_logits(self, values: Values) -> dict[str, torch.Tensor]:
         """The output of the network, task -> logits, from the results of all nodes."""
-        (last,) = (node for node in self.traced.graph.nodes if node.op == "output")
+        (last,) = (node for node in self.node.graph.nodes if node.op == "output")
         output = fx.node.map_arg(last.args[0], lambda node: values[node])
         if not isinstance(output, dict) or not all(isinstance(logits, torch.Tensor) for logits in output.values()):
             raise StudyError(
@@ -126,7 +132,7 @@ def cut_network(network: nn.Module, layer: str) -> NetworkCut:
     """
     traced = trace_network(network, layer)
     _fold_norms(traced, layer)
-    return _group_nodes(traced, follow_unit_steps(traced, find_call(traced, layer))[-1])
+    return _group_nodes(traced, follow_units(traced, layer))
 
 
 def _fold_norms(traced: fx.GraphModule, layer: str) -> None:
@@ -140,27 +146,23 @@ def _fold_norms(traced: fx.GraphModule, layer: str) -> None:
             continue
         if convolution._forward_pre_hooks or convolution._forward_hooks:  # such as those that compute its weights
             continue
+        if convolution.weight.dtype.itemsize < 4:  # half precision: products of weights would be rounded
+            continue
         norm: Any = traced.get_submodule(str(node.target))
         traced.set_submodule(str(source.target), fuse_conv_bn_eval(convolution, norm))
         node.replace_all_uses_with(source)
         traced.graph.erase_node(node)
 
 
-def _group_nodes(traced: fx.GraphModule, node: fx.Node) -> NetworkCut:
-    nodes = list(traced.graph.nodes)
+def _group_nodes(traced: fx.GraphModule, units: UnitPaths) -> NetworkCut:
+    nodes, node, between = list(traced.graph.nodes), units.steps[-1], units.between
     above = list_descendants(node, nodes)
     (images,) = (candidate for candidate in nodes if candidate.op == "placeholder")
     constants = set(nodes) - list_descendants(images, nodes) - {images}  # weights, and what depends on weights alone
     skip_inputs = tuple(n for n in nodes if n not in above | constants | {node} and above & n.users.keys())
-    unitwise = {node}
-    for candidate in nodes:
-        if candidate in above and set(candidate.all_input_nodes) <= unitwise and _is_unitwise(traced, candidate):
-            unitwise.add(candidate)
-    mixers = {candidate for candidate in above if unitwise & set(candidate.all_input_nodes)} - unitwise
-    in_place = any(_is_in_place(traced, step) for step in unitwise - {node})
-    overwrites = in_place and any(len(step.users) > 1 for step in unitwise)
-    if overwrites or not all(_is_mixer(traced, mixer) and set(mixer.all_input_nodes) <= unitwise for mixer in mixers):
-        unitwise, mixers = {node}, set()
+    unitwise, mixers = _find_mixers(traced, node, [candidate for candidate in nodes if candidate in above], between)
+    frontier = {source for source in unitwise if source.users.keys() - unitwise}
+    weights = {source for step in between for source in step.all_input_nodes} & constants
 
     def sort(members: set[fx.Node]) -> tuple[fx.Node, ...]:
         return tuple(n for n in nodes if n in members and n.op not in ("placeholder", "output"))
@@ -169,33 +171,52 @@ def _group_nodes(traced: fx.GraphModule, node: fx.Node) -> NetworkCut:
     for reader in set(nodes) - above:  # what nodes above read must not be removed before they run
         last_read[reader] = [n for n in last_read.get(reader, []) if n is not node and n not in skip_inputs]
     return NetworkCut(
-        traced,
+        _hold_modules(traced),
         node,
         below=sort(set(nodes) - above),
-        unitwise=sort(unitwise - {node}),
-        frontier=sort({source for mixer in mixers for source in mixer.all_input_nodes} or {node}),
+        unitwise=sort((unitwise | weights) - {node}),
+        frontier=sort(frontier),
         mixers=sort(mixers),
         downstream=sort((above | constants) - unitwise - mixers),
         skip_inputs=skip_inputs,
         last_read=last_read,
+        sites=units.sites,
     )
+
+
+def _hold_modules(traced: fx.GraphModule) -> nn.Module:
+    """The modules and weights of `traced`, without its graph, so that they can be copied."""
+    holder = nn.Module()
+    holder._modules, holder._parameters, holder._buffers = traced._modules, traced._parameters, traced._buffers
+    return holder
+
+
+def _find_mixers(
+    traced: fx.GraphModule, node: fx.Node, above: list[fx.Node], between: set[fx.Node]
+) -> tuple[set[fx.Node], set[fx.Node]]:
+    """The unitwise nodes, with the units' own `node`, and the mixers; only `between` and none if others mix units."""
+    unitwise = {node}
+    for candidate in above:
+        if candidate in between or (set(candidate.all_input_nodes) <= unitwise and _is_unitwise(traced, candidate)):
+            unitwise.add(candidate)
+    mixers = {candidate for candidate in above if unitwise & set(candidate.all_input_nodes)} - unitwise
+    in_place = any(_is_in_place(traced, step) for step in unitwise - {node})
+    overwrites = in_place and any(len(step.users) > 1 for step in unitwise)
+    if overwrites or not all(_is_mixer(traced, mixer) and set(mixer.all_input_nodes) <= unitwise for mixer in mixers):
+        if overwrites and any(_is_in_place(traced, step) for step in between):
+            raise StudyError(
+                f"a step behind layer {node.name!r} overwrites what others read. Give it inplace=False, or name "
+                "another layer."
+            )
+        return {node} | between, set()
+    return unitwise, mixers
 
 
 def _is_unitwise(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether each number in the result of `node` depends on one unit alone."""
-    return _flattens(traced, node) or is_step(
+    return flattens(traced, node) or is_step(
         traced, node, (*NORMS, *RECTIFIERS, *POOLS, *IDENTITIES), UNITWISE_FUNCTIONS
     )
-
-
-def _flattens(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether `node` makes (n, units * cells) of (n, units, ...)."""
-    if is_call(traced, node, (nn.Flatten,)):
-        flatten: Any = traced.get_submodule(str(node.target))
-        return (flatten.start_dim, flatten.end_dim) == (1, -1)
-    if (node.op, node.target) in (("call_function", torch.flatten), ("call_method", "flatten")):
-        return (node.args[1:], node.kwargs) in (((1,), {}), ((), {"start_dim": 1}))
-    return False
 
 
 def _is_in_place(traced: fx.GraphModule, node: fx.Node) -> bool:
@@ -219,4 +240,4 @@ def _is_flat(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the result of `node` is (n, numbers): a linear layer then reads units, and not the columns of a map."""
     while is_step(traced, node, (*NORMS, *RECTIFIERS, *IDENTITIES), RECTIFIER_FUNCTIONS):
         node = node.all_input_nodes[0]
-    return _flattens(traced, node) or is_call(traced, node, (nn.Linear, GlobalAverage))
+    return flattens(traced, node) or is_call(traced, node, (nn.Linear, GlobalAverage))

@@ -7,13 +7,13 @@ last one is the response of the layer's units.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.nn import functional
 
+from facespec.models.copies import copy_or_share
 from facespec.models.layers import get_layer
 from facespec.models.trunks import Dropout, FixedGrid, GlobalAverage
 from facespec.study.errors import StudyError
@@ -33,9 +33,15 @@ RECTIFIERS = (
     nn.Softplus,
     nn.Sigmoid,
     nn.Tanh,
+    nn.Hardsigmoid,
+    nn.Hardtanh,
+    nn.LogSigmoid,
+    nn.Softsign,
+    nn.CELU,
+    nn.PReLU,
 )
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, GlobalAverage, FixedGrid)
-IDENTITIES = nn.Identity, nn.Dropout, nn.Dropout2d, Dropout  # in evaluation mode
+IDENTITIES = nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, Dropout  # in evaluation mode
 RECTIFIER_FUNCTIONS: tuple[Any, ...] = (  # and methods of tensors, by name
     torch.relu,
     torch.tanh,
@@ -49,12 +55,17 @@ RECTIFIER_FUNCTIONS: tuple[Any, ...] = (  # and methods of tensors, by name
     functional.mish,
     functional.hardswish,
     functional.softplus,
+    functional.hardsigmoid,
+    functional.hardtanh,
+    functional.logsigmoid,
+    functional.softsign,
+    functional.celu,
     "relu",
     "tanh",
     "sigmoid",
 )
-POSITIVE_RECTIFIERS = nn.Softplus, nn.Sigmoid  # give more than 0 for 0
-POSITIVE_FUNCTIONS = torch.sigmoid, functional.softplus, "sigmoid"
+WAKING_RECTIFIERS = nn.Softplus, nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid  # give another value than 0 for 0
+WAKING_FUNCTIONS = torch.sigmoid, functional.softplus, functional.hardsigmoid, functional.logsigmoid, "sigmoid"
 OTHER_NORMS = nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.BatchNorm3d
 NORM_FUNCTIONS = functional.batch_norm, functional.group_norm, functional.instance_norm, functional.layer_norm
 
@@ -81,32 +92,14 @@ class _Tracer(fx.Tracer):
         return next(m.children(), None) is None or super().is_leaf_module(m, module_qualified_name)
 
 
-def find_lesion_module(network: nn.Module, layer: str) -> str:
-    """The name of the module whose output must be set to 0 to lesion units of `layer`.
-
-    It is the last of the layer's unit steps that is a module called once. Later unit steps, functions or modules called
-    elsewhere too, must give 0 for 0; otherwise raises `StudyError`, as lesioned units would be nonzero behind them.
-    Also raises what `graph.cut_network` raises.
-    """
-    traced = trace_network(network, layer)
-    *earlier, node = follow_unit_steps(traced, find_call(traced, layer))
-    while node.op != "call_module" or count_calls(traced, node) > 1:
-        rectifies = is_step(traced, node, RECTIFIERS, RECTIFIER_FUNCTIONS)
-        if not rectifies or is_step(traced, node, POSITIVE_RECTIFIERS, POSITIVE_FUNCTIONS):
-            raise StudyError(
-                f"units of layer {layer!r} cannot be lesioned: {node.target!r} behind it is called more than once and "
-                "does not give 0 for 0. Give each layer a module of its own."
-            )
-        *earlier, node = earlier
-    return str(node.target)
-
-
 def trace_network(network: nn.Module, layer: str) -> fx.GraphModule:
-    """The graph of `network` in evaluation mode; its modules are copies that share the network's weights."""
+    """The graph of `network` in evaluation mode; its modules are copies that share the network's parameters."""
     get_layer(network, layer, sections=True)  # raises StudyError for an unknown layer
-    modes = {module: module.training for module in network.modules()}
+    inner = copy_or_share(network)
+    images_only, tracer = _ImagesOnly(inner), _Tracer()
     try:
-        graph = _Tracer().trace(_ImagesOnly(network.eval()))
+        with torch.no_grad():
+            graph = tracer.trace(images_only)
     except StudyError:
         raise
     except Exception as error:  # any error of the network's own code, which expects a tensor
@@ -114,37 +107,36 @@ def trace_network(network: nn.Module, layer: str) -> fx.GraphModule:
             f"{type(network).__name__} cannot be traced by torch.fx: {error}. Its forward must not branch on values; "
             "see torch.fx's documentation on limitations of symbolic tracing."
         ) from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    _name_within(graph, images_only)
+    traced = fx.GraphModule(inner, graph)
     for node in graph.nodes:
-        if node.op in ("call_module", "get_attr"):
-            node.target = str(node.target).removeprefix("network.")
-    traced = fx.GraphModule(network, graph)
-    for target in {str(node.target) for node in graph.nodes if node.op == "call_module"}:
-        module_copy: Any = _copy_module(target, traced.get_submodule(target))
-        if type(module_copy) in NORMS and module_copy.running_mean is None:
+        norm: Any = traced.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if type(norm) in NORMS and norm.running_mean is None:
             raise StudyError(
-                f"batch norm {target!r} has no running statistics: its output for an image depends on the batch. Only "
-                "networks that process each image by itself can be cut."
+                f"batch norm {node.target!r} has no running statistics: its output for an image depends on the batch. "
+                "Only networks that process each image by itself can be cut."
             )
-        traced.set_submodule(target, module_copy)
     return traced
 
 
-def _copy_module(name: str, module: nn.Module) -> nn.Module:
-    """A copy of the module called `name` in evaluation mode that shares its weights; `module` keeps its mode."""
-    try:
-        module_copy = copy.copy(module)
-    except RuntimeError as error:  # parametrized modules compute their weights, and refuse to be copied
-        raise UntraceableNetwork(
-            f"module {name!r} is parametrized and cannot be copied. Fix its weights first: "
-            "torch.nn.utils.parametrize.remove_parametrizations."
-        ) from error
-    children = module._modules.items()
-    module_copy._modules = {key: child and _copy_module(f"{name}.{key}", child) for key, child in children}
-    module_copy.training = False
-    return module_copy
+def _name_within(graph: fx.Graph, images_only: _ImagesOnly) -> None:
+    """Make the names in `graph` those within the network; constants that torch.fx has stored become part of it."""
+    network = images_only.network
+    for node in graph.nodes:
+        if node.op not in ("call_module", "get_attr"):
+            continue
+        path = str(node.target)
+        if path.startswith("network."):
+            node.target = path.removeprefix("network.")
+            continue
+        value = getattr(images_only, path)
+        while hasattr(network, path):  # of a network that is a traced one
+            path += "_"
+        if isinstance(value, torch.Tensor):
+            network.register_buffer(path, value.detach())
+        else:
+            setattr(network, path, value)
+        node.target = path
 
 
 def find_call(traced: fx.GraphModule, layer: str) -> fx.Node:
@@ -167,24 +159,7 @@ def follow_unit_steps(traced: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
         (follower, *others) = [*steps[-1].users, None]
         if follower is not None and others == [None] and is_step(traced, follower, kinds, functions):
             steps.append(follower)
-    _refuse_later_norm(traced, steps)
     return steps
-
-
-def _refuse_later_norm(traced: fx.GraphModule, steps: list[fx.Node]) -> None:
-    """Raise if a norm that is not among the unit `steps` comes before any rectifier: it may give nonzero for 0."""
-    node = steps[-1]
-    while not is_step(traced, node, RECTIFIERS, RECTIFIER_FUNCTIONS) and len(node.users) == 1:
-        (node,) = node.users
-        module = traced.get_submodule(str(node.target)) if node.op == "call_module" else None
-        named_norm = "Norm" in type(module).__name__  # as in torchvision's FrozenBatchNorm2d
-        if named_norm or isinstance(module, (*NORMS, *OTHER_NORMS)) or node.target in NORM_FUNCTIONS:
-            raise StudyError(
-                f"lesioned units of layer {steps[0].target!r} would be nonzero behind {node.target!r}. Name that norm, "
-                "or the rectifier behind it, as the layer."
-            )
-        if not is_step(traced, node, (*POOLS, *IDENTITIES), ()):
-            return
 
 
 def list_descendants(node: fx.Node, nodes: list[fx.Node]) -> set[fx.Node]:

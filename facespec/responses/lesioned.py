@@ -22,6 +22,7 @@ How the logits under lesions of single units are computed without a forward pass
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -30,11 +31,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from facespec.models.copies import shares_state
 from facespec.models.graph import Values, cut_network
 from facespec.study.errors import StudyError
 
 FLAT = nn.Linear, nn.LayerNorm  # their units are the last dimension: the second only if there are no others
 CHUNK_NUMBERS = 1 << 22  # numbers in the largest tensor of a chunk of lesions
+
+NAMED_UNITS = 8  # of a lesion, in a message
 
 Logits = dict[str, torch.Tensor]  # task -> logits
 
@@ -109,10 +113,21 @@ class LesionedNetwork:
         self._flat = isinstance(network.get_submodule(layer), FLAT)
         self._device = next(network.parameters()).device
 
+    @property
+    def can_be_copied(self) -> bool:
+        """Whether `copy` gives a network that shares nothing that changes in a forward pass."""
+        return not shares_state(self.cut.modules)
+
+    def copy(self) -> LesionedNetwork:
+        """The same with modules of its own, for another thread; weights are shared."""
+        other = copy.copy(self)
+        other.cut = self.cut.copy()
+        return other
+
     @torch.no_grad()
     def prepare_batch(self, images: torch.Tensor) -> LesionBatch:
         """Compute what lies below the layer, once for all lesions; `images` as the network takes them."""
-        values = self.cut.run_below(images.to(self._device))
+        values = self.cut.run_below(images.to(self._device, copy=True))  # a network may normalise them in place
         responses = values[self.cut.node]
         if not isinstance(responses, torch.Tensor) or responses.ndim not in ((2,) if self._flat else (2, 4)):
             raise StudyError(
@@ -138,7 +153,7 @@ class LesionedNetwork:
             for node, (intact, all_lesioned) in frontier.items():
                 values[node] = _apply_lesions(lesions[part], intact, all_lesioned)
             self.cut.run((*self.cut.mixers, *self.cut.downstream), values)
-            yield part, self._collect_logits(values, len(batch))
+            yield part, self._collect_logits(values, lesions[part], len(batch))
 
     @torch.no_grad()
     def compute_single_lesions(
@@ -156,7 +171,6 @@ class LesionedNetwork:
             node: (_apply_lesions(base_lesion[None], intact, all_lesioned), all_lesioned)
             for node, (intact, all_lesioned) in self._run_unitwise(batch).items()
         }
-        sums = self.cut.run(self.cut.mixers, {node: intact for node, (intact, _) in frontier.items()})
         contributions = {
             mixer: _UnitContributions(self.cut.module(mixer), *frontier[mixer.all_input_nodes[0]], units=batch.units)
             for mixer in self.cut.mixers
@@ -164,9 +178,10 @@ class LesionedNetwork:
         for part in batch.chunks(len(units)):
             values = self._repeat_skip_inputs(batch, part)
             for mixer, contribution in contributions.items():
-                values[mixer] = contribution.subtract_from(sums[mixer], units[part])
+                values[mixer] = contribution.subtract(units[part])
             self.cut.run(self.cut.downstream, values)
-            yield part, self._collect_logits(values, len(batch))
+            lesions = base_lesion | functional.one_hot(units[part], batch.units).bool()
+            yield part, self._collect_logits(values, lesions, len(batch))
 
     @property
     def has_closed_form(self) -> bool:
@@ -178,7 +193,11 @@ class LesionedNetwork:
         # copies, as a step may work in place, and its input may be on the frontier
         intact = self.cut.run(self.cut.unitwise, {self.cut.node: batch.responses.clone()}, free=False)
         zeros = torch.zeros_like(batch.responses[:1])
-        all_lesioned = self.cut.run(self.cut.unitwise, {self.cut.node: zeros}, free=False)
+        all_lesioned: Values = {self.cut.node: zeros}
+        for step in self.cut.unitwise:
+            self.cut.run((step,), all_lesioned, free=False)
+            if step in self.cut.sites:
+                all_lesioned[step] = torch.zeros_like(all_lesioned[step])
         return {node: (intact[node], all_lesioned[node]) for node in self.cut.frontier}
 
     def _repeat_skip_inputs(self, batch: LesionBatch, part: slice) -> Values:
@@ -187,19 +206,43 @@ class LesionedNetwork:
         skip_inputs = {node: batch.values[node] for node in self.cut.skip_inputs}
         return {node: value.repeat(k, *[1] * (value.ndim - 1)) for node, value in skip_inputs.items()}
 
-    def _collect_logits(self, values: Values, n: int) -> Logits:
-        return {task: logits.unflatten(0, (-1, n)) for task, logits in self.cut.compute_logits(values).items()}
+    def _collect_logits(self, values: Values, lesions: torch.Tensor, n: int) -> Logits:
+        logits = {task: rows.unflatten(0, (-1, n)) for task, rows in self.cut.compute_logits(values).items()}
+        check_finite(self.layer, lesions, logits)
+        return logits
+
+
+def check_finite(layer: str, lesions: torch.Tensor, logits: Logits) -> None:
+    """Raise `StudyError` for `logits`, task -> (k, n, classes), that are NaN or infinite under one of `lesions`."""
+    for task, values in logits.items():
+        finite = values.isfinite().flatten(1).all(dim=1)
+        if finite.all():
+            continue
+        lesion = lesions[int((~finite).nonzero()[0])]
+        numbers = lesion.nonzero().flatten().tolist()
+        named = ", ".join(map(str, numbers[:NAMED_UNITS])) + (", ..." if len(numbers) > NAMED_UNITS else "")
+        silent = f"with {len(numbers)} of {len(lesion)} units of layer {layer!r} lesioned (units {named})"
+        raise StudyError(
+            f"{silent if numbers else 'without any lesion'}, logits of task {task!r} are NaN or infinite. Where a step "
+            "behind the layer divides by what units give, or takes its logarithm, add a small number there; or name "
+            "another layer."
+        )
 
 
 class _UnitContributions:
     """What each unit adds to the sums of a mixer, a convolution or a linear layer.
 
     The mixer reads `intact`, (n, units, h, w) or (n, units * cells) flattened, without lesions, and `all_lesioned`,
-    (1, ...), with all units lesioned.
+    (1, ...), with all units lesioned. In half precision, sums are computed in float32 and rounded once, at the end, as
+    the mixer itself does.
     """
 
     def __init__(self, mixer: nn.Module, intact: torch.Tensor, all_lesioned: torch.Tensor, *, units: int) -> None:
+        self.dtype = intact.dtype
+        if intact.dtype.itemsize < 4:
+            mixer, intact, all_lesioned = copy.deepcopy(mixer).float(), intact.float(), all_lesioned.float()
         self.mixer: Any = mixer
+        self.sums = self.mixer(intact)
         self.difference = intact - all_lesioned
         weight: Any = self.mixer.weight
         if isinstance(mixer, nn.Conv2d):
@@ -208,17 +251,21 @@ class _UnitContributions:
             self.difference = self.difference.unflatten(1, (units, -1)).permute(1, 0, 2)  # (units, n, cells)
             self.weight = weight.unflatten(1, (units, -1)).permute(1, 2, 0)
 
-    def subtract_from(self, sums: torch.Tensor, units: torch.Tensor) -> torch.Tensor:
-        """`sums` (n, outputs, ...) minus the contribution of each of `units` (k,): (k * n, outputs, ...)."""
-        k, n = len(units), len(sums)
+    def subtract(self, units: torch.Tensor) -> torch.Tensor:
+        """The sums (n, outputs, ...) minus the contribution of each of `units` (k,): (k * n, outputs, ...)."""
+        return self._subtract(units).to(self.dtype)
+
+    def _subtract(self, units: torch.Tensor) -> torch.Tensor:
+        k, n = len(units), len(self.sums)
         if isinstance(self.mixer, nn.Conv2d):
             m: Any = self.mixer
             patches = functional.unfold(self.difference[:, units], m.kernel_size, m.dilation, m.padding, m.stride)
             patches = patches.unflatten(1, (k, -1)).permute(1, 0, 3, 2).flatten(1, 2)  # (k, n * cells, kernel cells)
-            base = sums.permute(0, 2, 3, 1).flatten(0, 2)
+            base = self.sums.permute(0, 2, 3, 1).flatten(0, 2)
             rest = torch.baddbmm(base.expand(k, -1, -1), patches, self.weight[units], alpha=-1)
-            return rest.view(k * n, *sums.shape[2:], -1).permute(0, 3, 1, 2)  # channels last in memory
-        return torch.baddbmm(sums.expand(k, -1, -1), self.difference[units], self.weight[units], alpha=-1).flatten(0, 1)
+            return rest.view(k * n, *self.sums.shape[2:], -1).permute(0, 3, 1, 2)  # channels last in memory
+        base = self.sums.expand(k, -1, -1)
+        return torch.baddbmm(base, self.difference[units], self.weight[units], alpha=-1).flatten(0, 1)
 
 
 def _apply_lesions(lesions: torch.Tensor, intact: torch.Tensor, all_lesioned: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,8 @@ from torch import nn
 
 from facespec.models.layers import find_rectifier, get_layer, list_convolutions
 from facespec.models.networks import FaceNetwork
-from facespec.models.tracing import UntraceableNetwork, find_lesion_module
+from facespec.models.silence import find_lesion_modules
+from facespec.models.tracing import UntraceableNetwork
 from facespec.study.errors import StudyError
 
 
@@ -19,9 +20,10 @@ from facespec.study.errors import StudyError
 def lesion_units(network: nn.Module, lesions: Mapping[str, torch.Tensor]) -> Iterator[None]:
     """Inside the context, chosen units of `network` respond with 0 to every image.
 
-    Units of a convolution are lesioned behind its norm and rectifier, as a batch norm would turn their 0 into a
-    constant. All other layers, and all layers of a network that torch.fx cannot trace, are lesioned at their
-    output: there, name norms or rectifiers instead of convolutions. The responses of other units keep their bits.
+    Units of a convolution are lesioned behind its norms and rectifier, as a batch norm would turn their 0 into a
+    constant (`models.silence`). All other layers, and all layers of a network that torch.fx cannot trace, are lesioned
+    at their output: there, name norms or rectifiers instead of convolutions. The responses of other units keep their
+    bits.
     Contexts can be nested: a unit is lesioned if any of them says so. At the end, also after an error, all hooks are
     removed.
 
@@ -52,23 +54,24 @@ def lesion_units(network: nn.Module, lesions: Mapping[str, torch.Tensor]) -> Ite
             module = get_layer(network, layer, sections=True)
             _check_lesion(layer, lesion)
             flat = isinstance(module, nn.Linear | nn.LayerNorm)  # their units are the last dimension
-            target = get_layer(network, _find_target(network, layer, module), sections=True)
-            hooks.append((target, _make_hook(layer, lesion.clone(), flat=flat)))
+            for number, name in enumerate(_find_targets(network, layer, module)):
+                hook = _make_hook(layer, lesion.clone(), flat=flat, beyond=number > 0)
+                hooks.append((get_layer(network, name, sections=True), hook))
         for target, hook in hooks:
             stack.callback(target.register_forward_hook(hook).remove)
         yield
 
 
-def _find_target(network: nn.Module, layer: str, module: nn.Module) -> str:
-    """The name of the module whose output is lesioned for `layer`."""
+def _find_targets(network: nn.Module, layer: str, module: nn.Module) -> list[str]:
+    """The names of the modules whose outputs are lesioned for `layer`."""
     if isinstance(network, FaceNetwork):
-        return find_rectifier(network, layer) if layer in list_convolutions(network) else layer
+        return [find_rectifier(network, layer) if layer in list_convolutions(network) else layer]
     if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        return layer
+        return [layer]
     try:
-        return find_lesion_module(network, layer)
+        return find_lesion_modules(network, layer)
     except UntraceableNetwork:
-        return layer
+        return [layer]
 
 
 def _check_lesion(layer: str, lesion: Any) -> None:
@@ -80,19 +83,25 @@ def _check_lesion(layer: str, lesion: Any) -> None:
         )
 
 
-def _make_hook(layer: str, lesion: torch.Tensor, *, flat: bool) -> Any:
+def _make_hook(layer: str, lesion: torch.Tensor, *, flat: bool, beyond: bool) -> Any:
+    """A hook that lesions a module's output; `beyond` the layer's own steps, its units may be flattened maps."""
+
     def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> torch.Tensor:
         if not isinstance(output, torch.Tensor) or output.ndim < 2 or (flat and output.ndim > 2):
             got = f"of shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
             needed = "(images, units)" if flat else "(images, units, ...)"
             raise StudyError(f"layer {layer!r} gives responses {got}: a tensor {needed} can be lesioned.")
         n, units = output.shape[:2]
+        if beyond:
+            units = lesion.shape[-1]
         if lesion.shape not in ((units,), (n, units)):
             raise StudyError(
                 f"the lesion of layer {layer!r} has shape {tuple(lesion.shape)}: this layer has {units} units and the "
                 f"batch {n} images, so ({units},) or ({n}, {units}) is needed."
             )
-        mask = lesion.expand(n, units).reshape(n, units, *[1] * (output.ndim - 2)).to(output.device)
+        cells = output.shape[1] // units
+        mask = lesion.expand(n, units).repeat_interleave(cells, dim=1).to(output.device)
+        mask = mask.reshape(n, units * cells, *[1] * (output.ndim - 2))
         # a copy, as others may read the output; in the same memory format, on which the last bits of the next layer's
         # sums depend; filled, as a product with 0 would keep NaN
         return output.clone().masked_fill_(mask, 0)

@@ -164,8 +164,9 @@ class JobTables(NamedTuple):
 def run_sweep(sweep: Sweep, *, workers: int) -> dict[str, pd.DataFrame]:
     """Tables of a sweep by name: lesion_ranking, lesions, lesion_classes, damage_curves, dissociation and segregation.
 
-    `workers` jobs of a layer run at a time, in threads; on a GPU, one. Networks stay on their devices. The number of
-    workers, and which jobs had been saved, do not influence the tables.
+    `workers` jobs of a layer run at a time, in threads, each with modules of its own; on a GPU, one, and where modules
+    cannot be copied. Networks stay on their devices. The number of workers, and which jobs had been saved, do not
+    influence the tables.
     """
     code, jobs = identify_computation("lesions"), sweep.list_jobs()
     tables: list[JobTables] = []
@@ -175,15 +176,23 @@ def run_sweep(sweep: Sweep, *, workers: int) -> dict[str, pd.DataFrame]:
         for (subject, layer), layer_jobs in itertools.groupby(jobs, key=lambda pair: (pair[0], pair[1].layer)):
             lesioned = LesionedNetwork(subject.network, layer)  # a layer at a time: each copies the folded weights
             on_cpu = next(subject.network.parameters()).device.type == "cpu"
+            copied = lesioned.can_be_copied
 
-            def run(job: LesionJob, subject: Subject = subject, lesioned: LesionedNetwork = lesioned) -> JobTables:
-                result = _run_job(sweep, subject, job, lesioned, code=code)
+            def run(
+                job: LesionJob,
+                subject: Subject = subject,
+                lesioned: LesionedNetwork = lesioned,
+                copied: bool = copied,
+            ) -> JobTables:
+                # a copy for each job: modules may store tensors on themselves, which no other job may see
+                result = _run_job(sweep, subject, job, lesioned.copy() if copied else lesioned, code=code)
                 advance()
                 return result
 
             # random units take longest and come last in the list: started first, no worker waits for them at the end
             reverse = [job for _, job in layer_jobs][::-1]
-            pool = ThreadPoolExecutor(workers if on_cpu else 1, initializer=torch.set_num_threads, initargs=(threads,))
+            at_once = workers if on_cpu and copied else 1
+            pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(threads,))
             with pool:
                 try:
                     tables += list(pool.map(run, reverse))[::-1]

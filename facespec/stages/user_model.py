@@ -71,9 +71,14 @@ def load_network(module: str) -> nn.Module:
 
 @contextmanager
 def _explain_failure(source: str) -> Iterator[None]:
-    """Turn any error into a `StudyError` that names `source`."""
+    """Turn any error, and an attempt to end the program, into a `StudyError` that names `source`."""
     try:
         yield
+    except SystemExit as end:  # of sys.exit, or of argparse, which reads the arguments of facespec
+        raise StudyError(
+            f"{source} ends the program (SystemExit: {end.code}), and no network is made. Put what parses arguments or "
+            "exits under: if __name__ == '__main__'."
+        ) from end
     except Exception as error:
         raise StudyError(f"{source} raises {type(error).__name__}: {error}") from error
 

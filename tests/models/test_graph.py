@@ -174,10 +174,10 @@ def test_norms_are_folded_in_the_cut_but_not_in_the_network() -> None:
     network = build()
     before = network.trunk.conv1.weight.clone()
     cut = cut_network(network, "trunk.conv2")
-    assert not any("norm" in name for name in list_names(cut.traced.graph.nodes))
+    assert not any("norm" in name for name in list_names(cut.node.graph.nodes))
     assert torch.equal(network.trunk.conv1.weight, before) and network.trunk.conv1.bias is None
     at_norm = cut_network(network, "trunk.norm1")
-    assert [name for name in list_names(at_norm.traced.graph.nodes) if "norm" in name] == ["trunk.norm1"]
+    assert [name for name in list_names(at_norm.node.graph.nodes) if "norm" in name] == ["trunk.norm1"]
 
 
 def test_the_cut_evaluates_whatever_the_mode_of_the_network() -> None:

@@ -15,7 +15,6 @@ import torch
 from filelock import FileLock
 from PIL import Image
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from facespec.analyses.lesions import LabelledImages
 from facespec.responses.lesioned import LesionedNetwork
@@ -172,8 +171,6 @@ class HardToCut(nn.Module):
         with torch.random.fork_rng():
             self.kind, self.layer, self.after = kind, nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 4, 1)
             self.columns, self.head = nn.Linear(5, 5), nn.Linear(4, 3)
-            if kind == "parametrized":
-                spectral_norm(self.after)
         with torch.no_grad():
             for weight in self.parameters():
                 weight.copy_(torch.randn(weight.shape, generator=draw))
@@ -201,13 +198,12 @@ def lesion_hard(kind: str, layer: str = "layer") -> dict[str, pd.DataFrame]:
 @pytest.mark.parametrize(
     ("kind", "layer", "message"),
     [
-        ("parametrized", "layer", r"^module 'after' .*parametriz.* cannot be copied"),
         ("positions", "layer", r"^step 'arange' below the layer gives shape \(5,\) for 2 images"),
         ("columns", "columns", r"^layer 'columns' has responses of shape \(2, 3, 4, 5\)"),
     ],
 )
 def test_networks_that_cannot_be_cut(kind: str, layer: str, message: str) -> None:
-    """Weights that are computed, numbers without a row per image, and columns of a map as units."""
+    """Numbers without a row per image, and columns of a map as units."""
     with pytest.raises(StudyError, match=message):
         lesion_hard(kind, layer)
 

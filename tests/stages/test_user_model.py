@@ -230,6 +230,13 @@ def test_files_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch, name: str, 
         ("toy.py:network", "def network(:", "toy.py raises SyntaxError: invalid syntax (toy.py, line 1)"),
         ("toy.py:network", "import notthere", "toy.py raises ModuleNotFoundError: No module named 'notthere'"),
         ("toy.py:network", "def network(): raise OSError('no weights')", "network() raises OSError: no weights"),
+        ("toy.py:network", "import sys; sys.exit()", "toy.py ends the program (SystemExit: None), and no network is"),
+        (
+            "toy.py:network",
+            "import argparse; argparse.ArgumentParser().parse_args(['--epochs'])",
+            "toy.py ends the program (SystemExit: 2), and no network is made. Put what parses arguments",
+        ),
+        ("toy.py:network", "def network(): exit(0)", "toy.py: network() ends the program (SystemExit: 0)"),
         ("toy.py:network", "def network(): return 3", "network() returns int, not a torch.nn.Module with weights"),
         (
             "toy.py:network",
