@@ -21,7 +21,7 @@ from facespec.data.archives import (
 from facespec.data.chunks import FaceChunk, FaceImport, FaceSetDescription
 from facespec.data.importing import SHARD, FileEntry, FileImporter, ImportOptions, Report
 from facespec.data.pictures import SUFFIXES, decode, is_picture
-from facespec.data.text_tables import parse_table
+from facespec.data.text_tables import guess_delimiter, parse_table
 from facespec.study.errors import StudyError
 from facespec.study.vocabulary import TEST, TRAIN, Role
 
@@ -165,7 +165,6 @@ def _read_known_people(path: Path, files: ArchiveFiles) -> frozenset[str] | None
             content = read_whole(file)
     else:
         return None
-    start = content[:4096].decode(errors="replace").partition("\n")[0]
     # tabs, in spite of its name, in the published table; other copies have commas or semicolons
-    rows = parse_table(content, delimiter=max("\t,;", key=start.count))
+    rows = parse_table(content, delimiter=guess_delimiter(content))
     return frozenset(cell.rstrip(".") for row in rows[1:] for cell in row.cells)
