@@ -63,13 +63,16 @@ PATTERN_GROUPS = ("identity", "expression", "view", "session", "group", "split")
 
 
 class RealFaces(Block):
-    """How the faces of a role are read where their source is a path: see ``docs/data.md``."""
+    """How the faces of a role are read where their source is a path: see ``docs/data.md``.
+
+    All but the source have defaults here, too, because the ``params.yaml`` of earlier versions lacks them.
+    """
 
     source: str  # "embedded", or a path
-    name: str | None  # in tables and figures; None: that of the data set, or of the path
-    pattern: str | None  # a regular expression for the paths of pictures; its named groups are `PATTERN_GROUPS`
-    words: dict[str, str]  # a word of the source: the expression or view that it means
-    crop: FaceBox | None  # of every picture, before its central square is taken
+    name: str | None = None  # in tables and figures; None: that of the data set, or of the path
+    pattern: str | None = None  # a regular expression for the paths of pictures; its named groups are `PATTERN_GROUPS`
+    words: dict[str, str] = Field(default_factory=dict)  # a word of the source: the expression or view that it means
+    crop: FaceBox | None = None  # of every picture, before its central square is taken
 
     @field_validator("name")
     @classmethod
@@ -112,7 +115,7 @@ class RealFaces(Block):
 class ExpressionFaces(RealFaces):
     """Faces of the `expression` role."""
 
-    test_share: OpenShare  # real faces without splits: share of every expression's pictures that is tested
+    test_share: OpenShare = 0.2  # real faces without splits: share of every expression's pictures that is tested
     train: Count  # embedded images
     test: Count  # embedded images
     scenes: Literal["web", "video"]  # embedded: where its pictures come from
@@ -121,7 +124,7 @@ class ExpressionFaces(RealFaces):
 class IdentityFaces(RealFaces):
     """Faces of the `identity` role."""
 
-    test_share: OpenShare  # real faces without splits: share of everybody's pictures that is tested
+    test_share: OpenShare = 0.2  # real faces without splits: share of everybody's pictures that is tested
     people: People  # embedded people
     train: Count  # embedded images per person
     test: Count  # embedded images per person; frames of VoxCeleb1, too
