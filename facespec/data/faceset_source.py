@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from facespec.data.chunks import FaceImport, FaceSetDescription
+from facespec.data.chunks import FaceChunk, FaceImport, FaceSetDescription
 from facespec.data.faceset import HEADER_FILE, FaceSet
 from facespec.data.importing import SHARD, FileImporter, ImportOptions, Report
 from facespec.data.user_faces import UserSource, read_labelled
@@ -34,16 +34,16 @@ def read_faceset(path: Path, source: UserSource, options: ImportOptions, *, repo
     importer.notes.append(f"copied from a set of faces of the {faces.role} role ({faces.source})")
     labels = faces.labels
     has_splits = {TRAIN, TEST} <= set(labels["split"])
-    labelled = [
-        LabelledFile(row.stimulus, row.split if has_splits else "", row.identity, row.expression, row.view, row.session)
-        for row in labels.itertuples(index=False)
-    ]
+    labelled = []
+    for row in labels.to_numpy(dtype=str).tolist():
+        words = dict(zip(map(str, labels.columns), row, strict=True))
+        labelled.append(LabelledFile.from_words(words["stimulus"], words if has_splits else words | {"split": ""}))
     row_of = dict(zip(labels["stimulus"], range(len(labels)), strict=True))
 
     def load(name: str) -> Image.Image:
         return Image.fromarray(faces.images(np.array([row_of[name]]))[0])
 
-    def iterate() -> Iterator:
+    def iterate() -> Iterator[FaceChunk]:
         yield from read_labelled(labelled, load, importer, source, report=report)
 
     return FaceImport(iterate(), FaceSetDescription(source.role.value, SHARD, None, importer.summarise))

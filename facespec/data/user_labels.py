@@ -39,6 +39,12 @@ class LabelledFile(NamedTuple):
     group: str = ""
     box: Box | None = None
 
+    @classmethod
+    def from_words(cls, file: str, words: Mapping[str, str | None], box: Box | None = None) -> LabelledFile:
+        """The picture `file` with the `words` that its source has for some of `LABEL_COLUMNS`."""
+        split, identity, expression, view, session, group = (words.get(column) or "" for column in LABEL_COLUMNS)
+        return cls(file, split, identity, expression, view, session, group, box)
+
 
 @dataclass
 class SourceLabels:
@@ -72,8 +78,7 @@ def read_label_table(content: bytes, *, name: str, folder: str) -> SourceLabels:
             raise StudyError(
                 f"{name}, line {row.line}: image is empty. Give the path of a picture, or take the row out."
             )
-        words = {column: cells.get(column, "") for column in LABEL_COLUMNS}
-        labels.faces.append(LabelledFile(file, **words, box=_parse_box(name, row, cells)))
+        labels.faces.append(LabelledFile.from_words(file, cells, _parse_box(name, row, cells)))
     return labels
 
 
@@ -121,8 +126,7 @@ def parse_file_names(names: Sequence[str], pattern: str) -> SourceLabels:
         if match is None:
             labels.unlabelled.append((name, f"a name that the pattern {pattern} does not fit"))
         else:
-            words = {group: text or "" for group, text in match.groupdict().items()}
-            labels.faces.append(LabelledFile(name, **words))
+            labels.faces.append(LabelledFile.from_words(name, match.groupdict()))
     return labels
 
 
@@ -150,7 +154,7 @@ def parse_folders(names: Sequence[str], *, role: Role, words: Mapping[str, str])
         if between:
             group = "/".join(filter(None, (found.get("identity", ""), between)))
             found |= {"session": between} if role is Role.PROBE else {"group": group}
-        labels.faces.append(LabelledFile(name, **found))
+        labels.faces.append(LabelledFile.from_words(name, found))
     listed = ", ".join(
         f"level {level - shared + 1} {kind}" for kind, level in sorted(levels.items(), key=lambda i: i[1])
     )

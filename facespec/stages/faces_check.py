@@ -28,7 +28,7 @@ def check_faces(paths: Paths, params: Params, *, roles: Iterable[Role] = ROLES, 
 
     Nothing is said about embedded faces that allow everything. Reads labels and digests, no pictures.
     """
-    problems = []
+    problems: list[str] = []
     for role in roles:
         faces = FaceSet.open(paths.faces(role), role=role)
         check = _check_probe if role is Role.PROBE else _check_training
