@@ -382,8 +382,9 @@ def stimuli(
 def data_build(
     expression: Source = None, identity: Source = None, probe: Source = None, workers: Workers = CORES
 ) -> None:
-    """Fill data/ with the faces of all three roles."""
+    """Fill data/ with the faces of all three roles, and say what they do not allow."""
     from facespec.stages import data as stage
+    from facespec.stages.faces_check import check_faces
     from facespec.study.storage import remove_leftovers
 
     paths, params = _study()
@@ -396,6 +397,7 @@ def data_build(
             sources={role: source for role, source in sources.items() if source is not None},
             workers=workers,
         )
+    check_faces(paths, params, report=typer.echo)
 
 
 @data_app.command("make")

@@ -33,6 +33,7 @@ from facespec.study.vocabulary import TASKS, Task
 Floats = npt.NDArray[np.float64]
 
 FACTORS = ["identity", "expression", "session"]
+LEFT_OUT = "left out"  # in place of the number of a repetition that others lack
 SPREAD = 1e-6  # of the largest response: a standard deviation below it is rounding of float32
 AT_ONCE = 1 << 20  # permuted sums held at a time: 8 MiB
 SILENT = "the unit answers all images alike"
@@ -74,7 +75,8 @@ def find_balanced_design(labels: pd.DataFrame) -> BalancedDesign:
     """Find the people with an image of every expression in every session.
 
     People who lack an image are left out entirely [O]: in an unbalanced design the factors would share variance, and
-    sums of squares would depend on their order.
+    sums of squares would depend on their order. Where no image has a session, the images of one person and expression
+    are repetitions, numbered from 1: as many as everybody has who has two of every expression; others are left out.
 
     Parameters
     ----------
@@ -89,8 +91,8 @@ def find_balanced_design(labels: pd.DataFrame) -> BalancedDesign:
     Raises
     ------
     StudyError
-        For empty labels, two images of one person, expression and session, and if fewer than 2 people, expressions or
-        sessions remain.
+        For empty labels, two images of one person, expression and session, and if fewer than 2 people, expressions,
+        sessions or repetitions remain.
 
     Examples
     --------
@@ -100,6 +102,10 @@ def find_balanced_design(labels: pd.DataFrame) -> BalancedDesign:
     >>> design.rows.tolist(), design.left_out
     ([[[0, 1], [2, 3]], [[4, 5], [6, 7]]], ('c',))
     """
+    if len(labels) and (labels["session"] == "").all():
+        labels = _number_repetitions(labels)
+    rows_of_labels = np.flatnonzero(labels["session"] != LEFT_OUT)
+    labels = labels.iloc[rows_of_labels]
     for factor in FACTORS:
         if missing := int((labels[factor].isna() | (labels[factor] == "")).sum()):
             raise StudyError(f"{missing} of {len(labels)} images have no {factor}; analysis of variance needs it.")
@@ -110,7 +116,7 @@ def find_balanced_design(labels: pd.DataFrame) -> BalancedDesign:
             "Choose the images of one view."
         )
     people, expressions, sessions = (tuple(sorted(set(labels[factor]))) for factor in FACTORS)
-    row_of_image = pd.Series(np.arange(len(labels)), index=pd.MultiIndex.from_frame(labels[FACTORS]))
+    row_of_image = pd.Series(rows_of_labels, index=pd.MultiIndex.from_frame(labels[FACTORS]))
     images = pd.MultiIndex.from_product([people, expressions, sessions])
     shape = len(people), len(expressions), len(sessions)
     rows = row_of_image.reindex(images, fill_value=-1).to_numpy(dtype=np.int64).reshape(shape)
@@ -122,6 +128,20 @@ def find_balanced_design(labels: pd.DataFrame) -> BalancedDesign:
         )
     complete, left_out = (tuple(np.array(people)[mask].tolist()) for mask in (is_complete, ~is_complete))
     return BalancedDesign(rows[is_complete], complete, expressions, sessions, left_out)
+
+
+def _number_repetitions(labels: pd.DataFrame) -> pd.DataFrame:
+    """`labels` with the number of each repetition in place of its session, and `LEFT_OUT` beyond what all have."""
+    cells = labels.groupby(FACTORS[:2]).size().unstack(fill_value=0)
+    repeated = cells[(cells >= 2).all(axis=1)]
+    if len(repeated) < 2:
+        raise StudyError(
+            f"no image has a session, and {len(repeated)} of {len(cells)} people have two images or more of each of "
+            f"{cells.shape[1]} expressions; the analysis of variance needs at least 2 such people."
+        )
+    number = labels.groupby(FACTORS[:2]).cumcount()
+    is_used = number < int(repeated.to_numpy().min())
+    return labels.assign(session=(number + 1).astype(str).where(is_used, LEFT_OUT))
 
 
 @dataclass(frozen=True, eq=False)

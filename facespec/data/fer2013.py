@@ -1,13 +1,15 @@
-"""How is FER2013 read: seven expressions in the wild, 48x48 px grey, as a CSV or as the folders of its Kaggle edition?
+"""How is FER2013 read: seven expressions in the wild, 48x48 px grey, as a CSV or as folders of pictures?
 
 Both may lie in a `.zip` or `.tar` (`.gz`, `.bz2`, `.xz`), which is read directly. In the CSV a row is a face, its
-pixels as text.
+pixels as text. Editions in folders call splits and classes differently, and some have saved the pictures anew.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
@@ -17,9 +19,10 @@ from PIL import Image
 from facespec.data.archives import ArchiveFiles, UnusableFile, open_files, refuse_missing
 from facespec.data.chunks import FaceChunk, FaceImport, FaceSetDescription
 from facespec.data.importing import SHARD, FileEntry, FileImporter, ImportOptions, Report
-from facespec.data.pictures import SUFFIXES, decode, is_picture, require_size
+from facespec.data.pictures import POINTER, SUFFIXES, decode, is_picture
 from facespec.data.text_tables import SAVE
 from facespec.data.unpacking import DAMAGE, Spool
+from facespec.data.words import parse_expression, parse_split
 from facespec.study.errors import StudyError, suggest_spelling
 from facespec.study.vocabulary import EXPRESSIONS, TEST, TRAIN, Expression, Role
 
@@ -39,10 +42,12 @@ CODES = {
     "6": Expression.NEUTRAL,
 }
 USAGES = {"Training": TRAIN, "PublicTest": TEST, "PrivateTest": TEST}
+COUNTS = {TRAIN: 28_709, TEST: 7_178}
 FORMS = (
     "FER2013 is a CSV with the columns 'emotion', 'pixels', 'Usage', or folders train/<expression>/ and "
     "test/<expression>/; plain, or in a .zip or .tar.xz."
 )
+SIGNS = re.compile(r"fer[-_ ]?2013|(^|/)(Training|PublicTest|PrivateTest)[_/][^/]*", re.IGNORECASE)
 LONGEST = 2**16  # characters of a line, several times those of a face; a longer row is split and excluded
 _GREY = {str(value): value for value in range(256)}
 
@@ -51,25 +56,49 @@ def read_fer2013(path: Path, options: ImportOptions, *, report: Report) -> FaceI
     """Read FER2013 at `path` for the expression role; usage Training is ``train``, PublicTest and PrivateTest ``test``.
 
     Stimuli are named ``train/happy/Training_...``: after the file in the folders, after the row (counted from 0) in
-    the CSV. What is no 48x48 px grey picture is excluded and listed. Raises `StudyError`, at once or while the chunks
-    are read, if `path` holds no FER2013, if more than the tolerated share is bad, or if an expression has no image in
-    one of the splits.
+    the CSV. Unreadable pictures are excluded and listed; other sizes and numbers of pictures than FER2013's are noted.
+    Raises `StudyError`, at once or while the chunks are read, if `path` holds no FER2013, if more than the tolerated
+    share is bad, or if an expression has no image in one of the splits.
     """
     refuse_missing(path)
     importer = FileImporter(path, SOURCE, options)
     description = FaceSetDescription(Role.EXPRESSION.value, SHARD, None, importer.summarise)
-    return FaceImport(_iterate_chunks(path, importer, report), description)
+    return FaceImport(_open_and_read(path, importer, report), description)
 
 
-def _iterate_chunks(path: Path, importer: FileImporter, report: Report) -> Iterator[FaceChunk]:
+def _open_and_read(path: Path, importer: FileImporter, report: Report) -> Iterator[FaceChunk]:
     with open_files(path, endings=(".csv", *SUFFIXES)) as files:
-        entries = _list_folders(path, files)
-        table = choose_table(path, files, faces=[entry.file for entry in entries])
-        if table is not None:
-            yield from _read_table(files, table, importer, report)
-        else:
-            yield from _read_folders(files, entries, importer, report)
-        _refuse_missing_expressions(importer)
+        yield from read_files(files, importer, report)
+
+
+def is_fer2013(path: Path, files: ArchiveFiles) -> bool:
+    """Whether `files` are FER2013 by their own words: its table's columns, its name, its words for splits, its number.
+
+    Folders train/<expression>/ alone are not enough: everybody's expressions may lie in such folders.
+    """
+    headers = (_read_header(path, files, name) for name in files.names if name.lower().endswith(".csv"))
+    if any({"emotion", "pixels"} <= set(header) for header in headers):
+        return True
+    pictures = [name for name in files.names if is_picture(name)]
+    if not any(parse_split(part) for name in pictures[:1] for part in name.split("/")[:-1]):
+        return False
+    return len(pictures) == sum(COUNTS.values()) or any(SIGNS.search(text) for text in (path.name, *pictures))
+
+
+def read_files(files: ArchiveFiles, importer: FileImporter, report: Report) -> Iterator[FaceChunk]:
+    """The chunks of FER2013 in `files`."""
+    entries = _list_folders(importer.path, files)
+    table = choose_table(importer.path, files, faces=[entry.file for entry in entries])
+    if table is not None:
+        yield from _read_table(files, table, importer, report)
+    else:
+        yield from _read_folders(files, entries, importer, report)
+    _refuse_missing_expressions(importer)
+    if any(importer.counts[split] != number for split, number in COUNTS.items()):
+        present, published = (
+            ", ".join(f"{counts[split]:,} {split}" for split in SPLITS) for counts in (importer.counts, COUNTS)
+        )
+        importer.notes.append(f"images: {present}; FER2013 has {published}")
 
 
 def _refuse_missing_expressions(importer: FileImporter) -> None:
@@ -88,15 +117,18 @@ def _list_folders(path: Path, files: ArchiveFiles) -> list[FileEntry]:
     """The pictures in the folder of an expression; `StudyError` for a folder that is nearly one."""
     entries = []
     for name in filter(is_picture, files.names):
-        split, expression = (["", "", *name.lower().split("/")])[-3:-1]
-        if split in SPLITS and expression not in EXPRESSIONS:
-            hint = suggest_spelling(expression, map(str, EXPRESSIONS))
+        folder, word = (["", "", *name.split("/")])[-3:-1]
+        split, expression = parse_split(folder), CODES.get(word) or parse_expression(word, {})
+        if split is not None and expression is None:
+            hint = suggest_spelling(word.lower(), map(str, EXPRESSIONS))
             raise StudyError(f"{path}: {name} lies in the folder of no expression: {hint}")
-        if split not in SPLITS and expression in EXPRESSIONS:
+        if split is None and expression is not None:
             raise StudyError(f"{path}: {name} lies in neither {TRAIN}/ nor {TEST}/. {FORMS}")
-        if split in SPLITS:
-            stimulus = "/".join((split, expression, PurePosixPath(name).stem))
-            entries.append(FileEntry(name, name, stimulus, split, expression=expression))
+        if split is not None and expression is not None:
+            # folders of other names may become one split, and their files may have equal names
+            prefix = "" if folder.lower() == split or PurePosixPath(name).stem.startswith(folder) else f"{folder}_"
+            stimulus = f"{split}/{expression.value}/{prefix}{PurePosixPath(name).stem}"
+            entries.append(FileEntry(name, name, stimulus, split, expression=expression.value))
     return entries
 
 
@@ -106,13 +138,17 @@ def _read_folders(
     faces = {entry.location for entry in entries}
     others = (name for name in files.names if name not in faces)
     importer.exclude_others(files, others, reason=f"not in {TRAIN}/<expression>/ or {TEST}/<expression>/")
+    forms: Counter[str] = Counter()
 
     def load(entry: FileEntry) -> Image.Image:
-        image = decode(files.read(entry.location), modes=(MODE,))
-        require_size(image, SIDE, SIDE)
+        image = decode(files.read(entry.location))
+        forms[f"{image.width}x{image.height} px {'grey' if image.mode == MODE else 'RGB'}"] += 1
         return image
 
     yield from importer.iterate_chunks(importer.drop_duplicates(entries), load, report=report)
+    if set(forms) - {usual := f"{SIDE}x{SIDE} px grey"}:
+        listed = ", ".join(f"{number:,} of {form}" for form, number in forms.most_common(3))
+        importer.notes.append(f"pictures: {listed}{', ...' if len(forms) > 3 else ''}; FER2013's are {usual}")
 
 
 def choose_table(path: Path, files: ArchiveFiles, *, faces: Sequence[str]) -> str | None:
@@ -134,6 +170,8 @@ def choose_table(path: Path, files: ArchiveFiles, *, faces: Sequence[str]) -> st
 
 
 def _explain_header(header: list[str]) -> str:
+    if header[:1] and header[0].startswith(POINTER.decode()):
+        return "is a pointer of Git LFS in place of the table: `git lfs pull` fetches it."
     if any(set("\0\ufffd") & set(column) for column in header):
         return f"is no text in UTF-8. {SAVE}."
     missing = ", ".join(repr(column) for column in COLUMNS if column not in header)

@@ -15,8 +15,9 @@ from PIL import Image
 
 from facespec.data.archives import ArchiveFiles, UnusableFile
 from facespec.data.chunks import FaceChunk
-from facespec.data.pictures import fit_image, is_picture
+from facespec.data.pictures import Box, crop_image, fit_image, is_picture
 from facespec.study.errors import StudyError
+from facespec.study.params import FaceBox
 from facespec.study.tables import LABELS
 
 SHARD = 2048  # images per file, as in the embedded faces
@@ -28,11 +29,15 @@ Report = Callable[[int, int], None]  # called with the numbers of entries read a
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """How to import real faces: `size` in pixels, `channels` 1 or 3, and the `tolerated` share of bad files."""
+    """How to import real faces.
+
+    `size` in pixels, `channels` 1 or 3, the `tolerated` share of bad files, and the part of every picture to `crop`.
+    """
 
     size: int
     channels: int
     tolerated: float
+    crop: FaceBox | None = None
 
 
 class FileEntry(NamedTuple):
@@ -54,14 +59,14 @@ class FileEntry(NamedTuple):
 
 
 class FileImporter:
-    """Imports the data set `source` at `path`, and records counts, notes and excluded files."""
+    """Imports the data set at `path`, called `source`, and records counts, notes and excluded files."""
 
     def __init__(self, path: Path, source: str, options: ImportOptions) -> None:
         self.path = path
+        self.source = source
         self.options = options
         self.counts: Counter[str] = Counter()
         self.notes: list[str] = []
-        self._source = source
         self._excluded: list[tuple[str, str]] = []
         self._bad: list[tuple[str, str]] = []
         self._digests: list[bytes] = []
@@ -99,11 +104,12 @@ class FileImporter:
             for entry in entries[start : start + per_chunk]:
                 try:
                     image = load(entry)
+                    face = _crop_share(image, self.options.crop)
                 except UnusableFile as problem:
                     self.exclude(entry.file, problem)
                     continue
                 self._record(entry, image)
-                images.append(fit_image(image, size=size, channels=channels))
+                images.append(fit_image(face, size=size, channels=channels))
                 labels.append(entry.labels)
             if images:
                 yield FaceChunk(np.stack(images), pd.DataFrame(labels, columns=list(LABELS.columns)))
@@ -127,12 +133,15 @@ class FileImporter:
     def _refuse_too_many(self) -> None:
         bad, n = len(self._bad), len(self._bad) + self.counts["images"]
         if bad > self.options.tolerated * n:
-            examples = "; ".join(f"{file}: {reason}" for file, reason in sorted(self._bad)[:3])
             raise StudyError(
                 f"{self.path}: {bad} of {n} images ({bad / n:.2%}) cannot be used; at most "
-                f"{self.options.tolerated:.2%} may be left out (data.tolerated). First: {examples}. "
+                f"{self.options.tolerated:.2%} may be left out (data.tolerated). First: {list_reasons(self._bad)}. "
                 "Fetch the data set again, or raise data.tolerated in params.yaml."
             )
+
+    def list_excluded(self) -> str:
+        """The first few excluded files with their reasons, for messages."""
+        return list_reasons(self._excluded)
 
     def summarise(self) -> dict[str, Any]:
         """The provenance: source, counts, excluded files with reasons, notes, and a hash of pictures and labels.
@@ -140,9 +149,25 @@ class FileImporter:
         The hash does not depend on path, kind of archive, names, order, size or channels.
         """
         return {
-            "source": self._source,
+            "source": self.source,
             "counts": dict(self.counts),
             "excluded": [{"file": file, "reason": reason} for file, reason in sorted(self._excluded)],
             "notes": sorted(self.notes),
             "content": hashlib.sha256(b"".join(sorted(self._digests))).hexdigest(),
         }
+
+
+def list_reasons(excluded: Sequence[tuple[str, str]]) -> str:
+    """The first three of excluded files, each with its reason."""
+    return "; ".join(f"{file}: {reason}" for file, reason in sorted(excluded)[:3])
+
+
+def _crop_share(image: Image.Image, crop: FaceBox | None) -> Image.Image:
+    """The part of `image` that `crop` describes in shares of its height and width, to the nearest pixel."""
+    if crop is None:
+        return image
+    columns, rows = (
+        [round(share * length) for share in shares]
+        for shares, length in (((crop.left, crop.right), image.width), ((crop.top, crop.bottom), image.height))
+    )
+    return crop_image(image, Box(columns[0], rows[0], columns[1], rows[1]))

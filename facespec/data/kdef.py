@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -13,13 +14,13 @@ from PIL import Image
 from facespec.data.archives import ArchiveFiles, UnusableFile, open_files, refuse_missing
 from facespec.data.chunks import FaceChunk, FaceImport, FaceSetDescription
 from facespec.data.importing import SHARD, FileEntry, FileImporter, ImportOptions, Report
-from facespec.data.pictures import SUFFIXES, decode, is_picture, require_size
+from facespec.data.pictures import SUFFIXES, decode, is_picture
 from facespec.study.errors import StudyError
 from facespec.study.vocabulary import EXPRESSIONS, Expression, Role, View
 
 SOURCE = "KDEF"
 WIDTH, HEIGHT = 562, 762  # px
-MODES = ("RGB", "L")
+RATIO = 0.02  # two pictures have one shape if their ratios of width to height differ by less, as by rounding
 NUMBERS = range(1, 36)  # of the women, and of the men
 
 EXPRESSION_CODES = {
@@ -50,7 +51,7 @@ BLACK = frozenset(
     }
 )
 BLACK_BELOW = 10  # mean grey, 0-255: placeholders lie below, photographs above
-OTHER_SIZE = frozenset({"AM05ANFR", "BM10ANFR"})  # 970x633 px
+OTHER_SIZE = frozenset({"AM05ANFR", "BM10ANFR"})  # 970x633 px, wider than high
 
 
 class Photograph(NamedTuple):
@@ -86,33 +87,47 @@ def format_name(photograph: Photograph) -> str:
 def read_kdef(path: Path, options: ImportOptions, *, report: Report) -> FaceImport:
     """Read KDEF, a directory or an archive at `path`, for the probe role; stimuli have KDEF's names.
 
-    Folders do not matter, names do. Excluded and listed: black placeholders, pictures that are not 562x762 px, damaged
-    ones, other pictures. The irregular files of every copy do not count against the tolerated share. Raises
+    Folders do not matter, names do. The pictures may be of any size, but of one shape: that of the first. Excluded and
+    listed: black placeholders, pictures of another shape, damaged ones, other pictures. The irregular files of every
+    copy do not count against the tolerated share. Raises
     `StudyError`, at once or while the chunks are read, if `path` holds no KDEF, if more than the tolerated share is
     bad, or an expression is missing.
     """
     refuse_missing(path)
     importer = FileImporter(path, SOURCE, options)
     description = FaceSetDescription(Role.PROBE.value, SHARD, None, importer.summarise)
-    return FaceImport(_iterate_chunks(path, importer, report), description)
+    return FaceImport(_open_and_read(path, importer, report), description)
 
 
-def _iterate_chunks(path: Path, importer: FileImporter, report: Report) -> Iterator[FaceChunk]:
+def _open_and_read(path: Path, importer: FileImporter, report: Report) -> Iterator[FaceChunk]:
     with open_files(path, endings=SUFFIXES) as files:
-        averaged = [name for name in files.names if "AKDEF" in name.upper().split("/")[:-1]]
-        entries, others = _list_entries([name for name in files.names if name not in set(averaged)])
-        if not entries:
-            raise StudyError(
-                f"{path}: no KDEF: it holds {files.list_examples()}. KDEF is pictures named like AF01AFFL.JPG "
-                "(session, sex, number, expression, view), in any folders, plain or in a .zip or .tar.xz."
-            )
-        importer.exclude_others(files, others, reason="not a name of KDEF's, such as AF01AFFL.JPG")
-        for name in averaged:
-            importer.exclude(name, UnusableFile("an averaged face (AKDEF)", in_every_copy=True))
-        entries = importer.drop_duplicates(entries)
-        yield from importer.iterate_chunks(entries, lambda entry: _load(files, entry, importer), report=report)
-        if absent := [repr(str(name)) for name in EXPRESSIONS if not importer.counts[name]]:
-            raise StudyError(f"{path}: no images of {', '.join(absent)}. The study needs all seven expressions.")
+        yield from read_files(files, importer, report)
+
+
+def is_kdef(files: ArchiveFiles) -> bool:
+    """Whether most pictures in `files` have KDEF's names."""
+    stems = [PurePosixPath(name).stem for name in files.names if is_picture(name)]
+    return 2 * sum(parse_name(stem) is not None for stem in stems) > len(stems)
+
+
+def read_files(files: ArchiveFiles, importer: FileImporter, report: Report) -> Iterator[FaceChunk]:
+    """The chunks of KDEF in `files`."""
+    path = importer.path
+    averaged = [name for name in files.names if "AKDEF" in name.upper().split("/")[:-1]]
+    entries, others = _list_entries([name for name in files.names if name not in set(averaged)])
+    if not entries:
+        raise StudyError(
+            f"{path}: no KDEF: it holds {files.list_examples()}. KDEF is pictures named like AF01AFFL.JPG "
+            "(session, sex, number, expression, view), in any folders, plain or in a .zip or .tar.xz."
+        )
+    importer.exclude_others(files, others, reason="not a name of KDEF's, such as AF01AFFL.JPG")
+    for name in averaged:
+        importer.exclude(name, UnusableFile("an averaged face (AKDEF)", in_every_copy=True))
+    loader = _Loader(files, importer)
+    yield from importer.iterate_chunks(importer.drop_duplicates(entries), loader.load, report=report)
+    if absent := [repr(str(name)) for name in EXPRESSIONS if not importer.counts[name]]:
+        raise StudyError(f"{path}: no images of {', '.join(absent)}. The study needs all seven expressions.")
+    loader.note_sizes()
 
 
 def _list_entries(names: list[str]) -> tuple[list[FileEntry], list[str]]:
@@ -129,15 +144,34 @@ def _list_entries(names: list[str]) -> tuple[list[FileEntry], list[str]]:
     return entries, others
 
 
-def _load(files: ArchiveFiles, entry: FileEntry, importer: FileImporter) -> Image.Image:
-    image = decode(files.read(entry.location), modes=MODES)
-    black = float(np.asarray(image.convert("L")).mean()) < BLACK_BELOW
-    if black:
-        raise UnusableFile("a black placeholder", in_every_copy=entry.stimulus in BLACK)
-    if entry.stimulus in BLACK:
-        importer.notes.append(f"{entry.file}: a photograph here, a black placeholder in the published KDEF")
-    try:
-        require_size(image, WIDTH, HEIGHT)
-    except UnusableFile as problem:
-        raise UnusableFile(*problem.args, in_every_copy=entry.stimulus in OTHER_SIZE) from None
-    return image
+class _Loader:
+    """Loads pictures, and remembers their sizes: all must have the shape of the first."""
+
+    def __init__(self, files: ArchiveFiles, importer: FileImporter) -> None:
+        self._files = files
+        self._importer = importer
+        self._sizes: Counter[tuple[int, int]] = Counter()
+
+    def load(self, entry: FileEntry) -> Image.Image:
+        image = decode(self._files.read(entry.location))
+        black = float(np.asarray(image.convert("L")).mean()) < BLACK_BELOW
+        if black:
+            raise UnusableFile("a black placeholder", in_every_copy=entry.stimulus in BLACK)
+        if entry.stimulus in BLACK:
+            self._importer.notes.append(f"{entry.file}: a photograph here, a black placeholder in the published KDEF")
+        width, height = next(iter(self._sizes), (WIDTH, HEIGHT) if entry.stimulus in OTHER_SIZE else image.size)
+        if abs(image.width / image.height / (width / height) - 1) > RATIO:
+            reason = f"{image.width}x{image.height} px, another shape than {width}x{height}"
+            raise UnusableFile(reason, in_every_copy=entry.stimulus in OTHER_SIZE)
+        self._sizes[image.size] += 1
+        return image
+
+    def note_sizes(self) -> None:
+        """Say in the provenance how pictures of other sizes than the published ones were cropped."""
+        if set(self._sizes) == {(WIDTH, HEIGHT)}:
+            return
+        sizes = ", ".join(f"{width}x{height}" for width, height in sorted(self._sizes)[:3])
+        width, height = next(iter(self._sizes))
+        crop = "not cropped" if width == height else f"cropped to the central square, of {width}x{height} px {width}"
+        more = ", ..." if len(self._sizes) > 3 else ""
+        self._importer.notes.append(f"pictures of {sizes}{more} px, in place of {WIDTH}x{HEIGHT}; {crop}")

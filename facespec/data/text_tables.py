@@ -38,6 +38,12 @@ def parse_table(content: bytes, *, delimiter: str) -> list[Row]:
     return rows
 
 
+def guess_delimiter(content: bytes) -> str:
+    """The one of tab, comma and semicolon that the first line of a table has most of."""
+    line = content[:4096].decode(errors="replace").partition("\n")[0]
+    return max(",\t;", key=line.count)
+
+
 def _decode_text(content: bytes) -> str:
     try:
         text = content.decode("utf-8-sig")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,6 @@ import numpy as np
 from facespec.data.archives import (
     ArchiveFiles,
     UnusableFile,
-    explain_unreadable,
     open_files,
     read_whole,
     refuse_missing,
@@ -21,16 +21,17 @@ from facespec.data.archives import (
 from facespec.data.chunks import FaceChunk, FaceImport, FaceSetDescription
 from facespec.data.importing import SHARD, FileEntry, FileImporter, ImportOptions, Report
 from facespec.data.pictures import SUFFIXES, decode, is_picture
-from facespec.data.text_tables import parse_table
+from facespec.data.text_tables import guess_delimiter, parse_table
 from facespec.study.errors import StudyError
 from facespec.study.vocabulary import TEST, TRAIN, Role
 
 SOURCE = "VoxCeleb1"
 RATE = "1.6"  # the folder between person and video
-MODES = ("RGB", "L")
 TABLE = "vox1_meta.csv"
-NAMES_COLUMN = "VGGFace1 ID"
-REMEDY = "Fetch it again, or move it away: it is only a cross-check."
+# <person>/1.6/<video>/<frame>; the dense release has a folder per utterance below the video; some copies have people's
+# numbers in place of their names, and no folder 1.6
+NAMED = re.compile(rf"(?:^|/)([^/]+)/{re.escape(RATE)}/([^/]+)/((?:[^/]+/)?[^/]+)\.[^/.]+$")
+NUMBERED = re.compile(r"(?:^|/)(id\d{5})/([^/]+)/((?:[^/]+/)?[^/]+)\.[^/.]+$")
 
 
 class Frame(NamedTuple):
@@ -43,11 +44,9 @@ class Frame(NamedTuple):
 
 def parse_name(name: str) -> Frame | None:
     """The frame that the path ``.../<person>/1.6/<video>/<frame>.jpg`` names; None for other paths."""
-    parts = name.split("/")
-    if not is_picture(name) or len(parts) < 4 or parts[-3] != RATE:
-        return None
+    match = (NAMED.search(name) or NUMBERED.search(name)) if is_picture(name) else None
     # some names end in "." in the table only
-    return Frame(parts[-4].rstrip("."), parts[-2], PurePosixPath(parts[-1]).stem)
+    return None if match is None else Frame(match[1].rstrip("."), match[2], match[3])
 
 
 def read_voxceleb(
@@ -60,52 +59,60 @@ def read_voxceleb(
     with only one video is excluded. A person's split does not depend on the other people. Stimuli are named
     ``<person>/<video>/<frame>``.
 
-    ``vox1_meta.csv``, in the data set or beside `path`, is a cross-check: people who are not in it are excluded.
-    Raises `StudyError`, at once or while the chunks are read, if `path` holds no VoxCeleb1, or more than the tolerated
-    share is bad.
+    ``vox1_meta.csv``, in the data set or beside `path`, is a cross-check: people who are not in it are noted, as is a
+    table that cannot be read. Raises `StudyError`, at once or while the chunks are read, if `path` holds no VoxCeleb1,
+    or more than the tolerated share is bad.
     """
     refuse_missing(path)
     importer = FileImporter(path, SOURCE, options)
-    chunks = _iterate_chunks(path, importer, test=test, key=generator.bytes(16), report=report)
+    chunks = _open_and_read(path, importer, test=test, key=generator.bytes(16), report=report)
     return FaceImport(chunks, FaceSetDescription(Role.IDENTITY.value, SHARD, None, importer.summarise))
 
 
-def _iterate_chunks(
-    path: Path, importer: FileImporter, *, test: int, key: bytes, report: Report
-) -> Iterator[FaceChunk]:
+def _open_and_read(path: Path, importer: FileImporter, *, test: int, key: bytes, report: Report) -> Iterator[FaceChunk]:
     with open_files(path, endings=(TABLE, *SUFFIXES)) as files:
-        frames = {name: frame for name in files.names if (frame := parse_name(name)) is not None}
-        if not frames:
-            raise StudyError(
-                f"{path}: no VoxCeleb1: it holds {files.list_examples()}. VoxCeleb1 is face crops like "
-                f"unzippedFaces/<name>/{RATE}/<video>/<frame>.jpg, plain or in a .zip or .tar.xz."
-            )
-        others = [name for name in files.names if name not in frames and PurePosixPath(name).name != TABLE]
-        importer.exclude_others(files, others, reason=f"not <name>/{RATE}/<video>/<frame>.jpg")
-        known = _read_known_people(path, files)
-        entries = importer.drop_duplicates(_iterate_entries(frames, known, importer, test=test, key=key))
-        people = len({entry.identity for entry in entries})
-        if people < 2:
-            raise StudyError(
-                f"{path}: people with two videos or more: {people}; telling people apart needs two of them. "
-                "Is the copy complete?"
-            )
-        yield from importer.iterate_chunks(
-            entries, lambda entry: decode(files.read(entry.location), modes=MODES), report=report
+        yield from read_files(files, importer, test=test, key=key, report=report)
+
+
+def is_voxceleb(files: ArchiveFiles) -> bool:
+    """Whether most pictures in `files` lie in VoxCeleb1's folders."""
+    pictures = [name for name in files.names if is_picture(name)]
+    return 2 * sum(parse_name(name) is not None for name in pictures) > len(pictures)
+
+
+def read_files(
+    files: ArchiveFiles, importer: FileImporter, *, test: int, key: bytes, report: Report
+) -> Iterator[FaceChunk]:
+    """The chunks of VoxCeleb1 in `files`; `key` decides which videos are tested."""
+    path = importer.path
+    frames = {name: frame for name in files.names if (frame := parse_name(name)) is not None}
+    if not frames:
+        raise StudyError(
+            f"{path}: no VoxCeleb1: it holds {files.list_examples()}. VoxCeleb1 is face crops like "
+            f"unzippedFaces/<name>/{RATE}/<video>/<frame>.jpg, plain or in a .zip or .tar.xz."
         )
+    others = [name for name in files.names if name not in frames and PurePosixPath(name).name != TABLE]
+    importer.exclude_others(files, others, reason=f"not <name>/{RATE}/<video>/<frame>.jpg")
+    _check_people({frame.person for frame in frames.values()}, files, importer)
+    entries = importer.drop_duplicates(_iterate_entries(frames, importer, test=test, key=key))
+    people = len({entry.identity for entry in entries})
+    if people < 2:
+        raise StudyError(
+            f"{path}: people with two videos or more: {people}; telling people apart needs two of them. "
+            "Is the copy complete?"
+        )
+    yield from importer.iterate_chunks(entries, lambda entry: decode(files.read(entry.location)), report=report)
 
 
 def _iterate_entries(
-    frames: Mapping[str, Frame], known: frozenset[str] | None, importer: FileImporter, *, test: int, key: bytes
+    frames: Mapping[str, Frame], importer: FileImporter, *, test: int, key: bytes
 ) -> Iterator[FileEntry]:
     videos: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name, frame in frames.items():
         videos[frame.person][frame.video].append(name)
     for person, names_of_video in videos.items():
         problem = None
-        if known is not None and person not in known:
-            problem = UnusableFile(f"{person} is not in {TABLE}")
-        elif len(names_of_video) < 2:
+        if len(names_of_video) < 2:
             reason = f"{person} has one video only, and a split by video needs two"
             problem = UnusableFile(reason, in_every_copy=True)
         splits = _split_frames(person, names_of_video, test=test, key=key)
@@ -134,29 +141,30 @@ def _split_frames(person: str, names_of_video: Mapping[str, list[str]], *, test:
     return splits | {name: TRAIN for video in order for name in names_of_video[video]}
 
 
+def _check_people(people: set[str], files: ArchiveFiles, importer: FileImporter) -> None:
+    """Note the `people` who are not in the data set's table, or why that cannot be read; nothing without a table."""
+    try:
+        known = _read_known_people(importer.path, files)
+    except (UnusableFile, OSError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else problem
+        importer.notes.append(f"{TABLE}, a cross-check of people, is not used: {reason}")
+        return
+    if known is not None and (strangers := sorted(people - known)):
+        listed = ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
+        importer.notes.append(f"people who are not in {TABLE}: {len(strangers):,} of {len(people):,} ({listed})")
+
+
 def _read_known_people(path: Path, files: ArchiveFiles) -> frozenset[str] | None:
-    """The people in the data set's table; None without a table."""
+    """The names and numbers in the data set's table, whatever its columns are called; None without a table."""
     inside = [name for name in files.names if PurePosixPath(name).name == TABLE]
     beside = path.parent / TABLE
-    table = f"{path}: {inside[0]}" if inside else str(beside)
-    try:
-        if inside:
-            content = files.read(inside[0])
-        elif beside.is_file():
-            with beside.open("rb") as file:
-                content = read_whole(file)
-        else:
-            return None
-        rows = parse_table(content, delimiter="\t")  # tabs, in spite of its name
-    except UnusableFile as problem:
-        raise StudyError(f"{table}: {problem}. {REMEDY}") from None
-    except OSError as error:
-        raise explain_unreadable(beside, error) from error
-    header = rows[0].cells if rows else []
-    if NAMES_COLUMN not in header:
-        raise StudyError(
-            f"{table} lacks the column {NAMES_COLUMN!r}; it has {', '.join(map(repr, header)) or 'none'}. "
-            f"Its columns are separated by tabs. {REMEDY}"
-        )
-    column = header.index(NAMES_COLUMN)
-    return frozenset(row.cells[column].rstrip(".") for row in rows[1:])
+    if inside:
+        content = files.read(inside[0])
+    elif beside.is_file():
+        with beside.open("rb") as file:
+            content = read_whole(file)
+    else:
+        return None
+    # tabs, in spite of its name, in the published table; other copies have commas or semicolons
+    rows = parse_table(content, delimiter=guess_delimiter(content))
+    return frozenset(cell.rstrip(".") for row in rows[1:] for cell in row.cells)

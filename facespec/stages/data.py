@@ -9,14 +9,14 @@ import yaml
 from rich.console import RenderableType
 from rich.progress import Progress
 
-from facespec.data import fer2013, kdef, voxceleb
 from facespec.data.archives import refuse_missing
 from facespec.data.chunks import FaceImport
 from facespec.data.embedded import production
 from facespec.data.embedded.roles import draw_role
 from facespec.data.faceset import HEADER_FILE, FaceSet, write_faceset
-from facespec.data.importing import ImportOptions
+from facespec.data.sources import read_faces
 from facespec.stages.dvc_files import digest_below, digest_listing, digest_output, list_outputs, read_lock
+from facespec.stages.faces_check import check_faces
 from facespec.stages.faces_info import describe_faces
 from facespec.stages.faces_record import (
     EMBEDDED,
@@ -69,8 +69,12 @@ def build(paths: Paths, block: Data, *, sources: Mapping[str, str], workers: int
 
 
 def run(paths: Paths, params: Params, *, role: Role, workers: int) -> None:
-    """Fill one role, unless its faces are those that would be made."""
+    """Fill one role, unless its faces are those that would be made; refuse what later stages would refuse.
+
+    The check reads parameters of other stages, and changes nothing: the faces do not depend on them.
+    """
     build_missing(paths, params.data, roles=[role], workers=workers, report=print)
+    check_faces(paths, params, roles=[role], report=print)
 
 
 def build_missing(
@@ -172,14 +176,9 @@ def _faces(block: Data, role: Role, source: str, *, workers: int, report: Callab
         return production.import_embedded(
             stimuli, size=block.size, channels=block.channels, workers=workers, report=report
         )
-    options = ImportOptions(block.size, block.channels, block.tolerated)
-    path = Path(source)
-    if role is Role.EXPRESSION:
-        return fer2013.read_fer2013(path, options, report=report)
-    if role is Role.PROBE:
-        return kdef.read_kdef(path, options, report=report)
-    stream = generator(block.seed, "videos")
-    return voxceleb.read_voxceleb(path, options, test=block.identity.test, generator=stream, report=report)
+    # VoxCeleb1 keeps the stream that earlier versions drew its videos from
+    streams = generator(block.seed, "videos"), generator(block.seed, "groups", role.value)
+    return read_faces(Path(source), role, block, generators=streams, report=report)
 
 
 def pin(paths: Paths) -> None:

@@ -14,12 +14,13 @@ from facespec.analyses.decoding import decode_classes
 from facespec.analyses.pixels import classify_by_discriminants, classify_by_nearest
 from facespec.analyses.resampling import Cell, compute_chance, tabulate_accuracy
 from facespec.data.faceset import FaceSet
-from facespec.data.splits import draw_balanced_subset, draw_images, draw_people, encode_classes, hold_out
+from facespec.data.splits import draw_images, encode_classes, hold_out
 from facespec.models import checkpoints
 from facespec.models.device import deterministic_torch, pick_device
 from facespec.responses.pixels import record_pixels
 from facespec.responses.recording import record_penultimate
 from facespec.stages.network_files import load_network, undo_training
+from facespec.stages.subsets import draw_subset
 from facespec.study.params import Accuracy, Decoding, Params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
@@ -83,13 +84,7 @@ def list_decoding_tasks(paths: Paths, params: Params) -> Iterator[DecodingTask]:
             draw_images(labels.iloc[fit], block.fit_images, generator(block.seed, "subset", "S1B", task.value))
         ]
         yield DecodingTask("S1B", task, faces, fit_any, test, params.accuracy)
-        per_class = block.expression_test
-        if task is Task.IDENTITY:
-            people = draw_people(labels, block.identity_people, stream)
-            fit, test = (rows[labels["identity"].iloc[rows].isin(people)] for rows in (fit, test))
-            per_class = block.identity_test // block.identity_people
-        test = test[draw_balanced_subset(labels.iloc[test], task.value, per_class, stream)]
-        fit = fit[draw_images(labels.iloc[fit], block.fit_images, stream)]
+        fit, test = draw_subset(labels, task, block, stream)
         yield DecodingTask("S1A", task, faces, fit, test, block)
 
 

@@ -16,10 +16,11 @@ from facespec.data.embedded import production
 from facespec.data.embedded.roles import draw_role
 from facespec.data.faceset import HEADER_FILE, REMEDY, FaceSet
 from facespec.data.unpacking import check_count
+from facespec.data.user_faces import list_pictures
 from facespec.study.artefacts import digest_file, read_document, write_document
 from facespec.study.errors import StudyError
 from facespec.study.fingerprints import fingerprint_functions
-from facespec.study.params import Data
+from facespec.study.params import Data, RealFaces
 from facespec.study.paths import Paths
 from facespec.study.vocabulary import Role
 
@@ -71,7 +72,8 @@ def resolve_source(source: str, base: Path) -> str:
 def digest_settings(block: Data, role: Role, source: str) -> str:
     """A digest of the parameters that decide the bytes of a role; and of the renderer's code, if it draws the faces."""
     settings = block.model_dump(include={"seed", "size", "channels", "tolerated", role.value})
-    del settings[role.value]["source"]
+    for name in {*RealFaces.model_fields, "test_share"} if source == EMBEDDED else {"source"}:
+        settings[role.value].pop(name, None)
     digest = hashlib.sha256(repr(settings).encode())
     if source == EMBEDDED:
         digest.update(fingerprint_functions(draw_role, production.import_embedded).encode())
@@ -79,7 +81,10 @@ def digest_settings(block: Data, role: Role, source: str) -> str:
 
 
 def digest_source(source: str) -> str:
-    """A digest of the names, sizes and times of a source's files; empty for embedded faces and an absent source."""
+    """A digest of the names, sizes and times of a source's files; empty for embedded faces and an absent source.
+
+    The files of a label table are the table and its pictures.
+    """
     if source == EMBEDDED or not Path(source).exists():
         return ""
     digest = hashlib.sha256()
@@ -94,6 +99,8 @@ def _list_files(source: Path) -> Iterator[Path]:
     """The file `source`, or the files below it; links to directories are followed, as when the faces are read."""
     if not source.is_dir():
         yield source
+        if source.suffix.lower() == ".csv":
+            yield from (file for file in map(source.parent.joinpath, list_pictures(source)) if file.is_file())
         return
     visited = set()
     for directory, folders, names in os.walk(source, followlinks=True):

@@ -139,11 +139,17 @@ def _parse_setting(setting: str) -> tuple[str, dict[str, Any]]:
         raise StudyError(f"setting {setting!r}: params.yaml cannot hold the character {odd[0]!r}. Rename what has it.")
     if keys == ["profile"]:
         raise StudyError(f"setting {setting!r}: a profile is chosen with --profile {text.strip() or 'NAME'}.")
-    read = _resolve_source if keys[-1] == "source" else parse_yaml
-    value: Any = read(text, name=f"setting {setting!r}")
+    # a path and a regular expression mean themselves, whatever they would mean in YAML
+    readers = {"source": _resolve_source, "pattern": _read_pattern}
+    value: Any = readers.get(keys[-1], parse_yaml)(text, name=f"setting {setting!r}")
     for key in reversed(keys):
         value = {key: value}
     return ".".join(keys), value
+
+
+def _read_pattern(text: str, *, name: str) -> str | None:
+    """`text` as it is; None for ``null``."""
+    return None if text.strip() == "null" else text.strip()
 
 
 def _resolve_source(text: str, *, name: str) -> str:

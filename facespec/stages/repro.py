@@ -16,6 +16,7 @@ from facespec.checks import verdicts
 from facespec.stages import data, verify
 from facespec.stages.dvc_files import LOCK, check_lock, list_outputs, read_lock, read_pipeline
 from facespec.stages.dvc_runs import announce_stop, await_earlier_runs, reproduce
+from facespec.stages.faces_check import check_faces
 from facespec.stages.recovery import keep_lock, recover_state
 from facespec.stages.study_directory import check_path
 from facespec.study.code_path import get_code_path
@@ -67,6 +68,7 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
         recorded = _read_recorded(paths.root)
         with file_lock(paths.data):
             data.build_missing(paths, params.data, workers=workers, report=report)
+        check_faces(paths, params, report=report)
         verify.prepare(paths.root, report)
         try:
             reproduce(paths.root, [FIRST], workers=workers)

@@ -178,12 +178,8 @@ def _read_image(file: Path, size: int) -> torch.Tensor:
     try:
         with file.open("rb") as content:
             picture = decode(read_whole(content))
-        if picture.mode.startswith(("I", "F")):  # Pillow would cut off all that is brighter than 255
-            raise UnusableFile(f"mode {picture.mode}: more than 8 bits per channel")
     except (OSError, UnusableFile) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise StudyError(
-            f"{file}: not a readable image ({reason}). Save it anew, with 8 bits per channel, or take its row out."
-        ) from error
+        raise StudyError(f"{file}: not a readable image ({reason}). Save it anew, or take its row out.") from error
     pixels = np.array(picture.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255

@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from facespec.study.documents import read_mapping
 from facespec.study.errors import StudyError, suggest_spelling
+from facespec.study.vocabulary import EMBEDDED_NAME, EXPRESSIONS, VIEWS
 
 Count = Annotated[int, Field(ge=1)]
 Draws = Annotated[int, Field(ge=100)]  # random draws; fewer give no percentiles
@@ -22,6 +24,7 @@ Rate = Annotated[float, Field(gt=0, le=10)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 ClosedShare = Annotated[float, Field(ge=0, le=1)]
+LONGEST_NAME = 40  # letters of the name of a data set, which stands in figures
 
 
 class Block(BaseModel):
@@ -39,29 +42,98 @@ class Block(BaseModel):
         return values
 
 
-class ExpressionFaces(Block):
+class FaceBox(Block):
+    """The part of a picture that holds the face, as shares of the picture's height and width."""
+
+    top: ClosedShare
+    bottom: ClosedShare
+    left: ClosedShare
+    right: ClosedShare
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.top >= self.bottom or self.left >= self.right:
+            raise ValueError(
+                f"top {self.top} must lie above bottom {self.bottom}, and left {self.left} before right {self.right}."
+            )
+        return self
+
+
+PATTERN_GROUPS = ("identity", "expression", "view", "session", "group", "split")  # what a file's name may say
+
+
+class RealFaces(Block):
+    """How the faces of a role are read where their source is a path: see ``docs/data.md``.
+
+    All but the source have defaults here, too, because the ``params.yaml`` of earlier versions lacks them.
+    """
+
+    source: str  # "embedded", or a path
+    name: str | None = None  # in tables and figures; None: that of the data set, or of the path
+    pattern: str | None = None  # a regular expression for the paths of pictures; its named groups are `PATTERN_GROUPS`
+    words: dict[str, str] = Field(default_factory=dict)  # a word of the source: the expression or view that it means
+    crop: FaceBox | None = None  # of every picture, before its central square is taken
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str | None) -> str | None:
+        if name is not None and (not name.strip() or len(name) > LONGEST_NAME or not name.isprintable()):
+            raise ValueError(
+                f"got {name!r}. Expected a name of 1 to {LONGEST_NAME} printable letters, or null for that of the path."
+            )
+        if name == EMBEDDED_NAME:
+            raise ValueError(f"got {name!r}, the name of the faces that facespec draws. Choose another.")
+        return name
+
+    @field_validator("pattern")
+    @classmethod
+    def _check_pattern(cls, pattern: str | None) -> str | None:
+        try:
+            groups = [] if pattern is None else list(re.compile(pattern).groupindex)
+        except (re.error, OverflowError) as error:
+            raise ValueError(f"got {pattern!r}, no regular expression: {error}.") from None
+        for group in groups:
+            if group not in PATTERN_GROUPS:
+                raise ValueError(f"unknown group {group!r}: {suggest_spelling(group, PATTERN_GROUPS)}")
+        if pattern is not None and not groups:
+            raise ValueError(
+                f"got {pattern!r}, which names nothing. Expected groups such as (?P<identity>[A-Z]+). "
+                f"Allowed: {', '.join(map(repr, PATTERN_GROUPS))}."
+            )
+        return pattern
+
+    @field_validator("words")
+    @classmethod
+    def _check_words(cls, words: dict[str, str]) -> dict[str, str]:
+        allowed = [str(word) for word in (*EXPRESSIONS, *VIEWS)]
+        for word, meaning in words.items():
+            if meaning not in allowed:
+                raise ValueError(f"{word!r} cannot mean {meaning!r}: {suggest_spelling(meaning, allowed)}")
+        return words
+
+
+class ExpressionFaces(RealFaces):
     """Faces of the `expression` role."""
 
-    source: str  # "embedded", or a path to FER2013
+    test_share: OpenShare = 0.2  # real faces without splits: share of every expression's pictures that is tested
     train: Count  # embedded images
     test: Count  # embedded images
     scenes: Literal["web", "video"]  # embedded: where its pictures come from
 
 
-class IdentityFaces(Block):
+class IdentityFaces(RealFaces):
     """Faces of the `identity` role."""
 
-    source: str  # "embedded", or a path to VoxCeleb1
+    test_share: OpenShare = 0.2  # real faces without splits: share of everybody's pictures that is tested
     people: People  # embedded people
     train: Count  # embedded images per person
-    test: Count  # embedded images per person
+    test: Count  # embedded images per person; frames of VoxCeleb1, too
     scenes: Literal["web", "video"]  # embedded: where its pictures come from
 
 
-class ProbeFaces(Block):
+class ProbeFaces(RealFaces):
     """Faces of the `probe` role."""
 
-    source: str  # "embedded", or a path to KDEF
     people: People  # embedded people
     hair: Literal["cap", "own"]  # embedded: all hair under the same cap, or everybody's own
 
@@ -161,23 +233,6 @@ class Contrasts(Block):
     permutations: Draws  # sign flips of the people
     draws: Draws  # bootstrap draws of seeds and people
     seed: Seed
-
-
-class FaceBox(Block):
-    """The part of a real probe image that holds the face, as shares of the image's height and width."""
-
-    top: ClosedShare
-    bottom: ClosedShare
-    left: ClosedShare
-    right: ClosedShare
-
-    @model_validator(mode="after")
-    def _check_order(self) -> Self:
-        if self.top >= self.bottom or self.left >= self.right:
-            raise ValueError(
-                f"top {self.top} must lie above bottom {self.bottom}, and left {self.left} before right {self.right}."
-            )
-        return self
 
 
 class Regions(Block):

@@ -67,3 +67,4 @@ EXPRESSIONS = tuple(Expression)
 VIEWS = tuple(View)
 SESSIONS = ("A", "B")
 TRAIN, TEST = "train", "test"
+EMBEDDED_NAME = "embedded faces"  # the source, in tables and figures, of faces that facespec draws

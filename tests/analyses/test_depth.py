@@ -69,6 +69,25 @@ def test_a_person_without_all_images_is_left_out() -> None:
     assert sorted(labels["identity"].iloc[design.rows.ravel()]) == sorted("ace" * 4)
 
 
+def test_without_sessions_repetitions_are_replicates() -> None:
+    """Two and three images per cell: two are used, in their order; c has only one happy image, and is left out."""
+    cells = [
+        ("a", "fear", 3),
+        ("a", "happy", 2),
+        ("b", "fear", 2),
+        ("b", "happy", 3),
+        ("c", "fear", 2),
+        ("c", "happy", 1),
+    ]
+    rows = [(person, expression) for person, expression, n in cells for _ in range(n)]
+    labels = pd.DataFrame(rows, columns=["identity", "expression"]).assign(session="")
+    design = find_balanced_design(labels)
+    assert (design.people, design.left_out, design.sessions) == (("a", "b"), ("c",), ("1", "2"))
+    assert design.rows.tolist() == [[[0, 1], [3, 4]], [[5, 6], [7, 8]]]
+    with pytest.raises(StudyError, match="1 of 3 people have two images or more of each of 2 expressions"):
+        find_balanced_design(labels.drop(index=[5]))
+
+
 TOO_SMALL = "at least 2 people, 2 expressions and 2 sessions are needed"
 
 
@@ -76,6 +95,10 @@ TOO_SMALL = "at least 2 people, 2 expressions and 2 sessions are needed"
     ("labels", "message"),
     [
         (make_labels().assign(session=["", "A", "", *"A" * 9]), "2 of 12 images have no session"),
+        (
+            make_labels(sessions="A").assign(session=""),
+            "no image has a session, and 0 of 3 people have two images or more",
+        ),
         (make_labels().assign(identity=[None, *"a" * 11]), "1 of 12 images have no identity"),
         (
             pd.concat([make_labels(), make_labels().iloc[[6]].assign(view="half_left")]),

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from facespec.data import fer2013 as module
+from facespec.data.archives import ArchiveFiles
 from facespec.data.importing import ImportOptions
 from facespec.study.errors import StudyError
 
@@ -66,7 +67,8 @@ def test_codes_usages_names_pixels_and_counts_from_the_table(fer2013: Any, tmp_p
     counts |= {f"train {name}": 1 for name in fer2013.names} | {f"test {name}": 2 for name in fer2013.names}
     provenance = faceset.provenance
     assert len(provenance.pop("content")) == 64
-    assert provenance == {"source": "FER2013", "counts": counts, "excluded": [], "notes": []}
+    note = "images: 7 train, 14 test; FER2013 has 28,709 train, 7,178 test"
+    assert provenance == {"source": "FER2013", "counts": counts, "excluded": [], "notes": [note]}
     assert (faceset.role, faceset.source) == ("expression", "FER2013")
 
 
@@ -243,8 +245,7 @@ def test_empty_lines_are_no_rows(fer2013: Any, tmp_path: Path) -> None:
 BAD_PICTURES = {
     "an empty file": lambda encode: b"",
     "truncated or damaged": lambda encode: encode(PIXELS, "JPEG")[:-500],
-    "48x47 px instead of 48x48": lambda encode: encode(PIXELS[1:]),
-    "mode RGB instead of L": lambda encode: encode(np.stack([PIXELS] * 3, axis=2)),
+    "more than 16 bits per pixel": lambda encode: encode(np.full((48, 48), 70_000, dtype=np.int32), "TIFF"),
 }
 
 
@@ -279,7 +280,7 @@ def test_files_that_do_not_belong_are_listed_and_pictures_count(fer2013: Any, tm
     ("old", "new", "reason"),
     [
         ("test/happy", "test/hapy", "lies in the folder of no expression: did you mean 'happy'? Allowed: 'angry', "),
-        ("test/", "validation/", f"lies in neither train/ nor test/. {FORMS}"),
+        ("test/", "holdout/", f"lies in neither train/ nor test/. {FORMS}"),
         ("train/", "", f"lies in neither train/ nor test/. {FORMS}"),
     ],
 )
@@ -287,6 +288,63 @@ def test_an_unknown_folder_is_refused(fer2013: Any, old: str, new: str, reason: 
     folders = fer2013.make_folders(fer2013.make_faces())
     files = {name.replace(old, new): content for name, content in folders.items() if old in name}
     assert fer2013.refuse(tmp_path, files).startswith(f"PATH: {min(files)} {reason}")
+
+
+NOUNS = ("anger", "Disgust", "fearful", "happiness", "sadness", "surprised", "Neutral")
+LAYOUTS = {
+    "training, validation": ("images/train/{}/{}.png", "images/validation/{}/{}.png", "images/validation/{}/{}.png"),
+    "three splits": ("train/{}/{}.png", "val/{}/{}.png", "test/{}/{}.png"),
+    "the table's words": ("Training/{}/{}.png", "PublicTest/{}/{}.png", "PrivateTest/{}/{}.png"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("classes", [range(7), NOUNS])
+def test_folders_of_other_names(fer2013: Any, layout: str, classes: Any, tmp_path: Path) -> None:
+    """Files of one name in two folders that become one split are two faces."""
+    faces, folders = fer2013.make_faces(), LAYOUTS[layout]
+    number = {"Training": 0, "PublicTest": 1, "PrivateTest": 2}
+    files = {}
+    for face in faces:
+        name = number[face.usage] if "validation" in layout else 0
+        files[folders[number[face.usage]].format(classes[face.code], name)] = fer2013.encode(face.pixels)
+    faceset = fer2013.write(fer2013.pack(tmp_path, ".zip", files), tmp_path / "set")
+    table = fer2013.write(fer2013.pack(tmp_path, "file", fer2013.make_table(faces)), tmp_path / "table")
+    assert faceset.n == 21 and faceset.provenance["content"] == table.provenance["content"]
+    assert faceset.labels["split"].value_counts().to_dict() == {"test": 14, "train": 7}
+
+
+def test_pictures_saved_anew_are_read_and_noted(fer2013: Any, tmp_path: Path) -> None:
+    files = fer2013.make_folders(fer2013.make_faces())
+    colour, large = np.stack([PIXELS] * 3, axis=2), np.kron(PIXELS, np.ones((2, 2), np.uint8))
+    changed = dict(zip(files, [*[fer2013.encode(colour)] * 2, fer2013.encode(large)], strict=False))
+    faceset = fer2013.write(fer2013.pack(tmp_path, "", files | changed), tmp_path / "set")
+    assert faceset.n == 21 and faceset.provenance["excluded"] == []
+    assert faceset.provenance["notes"][1] == (
+        "pictures: 18 of 48x48 px grey, 2 of 48x48 px RGB, 1 of 96x96 px grey; FER2013's are 48x48 px grey"
+    )
+
+
+@pytest.mark.parametrize(
+    ("root", "names", "expected"),
+    [
+        ("faces", ["train/happy/1.png"], False),  # anybody's
+        ("FER-2013.zip", ["train/happy/1.png"], True),
+        ("faces", ["fer2013/train/happy/1.png"], True),
+        ("faces", ["train/happy/Training_3.jpg"], True),
+        ("faces", ["PublicTest/0/3.jpg"], True),
+        ("fer2013", ["Ann/1.jpg"], False),
+    ],
+)
+def test_only_its_own_words_make_a_fer2013(root: str, names: list[str], expected: bool) -> None:
+    files = ArchiveFiles(tuple(names), (), opener=pytest.fail)
+    assert module.is_fer2013(Path(root), files) is expected
+
+
+def test_a_pointer_of_lfs_in_place_of_the_table(fer2013: Any, tmp_path: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"
+    message = fer2013.refuse(tmp_path, {"fer.csv": pointer}, kind="file")
+    assert "fer.csv is a pointer of Git LFS in place of the table: `git lfs pull` fetches it." in message
 
 
 @pytest.fixture(scope="module")

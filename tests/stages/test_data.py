@@ -40,12 +40,12 @@ def fer2013(tmp_path: Path) -> Path:
     draw = generator(7)
     for split, count in (("train", 3), ("test", 2)):
         for name in CLASSES:
-            folder = tmp_path / "fer" / split / name
+            folder = tmp_path / "fer2013" / split / name
             folder.mkdir(parents=True)
             for number in range(count):
                 picture = draw.integers(0, 256, (48, 48), dtype=np.uint8)
                 Image.fromarray(picture).save(folder / f"{split}_{name}_{number}.png")
-    return tmp_path / "fer"
+    return tmp_path / "fer2013"
 
 
 def times(paths: Paths) -> dict[str, int]:
@@ -88,7 +88,7 @@ def test_only_what_is_missing_or_made_otherwise_is_built_again(study: tuple[Path
 
 def test_a_changed_real_source_is_read_again(study: tuple[Paths, Params], fer2013: Path) -> None:
     paths, params = study
-    archive = Path(shutil.make_archive(str(fer2013.parent / "fer"), "zip", fer2013))
+    archive = Path(shutil.make_archive(str(fer2013.parent / "fer2013"), "zip", fer2013))
     data.build(paths, params.data, sources={"expression": str(archive)}, workers=1)
     before = times(paths)
     (fer2013 / "train" / "happy" / "train_happy_0.png").unlink()
@@ -181,10 +181,10 @@ def test_a_relative_source_of_the_command_line_is_recorded_as_it_was_meant(
     """From elsewhere, the same words may name another folder."""
     paths, params = study
     other = tmp_path / "elsewhere"
-    shutil.copytree(fer2013, other / "fer")
-    (other / "fer" / "train" / "happy" / "train_happy_0.png").unlink()
+    shutil.copytree(fer2013, other / "fer2013")
+    (other / "fer2013" / "train" / "happy" / "train_happy_0.png").unlink()
     monkeypatch.chdir(tmp_path)
-    data.build(paths, params.data, sources={"expression": "fer"}, workers=1)
+    data.build(paths, params.data, sources={"expression": "fer2013"}, workers=1)
     monkeypatch.chdir(other)
     shutil.rmtree(paths.faces("expression"))
     data.build_missing(paths, params.data, workers=1)
@@ -197,7 +197,9 @@ def test_a_relative_source_of_params_starts_at_their_file(
 ) -> None:
     paths, params = study
     assert paths.root == tmp_path / "study"
-    real = params.data.model_copy(update={"expression": params.data.expression.model_copy(update={"source": "../fer"})})
+    real = params.data.model_copy(
+        update={"expression": params.data.expression.model_copy(update={"source": "../fer2013"})}
+    )
     monkeypatch.chdir("/")
     data.build_missing(paths, real, workers=1)
     assert FaceSet.open(paths.faces("expression")).source == "FER2013"

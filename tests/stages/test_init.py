@@ -61,6 +61,14 @@ def test_a_second_init_keeps_results_and_drops_stale_code(tmp_path: Path) -> Non
     assert read_params(directory / "params.yaml").profile == "default"
 
 
+def test_patterns_are_no_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pattern = r"[ab]: (?P<identity>\d+) #\."
+    assert init.run(Path("mine"), settings=[f"data.probe.pattern={pattern}"]).data.probe.pattern == pattern
+    assert read_params(Path("mine/params.yaml")).data.probe.pattern == pattern
+    assert init.run(Path("mine"), settings=["data.probe.pattern=null"]).data.probe.pattern is None
+
+
 def test_paths_of_sources_hold_in_the_new_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     params = init.run(Path("mine"), settings=["data.expression.source=faces/fer2013.csv"])

@@ -76,6 +76,33 @@ def test_every_number_carries_its_mark(text: str) -> None:
         ({"lesions": {"images": 0}}, "lesions.images: got 0. Input should be greater than or equal to 1."),
         ({"lesions": {"shuffled": 0}}, "lesions.shuffled: got 0. Input should be greater than or equal to 1."),
         ({"lesions": {"draws": 99}}, "lesions.draws: got 99. Input should be greater than or equal to 100."),
+        (
+            {"data": {"probe": {"pattern": "(?P<identety>x)"}}},
+            "data.probe.pattern: unknown group 'identety': did you mean 'identity'? Allowed: 'identity', 'expression'",
+        ),
+        ({"data": {"probe": {"pattern": "("}}}, "data.probe.pattern: got '(', no regular expression: "),
+        (
+            {"data": {"probe": {"pattern": "x"}}},
+            "data.probe.pattern: got 'x', which names nothing. Expected groups",
+        ),
+        ({"data": {"probe": {"name": " "}}}, "data.probe.name: got ' '. Expected a name of 1 to 40 printable letters"),
+        (
+            {"data": {"probe": {"name": "embedded faces"}}},
+            "data.probe.name: got 'embedded faces', the name of the",
+        ),
+        (
+            {"data": {"probe": {"words": {"1": "hapy"}}}},
+            "data.probe.words: '1' cannot mean 'hapy': did you mean 'happy'? Allowed: 'angry', ",
+        ),
+        (
+            {"data": {"identity": {"crop": {"top": 0.5, "bottom": 0.5, "left": 0.0, "right": 1.0}}}},
+            "data.identity.crop: top 0.5 must lie above bottom 0.5",
+        ),
+        (
+            {"data": {"identity": {"test_share": 1.0}}},
+            "data.identity.test_share: got 1.0. Input should be less",
+        ),
+        ({"data": {"probe": {"test_share": 0.5}}}, "data.probe: unknown key 'test_share': "),
         ({"profiles": [1]}, "profiles: got [1]. Expected names, each with the parameters it changes."),
         ({"profiles": {"mine": 7}}, "profiles.mine: got 7. Expected the parameters it changes, or {}."),
         ({"profiles": {"mine": None}}, "profiles.mine: got None. Expected the parameters it changes, or {}."),

@@ -20,8 +20,9 @@ from facespec.data.embedded.canvas import REGIONS
 from facespec.data.embedded.rendering import paint
 from facespec.data.embedded.stimuli import Stimuli
 from facespec.study.errors import StudyError
+from facespec.study.vocabulary import EMBEDDED_NAME
 
-SOURCE = "embedded faces"
+SOURCE = EMBEDDED_NAME
 SHARD = 2048  # images per file
 JOB_PIXELS = 1 << 19  # pixels of one job of a process
 
