@@ -152,9 +152,13 @@ class BatteryFaces:
 
 def choose_norms(stimuli: Stimuli, everyone: Stimuli) -> Floats:
     """The mean parameters of the people of the same sex (first letter of the identity), for each of `stimuli`."""
-    sexes = everyone.labels["identity"].str[:1]
-    means = {sex: everyone.people[(sexes == sex).to_numpy()].mean(axis=0) for sex in sorted(set(sexes))}
-    return np.stack([means[name[:1]] for name in stimuli.labels["identity"]])
+    total: dict[str, Floats] = {}
+    count: dict[str, int] = {}
+    for identity, person in zip(everyone.labels["identity"], everyone.people, strict=True):
+        sex = identity[:1]
+        total[sex] = total.get(sex, np.zeros_like(person)) + person  # one after the other: the same bits everywhere
+        count[sex] = count.get(sex, 0) + 1
+    return np.stack([total[name[:1]] / count[name[:1]] for name in stimuli.labels["identity"]])
 
 
 def draw_variants(faces: BatteryFaces) -> dict[str, Stimuli]:
@@ -298,7 +302,7 @@ def enclose(masks: Masks) -> Masks:
 
 def _fill_between(lines: Masks) -> Masks:
     """Every line (k, length) from its first true pixel to its last."""
-    before, after = np.cumsum(lines, axis=1) > 0, np.cumsum(lines[:, ::-1], axis=1)[:, ::-1] > 0
+    before, after = lines.cumsum(axis=1) > 0, lines[:, ::-1].cumsum(axis=1)[:, ::-1] > 0
     return np.asarray(before & after)
 
 

@@ -106,7 +106,7 @@ def concatenate(parts: Sequence[Stimuli]) -> Stimuli:
     3
     """
     arrays: dict[str, Any] = {
-        item.name: np.concatenate([getattr(part, item.name) for part in parts])
+        item.name: np.concatenate([vars(part)[item.name] for part in parts])
         for item in fields(Stimuli)
         if item.name not in ("role", "labels")
     }
