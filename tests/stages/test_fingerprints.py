@@ -14,7 +14,10 @@ from facespec.study.fingerprints import fingerprint_stage
 from facespec.study.paths import Paths
 
 PROJECT = Path(__file__).resolve().parents[2]
-TINY = ["data.size=32", "data.expression.train=42", "data.expression.test=14", "data.probe.people=2"]
+TINY = [
+    *("data.size=32", "data.expression.train=42", "data.expression.test=14", "data.probe.people=2"),
+    "decoding.expression_test=1",
+]
 
 
 def run(*words: str, cwd: Path) -> str:
