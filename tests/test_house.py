@@ -31,6 +31,7 @@ DOORS: dict[str, set[str]] = {
     "stages": {"data", "models", "training", "responses", "analyses", "published", "figures", "checks"},
 }
 TORCH_FREE = {"study", "figures", "checks", "published"}
+TORCH_FREE_STAGES = ("overlap", "contrasts", "regions", "groundtruth", "export", "figures", "checks", "data")
 FILES = sorted(PACKAGE.rglob("*.py"))
 DISK = {
     "open",
@@ -104,6 +105,13 @@ def test_the_rooms_above_the_line_never_load_torch() -> None:
         for path in (PACKAGE / here).rglob("*.py"):
             for file in closure(path):
                 assert not any(name.split(".")[0] == "torch" for name in imported(file)), f"{path} loads {file}"
+
+
+@pytest.mark.parametrize("name", TORCH_FREE_STAGES)
+def test_stages_without_networks_never_load_torch(name: str) -> None:
+    """It takes longer to load than they take to run; facespec loads it for networks and nothing else."""
+    for file in closure(PACKAGE / "stages" / f"{name}.py"):
+        assert not any(module.split(".")[0] in ("torch", "torchvision") for module in imported(file)), file
 
 
 def test_analyses_stand_alone() -> None:
