@@ -3,6 +3,8 @@ VENV := .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 UV_VERSION := 0.13.9
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# a study starts some thirty processes: without kept bytecode, each would compile the source of torch anew
+unexport PYTHONDONTWRITEBYTECODE
 ENVIRONMENT := $(VENV)/.complete
 STUDY ?= runs/quick
 
@@ -42,7 +44,7 @@ $(ENVIRONMENT): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v != (3, 11) and f"facespec is pinned for Python 3.11, found {v[0]}.{v[1]}: install it, or run make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.lock
+	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python --require-hashes -r requirements.lock
 	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -69,8 +69,12 @@ torch.set_num_threads(1)  # tests run side by side; threads of one would wait fo
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Parallel workers take whole files (--dist=loadfile); those that take longest go first."""
-    early = ("test_pipeline", "test_notebooks", "test_cli", "stages/")
+    """Parallel workers take whole files (--dist=loadfile); those that take longest go first, so that all end together.
+
+    While one worker waits for the quick study, the others do what needs no pipeline of DVC.
+    """
+    early = ("test_pipeline", "test_notebooks", "test_cli", "stages/", "test_main", "test_benchmarks", "test_damage")
+    early += ("references/", "checks/", "figures/")
     items.sort(key=lambda item: next((i for i, name in enumerate(early) if name in item.path.as_posix()), len(early)))
 
 

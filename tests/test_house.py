@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +30,7 @@ DOORS: dict[str, set[str]] = {
     "stages": {"data", "models", "training", "responses", "analyses", "published", "figures", "checks"},
 }
 TORCH_FREE = {"study", "figures", "checks", "published"}
+TORCH_FREE_STAGES = ("overlap", "contrasts", "regions", "groundtruth", "export", "figures", "checks", "data")
 FILES = sorted(PACKAGE.rglob("*.py"))
 DISK = {
     "open",
@@ -51,15 +51,22 @@ def room(path: Path) -> str:
     return parts[0] if len(parts) > 1 else "cli"
 
 
-def imported(path: Path) -> Iterator[str]:
+@cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imported(path: Path) -> tuple[str, ...]:
     """Dotted names of every module that a file imports, inside functions too."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    names: list[str] = []
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield str(node.module)
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(names)
 
 
 @cache
@@ -79,10 +86,7 @@ def closure(path: Path) -> frozenset[Path]:
     return frozenset(
         f
         for f in found
-        if any(
-            isinstance(n, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.Assign)
-            for n in ast.parse(f.read_text(encoding="utf-8")).body
-        )
+        if any(isinstance(n, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.Assign) for n in parse(f).body)
     )
 
 
@@ -106,6 +110,13 @@ def test_the_rooms_above_the_line_never_load_torch() -> None:
                 assert not any(name.split(".")[0] == "torch" for name in imported(file)), f"{path} loads {file}"
 
 
+@pytest.mark.parametrize("name", TORCH_FREE_STAGES)
+def test_stages_without_networks_never_load_torch(name: str) -> None:
+    """It takes longer to load than they take to run; facespec loads it for networks and nothing else."""
+    for file in closure(PACKAGE / "stages" / f"{name}.py"):
+        assert not any(module.split(".")[0] in ("torch", "torchvision") for module in imported(file)), file
+
+
 def test_analyses_stand_alone() -> None:
     for path in (PACKAGE / "analyses").glob("*.py"):
         others = {n.split(".")[2] for n in imported(path) if n.startswith("facespec.analyses.")}
@@ -116,7 +127,7 @@ def test_only_stages_open_generators_and_only_doors_touch_the_disk() -> None:
     for path in FILES:
         names = {
             node.attr if isinstance(node, ast.Attribute) else node.id
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            for node in ast.walk(parse(path))
             if isinstance(node, ast.Attribute | ast.Name)
         }
         if room(path) not in ("stages", "cli", "study"):
@@ -132,7 +143,7 @@ def test_only_stages_open_generators_and_only_doors_touch_the_disk() -> None:
 def test_no_operation_has_other_bits_on_other_makers_processors() -> None:
     """torch's square root of float32 has, and optimisers that take it have, too (docs/portability.md)."""
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parse(path)):
             if not isinstance(node, ast.Call):
                 continue
             called = ast.unparse(node.func)
@@ -169,7 +180,7 @@ def test_fingerprints_are_those_of_the_code() -> None:
 
 @pytest.mark.parametrize("name", stages())
 def test_a_stage_declares_the_parameters_it_reads(name: str) -> None:
-    tree = ast.parse((PACKAGE / "stages" / f"{name}.py").read_text(encoding="utf-8"))
+    tree = parse(PACKAGE / "stages" / f"{name}.py")
     read = {
         node.attr
         for node in ast.walk(tree)

@@ -8,10 +8,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from threadpoolctl import threadpool_limits
 from torch import nn
 
 from facespec.study.errors import StudyError, suggest_spelling
+from facespec.study.threads import limit_threads
 
 DEVICES = ("auto", "cpu", "cuda")
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
@@ -60,7 +60,7 @@ def deterministic_torch(threads: int | None = 1) -> Iterator[None]:
         if threads is not None:
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(threads)
-            stack.enter_context(threadpool_limits(threads, user_api="blas"))
+            stack.enter_context(limit_threads(threads))
         yield
 
 

@@ -23,7 +23,6 @@ from facespec.analyses.groundtruth import (
 from facespec.analyses.truths import compute_overlaps, tabulate_no_truths, tabulate_overlaps, tabulate_truths
 from facespec.data.embedded.roles import draw_role
 from facespec.data.faceset import FaceSet
-from facespec.models.device import deterministic_torch
 from facespec.stages.heatmap_faces import list_explained_rows
 from facespec.stages.redrawing import explain_no_redrawing
 from facespec.stages.truths import PIXELS, ExplainedImages, Truths, find_truths
@@ -33,6 +32,7 @@ from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.storage import write_table
 from facespec.study.tables import CEILING, TRUTH_RULES
+from facespec.study.threads import limit_threads
 from facespec.study.vocabulary import PAIRS, TASKS, Role
 
 Floats = npt.NDArray[np.float64]
@@ -52,7 +52,7 @@ def run(paths: Paths, params: Params, *, workers: int) -> None:
         scored = tabulate_unscored(list_candidates(maps), source=maps.source, seeds=len(maps.seeds), reason=reason)
         tables = (scored, *tabulate_no_truths(source=maps.source, reason=reason))
     else:
-        with deterministic_torch():
+        with limit_threads():
             truths = find_truths(images, params.groundtruth, data=params.data, workers=workers)
             tables = tabulate(maps, truths, params.groundtruth)
     for name, table in zip(("groundtruth", "groundtruth_overlap", "groundtruth_maps"), tables, strict=True):

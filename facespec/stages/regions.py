@@ -14,7 +14,6 @@ from facespec.analyses.regions import (
     tabulate_regions,
 )
 from facespec.data.faceset import FaceSet
-from facespec.models.device import deterministic_torch
 from facespec.stages.heatmap_faces import list_explained_rows
 from facespec.study.errors import StudyError
 from facespec.study.maps import MapSet
@@ -22,6 +21,7 @@ from facespec.study.params import FaceBox, Params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.storage import write_table
+from facespec.study.threads import limit_threads
 from facespec.study.vocabulary import PAIRS, Role, View
 
 PIXELS = 1 << 19  # processed at a time
@@ -36,7 +36,7 @@ def run(paths: Paths, params: Params) -> None:
     views only: others are left out then.
     """
     maps, faces = MapSet.open(paths.heatmaps), FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE)
-    with deterministic_torch():
+    with limit_threads():
         shares = _measure_shares(maps, faces, params.regions.face)
         stream = generator(params.regions.seed, "regions")
         table = tabulate_regions(shares, draws=params.regions.draws, generator=stream)

@@ -53,19 +53,17 @@ def fingerprint_functions(*functions: Callable[..., Any]) -> str:
 
 def _fingerprint(pending: list[Key]) -> str:
     """Digest the definitions that can be reached from those in `pending`, and the files that these name."""
-    reached: dict[Key, list[ast.stmt]] = {}
+    reached: dict[Key, _Definition] = {}
     while pending:
         key = pending.pop()
         if key not in reached and key != PARAMETERS:
-            reached[key], references = _resolve(key)
-            pending += references
+            reached[key] = _resolve(key)
+            pending += reached[key].references
     digest = hashlib.sha256()
     # sorted by name and content, not by module: moving a definition changes nothing
-    lines = [f"{name} {_dump(statement)}" for (_, name), statements in reached.items() for statement in statements]
-    files = {file for (module, _), statements in reached.items() for file in _list_files(module, statements)}
-    for line in sorted(lines):
+    for line in sorted(line for definition in reached.values() for line in definition.lines):
         digest.update(line.encode())
-    for file in sorted(files):
+    for file in sorted({file for definition in reached.values() for file in definition.files}):
         digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()
 
@@ -125,24 +123,35 @@ def _read_imports(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str,
             yield alias.asname or alias.name, key
 
 
-@cache
-def _resolve(key: Key) -> tuple[list[ast.stmt], list[Key]]:
-    """The statements that define a name, and the names that they refer to; for names of other packages a mere import.
+@dataclass(frozen=True)
+class _Definition:
+    """What defines a name: its statements as text, the names that they refer to, and the files that they name."""
+
+    lines: list[str]
+    references: list[Key]
+    files: list[Path] = field(default_factory=list)
+
+
+@cache  # most definitions are reached by many stages
+def _resolve(key: Key) -> _Definition:
+    """The definition of a name; for names of other packages a mere import.
 
     No name: the whole module. Statements that run on import belong to each name of their module.
     """
     owner, name = key
     if not _is_module(owner):
-        return [ast.Import([ast.alias(f"{owner}.{name}")])], []
+        return _Definition([f"{name} {_dump(ast.Import([ast.alias(f'{owner}.{name}')]))}"], [])
     module = _parse(owner)
     if name in module.imports and name not in module.definitions:
-        return [], [module.imports[name]]
+        return _Definition([], [module.imports[name]])
     if name:
         statements = module.definitions.get(name, [])
     else:
         statements = [statement for definition in module.definitions.values() for statement in definition]
     references = [*_list_references(module, owner, statements), *_list_references(module, owner, module.effects)]
-    return [*statements, *module.effects], references
+    statements = [*statements, *module.effects]
+    lines = [f"{name} {_dump(statement)}" for statement in statements]
+    return _Definition(lines, references, list(_list_files(owner, statements)))
 
 
 def _list_references(module: _Module, owner: str, statements: list[ast.stmt]) -> Iterator[Key]:
