@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from facespec.stages import fingerprints
 from facespec.stages.study_directory import check_path, is_study, mark_study, write_dvc_config
 from facespec.stages.template import FILES, NOTEBOOKS, find_template, is_clone
+from facespec.stages.trunk_check import check_trunk
 from facespec.study.documents import parse_mapping, parse_yaml, read_text
 from facespec.study.errors import StudyError, suggest_spelling
 from facespec.study.params import Params, read_params, validate_params
@@ -117,7 +118,7 @@ def _make_parameters(path: Path, profile: str, settings: Iterable[str]) -> Any:
         _overlay(params, value)
     text = StringIO()
     _make_yaml().dump(params, text)
-    validate_params(parse_mapping(text.getvalue(), name="params.yaml"), name="params.yaml")
+    check_trunk(validate_params(parse_mapping(text.getvalue(), name="params.yaml"), name="params.yaml"))
     return params
 
 
@@ -139,7 +140,8 @@ def _parse_setting(setting: str) -> tuple[str, dict[str, Any]]:
         raise StudyError(f"setting {setting!r}: params.yaml cannot hold the character {odd[0]!r}. Rename what has it.")
     if keys == ["profile"]:
         raise StudyError(f"setting {setting!r}: a profile is chosen with --profile {text.strip() or 'NAME'}.")
-    read = _resolve_source if keys[-1] == "source" else parse_yaml
+    is_file = keys == ["network", "weights"] and text.strip() not in ("", "null", "~")
+    read = _resolve_source if keys[-1] == "source" or is_file else parse_yaml
     value: Any = read(text, name=f"setting {setting!r}")
     for key in reversed(keys):
         value = {key: value}
