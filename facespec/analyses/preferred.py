@@ -21,15 +21,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional
 
 from facespec.data.batches import Preset
-from facespec.models import trunks
 from facespec.models.device import on_device
 from facespec.models.layers import get_layer
 from facespec.models.networks import FaceNetwork
-from facespec.study.errors import StudyError
+from facespec.models.torchvision_trunks import list_responses, truncate_trunk
+from facespec.study.errors import StudyError, suggest_spelling
 
 Floats = npt.NDArray[np.float32]
 
@@ -167,13 +167,13 @@ def optimise_stimuli(
     >>> optimise_stimuli(network, "trunk.relu1", streams, preset=preset, **options).images.shape
     (2, 16, 16)
     """
-    least = trunks.find_smallest_image(network.block)
+    least = network.smallest_image
     if preset.channels != network.channels or preset.size < least:
         raise StudyError(
             f"a preset of {preset.size} px and {preset.channels} channel(s): this network takes {network.channels} "
             f"channel(s), and {least} px or more. Use the preset of its checkpoint."
         )
-    layer_units, canvas = _LayerUnits(network, layer, recipe.objective), _Canvas(preset, recipe)
+    layer_units, canvas = _choose_units(network, layer, recipe.objective), _Canvas(preset, recipe)
     units = np.array(list(streams), dtype=np.int64)
     wrong = units[(units < 0) | (units >= layer_units.count)]
     if not len(units) or len(wrong):
@@ -228,6 +228,11 @@ class _Canvas:
         return functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
 
 
+def _choose_units(network: FaceNetwork, layer: str, objective: str) -> _LayerUnits | _TracedUnits:
+    traced = isinstance(network.trunk, fx.GraphModule)
+    return _TracedUnits(network, layer, objective) if traced else _LayerUnits(network, layer, objective)
+
+
 class _LayerUnits:
     """A network up to one layer, of which one filter is applied per picture: all would be most of the work."""
 
@@ -250,19 +255,49 @@ class _LayerUnits:
         if self.norm is not None:
             drive = _normalise(self.norm, drive, units)
         if not self.rectified:
-            return self._reduce(drive), self._reduce(drive)
-        response = self._reduce(self.pools(drive.relu()))
-        pooled = self.pools(drive)  # of an odd map, a pool leaves out the last row and column
-        objective = pooled.flatten(1).amax(dim=1) if self.objective == "map" else self._reduce(pooled)
-        objective = objective.clamp(
-            max=0
-        )  # the objective of a silent picture must not exceed that of one with a response
-        return response, torch.where(response > 0, response, objective)
+            response = _reduce(drive, self.objective)
+            return response, response
+        response = _reduce(self.pools(drive.relu()), self.objective)
+        # of an odd map, a pool leaves out the last row and column
+        return response, _choose_objective(response, self.pools(drive), self.objective)
 
-    def _reduce(self, values: torch.Tensor) -> torch.Tensor:
-        if values.ndim == 4 and self.objective == "centre":
-            return values[:, 0, values.shape[2] // 2, values.shape[3] // 2]
-        return values.flatten(1).mean(dim=1)
+
+class _TracedUnits:
+    """The trunk of a torchvision model up to one layer: all its units are computed, and one is taken per picture."""
+
+    def __init__(self, network: FaceNetwork, layer: str, objective: str) -> None:
+        get_layer(network, layer)  # raises StudyError for an unknown layer
+        trunk: Any = network.trunk
+        convolutions = {f"trunk.{response}": name for name, response in list_responses(trunk).items()}
+        if layer not in convolutions:
+            raise StudyError(
+                f"layer {layer!r} is not where units of a convolution respond: {suggest_spelling(layer, convolutions)}"
+            )
+        self.objective = objective
+        self.count = len(trunk.get_parameter(f"{convolutions[layer]}.weight"))
+        self.section, self.rectified = truncate_trunk(trunk, convolutions[layer])
+
+    def respond(self, images: torch.Tensor, units: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `_LayerUnits.respond`."""
+        rows = torch.arange(len(units), device=units.device)
+        drive, maps = (values[rows, units].unsqueeze(1) for values in self.section(images))
+        response = _reduce(maps, self.objective)
+        if not self.rectified:
+            return response, response
+        return response, _choose_objective(response, drive, self.objective)
+
+
+def _choose_objective(response: torch.Tensor, drive: torch.Tensor, objective: str) -> torch.Tensor:
+    """What is maximised: each `response` (n,) above 0, and else the input of its activation, `drive` (n, 1, h, w)."""
+    silent = drive.flatten(1).amax(dim=1) if objective == "map" else _reduce(drive, objective)
+    # the objective of a silent picture must not exceed that of one with a response
+    return torch.where(response > 0, response, silent.clamp(max=0))
+
+
+def _reduce(values: torch.Tensor, objective: str) -> torch.Tensor:
+    if values.ndim == 4 and objective == "centre":
+        return values[:, 0, values.shape[2] // 2, values.shape[3] // 2]
+    return values.flatten(1).mean(dim=1)
 
 
 def _list_modules(network: FaceNetwork, layer: str) -> list[nn.Module]:
@@ -298,7 +333,7 @@ def _normalise(norm: Any, values: torch.Tensor, units: torch.Tensor) -> torch.Te
 
 
 def _optimise(
-    layer_units: _LayerUnits,
+    layer_units: _LayerUnits | _TracedUnits,
     canvas: _Canvas,
     units: torch.Tensor,
     draws: list[tuple[Floats, Floats]],

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from facespec.models.networks import FaceNetwork, build_network
+from facespec.models.networks import FaceNetwork, rebuild_network
 from facespec.study.arrays import read_arrays, write_arrays
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
@@ -60,6 +60,7 @@ class Checkpoint:
 
     Examples
     --------
+    >>> from facespec.models.networks import build_network
     >>> from facespec.study.params import NetworkBlock
     >>> block = NetworkBlock(trunk="small_vgg", channels=[3, 5], convolutions=1, branch_after=None)
     >>> network = build_network(block, {"identity": 2}, channels=1, generator=torch.Generator().manual_seed(1))
@@ -145,6 +146,7 @@ def load_checkpoint(path: Path, *, expect: Origin | None = None) -> Checkpoint:
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
+    >>> from facespec.models.networks import build_network
     >>> from facespec.study.params import NetworkBlock
     >>> block = NetworkBlock(trunk="small_vgg", channels=[3, 5], convolutions=1, branch_after=None)
     >>> network = build_network(block, {"identity": 2}, channels=1, generator=torch.Generator().manual_seed(1))
@@ -210,7 +212,7 @@ def _rebuild_network(
     description: dict[str, Any], classes: dict[str, tuple[str, ...]], arrays: dict[str, np.ndarray]
 ) -> FaceNetwork:
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    network = build_network(
+    network = rebuild_network(
         NetworkBlock.model_validate(description["architecture"]),
         {task: len(names) for task, names in classes.items()},
         channels=description["channels"],

@@ -25,8 +25,11 @@ def run_fused(section: nn.Module, maps: torch.Tensor) -> torch.Tensor:
     """Run the modules of the sequence `section` on `maps`; gradients and running statistics are theirs, up to rounding.
 
     For training. Hooks of fused modules do not run. On other devices than the CPU, and for modules that are not as
-    described above, the modules themselves run.
+    described above, the modules themselves run; so does a section that is not a sequence.
     """
+    if not isinstance(section, nn.Sequential):
+        result: torch.Tensor = section(maps)
+        return result
     modules = list(section.children())
     while modules:
         first = modules[0]

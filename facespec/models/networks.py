@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import fx, nn
 
-from facespec.models import trunks
+from facespec.models import torchvision_trunks, trunks
 from facespec.models.fused import run_fused
 from facespec.study.errors import StudyError, suggest_spelling
 from facespec.study.params import NetworkBlock
@@ -23,7 +23,8 @@ class FaceNetwork(nn.Module):
     Parameters
     ----------
     block : NetworkBlock
-        Kind of trunk, units per block, convolutions per block, and the layer behind which tasks have own layers.
+        Kind of trunk, units per block, convolutions per block, and the layer behind which tasks have own layers. The
+        trunk of one of torchvision's models (`models.torchvision_trunks`) has no layers behind which tasks can branch.
     classes : mapping of str to int
         Task -> number of classes.
     channels : int
@@ -46,10 +47,14 @@ class FaceNetwork(nn.Module):
         self.block = block
         self.channels = channels
         self.classes = {str(task): classes[task] for task in TASKS if task in classes}
-        names = list(trunks.build_sections(block, channels=channels))
-        shared = len(names) if block.branch_after is None else _count_shared_modules(block, names)
-        self.trunk = self._build_section(names[:shared])
-        branch = names[shared:]
+        branch: list[str] = []
+        if block.is_sequential:
+            names = list(trunks.build_sections(block, channels=channels))
+            shared = len(names) if block.branch_after is None else _count_shared_modules(block, names)
+            self.trunk: nn.Module = self._build_section(names[:shared])
+            branch = names[shared:]
+        else:
+            self.trunk = torchvision_trunks.build_trunk(block.trunk, channels=channels)
         self.branches = nn.ModuleDict({task: self._build_section(branch) for task in self.tasks if branch})
         self.heads = nn.ModuleDict({task: nn.Linear(self.width, n) for task, n in self.classes.items()})
 
@@ -65,7 +70,16 @@ class FaceNetwork(nn.Module):
     @property
     def width(self) -> int:
         """The number of penultimate units, which a head reads."""
-        return trunks.measure_width(self.block)
+        if self.block.is_sequential:
+            return trunks.measure_width(self.block)
+        return torchvision_trunks.measure_trunk(self.block.trunk).width
+
+    @property
+    def smallest_image(self) -> int:
+        """The smallest side of an image, in px, that the network takes."""
+        if self.block.is_sequential:
+            return trunks.find_smallest_image(self.block)
+        return torchvision_trunks.measure_trunk(self.block.trunk).smallest
 
     def forward(self, images: torch.Tensor, tasks: Iterable[str] | None = None) -> dict[str, torch.Tensor]:
         """Logits (n, classes) of each task, or of `tasks` only; `images` is float (n, channels, h, w)."""
@@ -92,9 +106,9 @@ class FaceNetwork(nn.Module):
         return self._run_branch(self.trunk(self._check_images(images)), task)
 
     def draw_from(self, generator: torch.Generator | None) -> None:
-        """Let dropout draw its masks from `generator` (on the CPU); None detaches the generator."""
+        """Let dropout and stochastic depth draw their masks from `generator` (on the CPU); None detaches it."""
         for module in self.modules():
-            if isinstance(module, trunks.Dropout):
+            if isinstance(module, trunks.Dropout | torchvision_trunks.StochasticDepth):
                 module.generator = generator
 
     def _check_tasks(self, tasks: Iterable[str]) -> None:
@@ -106,7 +120,7 @@ class FaceNetwork(nn.Module):
         return self.branches[task](shared) if task in self.branches else shared
 
     def _check_images(self, images: torch.Tensor) -> torch.Tensor:
-        return check_images(images, self.channels, trunks.find_smallest_image(self.block))
+        return check_images(images, self.channels, self.smallest_image)
 
 
 def check_images(images: torch.Tensor, channels: int, smallest: int) -> torch.Tensor:
@@ -129,7 +143,8 @@ def build_network(
 
     The trunk is drawn first, then one random stream per task of the vocabulary, whether or not the network has it:
     networks of one seed share their trunk's weights, and a joint network shares branch and head with each single-task
-    network. Convolutions: He normal, fan out; linear layers: normal, sd 0.01; biases 0 [L: torchvision's VGG].
+    network. Convolutions: He normal, fan out; linear layers: normal, sd 0.01; biases 0 [L: torchvision's VGG]. The
+    trunk of a torchvision model is drawn as torchvision draws it, or read from the file `block.weights`.
 
     Parameters
     ----------
@@ -150,7 +165,7 @@ def build_network(
     Raises
     ------
     StudyError
-        For an unknown task, fewer than two classes, or an unknown layer in `branch_after`.
+        For an unknown task, fewer than two classes, an unknown trunk, or an unknown layer in `branch_after`.
 
     References
     ----------
@@ -168,7 +183,12 @@ def build_network(
     with torch.device("meta"):
         network = FaceNetwork(block, classes, channels=channels)
     network.to_empty(device="cpu")
-    _initialise(network.trunk, generator)
+    if block.is_sequential:
+        _initialise(network.trunk, generator)
+    else:
+        network.trunk = torchvision_trunks.draw_trunk(
+            block.trunk, channels=channels, generator=generator, weights=block.weights
+        )
     for task in TASKS:
         stream = _derive_generator(generator)
         if task in network.classes:
@@ -182,10 +202,19 @@ def replace_heads(network: FaceNetwork, classes: Mapping[str, int], *, generator
     """A copy of `network` with new heads for `classes`, to be fine-tuned; `network` is not changed."""
     if set(classes) != set(network.tasks):
         raise StudyError(f"new heads must be for the network's tasks {list(network.tasks)}, got {sorted(classes)}.")
-    copy = build_network(network.block, classes, channels=network.channels, generator=generator)
+    copy = rebuild_network(network.block, classes, channels=network.channels, generator=generator)
     weights = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("heads.")}
     copy.load_state_dict(weights, strict=False)
     return copy
+
+
+def rebuild_network(
+    block: NetworkBlock, classes: Mapping[str, int], *, channels: int, generator: torch.Generator
+) -> FaceNetwork:
+    """`build_network` for weights that will be replaced: the file of initial weights is not read."""
+    network = build_network(block.model_copy(update={"weights": None}), classes, channels=channels, generator=generator)
+    network.block = block
+    return network
 
 
 def _count_shared_modules(block: NetworkBlock, names: list[str]) -> int:

@@ -8,17 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from operator import add, iadd
+from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import fx, nn
 
-from facespec.models import trunks
+from facespec.models import torchvision_trunks, trunks
 from facespec.models.layers import get_layer
 from facespec.models.networks import FaceNetwork
 from facespec.study.errors import StudyError
 
-ELEMENTWISE = nn.BatchNorm2d, nn.ReLU, trunks.Dropout  # a cell reads one cell
+# a cell reads one cell
+ELEMENTWISE = (
+    *torchvision_trunks.NORMS,
+    *torchvision_trunks.ACTIVATIONS,
+    torchvision_trunks.StochasticDepth,
+    trunks.Dropout,
+    nn.Identity,
+)
 SLIDING = nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d  # a cell reads a window of cells
+JOINING: tuple[Any, ...] = add, iadd, torch.add, torch.cat  # functions: a cell reads the same cell of several maps
+
+
+class NoReceptiveField(StudyError):
+    """The units of a layer do not look through a window of fixed size."""
 
 
 class Window(NamedTuple):
@@ -51,6 +65,11 @@ class Reach:
         """The reach of a layer that slides such a kernel over cells of this reach."""
         size = self.size + dilation * (kernel - 1) * self.jump
         return Reach(size, self.jump * stride, self.start - padding * self.jump)
+
+    def join(self, other: Reach) -> Reach:
+        """The reach of cells that read the same cell of two maps, whose fields lie equally far apart."""
+        start = min(self.start, other.start)
+        return Reach(max(self.start + self.size, other.start + other.size) - start, self.jump, start)
 
     def limits(self, cell: int, pixels: int) -> tuple[int, int]:
         """First pixel of the field of `cell`, and the last plus one; clipped to an image of `pixels`."""
@@ -93,7 +112,8 @@ def compute_receptive_field(network: FaceNetwork, name: str) -> ReceptiveField:
     Raises
     ------
     StudyError
-        For an unknown layer, and for one without a map, such as a head.
+        For an unknown layer; `NoReceptiveField` for one without a map, such as a head, and for one that the whole image
+        influences, such as those behind a squeeze-and-excitation block.
 
     References
     ----------
@@ -114,24 +134,68 @@ def compute_receptive_field(network: FaceNetwork, name: str) -> ReceptiveField:
     """
     get_layer(network, name)  # raises StudyError for an unknown layer
     try:
+        if isinstance(network.trunk, fx.GraphModule) and name.startswith("trunk."):
+            return _follow_graph(network.trunk, name.removeprefix("trunk."))
+        if isinstance(network.trunk, fx.GraphModule):
+            raise NoReceptiveField("units behind the average look at the whole image.")
         return compose_reach(_list_path(network, name))
-    except StudyError as error:
-        raise StudyError(f"layer {name!r} has no receptive field: {error}") from None
+    except NoReceptiveField as error:
+        raise NoReceptiveField(f"layer {name!r} has no receptive field: {error}") from None
 
 
-def compose_reach(modules: Iterable[nn.Module]) -> ReceptiveField:
+def compose_reach(modules: Iterable[nn.Module], *, behind: ReceptiveField | None = None) -> ReceptiveField:
     """The receptive field of the last of `modules`; the first reads the image, every other the one before it.
+
+    The first reads cells of the field `behind`, if given.
 
     Takes convolutions and pools of any kernel, stride, padding and dilation, and element-wise modules. Raises
     `StudyError` for any other module.
     """
-    reaches = [Reach(), Reach()]
+    reaches = [Reach(), Reach()] if behind is None else [behind.down, behind.across]
     for module in modules:
         if isinstance(module, SLIDING):
             reaches = [reach.extend(**_read_geometry(module, axis)) for axis, reach in enumerate(reaches)]
         elif not isinstance(module, ELEMENTWISE):
-            raise StudyError(f"behind {type(module).__name__}, units do not look through a window of fixed size.")
+            raise NoReceptiveField(f"behind {type(module).__name__}, units do not look through a window of fixed size.")
     return ReceptiveField(*reaches)
+
+
+def _follow_graph(trunk: fx.GraphModule, name: str) -> ReceptiveField:
+    """The receptive field of the layer `name` of a traced trunk: the union over all ways from the image to it."""
+    fields: dict[fx.Node, ReceptiveField | NoReceptiveField] = {}
+    for node in trunk.graph.nodes:
+        try:
+            fields[node] = _extend_field(trunk, node, fields)
+        except NoReceptiveField as reason:
+            fields[node] = reason
+        if node.target == name:
+            break
+    field = fields[node]
+    if isinstance(field, NoReceptiveField):
+        raise field
+    return field
+
+
+def _extend_field(
+    trunk: fx.GraphModule, node: fx.Node, fields: dict[fx.Node, ReceptiveField | NoReceptiveField]
+) -> ReceptiveField:
+    if node.op == "placeholder":
+        return ReceptiveField(Reach(), Reach())
+    inputs = []
+    for source in node.all_input_nodes:
+        field = fields[source]
+        if isinstance(field, NoReceptiveField):
+            raise field
+        inputs.append(field)
+    if node.op == "call_module":
+        return compose_reach([trunk.get_submodule(str(node.target))], behind=inputs[0])
+    jumps = {(field.down.jump, field.across.jump) for field in inputs}
+    if node.target not in JOINING or len(jumps) != 1:
+        raise NoReceptiveField(f"behind {node.name!r}, units do not look through a window of fixed size.")
+    joined = inputs[0]
+    for field in inputs[1:]:
+        joined = ReceptiveField(joined.down.join(field.down), joined.across.join(field.across))
+    return joined
 
 
 def _read_geometry(module: nn.Module, axis: int) -> dict[str, int]:
@@ -140,7 +204,7 @@ def _read_geometry(module: nn.Module, axis: int) -> dict[str, int]:
     for name in ("kernel", "stride", "padding", "dilation"):
         value = getattr(module, "kernel_size" if name == "kernel" else name, 1)  # an average pool has no dilation
         if isinstance(value, str):
-            raise StudyError(f"{name} {value!r} is not a number of pixels.")
+            raise NoReceptiveField(f"{name} {value!r} is not a number of pixels.")
         geometry[name] = value[axis] if isinstance(value, tuple) else value
     return geometry
 

@@ -12,7 +12,7 @@ from torch import nn
 from facespec.data.batches import iterate_batches
 from facespec.data.faceset import FaceSet
 from facespec.models.device import on_device
-from facespec.responses.recording import record_responses
+from facespec.responses.recording import hook_outputs
 from facespec.study.errors import StudyError
 from facespec.study.presets import Preset
 
@@ -31,21 +31,20 @@ def pool_responses(
 
     `network` is any module that takes a batch of images; `layers` are dotted names. A unit's map is averaged over its
     cells; responses without a map are taken as they are. There is one forward pass per image for all layers, branches
-    included. The maps of one batch, of all layers, are in memory at a time. The network runs in evaluation mode on
+    included. The maps of one batch are averaged as soon as their layer has run, so that those of all layers are never
+    in memory at a time. The network runs in evaluation mode on
     `device` (`models.device`). Raises `StudyError` for an unknown layer and for no images.
     """
     names = list(dict.fromkeys(layers))
     if not len(indices):
         raise StudyError("no responses without images: got 0 images, at least 1 is needed.")
     chunks: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in names}
-    with (
-        on_device(network, device, training=False),
-        torch.inference_mode(),
-        record_responses(network, names) as responses,
-    ):
+
+    def average(name: str, output: torch.Tensor) -> None:
+        maps = output.float()
+        chunks[name].append((maps.mean(dim=(2, 3)) if maps.ndim == 4 else maps.clone()).cpu().numpy())
+
+    with on_device(network, device, training=False), torch.inference_mode(), hook_outputs(network, names, average):
         for batch in iterate_batches(faces, indices, batch_size=batch_size, preset=preset, generator=None):
             network(batch.images.to(device))
-            for name in names:
-                maps = responses[name].float()
-                chunks[name].append((maps.mean(dim=(2, 3)) if maps.ndim == 4 else maps).cpu().numpy())
     return {name: np.concatenate(arrays) for name, arrays in chunks.items()}

@@ -25,7 +25,7 @@ from facespec.data.faceset import FaceSet
 from facespec.data.splits import encode_classes, hold_out
 from facespec.models import checkpoints
 from facespec.models.device import deterministic_torch, pick_device
-from facespec.models.layers import find_rectifier, list_convolutions, parse_depth
+from facespec.models.layers import list_layers
 from facespec.responses.pooling import pool_responses
 from facespec.stages.network_files import load_network, undo_training
 from facespec.stages.progress import progress_bar
@@ -134,7 +134,7 @@ def _record_network(
     checkpoint: checkpoints.Checkpoint, trained_on: str, images: DepthImages, *, device: str
 ) -> NetworkResponses:
     network = checkpoint.network
-    depths = {find_rectifier(network, name): parse_depth(name) for name in list_convolutions(network)}
+    depths = {layer.response: layer.depth for layer in list_layers(network)}
     responses = pool_responses(
         network,
         images.faces,

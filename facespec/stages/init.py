@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from facespec.stages import fingerprints
 from facespec.stages.study_directory import check_path, is_study, mark_study, write_dvc_config
 from facespec.stages.template import FILES, NOTEBOOKS, find_template, is_clone
+from facespec.stages.trunk_check import check_trunk
 from facespec.study.documents import parse_mapping, parse_yaml, read_text
 from facespec.study.errors import StudyError, suggest_spelling
 from facespec.study.params import Params, read_params, validate_params
@@ -117,7 +118,7 @@ def _make_parameters(path: Path, profile: str, settings: Iterable[str]) -> Any:
         _overlay(params, value)
     text = StringIO()
     _make_yaml().dump(params, text)
-    validate_params(parse_mapping(text.getvalue(), name="params.yaml"), name="params.yaml")
+    check_trunk(validate_params(parse_mapping(text.getvalue(), name="params.yaml"), name="params.yaml"))
     return params
 
 
@@ -141,6 +142,8 @@ def _parse_setting(setting: str) -> tuple[str, dict[str, Any]]:
         raise StudyError(f"setting {setting!r}: a profile is chosen with --profile {text.strip() or 'NAME'}.")
     # a path and a regular expression mean themselves, whatever they would mean in YAML
     readers = {"source": _resolve_source, "pattern": _read_pattern}
+    if keys == ["network", "weights"] and text.strip() not in ("", "null", "~"):
+        readers["weights"] = _resolve_source
     value: Any = readers.get(keys[-1], parse_yaml)(text, name=f"setting {setting!r}")
     for key in reversed(keys):
         value = {key: value}

@@ -22,7 +22,7 @@ from facespec.data.faceset import FaceSet
 from facespec.data.splits import encode_classes, hold_out
 from facespec.models.checkpoints import Checkpoint, digest_tensors
 from facespec.models.device import deterministic_torch, on_device, pick_device
-from facespec.models.layers import list_convolutions, parse_depth
+from facespec.models.layers import find_lesion_layer, list_layers
 from facespec.stages.network_files import load_network
 from facespec.stages.sweep import CONDITIONS, Subject, Sweep, remove_saved_jobs, run_sweep
 from facespec.study.params import Lesions, Params
@@ -81,6 +81,6 @@ def _make_subject(checkpoint: Checkpoint, seed: int, faces: FaceSet, *, fit: np.
             {task: codes[rows] for task, codes in classes.items()},
         )
 
-    layers = {name: parse_depth(name) for name in list_convolutions(network)}
+    layers = {find_lesion_layer(network, layer): layer.depth for layer in list_layers(network)}
     content = f"{digest_tensors(network.state_dict())}\n{faces.provenance}\n{fit.tolist()}\n{test.tolist()}"
     return Subject(network, seed, layers, label(fit), label(test), hashlib.sha256(content.encode()).hexdigest())

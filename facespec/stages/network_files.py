@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
 
 from facespec.models.checkpoints import Checkpoint, Origin, load_checkpoint
+from facespec.models.layers import list_layers
 from facespec.models.networks import FaceNetwork, build_network
+from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
 from facespec.study.paths import Paths
+from facespec.study.presets import Preset
 from facespec.study.seeds import integer_seed
-from facespec.study.vocabulary import Network
+from facespec.study.vocabulary import TASKS, Network
 
 
 def load_network(paths: Paths, stage: str, network: Network | str, seed: int) -> Checkpoint:
@@ -39,3 +42,24 @@ def build_initial_network(block: NetworkBlock, classes: Mapping[str, int], *, ch
     """
     weights = torch.Generator().manual_seed(integer_seed(seed, "train", "weights"))
     return build_network(block, classes, channels=channels, generator=weights)
+
+
+def check_network(block: NetworkBlock, presets: Iterable[Preset]) -> None:
+    """Refuse a network that cannot be built, or that cannot take the images of `presets`, before it is trained.
+
+    Raises `StudyError` for an unknown trunk, one that cannot be analysed, images that are too small for it, weights
+    that are not its own, and layers that it does not have. Only where `block.weights` are given is memory allocated.
+    """
+    presets = list(presets)
+    classes = {task.value: 2 for task in TASKS}
+    for preset in presets:
+        with torch.device("meta"):
+            network = FaceNetwork(block, classes, channels=preset.channels)
+        list_layers(network)
+        if preset.size < network.smallest_image:
+            raise StudyError(
+                f"network.trunk: {block.trunk} takes images of {network.smallest_image} px or more, got {preset.size} "
+                "px. Set data.size, or choose another trunk."
+            )
+    if block.weights is not None:
+        build_network(block, classes, channels=presets[0].channels, generator=torch.Generator().manual_seed(0))

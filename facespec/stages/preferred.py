@@ -15,7 +15,7 @@ from facespec.data.batches import iterate_batches
 from facespec.data.faceset import FaceSet
 from facespec.models import checkpoints
 from facespec.models.device import deterministic_torch, on_device, pick_device
-from facespec.models.layers import find_rectifier, list_convolutions, parse_depth
+from facespec.models.layers import list_layers
 from facespec.responses.recording import record_responses
 from facespec.responses.strongest import StrongestImages, find_strongest_images
 from facespec.stages.network_files import load_network
@@ -32,6 +32,7 @@ from facespec.study.vocabulary import NETWORKS, Network, Role
 
 BATCH = 64
 SILENT = "silent: it answers 0 to all images"
+NEGATIVE = "below 0: no image raises its mean response above it"  # of units without a rectifier
 UNITS = 32  # optimised together; another number changes the last bits of the pictures, and nothing else
 
 
@@ -96,15 +97,11 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
 
 
 def _list_layers(checkpoint: checkpoints.Checkpoint) -> list[PreferredLayer]:
-    """The ReLUs of all convolutions, the shallowest first."""
+    """The layers where units of convolutions respond, the shallowest first."""
     network = checkpoint.network
     return [
-        PreferredLayer(
-            name=find_rectifier(network, name),
-            depth=parse_depth(name),
-            units=len(network.get_parameter(f"{name}.weight")),
-        )
-        for name in list_convolutions(network)
+        PreferredLayer(name=layer.response, depth=layer.depth, units=len(network.get_parameter(f"{layer.name}.weight")))
+        for layer in list_layers(network)
     ]
 
 
@@ -166,7 +163,7 @@ def _tabulate_best_faces(
 ) -> pd.DataFrame:
     """Responses of the units to the face that drives them most, and the cell in which their maps are largest."""
     response, image = best.response[:, 0], best.image[:, 0]
-    reason = np.where(response > 0, "", SILENT)
+    reason = np.where(response > 0, "", np.where(response < 0, NEGATIVE, SILENT))
     rows = pd.DataFrame({"unit": np.arange(len(response)), "kind": "image", "response": response, "reason": reason})
     driven = np.flatnonzero(response > 0)
     row, column = _find_peaks(job, checkpoint, layer, driven, image[driven])

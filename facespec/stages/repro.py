@@ -19,6 +19,7 @@ from facespec.stages.dvc_runs import announce_stop, await_earlier_runs, reproduc
 from facespec.stages.faces_check import check_faces
 from facespec.stages.recovery import keep_lock, recover_state
 from facespec.stages.study_directory import check_path
+from facespec.stages.trunk_check import check_trunk
 from facespec.study.code_path import get_code_path
 from facespec.study.documents import parse_mapping, read_json
 from facespec.study.errors import StudyError
@@ -56,6 +57,7 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
     report = partial(console.print, soft_wrap=True, markup=False)  # paths hold anything
     check_path(paths.root)
     params = read_params(paths.params)
+    check_trunk(params)
     reason = explain_other_bits()
     console.print(
         f"code path: {get_code_path().name}" + (f"; other bits than recorded are expected: {reason}" if reason else "")

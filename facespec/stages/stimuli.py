@@ -23,7 +23,8 @@ from facespec.data.faceset import FaceSet
 from facespec.models import checkpoints
 from facespec.models.device import deterministic_torch, pick_device
 from facespec.models.layers import find_rectifier
-from facespec.models.receptive import Window, compute_receptive_field
+from facespec.models.networks import FaceNetwork
+from facespec.models.receptive import NoReceptiveField, Window, compute_receptive_field
 from facespec.responses.strongest import find_strongest_images, locate_window
 from facespec.stages.network_files import load_network
 from facespec.stages.progress import progress_bar
@@ -151,8 +152,8 @@ def _rank_faces(checkpoint: checkpoints.Checkpoint, faces: FaceSet, choice: Choi
     arrays = (strongest.response, strongest.image, strongest.row, strongest.column)
     response, image, row, column = (array[choice.unit] for array in arrays)
     _check_responses(response, faces, choice)
-    field = compute_receptive_field(checkpoint.network, layer)
-    windows = [field.window(*cell, (preset.size, preset.size)) for cell in zip(row, column, strict=True)]
+    cells = list(zip(row, column, strict=True))
+    windows = _find_windows(checkpoint.network, layer, cells, preset.size)
     crops = pd.DataFrame([locate_window(window, preset, (faces.height, faces.width)) for window in windows])
     labels = faces.labels.iloc[image].drop(columns="split").reset_index(drop=True)
     ranks = range(1, choice.n + 1)
@@ -165,6 +166,15 @@ def _rank_faces(checkpoint: checkpoints.Checkpoint, faces: FaceSet, choice: Choi
         role=choice.role,
         source=faces.source,
     )
+
+
+def _find_windows(network: FaceNetwork, layer: str, cells: list[tuple[int, int]], size: int) -> list[Window]:
+    """The pixels that each cell of a layer's map depends on: the whole image where that is no window of fixed size."""
+    try:
+        field = compute_receptive_field(network, layer)
+    except NoReceptiveField:
+        return [Window(0, size, 0, size)] * len(cells)
+    return [field.window(*cell, (size, size)) for cell in cells]
 
 
 def _check_responses(response: np.ndarray, faces: FaceSet, choice: Choice) -> None:

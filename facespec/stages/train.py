@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from facespec.data.batches import make_preset
 from facespec.data.faceset import FaceSet
 from facespec.data.splits import encode_classes
 from facespec.stages.fitting import FitJob, run_fit
-from facespec.stages.network_files import build_initial_network
+from facespec.stages.network_files import build_initial_network, check_network
 from facespec.study.params import Params
 from facespec.study.paths import Paths
 from facespec.study.vocabulary import TASKS, TRAIN, Network
@@ -28,6 +29,7 @@ def run(paths: Paths, params: Params, *, network: Network, seed: int, device: st
         if task in network.tasks:
             codes, classes[task.value] = encode_classes(faces.labels.iloc[rows], task.value)
             data[task.value] = TaskData(faces, rows, codes)
+    check_network(params.network, [make_preset(params.train.preset, faces.height, faces.channels)])
     sizes = {task: len(names) for task, names in classes.items()}
     model = build_initial_network(params.network, sizes, channels=faces.channels, seed=seed)
     recorded = {"network": params.network.model_dump(), "train": params.train.model_dump()}

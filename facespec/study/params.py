@@ -10,7 +10,16 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from facespec.study.documents import read_mapping
 from facespec.study.errors import StudyError, suggest_spelling
@@ -25,6 +34,8 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 ClosedShare = Annotated[float, Field(ge=0, le=1)]
 LONGEST_NAME = 40  # letters of the name of a data set, which stands in figures
+
+SEQUENTIAL_TRUNKS = "small_vgg", "vgg16"  # the study's own; every other trunk is a model of torchvision
 
 
 class Block(BaseModel):
@@ -160,12 +171,44 @@ class Split(Block):
 
 
 class NetworkBlock(Block):
-    """The architecture of all networks."""
+    """The architecture of all networks.
 
-    trunk: Literal["small_vgg", "vgg16"]
+    `trunk` is one of `SEQUENTIAL_TRUNKS` or a classification model of torchvision, whose names `models.networks` knows.
+    """
+
+    trunk: Annotated[str, Field(min_length=1)]
     channels: Annotated[list[Count], Field(min_length=1)]  # small_vgg: units per block
     convolutions: Annotated[int, Field(ge=1, le=4)]  # small_vgg: per block
     branch_after: str | None  # the last layer that the tasks share; None: the tasks share all but their heads
+    weights: Annotated[str, Field(min_length=1)] | None = None  # a torchvision model's initial weights: path of a file
+    layers: Annotated[list[str], Field(min_length=1)] | None = None  # convolutions that are analysed; None: all
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether the trunk is one of the study's own: a sequence of numbered layers."""
+        return self.trunk in SEQUENTIAL_TRUNKS
+
+    @model_validator(mode="after")
+    def _check_trunk(self) -> Self:
+        if self.is_sequential and self.weights is not None:
+            raise ValueError(
+                f"weights {self.weights!r}: a file of weights goes with a torchvision model, not with {self.trunk}. "
+                "Set it to null."
+            )
+        if not self.is_sequential and self.branch_after is not None:
+            raise ValueError(
+                f"branch_after {self.branch_after!r}: tasks can branch behind a layer of "
+                f"{' and '.join(SEQUENTIAL_TRUNKS)}, not of {self.trunk}. Set it to null."
+            )
+        if self.layers is not None and len(set(self.layers)) < len(self.layers):
+            raise ValueError(f"layers {self.layers} repeats a layer.")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """All values; of `weights` and `layers`, those that are set: other checkpoints stay as they were."""
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if value is not None or key not in ("weights", "layers")}
 
 
 class Finetune(Block):

@@ -366,7 +366,7 @@ PREFERRED = Schema(
         "depth": Column("integer", low=1),
         "unit": Column("integer", low=0),
         "kind": Column("text", ("optimised", "image", "start", "random")),
-        "response": Column("number", low=0, optional=True),
+        "response": Column("number", optional=True),  # below 0 only of units without a rectifier
         "stimulus": Column("text", optional=True),
         "row": Column("integer", low=0, optional=True),
         "column": Column("integer", low=0, optional=True),
