@@ -305,7 +305,7 @@ def _list_modules(network: FaceNetwork, layer: str) -> list[nn.Module]:
     last = get_layer(network, layer)
     for task in network.tasks:
         branch = network.branches[task].children() if task in network.branches else ()
-        modules = [*network.trunk, *branch, network.heads[task]]
+        modules = [*network.trunk.children(), *branch, network.heads[task]]
         if last in modules:
             break
     return modules[: modules.index(last) + 1]

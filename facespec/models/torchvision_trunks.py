@@ -204,7 +204,8 @@ def truncate_trunk(trunk: fx.GraphModule, convolution: str) -> tuple[fx.GraphMod
     (node,) = (node for node in trunk.graph.nodes if node.target == convolution)
     steps = _follow_steps(trunk, node)
     rectified = _is_call(trunk, steps[-1], ACTIVATIONS)
-    graph, copies = fx.Graph(), {}
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
     for original in trunk.graph.nodes:  # in the order in which they run
         copies[original] = graph.node_copy(original, copies.__getitem__)
         if original is steps[-1]:
@@ -303,7 +304,7 @@ def _separate_steps(name: str, trunk: fx.GraphModule) -> None:
             target = _find_free_name(trunk, target)
             module = copy.deepcopy(module)  # a shallow copy would share its hooks
         if getattr(module, "inplace", False):
-            module.inplace = False
+            setattr(module, "inplace", False)  # noqa: B010  (not an attribute of every module)
         trunk.set_submodule(target, module)
         node.target = target
         called.add(target)
