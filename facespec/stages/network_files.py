@@ -8,8 +8,10 @@ from dataclasses import replace
 import torch
 
 from facespec.models.checkpoints import Checkpoint, Origin, load_checkpoint
-from facespec.models.layers import list_layers
+from facespec.models.layers import find_lesion_layer, list_layers
 from facespec.models.networks import FaceNetwork, build_network
+from facespec.models.silence import follow_units
+from facespec.models.tracing import trace_network
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
 from facespec.study.paths import Paths
@@ -48,14 +50,15 @@ def check_network(block: NetworkBlock, presets: Iterable[Preset]) -> None:
     """Refuse a network that cannot be built, or that cannot take the images of `presets`, before it is trained.
 
     Raises `StudyError` for an unknown trunk, one that cannot be analysed, images that are too small for it, weights
-    that are not its own, and layers that it does not have. Only where `block.weights` are given is memory allocated.
+    that are not its own, layers that it does not have, and layers whose units cannot be lesioned. Only where
+    `block.weights` are given is memory allocated.
     """
     presets = list(presets)
     classes = {task.value: 2 for task in TASKS}
     for preset in presets:
         with torch.device("meta"):
             network = FaceNetwork(block, classes, channels=preset.channels)
-        list_layers(network)
+        _check_layers(network)
         if preset.size < network.smallest_image:
             raise StudyError(
                 f"network.trunk: {block.trunk} takes images of {network.smallest_image} px or more, got {preset.size} "
@@ -63,3 +66,24 @@ def check_network(block: NetworkBlock, presets: Iterable[Preset]) -> None:
             )
     if block.weights is not None:
         build_network(block, classes, channels=presets[0].channels, generator=torch.Generator().manual_seed(0))
+
+
+def _check_layers(network: FaceNetwork) -> None:
+    """Refuse layers whose lesioned units would be nonzero again; the stage `lesions` would, after all training."""
+    layers, refused, reason = list_layers(network), [], ""
+    if network.block.is_sequential:
+        return
+    for layer in layers:
+        name = find_lesion_layer(network, layer)
+        try:
+            follow_units(trace_network(network, name), name)
+        except StudyError as error:
+            refused.append(layer)
+            reason = reason or str(error)
+    if refused:
+        kept = [layer.name.removeprefix("trunk.") for layer in layers if layer not in refused]
+        names = f"network.layers: [{', '.join([*kept[:2], *(['...'] if len(kept) > 2 else [])])}]" if kept else "none"
+        raise StudyError(
+            f"network.trunk: units of {len(refused)} of {len(layers)} convolutions of {network.block.trunk} cannot be "
+            f"lesioned, first of these: {reason} Name those that can: {names}; or choose another trunk."
+        )

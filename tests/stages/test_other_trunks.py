@@ -115,3 +115,11 @@ def test_init_refuses_what_cannot_be_trained(tmp_path: Path, settings: list[str]
     with pytest.raises(StudyError, match=problem):
         init.run(tmp_path / "study", settings=settings)
     assert not (tmp_path / "study").exists()
+
+
+def test_units_that_cannot_be_lesioned_are_refused_before_training(tmp_path: Path) -> None:
+    """In DenseNet, units are concatenated with others before a norm, behind which a silent one would wake."""
+    trunk = "network.trunk=densenet121"
+    with pytest.raises(StudyError, match=r"61 of 120 convolutions of densenet121 cannot be lesioned.*\[features.conv0"):
+        init.run(tmp_path / "study", settings=[trunk])
+    init.run(tmp_path / "study", settings=[trunk, "network.layers=[features.denseblock1.denselayer1.conv1]"])
