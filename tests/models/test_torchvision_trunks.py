@@ -281,14 +281,16 @@ def test_lesions_of_single_units_are_those_of_a_forward_pass(name: str, layer: s
     got = torch.cat([logits["identity"] for _, logits in parts])
     target = find_lesion_layer(network, unit_layer)
     with torch.inference_mode():
-        intact = network(images)["identity"]
+        intact, changed = network(images)["identity"], []
         for unit, logits in zip(units, got, strict=True):
             lesions = {target: torch.arange(batch.units) == unit}
             with lesion_units(network, lesions), record_responses(network, [unit_layer.response]) as responses:
                 expected = network(images)["identity"]
             assert not responses[unit_layer.response][:, unit].any()
             torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3 * float(intact.abs().max()))
-            assert not torch.equal(expected, intact)
+            changed.append(not torch.equal(expected, intact))
+
+    assert any(changed)  # a unit may be silent
 
 
 @pytest.mark.parametrize("layer", ["conv1", "layer1.0.conv2", "layer2.0.downsample.0", "layer2.0.conv2"])
