@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 ENVIRONMENT := $(VENV)/.complete
 STUDY ?= runs/quick
 
-.PHONY: repro quick test test-fast golden lint lock figures clean environment
+.PHONY: repro quick reference test test-fast golden lint lock figures clean environment
 .DEFAULT_GOAL := repro
 
 repro: $(ENVIRONMENT)  ## train the networks, draw the figures, judge the claims
@@ -17,6 +17,11 @@ repro: $(ENVIRONMENT)  ## train the networks, draw the figures, judge the claims
 quick: $(ENVIRONMENT)  ## the same in minutes, at small size, in runs/quick
 	python -m facespec init runs/quick --profile quick
 	python -m facespec repro runs/quick
+
+reference: $(ENVIRONMENT)  ## ten seeds, 24 epochs: the study of the verdicts; about two hours, resumed where it was stopped
+	python -m facespec init runs/reference --profile reference
+	python -m facespec repro runs/reference
+	python .ci/reference.py runs/reference docs/reference
 
 test: $(ENVIRONMENT)  ## the whole test suite, notebooks included
 	python -m pytest -n auto --durations=25

@@ -24,16 +24,22 @@ def read(path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def documents(project: Path) -> list[Path]:
-    return [*project.glob("*.md"), *(project / "docs").glob("*.md")]
+    return [*project.glob("*.md"), *(project / "docs").rglob("*.md")]
 
 
 @pytest.fixture(scope="module")
 def verdicts(project: Path) -> dict:
-    """The recorded verdicts: those of the commit, as a run on another machine may have changed the working tree."""
+    """The verdicts of the recorded default study, of the commit: a run elsewhere may have changed the working tree."""
     shown = subprocess.run(
         ["git", "show", "HEAD:Results/checks/verdicts.json"], cwd=project, capture_output=True, text=True, check=False
     )
     return json.loads(shown.stdout if shown.returncode == 0 else read(project / "Results" / "checks" / "verdicts.json"))
+
+
+@pytest.fixture(scope="module")
+def reference(project: Path) -> dict:
+    """The verdicts of the recorded reference study."""
+    return json.loads(read(project / "docs" / "reference" / "verdicts.json"))
 
 
 def list_headings(document: Path) -> set[str]:
@@ -69,25 +75,31 @@ def test_links_of_the_documents_lead_somewhere(documents: list[Path]) -> None:
             assert not anchor or anchor in list_headings(target), f"{document.name}: {link} has no heading #{anchor}"
 
 
-def format_verdict(claim: str, part: dict) -> tuple[str, str, str, str, str]:
+def format_verdict(claim: str, part: dict, default: dict) -> tuple[str, ...]:
     """The cells of a part's row in docs/results.md; a number that the record lacks is "none"."""
     signed = {name: f"{part[name]:+.3f}" if name in part else "none" for name in ("number", "low", "high", "published")}
     interval = f"{signed['number']} ({signed['low']} to {signed['high']})" if "number" in part else "none"
     coverage = f"{part['coverage']:.2f}" if "coverage" in part else "none"
-    return claim, interval, coverage, signed["published"], part["verdict"]
+    return claim, interval, coverage, signed["published"], part["verdict"], default["verdict"]
 
 
-def test_results_hold_the_recorded_verdicts(project: Path, verdicts: dict) -> None:
-    expected = [format_verdict(claim, part) for claim, entry in verdicts.items() for part in entry["parts"].values()]
-    row = r"^\| (C\d): [^|]+ \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$"
+def test_results_hold_the_recorded_verdicts(project: Path, verdicts: dict, reference: dict) -> None:
+    expected = [
+        format_verdict(claim, part, verdicts[claim]["parts"][name])
+        for claim, entry in reference.items()
+        for name, part in entry["parts"].items()
+    ]
+    row = r"^\| (C\d): [^|]+ \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$"
     rows = re.findall(row, read(project / "docs" / "results.md"), re.MULTILINE)
     assert rows == expected and len(rows) >= 11
 
 
-def test_the_history_has_a_row_per_claim_with_the_recorded_verdict(project: Path, verdicts: dict) -> None:
+def test_the_history_has_a_row_per_claim_with_the_recorded_verdicts(
+    project: Path, verdicts: dict, reference: dict
+) -> None:
     history = read(project / "docs" / "results.md").split("### History")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| (C\d) \| [^|]+ \| [^|]+ \| ([^|]+) \| [^|]+ \|$", history, re.MULTILINE)
-    assert rows == [(claim, entry["verdict"]) for claim, entry in verdicts.items()]
+    rows = re.findall(r"^\| (C\d) \| [^|]+ \| [^|]+ \| ([^|]+) \| ([^|]+) \| [^|]+ \|$", history, re.MULTILINE)
+    assert rows == [(claim, verdicts[claim]["verdict"], reference[claim]["verdict"]) for claim in reference]
 
 
 def test_the_recorded_coverage_is_that_of_the_program(project: Path, load_script: Callable[[str], ModuleType]) -> None:
@@ -105,9 +117,9 @@ def test_the_recorded_coverage_is_that_of_the_program(project: Path, load_script
     assert cells == expected
 
 
-def test_the_readme_sums_the_verdicts_up(project: Path, verdicts: dict) -> None:
+def test_the_readme_sums_the_verdicts_up(project: Path, reference: dict) -> None:
     rows = re.findall(r"^\| (C\d) \| [^|]+ \| ([^|]+) \|$", read(project / "README.md"), re.MULTILINE)
-    assert dict(rows) == {claim: entry["verdict"] for claim, entry in verdicts.items()}
+    assert dict(rows) == {claim: entry["verdict"] for claim, entry in reference.items()}
 
 
 def test_the_glossary_lists_what_it_cites(project: Path) -> None:
