@@ -45,7 +45,7 @@ MAPS, AVERAGE = "maps", "average"  # the modules at the end of a trunk
 REDUCING_MODULES = nn.AdaptiveAvgPool2d, nn.Flatten, nn.Dropout, nn.Identity
 REDUCING_FUNCTIONS: tuple[Any, ...] = functional.adaptive_avg_pool2d, torch.flatten, "flatten", "mean"
 RELU_FUNCTIONS: tuple[Any, ...] = functional.relu, torch.relu, "relu", "relu_"
-# what may follow a convolution before its units respond; activations are those of `models.tracing`
+# what may follow a convolution before its units respond; `models.tracing` knows some more
 ACTIVATIONS = (
     nn.ReLU,
     nn.ReLU6,

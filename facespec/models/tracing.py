@@ -15,31 +15,13 @@ from torch.nn import functional
 
 from facespec.models.copies import copy_or_share
 from facespec.models.layers import get_layer
+from facespec.models.torchvision_trunks import ACTIVATIONS
 from facespec.models.trunks import Dropout, FixedGrid, GlobalAverage
 from facespec.study.errors import StudyError
 
 # compared by exact type: a subclass may do more
 NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm
-RECTIFIERS = (
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.ELU,
-    nn.SELU,
-    nn.GELU,
-    nn.SiLU,
-    nn.Mish,
-    nn.Hardswish,
-    nn.Softplus,
-    nn.Sigmoid,
-    nn.Tanh,
-    nn.Hardsigmoid,
-    nn.Hardtanh,
-    nn.LogSigmoid,
-    nn.Softsign,
-    nn.CELU,
-    nn.PReLU,
-)
+RECTIFIERS = (*ACTIVATIONS, nn.Hardsigmoid, nn.Hardtanh, nn.LogSigmoid, nn.Softsign, nn.CELU, nn.PReLU)
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, GlobalAverage, FixedGrid)
 IDENTITIES = nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, Dropout  # in evaluation mode
 RECTIFIER_FUNCTIONS: tuple[Any, ...] = (  # and methods of tensors, by name

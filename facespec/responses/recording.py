@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from facespec.data.batches import iterate_batches
+from facespec.data.batches import ImageBatch, iterate_batches
 from facespec.data.faceset import FaceSet
 from facespec.models.device import on_device
 from facespec.models.layers import get_layer
@@ -170,10 +170,9 @@ def predict_classes(
     `device` (`models.device`).
     """
     classes: dict[str, list[np.ndarray]] = {task: [np.empty(0, dtype=np.int64)] for task in network.tasks}
-    with on_device(network, device, training=False), torch.inference_mode():
-        for batch in iterate_batches(faces, indices, batch_size=batch_size, preset=preset, generator=None):
-            for task, logits in network(batch.images.to(device)).items():
-                classes[task].append(logits.argmax(dim=1).cpu().numpy())
+    batches = iterate_batches(faces, indices, batch_size=batch_size, preset=preset, generator=None)
+    for task, logits in _iterate_logits(network, batches, device):
+        classes[task].append(logits.argmax(dim=1).cpu().numpy())
     return {task: np.concatenate(chunks) for task, chunks in classes.items()}
 
 
@@ -193,8 +192,18 @@ def record_logits(
     chunks: dict[str, list[np.ndarray]] = {
         task: [np.empty((0, classes), dtype=np.float32)] for task, classes in network.classes.items()
     }
-    with on_device(network, device, training=False), torch.inference_mode():
-        for batch in iterate_batches(faces, indices, batch_size=batch_size, preset=preset, generator=None):
-            for task, logits in network(batch.images.to(device)).items():
-                chunks[task].append(logits.float().cpu().numpy())
+    batches = iterate_batches(faces, indices, batch_size=batch_size, preset=preset, generator=None)
+    for task, logits in _iterate_logits(network, batches, device):
+        chunks[task].append(logits.float().cpu().numpy())
     return {task: np.concatenate(parts) for task, parts in chunks.items()}
+
+
+def _iterate_logits(
+    network: FaceNetwork, batches: Iterable[ImageBatch], device: torch.device
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The logits of each batch and task; the network runs in evaluation mode on `device`."""
+    with on_device(network, device, training=False):
+        for batch in batches:
+            with torch.inference_mode():  # not while the caller works: it would last beyond a `yield`
+                outputs = network(batch.images.to(device))
+            yield from outputs.items()

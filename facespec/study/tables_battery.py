@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from facespec.study.schema import Column, Schema
 from facespec.study.tables import NEAREST, UNTRAINED
+from facespec.study.tables_calibration import SEED_COLUMNS
 from facespec.study.vocabulary import EXPRESSIONS, NETWORKS, TASKS
 
 NAMED, CHOSEN = "named", "chosen"  # how an observer is tested
@@ -14,14 +15,6 @@ _NUMBERS = {
     "low": Column("number", low=-1, high=1, optional=True),
     "high": Column("number", low=-1, high=1, optional=True),
     "reason": Column("text", optional=True),
-}
-# `seed` empty: the mean over `seeds` networks, with a 95 % interval over seeds and people; else one network, with an
-# interval over people. `seeds` is 0 for pixels, which have no seed.
-_SEED_COLUMNS = {
-    "seed": Column("integer", low=0, optional=True),
-    "seeds": Column("integer", low=0),
-    "people": Column("integer", low=0),
-    "n": Column("integer", low=0),
 }
 
 # One row per observer, task and measure: `number` is the share of the `n` images for which the observer is right.
@@ -35,7 +28,7 @@ BATTERY = Schema(
         "source": Column("text"),
         "measure": Column("text"),
         "kind": Column("text", (NAMED, CHOSEN)),
-        **_SEED_COLUMNS,
+        **SEED_COLUMNS,
         "chance": Column("number", low=0, high=1),
         **_NUMBERS,
     },
@@ -54,7 +47,7 @@ BATTERY_EFFECTS = Schema(
         "hard": Column("text"),
         "human": Column("text", (EASY, NEITHER)),
         "reference": Column("text"),
-        **_SEED_COLUMNS,
+        **SEED_COLUMNS,
         **_NUMBERS,
     },
 )
@@ -70,7 +63,7 @@ BATTERY_UNITS = Schema(
         "unit": Column("integer", low=0),
         "expression": Column("text", tuple(EXPRESSIONS)),
         "listed": Column("text", ("yes", "no")),
-        **_SEED_COLUMNS,
+        **SEED_COLUMNS,
         **_NUMBERS,
     },
 )

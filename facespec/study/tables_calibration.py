@@ -14,8 +14,8 @@ _NUMBERS = {
     "reason": Column("text", optional=True),
 }
 # `seed` empty: the mean over `seeds` networks, with a 95 % interval over seeds and people; else one network, with an
-# interval over people.
-_SEED_COLUMNS = {
+# interval over people. `seeds` is 0 for what has no seed, such as comparisons of pixels.
+SEED_COLUMNS = {
     "seed": Column("integer", low=0, optional=True),
     "seeds": Column("integer", low=0),
     "people": Column("integer", low=0),
@@ -36,7 +36,7 @@ CUE_SWAPS = Schema(
         "cue": Column("text"),
         "kind": Column("text", ("none", "person", "scene")),
         "measure": Column("text", (OWNER, DONOR, CORRECT)),
-        **_SEED_COLUMNS,
+        **SEED_COLUMNS,
         "chance": Column("number", low=0, high=1),
         "changed": Column("number", low=0, high=255, optional=True),
         **_NUMBERS,
@@ -53,7 +53,7 @@ BASELINES = Schema(
         "tested_on": Column("text", tuple(TASKS)),
         "split": Column("text", ("study", "sessions")),
         "source": Column("text"),
-        **_SEED_COLUMNS,
+        **SEED_COLUMNS,
         "chance": Column("number", low=0, high=1),
         **_NUMBERS,
     },
@@ -70,7 +70,7 @@ CONFUSIONS = Schema(
         "source": Column("text"),
         "true": Column("text", tuple(EXPRESSIONS)),
         "predicted": Column("text", tuple(EXPRESSIONS)),
-        **_SEED_COLUMNS,
+        **SEED_COLUMNS,
         **_NUMBERS,
     },
 )
