@@ -44,13 +44,16 @@ def check_faces(paths: Paths, params: Params, *, roles: Iterable[Role] = ROLES, 
 def _check_training(faces: FaceSet, params: Params, problems: list[str]) -> Iterator[str]:
     """Notes about the faces of a training role; what would fail is added to `problems`."""
     task, labels = Task(faces.role), faces.labels
+    head = f"{faces.role} faces ({faces.source})"
     try:
         encode_classes(labels, task.value)
-        draw_subset(labels, task, params.decoding, generator(params.decoding.seed, "subset", task.value))
     except StudyError as error:
-        problems.append(
-            f"{faces.role} faces ({faces.source}), Figure S1A: {error} {_explain_limit(faces, params.decoding)}"
-        )
+        problems.append(f"{head}: {error}")
+    else:
+        try:
+            draw_subset(labels, task, params.decoding, generator(params.decoding.seed, "subset", task.value))
+        except StudyError as error:
+            problems.append(f"{head}, Figure S1A: {error} {_explain_limit(faces, params.decoding)}")
     train, test = (np.flatnonzero(labels["split"] == split) for split in (TRAIN, TEST))
     yield from _describe_twins(count_twins(faces, task.value, fit=train, test=test), task.value)
 

@@ -14,7 +14,9 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,7 +56,7 @@ def load_network(module: str) -> nn.Module:
     if not Path(file).is_file():
         raise StudyError(f"--module {module}: no file {file}.")
     module_name = f"facespec_own_{hashlib.sha256(str(Path(file).resolve()).encode()).hexdigest()[:16]}"
-    specification: Any = importlib.util.spec_from_file_location(module_name, file)
+    specification: Any = importlib.util.spec_from_loader(module_name, _UncachedLoader(module_name, file))
     user_module = importlib.util.module_from_spec(specification)
     sys.modules[module_name] = user_module  # dataclasses and pickles of the file look it up
     with _explain_failure(file):
@@ -67,6 +69,13 @@ def load_network(module: str) -> nn.Module:
     if not isinstance(network, nn.Module) or next(network.parameters(), None) is None:
         raise StudyError(f"{file}: {name}() returns {type(network).__name__}, not a torch.nn.Module with weights.")
     return network
+
+
+class _UncachedLoader(SourceFileLoader):
+    """Compiles the file each time: bytecode that Python keeps is also used for a file edited within a second."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
 
 
 @contextmanager
