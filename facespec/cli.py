@@ -110,11 +110,15 @@ def init(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="BLOCK.NAME=VALUE", help="Another parameter.")
     ] = None,
+    networks: Annotated[
+        Path | None,
+        typer.Option(help="A Python file with the functions expression, identity and joint: networks of your own."),
+    ] = None,
 ) -> None:
     """Make a study directory with its own parameters; finished results in it are kept."""
     from facespec.stages import init as stage
 
-    stage.run(directory, profile=profile, settings=set_ or ())
+    stage.run(directory, profile=profile, settings=set_ or (), networks=networks, report=typer.echo)
     typer.echo(f"{directory}: ready. Next: facespec repro {directory}")
 
 

@@ -142,6 +142,43 @@ def network():
 """  # a user's Python file with a network of two tasks, for images of 3 channels
 
 
+USER_NETWORKS = """
+import torch
+from torch import nn
+from torch.nn import functional
+
+class Own(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4)
+        self.last = nn.Conv2d(4, 9, 3, padding=1)
+        self.embed, self.heads = nn.Linear(9, 5), nn.ModuleDict({key: nn.Linear(5, n) for key, n in classes.items()})
+
+    def forward(self, images):
+        maps = functional.max_pool2d(torch.relu(self.norm(self.first(images))), 2)
+        embedding = self.embed(functional.adaptive_avg_pool2d(functional.relu(self.last(maps)), 1).flatten(1))
+        return {key: head(embedding) for key, head in self.heads.items()}
+
+def make(classes, seed):
+    torch.manual_seed(seed)
+    network = Own(classes)
+    network.norm.running_mean.uniform_(-0.5, 0.5)
+    network.norm.running_var.uniform_(0.5, 2)
+    for parameter in network.norm.parameters():
+        nn.init.uniform_(parameter, 0.5, 1.5)
+    return network
+
+def expression(seed):
+    return make({"expression": 7}, seed)
+
+def identity(seed):
+    return make({"identity": 3}, seed + 100)
+
+def joint(seed):
+    return make({"expression": 7, "identity": 3}, seed + 200)
+"""  # a user's Python file with the three networks of a study, for images of 3 channels
+
+
 def randomise_weights(network: Module, *, norm_bias: tuple[float, float] = (-0.5, 0.5), shift: float = -0.5) -> Module:
     """Make `network` float64 and in evaluation mode, with weights that let every layer influence the logits.
 

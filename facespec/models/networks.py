@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import fx, nn
 
-from facespec.models import torchvision_trunks, trunks
+from facespec.models import torchvision_trunks, trunks, user_networks
 from facespec.models.fused import run_fused
 from facespec.study.errors import StudyError, suggest_spelling
 from facespec.study.params import NetworkBlock
@@ -23,12 +23,19 @@ class FaceNetwork(nn.Module):
     Parameters
     ----------
     block : NetworkBlock
-        Kind of trunk, units per block, convolutions per block, and the layer behind which tasks have own layers. The
-        trunk of one of torchvision's models (`models.torchvision_trunks`) has no layers behind which tasks can branch.
+        Kind of trunk, units per block, convolutions per block, and the layer behind which tasks have own layers. Only
+        the study's own trunks have such layers, not torchvision's (`torchvision_trunks`) or a user's (`user_networks`).
     classes : mapping of str to int
         Task -> number of classes.
     channels : int
         Of the images: 1 for grey, 3 for RGB.
+
+    Attributes
+    ----------
+    width : int
+        The number of penultimate units, which a head reads.
+    smallest_image : int
+        The smallest side of an image, in px, that the network takes.
 
     Examples
     --------
@@ -53,8 +60,11 @@ class FaceNetwork(nn.Module):
             shared = len(names) if block.branch_after is None else _count_shared_modules(block, names)
             self.trunk: nn.Module = self._build_section(names[:shared])
             branch = names[shared:]
+        elif block.is_user:
+            self.trunk = user_networks.build_trunk(block.trunk, channels=channels)
         else:
             self.trunk = torchvision_trunks.build_trunk(block.trunk, channels=channels)
+        self.width, self.smallest_image = _measure(block, self.trunk, channels)
         self.branches = nn.ModuleDict({task: self._build_section(branch) for task in self.tasks if branch})
         self.heads = nn.ModuleDict({task: nn.Linear(self.width, n) for task, n in self.classes.items()})
 
@@ -66,20 +76,6 @@ class FaceNetwork(nn.Module):
     def tasks(self) -> tuple[str, ...]:
         """The tasks that have a head, in the order of the vocabulary."""
         return tuple(self.classes)
-
-    @property
-    def width(self) -> int:
-        """The number of penultimate units, which a head reads."""
-        if self.block.is_sequential:
-            return trunks.measure_width(self.block)
-        return torchvision_trunks.measure_trunk(self.block.trunk).width
-
-    @property
-    def smallest_image(self) -> int:
-        """The smallest side of an image, in px, that the network takes."""
-        if self.block.is_sequential:
-            return trunks.find_smallest_image(self.block)
-        return torchvision_trunks.measure_trunk(self.block.trunk).smallest
 
     def forward(self, images: torch.Tensor, tasks: Iterable[str] | None = None) -> dict[str, torch.Tensor]:
         """Logits (n, classes) of each task, or of `tasks` only; `images` is float (n, channels, h, w)."""
@@ -121,6 +117,15 @@ class FaceNetwork(nn.Module):
 
     def _check_images(self, images: torch.Tensor) -> torch.Tensor:
         return check_images(images, self.channels, self.smallest_image)
+
+
+def _measure(block: NetworkBlock, trunk: nn.Module, channels: int) -> torchvision_trunks.TrunkFacts:
+    if block.is_sequential:
+        return torchvision_trunks.TrunkFacts(trunks.measure_width(block), trunks.find_smallest_image(block))
+    if block.is_user:
+        assert isinstance(trunk, fx.GraphModule)
+        return user_networks.measure_trunk(trunk, block.trunk, channels=channels)
+    return torchvision_trunks.measure_trunk(block.trunk)
 
 
 def check_images(images: torch.Tensor, channels: int, smallest: int) -> torch.Tensor:
@@ -184,7 +189,9 @@ def build_network(
         network = FaceNetwork(block, classes, channels=channels)
     network.to_empty(device="cpu")
     if block.is_sequential:
-        _initialise(network.trunk, generator)
+        trunks.initialise(network.trunk, generator)
+    elif block.is_user:
+        network.trunk = user_networks.draw_trunk(block.trunk, channels=channels, generator=generator)
     else:
         network.trunk = torchvision_trunks.draw_trunk(
             block.trunk, channels=channels, generator=generator, weights=block.weights
@@ -193,8 +200,8 @@ def build_network(
         stream = _derive_generator(generator)
         if task in network.classes:
             if task in network.branches:
-                _initialise(network.branches[task], stream)
-            _initialise(network.heads[task], stream)
+                trunks.initialise(network.branches[task], stream)
+            trunks.initialise(network.heads[task], stream)
     return network.to(memory_format=torch.channels_last)  # convolutions on CPUs run up to twice as fast
 
 
@@ -206,6 +213,13 @@ def replace_heads(network: FaceNetwork, classes: Mapping[str, int], *, generator
     weights = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("heads.")}
     copy.load_state_dict(weights, strict=False)
     return copy
+
+
+def adopt_network(block: NetworkBlock, classes: Mapping[str, int], *, channels: int) -> FaceNetwork:
+    """The network of a user's function, with the weights that it brings; its heads are new, and are to be fitted."""
+    network = rebuild_network(block, classes, channels=channels, generator=torch.Generator().manual_seed(0))
+    network.trunk = user_networks.build_trunk(block.trunk, channels=channels)
+    return network.to(memory_format=torch.channels_last)
 
 
 def rebuild_network(
@@ -241,18 +255,3 @@ def _check_classes(classes: Mapping[str, int]) -> None:
 def _derive_generator(generator: torch.Generator) -> torch.Generator:
     seed = torch.randint(2**63 - 1, (), generator=generator, dtype=torch.int64)
     return torch.Generator().manual_seed(int(seed))
-
-
-def _initialise(section: nn.Module, generator: torch.Generator) -> None:
-    """Give every parameter and buffer of `section` its first value."""
-    for module in section.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, 0.0, 0.01, generator=generator)
-        elif isinstance(module, nn.BatchNorm2d):
-            module.reset_parameters()
-            continue
-        bias = getattr(module, "bias", None)
-        if bias is not None:
-            nn.init.zeros_(bias)

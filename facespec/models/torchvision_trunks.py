@@ -16,7 +16,7 @@ All weights have torchvision's names.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,6 +69,11 @@ class ChannelNorm(nn.Module):
         super().__init__()
         self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
 
+    def reset_parameters(self) -> None:
+        """Scale 1, shift 0."""
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         cells = maps.permute(0, 2, 3, 1)
         return functional.layer_norm(cells, self.weight.shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
@@ -115,10 +120,14 @@ class TrunkFacts(NamedTuple):
 
 
 class _Tracer(fx.Tracer):
-    """Modules without submodules, and the classifier, are one step."""
+    """Modules without submodules, and the classifiers, are one step."""
+
+    def __init__(self, classifiers: Iterable[str]) -> None:
+        super().__init__()
+        self.classifiers = tuple(classifiers)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if module_qualified_name in CLASSIFIERS or next(m.children(), None) is None:
+        if module_qualified_name in self.classifiers or next(m.children(), None) is None:
             return True
         return super().is_leaf_module(m, module_qualified_name)
 
@@ -139,7 +148,7 @@ def build_trunk(name: str, *, channels: int) -> fx.GraphModule:
     except NotImplementedError:  # RegNet computes its widths with tensors
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             model = _make_model(name).to("meta")
-    return _cut_classifier(name, model, channels)
+    return _cut_model(name, model, channels)
 
 
 def draw_trunk(name: str, *, channels: int, generator: torch.Generator, weights: str | None) -> fx.GraphModule:
@@ -153,32 +162,37 @@ def draw_trunk(name: str, *, channels: int, generator: torch.Generator, weights:
         model = _make_model(name)
     if weights is not None:
         _load_weights(name, model, Path(weights))
-    return _cut_classifier(name, model, channels)
+    return _cut_model(name, model, channels)
 
 
 @lru_cache(maxsize=8)
 def measure_trunk(name: str) -> TrunkFacts:
     """Width and smallest image of the trunk of model `name`; allocates no weights."""
-    trunk = build_trunk(name, channels=3).eval()
+    return measure(f"network.trunk: {name}", build_trunk(name, channels=3), channels=3)
+
+
+def measure(label: str, trunk: fx.GraphModule, *, channels: int) -> TrunkFacts:
+    """Width and smallest image of a trunk on the "meta" device; `label` names it in errors."""
+    trunk.eval()
     sides = range(1, LARGEST + 1)
     low, high = 0, len(sides)  # the smallest image lies among sides[low:high]
     problem: Exception | None = None
     while low < high:
         middle = (low + high) // 2
         try:
-            width = _run_meta(trunk, sides[middle])
+            width = _run_meta(trunk, channels, sides[middle])
             high = middle
         except (RuntimeError, ValueError, AssertionError) as error:
             low, problem = middle + 1, error
     if low == len(sides):
-        raise StudyError(f"network.trunk: {name} cannot be used: images of {LARGEST} px give {problem}")
+        raise StudyError(f"{label} cannot be used: images of {LARGEST} px and {channels} channel(s) give {problem}")
     return TrunkFacts(width, sides[low])
 
 
-def _run_meta(trunk: fx.GraphModule, side: int) -> int:
+def _run_meta(trunk: fx.GraphModule, channels: int, side: int) -> int:
     """Units of the last map for images of `side` px."""
     with torch.device("meta"), torch.no_grad():
-        return int(trunk(torch.empty(2, 3, side, side)).shape[1])
+        return int(trunk(torch.empty(2, channels, side, side)).shape[1])
 
 
 def list_responses(trunk: fx.GraphModule) -> dict[str, str]:
@@ -251,13 +265,40 @@ def _make_model(name: str) -> nn.Module:
     return model
 
 
-def _cut_classifier(name: str, model: nn.Module, channels: int) -> fx.GraphModule:
+def _cut_model(name: str, model: nn.Module, channels: int) -> fx.GraphModule:
+    label = f"network.trunk: {name}"
+
+    def find_last_map(traced: fx.GraphModule) -> fx.Node:
+        if channels == 1 and find_reader(traced) is None:
+            raise StudyError(
+                f"{label} cannot be used for grey images: they are not read by one convolution. Set data.channels to 3."
+            )
+        return _find_last_map(name, traced)
+
+    return cut_classifier(label, model, channels=channels, find_last_map=find_last_map, classifiers=CLASSIFIERS)
+
+
+def cut_classifier(
+    label: str,
+    model: nn.Module,
+    *,
+    channels: int,
+    find_last_map: Callable[[fx.GraphModule], fx.Node],
+    classifiers: Iterable[str] = (),
+) -> fx.GraphModule:
+    """`model`, which `label` names in errors, up to its last map and the average of that: a trunk.
+
+    `find_last_map` chooses the node in the traced model; `classifiers` are modules that are not traced, as their code
+    may depend on shapes. A model that reads colours becomes one for grey images where `channels` is 1 and
+    a convolution reads the images. The model is in evaluation mode then, the trunk in training mode; they share
+    weights.
+    """
     try:
-        graph = _Tracer().trace(model.eval())
+        graph = _Tracer(classifiers).trace(model.eval())
     except Exception as error:  # any error of the model's own code, which expects a tensor
-        raise StudyError(f"network.trunk: {name} cannot be used: torch.fx cannot trace it ({error}).") from error
-    trunk = fx.GraphModule(model, graph, class_name="TorchvisionTrunk")
-    last = _find_last_map(name, trunk)
+        raise StudyError(f"{label} cannot be used: torch.fx cannot trace it ({error}).") from error
+    trunk = fx.GraphModule(model, graph, class_name="Trunk")
+    last = find_last_map(trunk)
     (output,) = (node for node in trunk.graph.nodes if node.op == "output")
     trunk.add_module(MAPS, nn.Identity())
     trunk.add_module(AVERAGE, GlobalAverage())
@@ -267,9 +308,9 @@ def _cut_classifier(name: str, model: nn.Module, channels: int) -> fx.GraphModul
         average = trunk.graph.call_module(AVERAGE, (maps,))
     output.args = (average,)
     trunk.graph.eliminate_dead_code()
-    _separate_steps(name, trunk)
+    _separate_steps(label, trunk)
     if channels == 1:
-        _sum_inputs(name, trunk)
+        _sum_inputs(trunk)
     trunk.delete_all_unused_submodules()
     trunk.recompile()
     return trunk.train()
@@ -288,7 +329,7 @@ def _find_last_map(name: str, trunk: fx.GraphModule) -> fx.Node:
     return node
 
 
-def _separate_steps(name: str, trunk: fx.GraphModule) -> None:
+def _separate_steps(label: str, trunk: fx.GraphModule) -> None:
     """Give every step a module of its own that neither works in place nor draws from the global random state."""
     called: set[str] = set()
     for node in list(trunk.graph.nodes):
@@ -300,7 +341,7 @@ def _separate_steps(name: str, trunk: fx.GraphModule) -> None:
         module = _replace_module(trunk.get_submodule(target))
         if target in called:
             if any(True for _ in module.parameters()):
-                raise StudyError(f"network.trunk: {name} cannot be used: it calls layer {target!r} more than once.")
+                raise StudyError(f"{label} cannot be used: it calls layer {target!r} more than once.")
             target = _find_free_name(trunk, target)
             module = copy.deepcopy(module)  # a shallow copy would share its hooks
         if getattr(module, "inplace", False):
@@ -341,21 +382,25 @@ def _replace_module(module: nn.Module) -> nn.Module:
     return module
 
 
-def _sum_inputs(name: str, trunk: fx.GraphModule) -> None:
-    """Replace the convolution that reads the images by one for grey images."""
+def find_reader(trunk: fx.GraphModule) -> tuple[str, nn.Conv2d] | None:
+    """Name and module of the convolution that reads the images; None if something else does, too or instead."""
     (images,) = (node for node in trunk.graph.nodes if node.op == "placeholder")
     readers = list(images.users)
-    first: Any = trunk.get_submodule(str(readers[0].target)) if readers[0].op == "call_module" else None
-    if len(readers) != 1 or not isinstance(first, nn.Conv2d) or first.groups != 1:
-        raise StudyError(
-            f"network.trunk: {name} cannot be used for grey images: they are not read by one convolution. Set "
-            "data.channels to 3."
-        )
-    grey = copy.copy(first)
+    name = str(readers[0].target) if readers and readers[0].op == "call_module" else ""
+    first: Any = trunk.get_submodule(name)
+    return (name, first) if len(readers) == 1 and isinstance(first, nn.Conv2d) and first.groups == 1 else None
+
+
+def _sum_inputs(trunk: fx.GraphModule) -> None:
+    """Replace the convolution that reads colours, if there is one, by one for grey images."""
+    if (reader := find_reader(trunk)) is None or reader[1].in_channels == 1:
+        return
+    name, first = reader
+    grey: Any = copy.copy(first)
     grey._parameters = dict(first._parameters)
     grey.in_channels = 1
     grey.weight = nn.Parameter(first.weight.detach().sum(dim=1, keepdim=True))
-    trunk.set_submodule(str(readers[0].target), grey)
+    trunk.set_submodule(name, grey)
 
 
 def _load_weights(name: str, model: nn.Module, path: Path) -> None:

@@ -86,6 +86,24 @@ def find_smallest_image(block: NetworkBlock) -> int:
     return 2**pools
 
 
+def initialise(section: nn.Module, generator: torch.Generator) -> None:
+    """Give every parameter and buffer of the study's own layers in `section` its first value.
+
+    Convolutions: He normal, fan out; linear layers: normal, sd 0.01; biases 0.
+    """
+    for module in section.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0.0, 0.01, generator=generator)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+            continue
+        bias = getattr(module, "bias", None)
+        if bias is not None:
+            nn.init.zeros_(bias)
+
+
 def _build_vgg16(channels: int) -> OrderedDict[str, nn.Module]:
     modules = _build_convolutions(VGG16_BLOCKS, channels, normalised=False)
     modules["grid"] = FixedGrid(VGG16_GRID)

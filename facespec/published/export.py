@@ -275,7 +275,7 @@ def _check_image(label: str, values: Any) -> np.ndarray:
 def _check_array(label: str, values: Any, shape: tuple[str | int, ...], *, high: int | None) -> np.ndarray:
     """`values`, if it is a numeric array of `shape`, whose names stand for any size, and within [0, `high`].
 
-    If `high` is None, values have no upper bound and may be NaN.
+    If `high` is None, values have no bounds and may be NaN: without a rectifier, units respond below 0.
     """
     expected = f"an array ({', '.join(map(str, shape))}{',' * (len(shape) == 1)}) of numbers"
     if not isinstance(values, np.ndarray):
@@ -286,7 +286,7 @@ def _check_array(label: str, values: Any, shape: tuple[str | int, ...], *, high:
     if not fits or not values.size or values.dtype.kind not in "iuf":
         raise StudyError(f"{label}: expected {expected}, got {values.dtype} of shape {values.shape}.")
     if high is None:
-        wrong, allowed = values[(values < 0) | np.isinf(values)], "finite numbers, 0 or more, and NaN"
+        wrong, allowed = values[np.isinf(values)], "finite numbers and NaN"
     else:
         wrong, allowed = values[~((values >= 0) & (values <= high))], f"numbers in [0, {high}]"  # NaN is outside
     if wrong.size:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from facespec.stages.template import FILES, NOTEBOOKS, find_template, is_clone
 from facespec.stages.trunk_check import check_trunk
 from facespec.study.documents import parse_mapping, parse_yaml, read_text
 from facespec.study.errors import StudyError, suggest_spelling
-from facespec.study.params import Params, read_params, validate_params
+from facespec.study.params import USER_FUNCTION, Params, read_params, validate_params
 from facespec.study.paths import Paths
 from facespec.study.storage import atomic_write, write_bytes
 
@@ -29,20 +29,30 @@ UNWRITABLE = re.compile("[\x85\ud800-\udfff]")  # a line end to YAML alone, and 
 
 
 def run(
-    directory: Path, *, profile: str = "default", settings: Iterable[str] = (), template: Path | None = None
+    directory: Path,
+    *,
+    profile: str = "default",
+    settings: Iterable[str] = (),
+    networks: Path | None = None,
+    template: Path | None = None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Params:
     """Make or refresh the study directory `directory`; finished results in it are kept.
 
     It receives the notebooks, ``dvc.yaml``, the fingerprints of the code that runs now, and a ``params.yaml`` in which
-    `profile` and then each of `settings` (``"train.epochs=5"``) replace the defaults. Inside a git repository that does
+    `profile` and then each of `settings` (``"train.epochs=5"``) replace the defaults. `networks`, a Python file with
+    networks of the user's own (docs/networks.md), is the parameter ``network.file``; a line about each is given to
+    `report`. Inside a git repository that does
     not ignore it, DVC uses that repository. Raises `StudyError` for an unknown profile or parameter, or a directory
     that is or holds something else: that is left as it is.
     """
     template = template or find_template()
     check_path(directory)
+    settings = [*settings, *([f"network.file={networks}"] if networks is not None else [])]
     _refuse_strangers(directory, template)
     paths = Paths(directory)
     params = _make_parameters(template / "params.yaml", profile, settings)
+    networks_found = check_trunk(_read_back(params))
     directory.mkdir(parents=True, exist_ok=True)
     mark_study(directory, profile=profile)  # first: an init that is interrupted can be repeated
     with atomic_write(paths.params) as partial:
@@ -59,6 +69,8 @@ def run(
     write_bytes(directory / ".gitignore", GITIGNORE)
     write_dvc_config(directory)
     fingerprints.run(paths)
+    for line in networks_found:
+        report(line)
     return checked
 
 
@@ -101,7 +113,7 @@ def _make_yaml() -> YAML:
 
 
 def _make_parameters(path: Path, profile: str, settings: Iterable[str]) -> Any:
-    """The parameters in `path` with `profile` and `settings` in their places, comments kept; all of them are valid."""
+    """The parameters in `path` with `profile` and `settings` in their places, comments kept; all are valid."""
     read_params(path)  # also refuses what the loader below, which keeps comments, would let pass or fail on
     params = _make_yaml().load(read_text(path))
     profiles = params.pop("profiles", None) or {}
@@ -116,10 +128,15 @@ def _make_parameters(path: Path, profile: str, settings: Iterable[str]) -> Any:
             raise StudyError(f"setting {setting!r}: {name} is set twice. Keep one of the settings.")
         names.add(name)
         _overlay(params, value)
+    _read_back(params)
+    return params
+
+
+def _read_back(params: Any) -> Params:
+    """What a study with `params` will read; raises `StudyError` for values that are not allowed."""
     text = StringIO()
     _make_yaml().dump(params, text)
-    check_trunk(validate_params(parse_mapping(text.getvalue(), name="params.yaml"), name="params.yaml"))
-    return params
+    return validate_params(parse_mapping(text.getvalue(), name="params.yaml"), name="params.yaml")
 
 
 def _overlay(base: Any, values: Any) -> None:
@@ -142,8 +159,10 @@ def _parse_setting(setting: str) -> tuple[str, dict[str, Any]]:
         raise StudyError(f"setting {setting!r}: a profile is chosen with --profile {text.strip() or 'NAME'}.")
     # a path and a regular expression mean themselves, whatever they would mean in YAML
     readers = {"source": _resolve_source, "pattern": _read_pattern}
-    if keys == ["network", "weights"] and text.strip() not in ("", "null", "~"):
-        readers["weights"] = _resolve_source
+    if keys in (["network", "weights"], ["network", "file"]) and text.strip() not in ("", "null", "~"):
+        readers[keys[-1]] = _resolve_source
+    if keys == ["network", "trunk"] and USER_FUNCTION.fullmatch(text.strip()):
+        readers["trunk"] = _resolve_source  # the file's path ends with a function's name
     value: Any = readers.get(keys[-1], parse_yaml)(text, name=f"setting {setting!r}")
     for key in reversed(keys):
         value = {key: value}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -12,12 +13,15 @@ from facespec.models.layers import find_lesion_layer, list_layers
 from facespec.models.networks import FaceNetwork, build_network
 from facespec.models.silence import follow_units
 from facespec.models.tracing import trace_network
+from facespec.study.artefacts import digest_file
 from facespec.study.errors import StudyError
 from facespec.study.params import NetworkBlock
 from facespec.study.paths import Paths
 from facespec.study.presets import Preset
 from facespec.study.seeds import integer_seed
-from facespec.study.vocabulary import TASKS, Network
+from facespec.study.vocabulary import NETWORKS, TASKS, Network
+
+USER_FILE = "user_file"  # what checkpoints call the digest of the file that makes their networks
 
 
 def load_network(paths: Paths, stage: str, network: Network | str, seed: int) -> Checkpoint:
@@ -26,7 +30,26 @@ def load_network(paths: Paths, stage: str, network: Network | str, seed: int) ->
     Raises `StudyError`, naming the file, if it is damaged, belongs to another fit, or has no valid preset.
     """
     origin = Origin(stage, Network(network), seed)
-    return load_checkpoint(paths.checkpoint(*origin), expect=origin)
+    checkpoint = load_checkpoint(paths.checkpoint(*origin), expect=origin)
+    block, recorded = checkpoint.network.block, checkpoint.params.get(USER_FILE)
+    if block.is_user and recorded != digest_file(Path(block.user_file)):
+        raise StudyError(
+            f"{paths.checkpoint(*origin)}: its weights were made by {block.user_file}, which has changed since. "
+            "`facespec repro` makes the checkpoint anew."
+        )
+    return checkpoint
+
+
+def locate_network(block: NetworkBlock, network: Network, seed: int) -> NetworkBlock:
+    """The architecture `block`; with networks of a user's own, that of the function `network` called with `seed`."""
+    if block.is_user:
+        return block.model_copy(update={"trunk": f"{block.trunk}({seed})"})
+    return block.model_copy(update={"trunk": f"{block.file}:{network.value}({seed})"}) if block.file else block
+
+
+def identify_user_file(block: NetworkBlock) -> dict[str, str]:
+    """The digest of the user's file, as checkpoints record it among their parameters; empty if there is none."""
+    return {USER_FILE: digest_file(Path(block.user_file))} if block.user_file else {}
 
 
 def undo_training(checkpoint: Checkpoint) -> Checkpoint:
@@ -44,6 +67,23 @@ def build_initial_network(block: NetworkBlock, classes: Mapping[str, int], *, ch
     """
     weights = torch.Generator().manual_seed(integer_seed(seed, "train", "weights"))
     return build_network(block, classes, channels=channels, generator=weights)
+
+
+def check_user_networks(block: NetworkBlock, presets: Iterable[Preset], seeds: Iterable[int]) -> list[str]:
+    """Refuse networks of a user's own that cannot be analysed; a line about each that can."""
+    lines, presets = [], list(presets)
+    for network in NETWORKS:
+        for seed in seeds:
+            located = locate_network(block, network, seed)
+            check_network(located, presets)
+        with torch.device("meta"):
+            built = FaceNetwork(located, {task.value: 2 for task in network.tasks}, channels=presets[0].channels)
+        layers = list_layers(built)
+        lines.append(
+            f"{network.value}: {len(layers)} convolutions, {layers[0].name} to {layers[-1].name}; {built.width} units "
+            f"in the last map; images of {built.smallest_image} px or more"
+        )
+    return lines
 
 
 def check_network(block: NetworkBlock, presets: Iterable[Preset]) -> None:

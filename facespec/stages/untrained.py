@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
 
-from facespec.analyses.decoding import fit_linear_head
 from facespec.data.batches import make_preset
 from facespec.data.faceset import FaceSet
 from facespec.data.splits import encode_classes, hold_out
 from facespec.models import checkpoints
-from facespec.models.device import deterministic_torch, pick_device
-from facespec.responses.recording import record_penultimate
-from facespec.stages.network_files import build_initial_network
+from facespec.stages.heads import fit_heads
+from facespec.stages.network_files import build_initial_network, identify_user_file, locate_network
 from facespec.study.params import Params
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.vocabulary import TASKS, Network, Role
-
-BATCH = 256
+from facespec.training.fit import TaskData
 
 
 def run(paths: Paths, params: Params, *, seed: int, device: str) -> None:
@@ -28,25 +25,20 @@ def run(paths: Paths, params: Params, *, seed: int, device: str) -> None:
     step of training, and the network would not be the one of `depth`. Its heads, for both tasks, are the decoders of
     `decoding`, fitted to the probe images to which the trained networks are fine-tuned.
     """
-    faces, block = FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE), params.decoding
+    faces = FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE)
     rows, _ = hold_out(faces.labels, params.split, generator(params.split.seed, "split"))
     preset = make_preset(params.finetune.preset, faces.height, faces.channels)
-    encoded = {task.value: encode_classes(faces.labels, task.value) for task in TASKS}
-    classes = {task: names for task, (_, names) in encoded.items()}
+    data, classes = {}, {}
+    for task in TASKS:
+        codes, classes[task.value] = encode_classes(faces.labels, task.value)
+        data[task.value] = TaskData(faces, rows, codes[rows])
     sizes = {task: len(names) for task, names in classes.items()}
-    network = build_initial_network(params.network, sizes, channels=faces.channels, seed=seed).eval()
-    with deterministic_torch():
-        for task, (codes, names) in encoded.items():
-            responses = record_penultimate(
-                network, faces, rows, task, preset=preset, batch_size=BATCH, device=pick_device(device)
-            )
-            weight, bias = fit_linear_head(
-                responses, codes[rows], classes=len(names), penalty=block.penalty, iterations=block.iterations
-            )
-            head = {"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)}
-            network.heads[task].load_state_dict(head)  # in float32
-    recorded = {"network": params.network.model_dump(), "split": params.split.model_dump()}
-    recorded["decoding"] = {"penalty": block.penalty, "iterations": block.iterations}
+    architecture = locate_network(params.network, Network.JOINT, seed)
+    network = build_initial_network(architecture, sizes, channels=faces.channels, seed=seed).eval()
+    fit_heads(network, data, preset=preset, block=params.decoding, device=device)
+    recorded: dict[str, Any] = {"network": params.network.model_dump(), "split": params.split.model_dump()}
+    recorded["decoding"] = {"penalty": params.decoding.penalty, "iterations": params.decoding.iterations}
+    recorded |= identify_user_file(params.network)
     origin = checkpoints.Origin("untrained", Network.UNTRAINED, seed)
     checkpoint = checkpoints.Checkpoint(network, origin, classes, preset, recorded, history=[])
     checkpoints.save_checkpoint(paths.checkpoint(*origin), checkpoint)

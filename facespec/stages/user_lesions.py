@@ -30,10 +30,11 @@ from facespec.figures.lesions import draw_figure_lesions
 from facespec.figures.style import save_figure
 from facespec.models.checkpoints import digest_tensors
 from facespec.models.device import deterministic_torch, on_device, pick_device
+from facespec.models.user_networks import load_network
 from facespec.stages.sweep import Subject, Sweep, remove_saved_jobs, run_sweep
 from facespec.stages.template import find_template
 from facespec.stages.user_checks import check_images, check_network, lock_output_dir
-from facespec.stages.user_model import load_network, read_labels
+from facespec.stages.user_model import read_labels
 from facespec.study.documents import parse_yaml
 from facespec.study.errors import StudyError
 from facespec.study.params import Lesions, read_params
@@ -255,7 +256,7 @@ def run(model: UserModel, plan: Lesions, *, to: Path, device: str, workers: int)
     """
     torch_device = pick_device(device)
     labels = read_labels(model.labels, size=model.size)
-    network = load_network(model.module)
+    network = load_network(model.module, option="--module")
     name, jobs = Path(model.module.rpartition(":")[0]).stem, to / UNFINISHED
     options = LesionOptions(plan, name=name, source=model.labels.name, workers=workers, jobs_directory=jobs)
     files = [*(f"{name}.csv" for name in TABLES), *(f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png"))]

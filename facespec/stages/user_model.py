@@ -1,4 +1,4 @@
-"""A user's own files: a network, as a function in a Python file; and images with their classes, as a CSV table such as
+"""A user's own images with their classes, as a CSV table such as
 
 ::
 
@@ -9,22 +9,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib.machinery import SourceFileLoader
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import CodeType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
 from PIL import Image
-from torch import nn
 
 from facespec.analyses.lesions import UNKNOWN, LabelledImages
 from facespec.data.archives import UnusableFile, explain_unreadable, read_whole
@@ -43,53 +36,6 @@ class LabelTable(NamedTuple):
     train: LabelledImages
     test: LabelledImages
     people: pd.Series | None
-
-
-def load_network(module: str) -> nn.Module:
-    """The network returned by ``FILE.py:FUNCTION``, which is called without arguments; the file need not be importable.
-
-    Raises `StudyError` if the file or function is missing or fails, or for anything but a torch module with weights.
-    """
-    file, _, name = module.rpartition(":")
-    if not file.endswith(".py") or not name:
-        raise StudyError(f"--module {module}: expected FILE.py:FUNCTION, for example networks.py:resnet.")
-    if not Path(file).is_file():
-        raise StudyError(f"--module {module}: no file {file}.")
-    module_name = f"facespec_own_{hashlib.sha256(str(Path(file).resolve()).encode()).hexdigest()[:16]}"
-    specification: Any = importlib.util.spec_from_loader(module_name, _UncachedLoader(module_name, file))
-    user_module = importlib.util.module_from_spec(specification)
-    sys.modules[module_name] = user_module  # dataclasses and pickles of the file look it up
-    with _explain_failure(file):
-        specification.loader.exec_module(user_module)
-    if not callable(function := getattr(user_module, name, None)):
-        known = [word for word, value in vars(user_module).items() if callable(value) and not word.startswith("_")]
-        raise StudyError(f"{file}: no function {name!r}: {suggest_spelling(name, known) if known else 'it has none.'}")
-    with _explain_failure(f"{file}: {name}()"):
-        network = function()
-    if not isinstance(network, nn.Module) or next(network.parameters(), None) is None:
-        raise StudyError(f"{file}: {name}() returns {type(network).__name__}, not a torch.nn.Module with weights.")
-    return network
-
-
-class _UncachedLoader(SourceFileLoader):
-    """Compiles the file each time: bytecode that Python keeps is also used for a file edited within a second."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self.get_data(self.path), self.path)
-
-
-@contextmanager
-def _explain_failure(source: str) -> Iterator[None]:
-    """Turn any error, and an attempt to end the program, into a `StudyError` that names `source`."""
-    try:
-        yield
-    except SystemExit as end:  # of sys.exit, or of argparse, which reads the arguments of facespec
-        raise StudyError(
-            f"{source} ends the program (SystemExit: {end.code}), and no network is made. Put what parses arguments or "
-            "exits under: if __name__ == '__main__'."
-        ) from end
-    except Exception as error:
-        raise StudyError(f"{source} raises {type(error).__name__}: {error}") from error
 
 
 def read_labels(path: Path, *, size: int) -> LabelTable:

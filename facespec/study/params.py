@@ -35,7 +35,10 @@ OpenShare = Annotated[float, Field(gt=0, lt=1)]
 ClosedShare = Annotated[float, Field(ge=0, le=1)]
 LONGEST_NAME = 40  # letters of the name of a data set, which stands in figures
 
-SEQUENTIAL_TRUNKS = "small_vgg", "vgg16"  # the study's own; every other trunk is a model of torchvision
+SEQUENTIAL_TRUNKS = "small_vgg", "vgg16"  # the study's own
+# a function of a user's file, FILE.py:FUNCTION, with the seed that it is called with in brackets once that is known;
+# every other trunk is a model of torchvision
+USER_FUNCTION = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)(\((?P<seed>\d+)\))?")
 
 
 class Block(BaseModel):
@@ -173,7 +176,8 @@ class Split(Block):
 class NetworkBlock(Block):
     """The architecture of all networks.
 
-    `trunk` is one of `SEQUENTIAL_TRUNKS` or a classification model of torchvision, whose names `models.networks` knows.
+    `trunk` is one of `SEQUENTIAL_TRUNKS`, a classification model of torchvision, whose names `models.networks` knows,
+    or a function of a user's file, ``FILE.py:FUNCTION``.
     """
 
     trunk: Annotated[str, Field(min_length=1)]
@@ -182,15 +186,27 @@ class NetworkBlock(Block):
     branch_after: str | None  # the last layer that the tasks share; None: the tasks share all but their heads
     weights: Annotated[str, Field(min_length=1)] | None = None  # a torchvision model's initial weights: path of a file
     layers: Annotated[list[str], Field(min_length=1)] | None = None  # convolutions that are analysed; None: all
+    file: Annotated[str, Field(min_length=1)] | None = None  # networks of a user's own, not trained: a Python file
 
     @property
     def is_sequential(self) -> bool:
         """Whether the trunk is one of the study's own: a sequence of numbered layers."""
         return self.trunk in SEQUENTIAL_TRUNKS
 
+    @property
+    def is_user(self) -> bool:
+        """Whether the trunk is made by a function of a user's file."""
+        return USER_FUNCTION.fullmatch(self.trunk) is not None
+
+    @property
+    def user_file(self) -> str:
+        """The user's Python file that makes the networks, or the trunk of all; empty if there is none."""
+        found = USER_FUNCTION.fullmatch(self.trunk)
+        return self.file or (found["file"] if found else "")
+
     @model_validator(mode="after")
     def _check_trunk(self) -> Self:
-        if self.is_sequential and self.weights is not None:
+        if (self.is_sequential or self.is_user) and self.weights is not None:
             raise ValueError(
                 f"weights {self.weights!r}: a file of weights goes with a torchvision model, not with {self.trunk}. "
                 "Set it to null."
@@ -200,15 +216,21 @@ class NetworkBlock(Block):
                 f"branch_after {self.branch_after!r}: tasks can branch behind a layer of "
                 f"{' and '.join(SEQUENTIAL_TRUNKS)}, not of {self.trunk}. Set it to null."
             )
+        if self.file is not None and (self.weights is not None or self.branch_after is not None):
+            raise ValueError(
+                f"file {self.file!r}: these networks bring their weights and their branches. Set weights and "
+                "branch_after to null."
+            )
         if self.layers is not None and len(set(self.layers)) < len(self.layers):
             raise ValueError(f"layers {self.layers} repeats a layer.")
         return self
 
     @model_serializer(mode="wrap")
     def _leave_out_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """All values; of `weights` and `layers`, those that are set: other checkpoints stay as they were."""
+        """All values; of `weights`, `layers` and `file`, those that are set: other checkpoints stay as they were."""
         values: dict[str, Any] = handler(self)
-        return {key: value for key, value in values.items() if value is not None or key not in ("weights", "layers")}
+        optional = ("weights", "layers", "file")
+        return {key: value for key, value in values.items() if value is not None or key not in optional}
 
 
 class Finetune(Block):

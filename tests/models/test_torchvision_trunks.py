@@ -202,7 +202,7 @@ def test_networks_of_one_seed_share_their_trunk() -> None:
             "vit_b_16",
             "vit_b_16 cannot be used: it is a transformer, whose only convolution cuts the image into patches",
         ),
-        ("maxvit_t", "maxvit_t cannot be used: images of 512 px give shape"),
+        ("maxvit_t", "maxvit_t cannot be used: images of 512 px and 3 channel(s) give shape"),
         ("alexnet", "alexnet takes images of 63 px or more, got 48 px. Set data.size"),
     ],
 )

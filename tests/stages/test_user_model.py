@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from facespec.stages.user_model import load_network, read_labels
+from facespec.stages.user_model import read_labels
 from facespec.study.errors import StudyError
 from toys import USER_MODULE
 
@@ -212,50 +211,3 @@ def test_files_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch, name: str, 
 
 
 # --- networks
-
-
-@pytest.mark.parametrize(
-    ("module", "source", "message"),
-    [
-        ("toy.py", "", "--module toy.py: expected FILE.py:FUNCTION, for example networks.py:resnet"),
-        ("toy.py:", "", "--module toy.py:: expected FILE.py:FUNCTION"),
-        ("toy:network", "", "--module toy:network: expected FILE.py:FUNCTION"),
-        ("tay.py:network", "", "--module tay.py:network: no file tay.py"),
-        (
-            "toy.py:netwerk",
-            USER_MODULE,
-            "toy.py: no function 'netwerk': did you mean 'network'? Allowed: 'Toy', 'network'",
-        ),
-        ("toy.py:network", "network = 3", "toy.py: no function 'network': it has none"),
-        ("toy.py:network", "def network(:", "toy.py raises SyntaxError: invalid syntax (toy.py, line 1)"),
-        ("toy.py:network", "import notthere", "toy.py raises ModuleNotFoundError: No module named 'notthere'"),
-        ("toy.py:network", "def network(): raise OSError('no weights')", "network() raises OSError: no weights"),
-        ("toy.py:network", "import sys; sys.exit()", "toy.py ends the program (SystemExit: None), and no network is"),
-        (
-            "toy.py:network",
-            "import argparse; argparse.ArgumentParser().parse_args(['--epochs'])",
-            "toy.py ends the program (SystemExit: 2), and no network is made. Put what parses arguments",
-        ),
-        ("toy.py:network", "def network(): exit(0)", "toy.py: network() ends the program (SystemExit: 0)"),
-        ("toy.py:network", "def network(): return 3", "network() returns int, not a torch.nn.Module with weights"),
-        (
-            "toy.py:network",
-            "from torch.nn import ReLU as network",
-            "network() returns ReLU, not a torch.nn.Module with",
-        ),
-    ],
-)
-def test_modules_that_cannot_be_used(module: str, source: str, message: str) -> None:
-    Path("toy.py").write_text(source)
-    with pytest.raises(StudyError) as error:
-        load_network(module)
-    assert message in str(error.value).replace(f"{Path.cwd()}/", "")
-
-
-def test_a_module_is_loaded_from_its_file_every_time() -> None:
-    before = list(sys.path)
-    first = load_network("toy.py:network")
-    assert sys.path == before and "toy" not in sys.modules
-    assert type(first).__name__ == "Toy"
-    Path("toy.py").write_text(USER_MODULE.replace("Conv2d(3, 7, 1)", "Conv2d(3, 9, 1)"))
-    assert load_network("toy.py:network").conv.out_channels == 9
