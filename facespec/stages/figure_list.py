@@ -25,4 +25,5 @@ FIGURES = {
     "figure_depth": "Layer by layer: decoding, units specific to a task, effect sizes, similarity of networks.",
     "figure_lesions": "Accuracy lost in both tasks when units that one needs are lesioned, also at matched damage.",
     "figure_lesion_classes": "Recall of every class under lesions, and its spread between classes.",
+    "figure_lesion_classes_untrained": "The same for an untrained network, whose heads alone are fitted.",
 }

@@ -130,5 +130,7 @@ def _draw_additions(paths: Paths, units: pd.DataFrame) -> Iterator[tuple[str, Fi
     yield "figure_depth", depth
     tables = [schema.read(paths.table(schema.name)) for schema in (LESIONS, LESION_CLASSES, DAMAGE_CURVES)]
     lesions, classes, curves = (table[table["trained_on"] == Network.JOINT] for table in tables)
+    untrained_lesions, untrained_classes = (table[table["trained_on"] == Network.UNTRAINED] for table in tables[:2])
     yield "figure_lesions", draw_figure_lesions(lesions, SEGREGATION.read(paths.table("segregation")), curves)
     yield "figure_lesion_classes", draw_figure_lesion_classes(classes, lesions)
+    yield "figure_lesion_classes_untrained", draw_figure_lesion_classes(untrained_classes, untrained_lesions)

@@ -113,10 +113,10 @@ def _check_layers(network: FaceNetwork) -> None:
     layers, refused, reason = list_layers(network), [], ""
     if network.block.is_sequential:
         return
+    traced = trace_network(network, layers[0].name)
     for layer in layers:
-        name = find_lesion_layer(network, layer)
         try:
-            follow_units(trace_network(network, name), name)
+            follow_units(traced, find_lesion_layer(network, layer))
         except StudyError as error:
             refused.append(layer)
             reason = reason or str(error)

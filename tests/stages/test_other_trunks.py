@@ -21,8 +21,8 @@ from facespec.study.tables_lesions import LESION_RANKING
 from facespec.study.vocabulary import NETWORKS
 from toys import change_params
 
-LAYERS = ["conv1", "layer4.1.conv2"]
-RESPONSES = {("trunk.relu", 1), ("trunk.layer4.1.bn2", 20)}
+LAYERS = ["layer4.1.conv1", "layer4.1.conv2"]
+RESPONSES = {("trunk.layer4.1.relu", 19), ("trunk.layer4.1.bn2", 20)}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_units_of_the_chosen_layers_are_analysed(study: tuple[Paths, Params]) ->
     depth.run(paths, params, device="cpu")
     table = UNITS.read(paths.table("depth_units"))
     assert set(zip(table["layer"], table["depth"], strict=True)) == RESPONSES
-    assert table.groupby("layer")["unit"].nunique().to_dict() == {"trunk.relu": 64, "trunk.layer4.1.bn2": 512}
+    assert table.groupby("layer")["unit"].nunique().to_dict() == {"trunk.layer4.1.relu": 512, "trunk.layer4.1.bn2": 512}
 
 
 def test_stimuli_of_the_chosen_layers_are_optimised(study: tuple[Paths, Params]) -> None:
@@ -84,7 +84,7 @@ def test_the_chosen_layers_are_lesioned(study: tuple[Paths, Params]) -> None:
     lesions.run(paths, params, device="cpu", workers=1)
     ranking = LESION_RANKING.read(paths.table("lesion_ranking"))
     assert set(zip(ranking["layer"], ranking["depth"], strict=True)) == {
-        ("trunk.conv1", 1),
+        ("trunk.layer4.1.conv1", 19),
         ("trunk.layer4.1.conv2", 20),
     }
 
