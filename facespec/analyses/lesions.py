@@ -22,7 +22,8 @@ import pandas as pd
 import torch
 from torch.nn import functional
 
-from facespec.responses.lesioned import LesionBatch, LesionedNetwork, Logits
+from facespec.responses.hooked import Lesioned
+from facespec.responses.lesioned import LesionBatch, Logits
 from facespec.study.errors import StudyError
 
 UNKNOWN = -1  # the class of an image that has no label for a task
@@ -163,7 +164,7 @@ def shuffle_objectives(labelled: LabelledImages, generator: np.random.Generator)
 
 
 def rank_units(
-    lesioned: LesionedNetwork,
+    lesioned: Lesioned,
     labelled: LabelledImages,
     objective: Objective,
     *,
@@ -177,7 +178,7 @@ def rank_units(
 
     Parameters
     ----------
-    lesioned : LesionedNetwork
+    lesioned : LesionedNetwork or HookedNetwork
         The network and the layer.
     labelled : LabelledImages
         Training images.
@@ -256,7 +257,7 @@ def rank_units(
 class _Round:
     """The loss on the images of one round: their `positions`, and the `weights` (n,) of each task."""
 
-    lesioned: LesionedNetwork
+    lesioned: Lesioned
     labelled: LabelledImages
     weights: Objective
     positions: np.ndarray
@@ -410,7 +411,7 @@ def plan_late_points(drops: pd.DataFrame, steps: Sequence[int], *, enough: float
 
 
 def mark_correct_under_lesions(
-    lesioned: LesionedNetwork, labelled: LabelledImages, masks: np.ndarray, *, batch_size: int = 64
+    lesioned: Lesioned, labelled: LabelledImages, masks: np.ndarray, *, batch_size: int = 64
 ) -> npt.NDArray[np.bool_]:
     """Which images are classified correctly under lesions `masks`, bool (k, units): (2 tasks, k, n).
 

@@ -32,6 +32,7 @@ from facespec.models.tracing import (
     POOLS,
     RECTIFIER_FUNCTIONS,
     RECTIFIERS,
+    UncutLayer,
     count_calls,
     is_call,
     is_step,
@@ -98,12 +99,12 @@ class NetworkCut:
         values = self.run(self.below, {entry: images})
         for node in self.skip_inputs:
             if not isinstance(values[node], torch.Tensor):  # such as the number of images, which lesions multiply
-                raise StudyError(
+                raise UncutLayer(
                     f"step {node.name!r} below the layer gives {type(values[node]).__name__}, which steps above it "
                     "read: only tensors can be handed on. Instead of x.view(n, -1), write x.flatten(1)."
                 )
             if values[node].shape[:1] != images.shape[:1]:
-                raise StudyError(
+                raise UncutLayer(
                     f"step {node.name!r} below the layer gives shape {tuple(values[node].shape)} for {len(images)} "
                     "images, which steps above it read: only what has a row per image can be handed on."
                 )

@@ -52,7 +52,11 @@ OTHER_NORMS = nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, 
 NORM_FUNCTIONS = functional.batch_norm, functional.group_norm, functional.instance_norm, functional.layer_norm
 
 
-class UntraceableNetwork(StudyError):
+class UncutLayer(StudyError):
+    """The network cannot be cut behind this layer; whole forward passes with lesions can be run."""
+
+
+class UntraceableNetwork(UncutLayer):
     """torch.fx cannot follow the network's `forward`."""
 
 
@@ -125,7 +129,7 @@ def find_call(traced: fx.GraphModule, layer: str) -> fx.Node:
     """The node that calls `layer`; `StudyError` unless there is exactly one, on which the output depends."""
     calls = [node for node in traced.graph.nodes if node.op == "call_module" and node.target == layer]
     if len(calls) != 1:
-        raise StudyError(
+        raise UncutLayer(
             f"layer {layer!r} is called {len(calls)} times in a forward pass; units can be lesioned in a layer that is "
             "called once. Name one, such as the convolution or the norm before it."
         )

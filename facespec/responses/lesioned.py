@@ -33,6 +33,7 @@ from torch.nn import functional
 
 from facespec.models.copies import shares_state
 from facespec.models.graph import Values, cut_network
+from facespec.models.tracing import UncutLayer
 from facespec.study.errors import StudyError
 
 FLAT = nn.Linear, nn.LayerNorm  # their units are the last dimension: the second only if there are no others
@@ -47,10 +48,12 @@ Logits = dict[str, torch.Tensor]  # task -> logits
 class LesionBatch:
     """A batch of images below the cut: `values`, the results that nodes above read, among them the units' `responses`.
 
+    Where a network is not cut (`responses.hooked`), `values` are the images.
+
     `responses` are (n, units, ...); `largest` is the number of numbers per image in the largest result above the cut.
     """
 
-    values: Values
+    values: dict[Any, Any]
     responses: torch.Tensor
     largest: int
 
@@ -130,7 +133,7 @@ class LesionedNetwork:
         values = self.cut.run_below(images.to(self._device, copy=True))  # a network may normalise them in place
         responses = values[self.cut.node]
         if not isinstance(responses, torch.Tensor) or responses.ndim not in ((2,) if self._flat else (2, 4)):
-            raise StudyError(
+            raise UncutLayer(
                 f"layer {self.layer!r} has responses of shape {tuple(getattr(responses, 'shape', ()))}: "
                 "(n, units, h, w), or (n, units) of a linear layer, can be lesioned."
             )
@@ -146,7 +149,7 @@ class LesionedNetwork:
 
         Yields slices of the lesions with their logits, task -> (lesions in the slice, n, classes).
         """
-        lesions = _check_lesions(lesions, batch)
+        lesions = check_lesions(lesions, batch)
         frontier = self._run_unitwise(batch)
         for part in batch.chunks(len(lesions)):
             values = self._repeat_skip_inputs(batch, part)
@@ -163,7 +166,7 @@ class LesionedNetwork:
 
         Yields as `compute_logits` does.
         """
-        base_lesion, units = _check_lesions(base_lesion[None], batch)[0], units.to(batch.responses.device)
+        base_lesion, units = check_lesions(base_lesion[None], batch)[0], units.to(batch.responses.device)
         if not self.cut.mixers:
             yield from self.compute_logits(batch, base_lesion | functional.one_hot(units, batch.units).bool())
             return
@@ -279,7 +282,8 @@ def _apply_lesions(lesions: torch.Tensor, intact: torch.Tensor, all_lesioned: to
     return mixed.flatten(0, 1).permute(0, 3, 1, 2)  # channels last in memory
 
 
-def _check_lesions(lesions: torch.Tensor, batch: LesionBatch) -> torch.Tensor:
+def check_lesions(lesions: torch.Tensor, batch: LesionBatch) -> torch.Tensor:
+    """`lesions` on the device of `batch`; raises `StudyError` unless they are bool (k, units)."""
     if lesions.dtype != torch.bool or lesions.shape[1:] != (batch.units,):
         raise StudyError(
             f"lesions are {lesions.dtype} of shape {tuple(lesions.shape)}; expected bool (lesions, {batch.units}), "

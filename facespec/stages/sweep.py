@@ -49,7 +49,7 @@ from facespec.analyses.segregation import (
     tabulate_drops,
     tabulate_segregation,
 )
-from facespec.responses.lesioned import LesionedNetwork
+from facespec.responses.hooked import Lesioned, lesion_network
 from facespec.stages.progress import progress_bar
 from facespec.study.arrays import read_arrays, write_arrays
 from facespec.study.errors import StudyError
@@ -174,14 +174,15 @@ def run_sweep(sweep: Sweep, *, workers: int) -> dict[str, pd.DataFrame]:
     with progress_bar() as bar:
         advance = partial(bar.advance, bar.add_task("lesions", total=len(jobs), numbers=""))
         for (subject, layer), layer_jobs in itertools.groupby(jobs, key=lambda pair: (pair[0], pair[1].layer)):
-            lesioned = LesionedNetwork(subject.network, layer)  # a layer at a time: each copies the folded weights
+            # a layer at a time: each copies the folded weights
+            lesioned = lesion_network(subject.network, layer, subject.test.images(np.arange(1)))
             on_cpu = next(subject.network.parameters()).device.type == "cpu"
             copied = lesioned.can_be_copied
 
             def run(
                 job: LesionJob,
                 subject: Subject = subject,
-                lesioned: LesionedNetwork = lesioned,
+                lesioned: Lesioned = lesioned,
                 copied: bool = copied,
             ) -> JobTables:
                 # a copy for each job: modules may store tensors on themselves, which no other job may see
@@ -256,7 +257,7 @@ class LesionTests(NamedTuple):
     curve_correct: np.ndarray
 
 
-def _run_job(sweep: Sweep, subject: Subject, job: LesionJob, lesioned: LesionedNetwork, *, code: str) -> JobTables:
+def _run_job(sweep: Sweep, subject: Subject, job: LesionJob, lesioned: Lesioned, *, code: str) -> JobTables:
     """Order the units, lesion the first of each order, test; or read the saved result of an earlier run."""
     path, fingerprint = _identify_job(sweep, subject, job, code=code)
     arrays = _read_job(path, fingerprint) if path else {}
@@ -322,7 +323,7 @@ def make_search(plan: Lesions) -> Search:
     return Search(plan.group_p, plan.greedy_p, plan.images, screening=plan.mode == "screening")
 
 
-def _order_units(plan: Lesions, subject: Subject, job: LesionJob, lesioned: LesionedNetwork) -> pd.DataFrame:
+def _order_units(plan: Lesions, subject: Subject, job: LesionJob, lesioned: Lesioned) -> pd.DataFrame:
     """Orders in which units are lesioned: `order` (number), `unit`; columns of `rank_units` unless units are random."""
     open_generator: Callable[..., np.random.Generator] = partial(generator, plan.seed, "lesions")
     if job.condition == "random":

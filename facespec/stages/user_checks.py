@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from facespec.analyses.lesions import UNKNOWN, LabelledImages
-from facespec.responses.lesioned import LesionedNetwork
+from facespec.responses.hooked import HookedNetwork, Lesioned, lesion_network
 from facespec.study.errors import StudyError, suggest_spelling
 from facespec.study.storage import file_lock
 from facespec.study.tables_lesions import INDEX
@@ -38,12 +38,17 @@ def check_images(train: LabelledImages, test: LabelledImages) -> None:
 
 
 def check_network(
-    network: nn.Module, layers: Sequence[str], train: LabelledImages, test: LabelledImages
+    network: nn.Module,
+    layers: Sequence[str],
+    train: LabelledImages,
+    test: LabelledImages,
+    *,
+    report: Callable[[str], None],
 ) -> dict[str, torch.Tensor]:
     """Logits of `network` for a few images, by task; refused unless they fit the classes and can be lesioned.
 
     Every layer is lesioned in the way that the sweep does it, and the logits without lesions are compared with those of
-    the network itself.
+    the network itself. Where lesions need whole forward passes, `report` is told so, and why.
     """
     images = test.images(np.arange(min(TRIAL_IMAGES, len(test))))
     try:
@@ -57,7 +62,8 @@ def check_network(
     _check_logits(logits, train, test, n=len(images))
     for layer in layers:
         try:
-            lesioned, single = _lesion(network, layer, images)
+            subject = lesion_network(network, layer, images)
+            lesioned, single = _lesion(subject, images)
         except StudyError:
             raise
         except Exception as error:  # from steps that this network needs and others do not
@@ -65,6 +71,8 @@ def check_network(
                 f"layer {layer!r} cannot be lesioned: {type(error).__name__}: {error}. Name another layer, or build "
                 "what follows it of plain modules."
             ) from error
+        if isinstance(subject, HookedNetwork):
+            report(f"layer {layer!r}: slow, every lesion is a whole forward pass. {subject.reason}")
         for task in test.tasks:
             label = f"cut behind {layer!r}, the network's logits of task {task!r}"
             _check_close(label, lesioned[task][0], logits[task])
@@ -93,12 +101,11 @@ def _check_logits(logits: Any, train: LabelledImages, test: LabelledImages, *, n
             )
 
 
-def _lesion(network: nn.Module, layer: str, images: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+def _lesion(lesioned: Lesioned, images: torch.Tensor) -> list[dict[str, torch.Tensor]]:
     """Logits (k, n, classes) with no unit, the first, the last, and all units lesioned; and for each unit by itself.
 
     The four lesions at once, to reveal images or lesions that influence each other; units as rankings compute them.
     """
-    lesioned = LesionedNetwork(network, layer)
     batch = lesioned.prepare_batch(images)
     none, units = torch.zeros(batch.units, dtype=torch.bool), torch.arange(batch.units)
     masks = torch.stack([none, *functional.one_hot(units[[0, -1]], batch.units).bool(), ~none])

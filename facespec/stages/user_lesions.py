@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,8 @@ class LesionOptions:
         Jobs at a time, in threads; on a GPU it is 1.
     jobs_directory : Path, optional
         Directory for the results of finished jobs, with which an interrupted study continues; the caller removes it.
+    report : callable
+        Receives a line about every layer whose lesions are slow, and why.
 
     Raises
     ------
@@ -127,6 +129,7 @@ class LesionOptions:
     seed: int = 0
     workers: int = 1
     jobs_directory: Path | None = None
+    report: Callable[[str], None] = lambda _: None
 
     def __post_init__(self) -> None:
         if not self.name or not self.source or self.seed < 0 or self.workers < 1:
@@ -208,7 +211,7 @@ def lesion_study(
     if (weight := next(network.parameters(), None)) is None:
         raise StudyError(f"{type(network).__name__} has no weights: nothing in it can be lesioned.")
     with deterministic_torch(), on_device(network, weight.device, training=False):
-        logits = check_network(network, layers, train, test)
+        logits = check_network(network, layers, train, test, report=options.report)
         digest = _digest_study(network, logits, [train, test]) if options.jobs_directory else ""
         depths = {layer: depth for depth, layer in enumerate(layers, start=1)}
         subject = Subject(network, options.seed, depths, train, test, digest)
@@ -247,18 +250,23 @@ class UserModel:
     size: int
 
 
-def run(model: UserModel, plan: Lesions, *, to: Path, device: str, workers: int) -> None:
+def run(
+    model: UserModel, plan: Lesions, *, to: Path, device: str, workers: int, report: Callable[[str], None] = print
+) -> None:
     """Write tables and figures to the directory `to`, or to the one that it is a link to; other files in it stay.
 
     Finished jobs of a killed run are in ``to/.unfinished``, which may be a link, too, and are not repeated if network,
     images, labels, plan (except `draws`), facespec, torch and the kind of device are the same. In the end only these
-    jobs' files are removed from there. Raises `StudyError` before any lesion for what cannot be used.
+    jobs' files are removed from there. `report` receives a line about every layer whose lesions are slow. Raises
+    `StudyError` before any lesion for what cannot be used.
     """
     torch_device = pick_device(device)
     labels = read_labels(model.labels, size=model.size)
     network = load_network(model.module, option="--module")
     name, jobs = Path(model.module.rpartition(":")[0]).stem, to / UNFINISHED
-    options = LesionOptions(plan, name=name, source=model.labels.name, workers=workers, jobs_directory=jobs)
+    options = LesionOptions(
+        plan, name=name, source=model.labels.name, workers=workers, jobs_directory=jobs, report=report
+    )
     files = [*(f"{name}.csv" for name in TABLES), *(f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png"))]
     with (
         lock_output_dir(to, subdirectory=UNFINISHED, files=files),

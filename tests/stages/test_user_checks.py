@@ -189,23 +189,40 @@ PICTURES = torch.randn(6, 1, 4, 5, generator=torch.Generator().manual_seed(2))
 CLASSES = {"a": np.array([0, 1, 2] * 2), "b": np.array([1, 1, 0] * 2)}
 
 
-def lesion_hard(kind: str, layer: str = "layer") -> dict[str, pd.DataFrame]:
+def lesion_hard(kind: str, layer: str = "layer", report: Callable[[str], None] = print) -> dict[str, pd.DataFrame]:
     images = LabelledImages(lambda positions: PICTURES[positions], CLASSES)
     plan = make_plan(images=6, greedy_p=0.0, random=2, shuffled=1, draws=100, fractions=[0.34])
-    return lesion_study(HardToCut(kind), [layer], train=images, test=images, options=LesionOptions(plan))
+    return lesion_study(HardToCut(kind), [layer], train=images, test=images, options=LesionOptions(plan, report=report))
 
 
 @pytest.mark.parametrize(
-    ("kind", "layer", "message"),
+    ("kind", "layer", "reason"),
     [
-        ("positions", "layer", r"^step 'arange' below the layer gives shape \(5,\) for 2 images"),
-        ("columns", "columns", r"^layer 'columns' has responses of shape \(2, 3, 4, 5\)"),
+        ("positions", "layer", r"step 'arange' below the layer gives shape \(5,\) for 2 images"),
+        ("columns", "columns", r"layer 'columns' has responses of shape \(2, 3, 4, 5\)"),
     ],
 )
-def test_networks_that_cannot_be_cut(kind: str, layer: str, message: str) -> None:
+def test_what_cannot_be_cut_is_lesioned_by_whole_passes(
+    no_lesions: pytest.MonkeyPatch, kind: str, layer: str, reason: str
+) -> None:
     """Numbers without a row per image, and columns of a map as units."""
-    with pytest.raises(StudyError, match=message):
-        lesion_hard(kind, layer)
+    no_lesions.undo()
+    lines: list[str] = []
+    ranking = lesion_hard(kind, layer, lines.append)["lesion_ranking"].query("condition == 'ranked'")
+    (line,) = lines
+    assert re.match(f"layer '{layer}': slow, every lesion is a whole forward pass\\. {reason}", line)
+    whole, losses = HardToCut(kind)(PICTURES), {}
+    for unit in range(ranking["unit"].nunique()):
+        lesioned = HardToCut(kind)
+        with torch.no_grad():
+            lesioned.get_parameter(f"{layer}.weight")[unit] = 0
+            lesioned.get_parameter(f"{layer}.bias")[unit] = 0
+        for task, logits in lesioned(PICTURES).items():
+            classes = torch.from_numpy(CLASSES[task])
+            loss, before = (nn.functional.cross_entropy(own, classes) for own in (logits, whole[task]))
+            losses[task, unit] = (loss - before).item()
+    increases = ranking.set_index(["ranked_by", "unit"])["increase"].to_dict()
+    assert increases == pytest.approx(losses, abs=1e-5) and max(map(abs, losses.values())) > 0.1
 
 
 def test_a_layer_before_one_that_mixes_columns(no_lesions: pytest.MonkeyPatch) -> None:
