@@ -233,7 +233,8 @@ def show(paths: Paths, to: Path) -> None:
     from facespec.figures.style import save_png
     from facespec.stages.faces_show import make_sheet
 
-    save_png(make_sheet(dict(zip(ROLES, open_faces(paths), strict=True)), read_params(paths.params).data), to)
+    study, faces = read_params(paths.params), dict(zip(ROLES, open_faces(paths), strict=True))
+    save_png(make_sheet(faces, study.data, study.regions.face), to)
 
 
 def info(paths: Paths) -> list[RenderableType]:

@@ -7,21 +7,26 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from facespec.analyses.regions import make_region_template
 from facespec.data.embedded import production
 from facespec.data.embedded.roles import draw_role
 from facespec.data.embedded.stimuli import replace_expressions, replace_people
 from facespec.data.faceset import FaceSet
 from facespec.figures.faces import Grid, draw_contact_sheet, paint_difference, paint_regions
-from facespec.study.params import Data
+from facespec.study.params import Data, FaceBox
 from facespec.study.seeds import generator
 from facespec.study.vocabulary import EXPRESSIONS, SESSIONS, VIEWS, Expression, Role, View
 
 PEOPLE, COLUMNS = 8, len(EXPRESSIONS)
+BATCH = 256  # images that are averaged at a time
 Cell = np.ndarray | None
 
 
-def make_sheet(faces: Mapping[Role, FaceSet], block: Data) -> Figure:
-    """Draw the contact sheet of all three roles; `block` holds the parameters of embedded faces."""
+def make_sheet(faces: Mapping[Role, FaceSet], block: Data, template: FaceBox) -> Figure:
+    """Draw the contact sheet of all three roles.
+
+    `block` holds the parameters of embedded faces, `template` the box of the template that stands for region maps.
+    """
     probe, expression = faces[Role.PROBE], faces[Role.EXPRESSION]
     people = _choose_people(probe, PEOPLE)
     first_column = [_show_people(probe, people), *_show_counterfactuals(probe, block, people)]
@@ -30,8 +35,10 @@ def make_sheet(faces: Mapping[Role, FaceSet], block: Data) -> Figure:
         _show_expressions(expression),
         _show_identities(faces[Role.IDENTITY]),
         *_show_regions(probe, expression, people[0]),
+        *_show_template(probe, template),
     ]
-    return draw_contact_sheet([first_column, second_column], regions=probe.region_codes or expression.region_codes)
+    codes = probe.region_codes or expression.region_codes or make_region_template((1, 1), template)[1]
+    return draw_contact_sheet([first_column, second_column], regions=codes)
 
 
 def _choose_people(faces: FaceSet, most: int) -> list[str]:
@@ -101,6 +108,19 @@ def _show_regions(probe: FaceSet, wild: FaceSet, person: str) -> list[Grid]:
     images = [faces.images(row)[0] for faces, row in choices]
     maps = [paint_regions(faces.regions(row)[0], faces.region_codes) for faces, row in choices]
     return [Grid("Region maps", [images, maps], (), ["face", "regions"])]
+
+
+def _show_template(probe: FaceSet, template: FaceBox) -> list[Grid]:
+    """The mean of the frontal faces, and the region template over it: what `regions` measures where it has no maps."""
+    rows = _find_rows(probe, view=View.STRAIGHT)
+    if probe.region_codes or not len(rows):
+        return []
+    parts = np.array_split(rows, -(-len(rows) // BATCH))
+    mean = sum(probe.images(part).sum(axis=0, dtype=np.float64) for part in parts) / len(rows)
+    grey = mean if mean.ndim == 2 else mean.mean(axis=2)
+    painted = (paint_regions(*make_region_template(grey.shape, template)) + grey[..., None]) / 2
+    images = [mean.astype(np.uint8), painted.astype(np.uint8)]
+    return [_make_grid(probe, "region template", [images], ["mean face", "template over it"])]
 
 
 def _show_counterfactuals(probe: FaceSet, block: Data, people: Sequence[str]) -> list[Grid]:

@@ -73,6 +73,18 @@ class FaceBox(Block):
         return self
 
 
+Reach = Annotated[float, Field(ge=-1, le=2)]
+
+
+class HeadBox(FaceBox):
+    """The box of the head for the region template; it may reach out of the picture, where faces are cropped tightly."""
+
+    top: Reach
+    bottom: Reach
+    left: Reach
+    right: Reach
+
+
 PATTERN_GROUPS = ("identity", "expression", "view", "session", "group", "split")  # what a file's name may say
 
 
@@ -303,7 +315,7 @@ class Contrasts(Block):
 class Regions(Block):
     """Facial biomarkers: the share of heatmap mass in each facial region."""
 
-    face: FaceBox  # for faces without region maps
+    face: HeadBox  # for faces without region maps
     draws: Draws  # bootstrap draws of seeds and people
     seed: Seed
 

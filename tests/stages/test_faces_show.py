@@ -11,6 +11,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from facespec.analyses.regions import make_region_template
 from facespec.data.chunks import FaceChunk, FaceSetDescription
 from facespec.data.embedded import production
 from facespec.data.embedded.roles import draw_role
@@ -18,7 +19,7 @@ from facespec.data.faceset import FaceSet, write_faceset
 from facespec.figures.faces import paint_regions
 from facespec.stages import data as stage
 from facespec.stages.faces_show import make_sheet
-from facespec.study.params import Data
+from facespec.study.params import Data, HeadBox
 from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.vocabulary import EXPRESSIONS, ROLES, VIEWS, Role
@@ -32,6 +33,7 @@ SMALL = {
     "identity": {"source": "embedded", "people": 3, "train": 7, "test": 1, "scenes": "video"},
     "probe": {"source": "embedded", "people": 3, "hair": "cap"},
 }
+BOX = HeadBox(top=-0.1, bottom=0.9, left=0.2, right=0.8)
 CHANGES = ["only happy", "only surprise", "only identity"]
 
 
@@ -47,7 +49,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> dict[Role, FaceSet]:
 
 @pytest.fixture(scope="module")
 def sheet(faces: dict[Role, FaceSet]) -> Figure:
-    return make_sheet(faces, Data(**SMALL))
+    return make_sheet(faces, Data(**SMALL), BOX)
 
 
 def read_axes(axes: Axes) -> np.ndarray | None:
@@ -128,7 +130,7 @@ def test_faces_of_other_parameters_are_not_rendered_again(sheet: Figure, faces: 
     changed = Data(**SMALL | {"probe": {"source": "embedded", "people": 4, "hair": "cap"}})
     titles = read_titles(sheet)
     titles.remove("One face with one thing changed")
-    assert read_titles(make_sheet(faces, changed)) == titles
+    assert read_titles(make_sheet(faces, changed, BOX)) == titles
 
 
 def make_real(directory: Path, role: Role, labels: list[dict[str, str]], *, channels: int = 1) -> FaceSet:
@@ -145,7 +147,7 @@ NEUTRAL = {"stimulus": "AF01NES", "split": "probe", "identity": "F01", "expressi
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_real_faces_with_gaps_have_no_maps(tmp_path: Path, channels: int) -> None:
+def test_real_faces_with_gaps_have_a_template_instead_of_maps(tmp_path: Path, channels: int) -> None:
     expressions = [{"stimulus": f"s{i}", "expression": name} for i, name in enumerate(("sad", "sad", "happy"))]
     people = [{"stimulus": f"{person}{i}", "identity": person} for person in ("id1", "id2") for i in range(4)]
     labels = {
@@ -154,21 +156,27 @@ def test_real_faces_with_gaps_have_no_maps(tmp_path: Path, channels: int) -> Non
         Role.PROBE: [NEUTRAL | {"session": "A"}],
     }
     faces = {role: make_real(tmp_path, role, rows, channels=channels) for role, rows in labels.items()}
-    figure = make_sheet(faces, Data(**SMALL))
+    figure = make_sheet(faces, Data(**SMALL), BOX)
     assert read_titles(figure) == [
         "probe role (KDEF): people and expressions",
         "probe role (KDEF): five views and two sessions of F01",
         "expression role (FER2013): in the wild",
         "identity role (VoxCeleb1): in the wild, one person per row",
+        "probe role (KDEF): region template",
     ]
     assert [read_axes(axes) is not None for axes in figure.axes[:7]] == [name == "neutral" for name in EXPRESSIONS]
-    assert not figure.legends
+    template, codes = make_region_template((33, 33), BOX)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == sorted(codes, key=codes.get)
+    mean, over = [read_axes(axes) for axes in figure.axes if axes.images][-2:]
+    np.testing.assert_array_equal(mean, faces[Role.PROBE].images(np.array([0]))[0])  # the only face
+    grey = mean.astype(float) if channels == 1 else mean.mean(axis=2)
+    np.testing.assert_array_equal(over, ((paint_regions(template, codes) + grey[..., None]) / 2).astype(np.uint8))
 
 
 def test_region_maps_of_embedded_faces_beside_a_real_probe_have_a_legend(
     faces: dict[Role, FaceSet], tmp_path: Path
 ) -> None:
-    figure = make_sheet(faces | {Role.PROBE: make_real(tmp_path, Role.PROBE, [NEUTRAL])}, Data(**SMALL))
+    figure = make_sheet(faces | {Role.PROBE: make_real(tmp_path, Role.PROBE, [NEUTRAL])}, Data(**SMALL), BOX)
     assert "Region maps" in read_titles(figure)
     assert len(figure.legends[0].get_texts()) == len(faces[Role.EXPRESSION].region_codes)
 

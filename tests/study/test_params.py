@@ -54,7 +54,7 @@ def test_every_number_carries_its_mark(text: str) -> None:
         ({"seeds": [3, 3]}, "seeds: [3, 3] repeats a seed; every replicate needs its own."),
         (
             {"regions": {"face": {"top": 0.97}}},
-            "regions.face: top 0.97 must lie above bottom 0.96, and left 0.17 before",
+            "regions.face: top 0.97 must lie above bottom 0.938, and left 0.24 before",
         ),
         (
             {"lesions": {"fractions": [0.1, 0.3, 0.2]}},
