@@ -31,10 +31,10 @@ from facespec.figures.style import save_figure
 from facespec.models.checkpoints import digest_tensors
 from facespec.models.device import deterministic_torch, on_device, pick_device
 from facespec.models.user_networks import load_network
+from facespec.stages.label_table import read_labels
 from facespec.stages.sweep import Subject, Sweep, remove_saved_jobs, run_sweep
 from facespec.stages.template import find_template
 from facespec.stages.user_checks import check_images, check_network, lock_output_dir
-from facespec.stages.user_model import read_labels
 from facespec.study.documents import parse_yaml
 from facespec.study.errors import StudyError
 from facespec.study.params import Lesions, read_params
@@ -242,7 +242,7 @@ def _digest_study(network: nn.Module, logits: dict[str, torch.Tensor], splits: S
 
 @dataclass(frozen=True)
 class UserModel:
-    """A user's files: `module`, ``FILE.py:FUNCTION``, and `labels`, see `user_model`; `size` of the images in px."""
+    """A user's files: `module`, ``FILE.py:FUNCTION``, and `labels` (see `label_table`); `size` of the images in px."""
 
     module: str
     labels: Path

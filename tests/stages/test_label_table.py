@@ -1,4 +1,4 @@
-"""A user's files: what is read from them, and which are refused, with what is wrong and how to correct it."""
+"""A user's images with their classes: what is read, and which tables are refused, with how to correct them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from facespec.stages.user_model import read_labels
+from facespec.stages.label_table import read_labels
 from facespec.study.errors import StudyError
 from toys import USER_MODULE
 
