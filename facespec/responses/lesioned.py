@@ -135,7 +135,7 @@ class LesionedNetwork:
         if not isinstance(responses, torch.Tensor) or responses.ndim not in ((2,) if self._flat else (2, 4)):
             raise UncutLayer(
                 f"layer {self.layer!r} has responses of shape {tuple(getattr(responses, 'shape', ()))}: "
-                "(n, units, h, w), or (n, units) of a linear layer, can be lesioned."
+                "(n, units, h, w), or (n, units) of a linear layer, can be cut."
             )
         first_image = {node: value[:1].clone() for node, value in values.items()}
         above = (*self.cut.unitwise, *self.cut.mixers, *self.cut.downstream)

@@ -72,7 +72,7 @@ def check_network(
                 "what follows it of plain modules."
             ) from error
         if isinstance(subject, HookedNetwork):
-            report(f"layer {layer!r}: slow, every lesion is a whole forward pass. {subject.reason}")
+            report(f"layer {layer!r}: every lesion is a whole forward pass, which is slow, as {subject.reason}")
         for task in test.tasks:
             label = f"cut behind {layer!r}, the network's logits of task {task!r}"
             _check_close(label, lesioned[task][0], logits[task])

@@ -210,7 +210,7 @@ def test_what_cannot_be_cut_is_lesioned_by_whole_passes(
     lines: list[str] = []
     ranking = lesion_hard(kind, layer, lines.append)["lesion_ranking"].query("condition == 'ranked'")
     (line,) = lines
-    assert re.match(f"layer '{layer}': slow, every lesion is a whole forward pass\\. {reason}", line)
+    assert re.match(f"layer '{layer}': every lesion is a whole forward pass, which is slow, as {reason}", line)
     whole, losses = HardToCut(kind)(PICTURES), {}
     for unit in range(ranking["unit"].nunique()):
         lesioned = HardToCut(kind)
