@@ -19,9 +19,8 @@ from facespec.models.copies import copy_or_share, shares_state
 from facespec.models.layers import get_layer
 from facespec.models.tracing import NORMS, OTHER_NORMS, UncutLayer
 from facespec.responses.lesioned import LesionBatch, LesionedNetwork, Logits, check_finite, check_lesions
+from facespec.responses.units import find_unit_axis
 from facespec.study.errors import StudyError
-
-LAST = nn.Linear, nn.LayerNorm  # their units are the last dimension, whatever stands before
 
 
 def lesion_network(network: nn.Module, layer: str, images: torch.Tensor) -> Lesioned:
@@ -29,9 +28,13 @@ def lesion_network(network: nn.Module, layer: str, images: torch.Tensor) -> Lesi
 
     `images` are a few that the network takes. Raises `StudyError` where units cannot be silenced either way.
     """
+    images = images.to(next(network.parameters()).device)
+    axis = find_unit_axis(network, layer, images)
     try:
         lesioned = LesionedNetwork(network, layer)
-        lesioned.prepare_batch(images)
+        batch = lesioned.prepare_batch(images)
+        if axis != 1:
+            raise UncutLayer(f"the units of layer {layer!r} are dimension {axis} of {tuple(batch.responses.shape)}.")
     except UncutLayer as reason:
         return HookedNetwork(network, layer, reason=str(reason))
     return lesioned
@@ -47,16 +50,15 @@ class HookedNetwork:
     network : Module
         Any module that returns a dict of logits, task -> (n, classes). It is run in evaluation mode.
     layer : str
-        Dotted name of a module with responses (n, units), (n, units, h, w), or, of a linear layer or a layer norm,
-        (n, ..., units).
+        Dotted name of a module with responses (n, units, ...) or (n, ..., units), see `responses.units`.
     reason : str
         Why the network is not cut.
 
     Raises
     ------
     StudyError
-        For an unknown layer; in `prepare_batch`, for responses of other shapes, and for a norm that reads the layer's
-        output and makes other numbers of lesioned units than 0.
+        For an unknown layer; in `prepare_batch`, where it is not known which dimension the units are, and for a norm
+        that reads the layer's output and makes other numbers of lesioned units than 0.
 
     See Also
     --------
@@ -86,6 +88,7 @@ class HookedNetwork:
         self._original = network
         self._network = copy_or_share(network)
         self._device = next(network.parameters()).device
+        self._from_end = -1  # dimension of the units, counted from the last, -1; known from the first batch on
 
     @property
     def can_be_copied(self) -> bool:
@@ -103,12 +106,11 @@ class HookedNetwork:
         """Record what the layer responds to `images`, in its last call; nothing else is computed once for all."""
         images = images.to(self._device)
         outputs: list[Any] = []
+        axis = find_unit_axis(self._network, self.layer, images[:1])
         with _hook(self._module, lambda module, inputs, output: outputs.append(output)):
             self._network(images.clone())  # a network may normalise them in place
-        if not outputs:
-            raise StudyError(f"layer {self.layer!r} is not called in a forward pass: its lesions would change nothing.")
         responses = outputs[-1]
-        axis = self._find_axis(responses)
+        self._from_end = axis - responses.ndim
         self._check_norms(images[:1], responses.shape[axis])
         return LesionBatch({"images": images}, responses.movedim(axis, 1), responses.numel() // len(images))
 
@@ -133,22 +135,9 @@ class HookedNetwork:
     def _module(self) -> nn.Module:
         return get_layer(self._network, self.layer, sections=True)
 
-    def _find_axis(self, responses: Any) -> int:
-        """The dimension of the layer's units."""
-        shape = tuple(responses.shape) if isinstance(responses, torch.Tensor) else type(responses).__name__
-        if isinstance(self._module, LAST) and isinstance(responses, torch.Tensor) and responses.ndim >= 2:
-            return responses.ndim - 1
-        if isinstance(responses, torch.Tensor) and responses.ndim in (2, 4):
-            return 1
-        raise StudyError(
-            f"layer {self.layer!r} has responses of shape {shape}, of which it is not known where its units are. Name "
-            "a convolution, a linear layer or a norm, such as the one before."
-        )
-
     def _silence(self, output: torch.Tensor, lesion: torch.Tensor) -> torch.Tensor:
         """`output` with 0 for lesioned units: a copy, filled, as a product with 0 would keep NaN."""
-        axis = self._find_axis(output)
-        mask = lesion.view(-1, *[1] * (output.ndim - 1 - axis))
+        mask = lesion.view(-1, *[1] * (-1 - self._from_end))
         return output.clone().masked_fill_(mask, 0)
 
     def _check_norms(self, images: torch.Tensor, units: int) -> None:

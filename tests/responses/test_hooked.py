@@ -12,6 +12,7 @@ from torchvision.models.convnext import CNBlockConfig
 
 from facespec.responses.hooked import HookedNetwork, lesion_network
 from facespec.responses.lesioned import LesionedNetwork
+from facespec.responses.units import find_unit_axis
 from facespec.study.errors import StudyError
 from toys import make_network, random_images, randomise_norms, seeded
 
@@ -83,12 +84,20 @@ def lesion_by_hand(network: nn.Module, layer: str, images: torch.Tensor, lesion:
         ("branching", "head", 4, True),
         ("vit", "inner.encoder.layers.encoder_layer_1.mlp.0", 24, True),
         ("vit", "inner.encoder.layers.encoder_layer_0.ln_1", 16, True),
+        ("vit", "inner.encoder.layers.encoder_layer_1.mlp.1", 24, True),
+        ("vit", "inner.encoder.ln", 16, True),
         ("swin", "inner.features.1.0.mlp.0", 32, True),
+        ("swin", "inner.features.1.0.mlp.1", 32, True),
+        ("swin", "inner.features.1.0.attn", 8, True),
+        ("swin", "inner.features.1.0", 8, True),
         ("convnext", "inner.features.1.0.block.3", 32, True),
+        ("convnext", "inner.features.1.0.block.4", 32, True),
     ],
 )
 def test_lesions_are_those_made_by_hand(kind: str, layer: str, units: int, last: bool) -> None:
-    network, images = make(kind), random_images(3, 1 if kind == "branching" else 3, 32, 32)
+    # maps of other heights, widths and numbers of units, so that no two dimensions can be confused
+    height, width = (32, 32) if kind == "vit" else (40, 56)
+    network, images = make(kind), random_images(3, 1 if kind == "branching" else 3, height, width)
     before = {name: values.clone() for name, values in network.state_dict().items()}
     lesioned = lesion_network(network, layer, images)
     assert isinstance(lesioned, HookedNetwork) and lesioned.reason and not lesioned.has_closed_form
@@ -109,6 +118,28 @@ def test_lesions_are_those_made_by_hand(kind: str, layer: str, units: int, last:
         lesion[unit] = True
         assert torch.allclose(parts[number], lesion_by_hand(network, layer, images, lesion, last=last), atol=1e-6)
     assert all(torch.equal(values, network.state_dict()[name]) for name, values in before.items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer", "axis", "units"),
+    [
+        ("convnext", "inner.features.2.0", 1, 8),  # LayerNorm2d, which torchvision derives from LayerNorm
+        ("convnext", "inner.features.1.0", 1, 8),  # a block whose last layer has its units last
+        ("convnext", "inner.features.0.0", 1, 8),
+        ("swin", "inner.features.0.0", 1, 8),
+        ("swin", "inner.features.0.1", 3, 8),  # Permute
+        ("swin", "inner.features.1.0.mlp.1", 3, 32),
+        ("branching", "norm", 1, 5),
+    ],
+)
+def test_the_dimension_of_the_units_is_found(kind: str, layer: str, axis: int, units: int) -> None:
+    network, images = make(kind), random_images(2, 1 if kind == "branching" else 3, 40, 56)
+    shapes: list[torch.Size] = []
+    with network.get_submodule(layer).register_forward_hook(lambda m, i, output: shapes.append(output.shape)):
+        assert find_unit_axis(network, layer, images) == axis
+    assert shapes[-1][axis] == units
+    if "features.0" in layer:  # as many rows as units confuse nobody
+        assert find_unit_axis(network, layer, random_images(2, 3, 32, 56)) == axis
 
 
 @pytest.mark.parametrize("layer", ["trunk.relu1", "trunk.norm2", "trunk.relu2"])
@@ -134,11 +165,11 @@ def test_units_that_would_wake_behind_a_norm_are_refused() -> None:
 
 
 def test_responses_whose_units_are_not_known_and_layers_that_are_not_called_are_refused() -> None:
-    images = random_images(2, 3, 32, 32)
-    network = make("vit")
-    lesioned = lesion_network(network, "inner.encoder.layers.encoder_layer_1.mlp.1", images)
-    with pytest.raises(StudyError, match=r"shape \(2, 17, 24\), of which it is not known where its units are\. Name a"):
-        lesioned.prepare_batch(images)
+    network, images = make("convnext"), random_images(2, 3, 32, 32)  # maps of 8x8 cells and 8 units
+    with pytest.raises(
+        StudyError, match=r"shape \(2, 8, 8, 8\), of which it is not known where its units are\. Name a"
+    ):
+        lesion_network(network, "inner.features.1.0", images)
     with torch.random.fork_rng():
         network.add_module("spare", nn.Linear(2, 2))
     with pytest.raises(StudyError, match="'spare' is not called in a forward pass"):
