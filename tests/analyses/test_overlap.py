@@ -59,11 +59,10 @@ def make_mask(pixels: np.ndarray, threshold: float) -> set[int]:
     return {index for index, value in enumerate(pixels.tolist()) if value >= threshold}
 
 
-def compute_iou_slowly(first: np.ndarray, second: np.ndarray, rule: str, *, quantile: float, top: float) -> float:
+def compute_iou_slowly(first: np.ndarray, second: np.ndarray, rule: str, *, level: float) -> float:
+    thresholds = [np.quantile(first, level), np.quantile(second, level)]
     if rule == "published":
-        thresholds = [min(np.percentile(first, 100 * quantile), np.percentile(second, 100 * quantile))] * 2
-    else:
-        thresholds = [np.percentile(first, 100 * (1 - top)), np.percentile(second, 100 * (1 - top))]
+        thresholds = [min(thresholds)] * 2
     one, other = make_mask(first, thresholds[0]), make_mask(second, thresholds[1])
     return len(one & other) / len(one | other)
 
@@ -159,7 +158,7 @@ def test_laws_of_masks(maps: tuple[np.ndarray, np.ndarray], level: float, rule: 
     assert min(areas) > 1 - level - 1 / len(first)  # a share of n pixels is exact up to one of them
     assert quantities["intersection"] <= min(areas)
     assert quantities["dice"] == pytest.approx(2 * quantities["iou"] / (1 + quantities["iou"]))
-    assert quantities["iou"] == pytest.approx(compute_iou_slowly(first, second, rule, quantile=level, top=1 - level))
+    assert quantities["iou"] == pytest.approx(compute_iou_slowly(first, second, rule, level=level))
     assert areas[0] == len(make_mask(first, float(thresholds[0]))) / len(first)
     swapped = compare_masks(second, first, level=level, rule=rule)[1]
     assert swapped["iou"] == quantities["iou"] and swapped["first_area"] == areas[1]
@@ -208,7 +207,7 @@ def test_halves_compare_within_and_across_tasks() -> None:
 
 def test_halves_against_a_slow_reference() -> None:
     """Draws one by one, means by hand, torch's interpolation, masks as sets."""
-    random, size, rules = generator(6), (8, 11), {"quantile": 0.8, "top": 0.3}
+    random, size, levels = generator(6), (8, 11), {"published": 0.8, "top": 1 - 0.3}
     cells, count = random.random((6, 2, 5, 3, 4)), random.integers(1, 9, size=(6, 2, 5))
     table = measure(make_person_maps(cells, count=count, size=size), resamples=7, seed=8)
     weights = draw_halves(5, draws=7, generator=generator(8).spawn(2)[1])
@@ -217,9 +216,9 @@ def test_halves_against_a_slow_reference() -> None:
         images = [count[:, seed] * half for half in weights[kind, resample]]
         means = [np.einsum("tphw,tp->thw", cells[:, seed], n) / n.sum(axis=1)[:, None, None] for n in images]
         one, two = (interpolate(mean, size) for mean in means)
-        for rule in ("published", "top"):
+        for rule, level in levels.items():
             for network, e, i in (("joint", 2, 3), ("untrained", 4, 5)):
-                iou = {(a, b): compute_iou_slowly(one[a], two[b], rule, **rules) for a in (e, i) for b in (e, i)}
+                iou = {(a, b): compute_iou_slowly(one[a], two[b], rule, level=level) for a in (e, i) for b in (e, i)}
                 across = (iou[e, i] + iou[i, e]) / 2
                 for task, number in (("expression", iou[e, e]), ("identity", iou[i, i]), ("both", across)):
                     expected[kind, network, rule, task, seed, resample] = number
@@ -320,7 +319,7 @@ def average_slowly(numbers: list[float]) -> float:
 def compute_top_iou(first: np.ndarray, second: np.ndarray, top: float) -> float:
     if np.isnan(first).any() or np.isnan(second).any():
         return np.nan
-    return compute_iou_slowly(first, second, "top", quantile=np.nan, top=top)
+    return compute_iou_slowly(first, second, "top", level=1 - top)
 
 
 def test_networks_and_classes_against_a_slow_reference() -> None:
