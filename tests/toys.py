@@ -34,6 +34,7 @@ CLASSES = {"expression": 7, "identity": 5}
 FACE = [index for index, name in enumerate(PARAMETERS) if name not in APPEARANCE and name not in CAP]
 HEIGHT, WIDTH = 17, 11  # odd and unequal: a swapped axis or a wrong half shows
 Module = TypeVar("Module", bound=nn.Module)
+FitNetworks = Callable[[Paths, Params], None]  # makes all checkpoints of the parameters' seeds
 
 
 def seeded(seed: int = 1) -> torch.Generator:

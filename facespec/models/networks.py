@@ -217,8 +217,8 @@ def replace_heads(network: FaceNetwork, classes: Mapping[str, int], *, generator
 
 def adopt_network(block: NetworkBlock, classes: Mapping[str, int], *, channels: int) -> FaceNetwork:
     """The network of a user's function, with the weights that it brings; its heads are new, and are to be fitted."""
-    network = rebuild_network(block, classes, channels=channels, generator=torch.Generator().manual_seed(0))
-    network.trunk = user_networks.build_trunk(block.trunk, channels=channels)
+    with torch.random.fork_rng(devices=[]):  # torch draws the heads from its global random state
+        network = FaceNetwork(block, classes, channels=channels)
     return network.to(memory_format=torch.channels_last)
 
 

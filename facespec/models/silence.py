@@ -19,6 +19,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 from facespec.models.tracing import (
+    CONVOLUTIONS,
     IDENTITIES,
     NORM_FUNCTIONS,
     NORMS,
@@ -61,7 +62,7 @@ SCALING_FUNCTIONS = operator.mul, torch.mul, "mul"
 DIVIDING_FUNCTIONS = operator.truediv, torch.div, "div"
 SHIFTING_FUNCTIONS = operator.add, operator.sub, torch.add, torch.sub, "add", "sub"
 MIXING_MODULES = (
-    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    *CONVOLUTIONS,
     *(nn.Linear, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase),
 )
 MIXING_FUNCTIONS: tuple[Any, ...] = (

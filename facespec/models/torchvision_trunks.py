@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,10 +119,10 @@ class TrunkFacts(NamedTuple):
     smallest: int
 
 
-class _Tracer(fx.Tracer):
-    """Modules without submodules, and the classifiers, are one step."""
+class StepTracer(fx.Tracer):
+    """Modules without submodules, and those called `classifiers`, are one step: their code may branch on shapes."""
 
-    def __init__(self, classifiers: Iterable[str]) -> None:
+    def __init__(self, classifiers: Iterable[str] = ()) -> None:
         super().__init__()
         self.classifiers = tuple(classifiers)
 
@@ -266,15 +266,8 @@ def _make_model(name: str) -> nn.Module:
 
 
 def _cut_model(name: str, model: nn.Module, channels: int) -> fx.GraphModule:
+    find_last_map = partial(_find_last_map, name, channels)
     label = f"network.trunk: {name}"
-
-    def find_last_map(traced: fx.GraphModule) -> fx.Node:
-        if channels == 1 and find_reader(traced) is None:
-            raise StudyError(
-                f"{label} cannot be used for grey images: they are not read by one convolution. Set data.channels to 3."
-            )
-        return _find_last_map(name, traced)
-
     return cut_classifier(label, model, channels=channels, find_last_map=find_last_map, classifiers=CLASSIFIERS)
 
 
@@ -288,13 +281,12 @@ def cut_classifier(
 ) -> fx.GraphModule:
     """`model`, which `label` names in errors, up to its last map and the average of that: a trunk.
 
-    `find_last_map` chooses the node in the traced model; `classifiers` are modules that are not traced, as their code
-    may depend on shapes. A model that reads colours becomes one for grey images where `channels` is 1 and
-    a convolution reads the images. The model is in evaluation mode then, the trunk in training mode; they share
-    weights.
+    `find_last_map` chooses the node in the traced model; `classifiers` are modules that are not traced. A model that
+    reads colours becomes one for grey images where `channels` is 1 and a convolution reads the images. The model is in
+    evaluation mode then, the trunk in training mode; they share weights.
     """
     try:
-        graph = _Tracer(classifiers).trace(model.eval())
+        graph = StepTracer(classifiers).trace(model.eval())
     except Exception as error:  # any error of the model's own code, which expects a tensor
         raise StudyError(f"{label} cannot be used: torch.fx cannot trace it ({error}).") from error
     trunk = fx.GraphModule(model, graph, class_name="Trunk")
@@ -316,8 +308,13 @@ def cut_classifier(
     return trunk.train()
 
 
-def _find_last_map(name: str, trunk: fx.GraphModule) -> fx.Node:
+def _find_last_map(name: str, channels: int, trunk: fx.GraphModule) -> fx.Node:
     """The node whose map becomes classes: back from the classifier over pool, flatten and dropout."""
+    if channels == 1 and find_reader(trunk) is None:
+        raise StudyError(
+            f"network.trunk: {name} cannot be used for grey images: they are not read by one convolution. Set "
+            "data.channels to 3."
+        )
     node = next((node for node in trunk.graph.nodes if node.op == "call_module" and node.target in CLASSIFIERS), None)
     if node is None:
         raise StudyError(

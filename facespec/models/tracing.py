@@ -15,10 +15,14 @@ from torch.nn import functional
 
 from facespec.models.copies import copy_or_share
 from facespec.models.layers import get_layer
-from facespec.models.torchvision_trunks import ACTIVATIONS
+from facespec.models.torchvision_trunks import ACTIVATIONS, StepTracer
 from facespec.models.trunks import Dropout, FixedGrid, GlobalAverage
 from facespec.study.errors import StudyError
 
+CONVOLUTIONS = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+)
 # compared by exact type: a subclass may do more
 NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm
 RECTIFIERS = (*ACTIVATIONS, nn.Hardsigmoid, nn.Hardtanh, nn.LogSigmoid, nn.Softsign, nn.CELU, nn.PReLU)
@@ -71,18 +75,11 @@ class _ImagesOnly(nn.Module):
         return self.network(images)
 
 
-class _Tracer(fx.Tracer):
-    """Every module without submodules is one node: its code may branch on shapes."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return next(m.children(), None) is None or super().is_leaf_module(m, module_qualified_name)
-
-
 def trace_network(network: nn.Module, layer: str) -> fx.GraphModule:
     """The graph of `network` in evaluation mode; its modules are copies that share the network's parameters."""
     get_layer(network, layer, sections=True)  # raises StudyError for an unknown layer
     inner = copy_or_share(network)
-    images_only, tracer = _ImagesOnly(inner), _Tracer()
+    images_only, tracer = _ImagesOnly(inner), StepTracer()
     try:
         with torch.no_grad():
             graph = tracer.trace(images_only)

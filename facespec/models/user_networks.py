@@ -14,6 +14,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType
@@ -88,7 +89,7 @@ def draw_trunk(name: str, *, channels: int, generator: torch.Generator) -> fx.Gr
     Layers of other kinds draw by their own ``reset_parameters``. The global random state is not changed. Raises
     `StudyError` for weights of the trunk that neither covers: the untrained network would hold trained ones.
     """
-    model, kept = _call(name), []
+    model, undrawn = _call(name), set[str]()
     seed = int(torch.randint(2**63 - 1, (), generator=generator, dtype=torch.int64))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -96,28 +97,29 @@ def draw_trunk(name: str, *, channels: int, generator: torch.Generator) -> fx.Gr
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
             else:
-                kept += [f"{path}.{key}".removeprefix(".") for key, _ in module.named_parameters(recurse=False)]
+                undrawn |= {f"{path}.{key}".removeprefix(".") for key, _ in module.named_parameters(recurse=False)}
     initialise(model, generator)
     trunk = _cut(name, model, channels)
-    if kept := sorted({key for key, _ in trunk.named_parameters()}.intersection(kept)):
+    if left := sorted(undrawn.intersection(key for key, _ in trunk.named_parameters())):
         raise StudyError(
-            f"network {name}: weights cannot be drawn anew, as the untrained control needs: {', '.join(kept[:3])}. "
+            f"network {name}: weights cannot be drawn anew, as the untrained control needs: {', '.join(left[:3])}. "
             "Give the modules that hold them a method reset_parameters()."
         )
     return trunk
 
 
 def _call(name: str) -> nn.Module:
-    found = USER_FUNCTION.fullmatch(name)
-    assert found is not None
-    seed = int(found["seed"]) if found["seed"] else None
+    parts = USER_FUNCTION.fullmatch(name)
+    assert parts is not None
+    seed = int(parts["seed"]) if parts["seed"] else None
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # the user's function may draw
-        return load_network(f"{found['file']}:{found['name']}", option="network", seed=seed).float()
+        return load_network(f"{parts['file']}:{parts['name']}", option="network", seed=seed).float()
 
 
 def _cut(name: str, model: nn.Module, channels: int) -> fx.GraphModule:
     with torch.device("cpu"):
-        return cut_classifier(f"network {name}", model, channels=channels, find_last_map=_LastMap(name, channels))
+        label = f"network {name}"
+        return cut_classifier(label, model, channels=channels, find_last_map=partial(_find_last_map, label, channels))
 
 
 def measure_trunk(trunk: fx.GraphModule, name: str, *, channels: int) -> TrunkFacts:
@@ -132,38 +134,33 @@ def _takes_seed(function: Any) -> bool:
         return False
 
 
-class _LastMap:
-    """Finds the node whose map becomes the output of network `name`."""
-
-    def __init__(self, name: str, channels: int) -> None:
-        self.name, self.channels = name, channels
-
-    def __call__(self, traced: fx.GraphModule) -> fx.Node:
-        shapes, reader = _ShapeRecorder(traced), find_reader(traced)
-        problem = shapes.record(reader[1].in_channels if reader else self.channels)
-        (output,) = (node for node in traced.graph.nodes if node.op == "output")
-        ends: dict[fx.Node, None] = {}
-        pending, seen = list(output.all_input_nodes), set[fx.Node]()
-        while pending:
-            if (node := pending.pop()) in seen:
-                continue
-            seen.add(node)
-            if shapes.has_map(node) and not _is_pool(traced, node):
-                ends[node] = None
-            else:
-                pending += node.all_input_nodes
-        maps = [node for node in ends if node.op != "placeholder"]
-        if not maps:
-            raise StudyError(
-                f"network {self.name} cannot be used: no map is found on the way to its output"
-                f"{f' ({problem})' if problem else ''}. The analyses look at maps of convolutions."
-            )
-        if len(ends) > 1:
-            raise StudyError(
-                f"network {self.name} cannot be used: its output reads several last maps, "
-                f"{' and '.join(sorted(str(node) for node in ends))}. Return the logits of one trunk."
-            )
-        return maps[0]
+def _find_last_map(label: str, channels: int, traced: fx.GraphModule) -> fx.Node:
+    """The node whose map becomes the output of the network that `label` names."""
+    shapes, reader = _ShapeRecorder(traced), find_reader(traced)
+    problem = shapes.record(reader[1].in_channels if reader else channels)
+    (output,) = (node for node in traced.graph.nodes if node.op == "output")
+    ends: dict[fx.Node, None] = {}
+    pending, seen = list(output.all_input_nodes), set[fx.Node]()
+    while pending:
+        if (node := pending.pop()) in seen:
+            continue
+        seen.add(node)
+        if shapes.has_map(node) and not _is_pool(traced, node):
+            ends[node] = None
+        else:
+            pending += node.all_input_nodes
+    maps = [node for node in ends if node.op != "placeholder"]
+    if not maps:
+        raise StudyError(
+            f"{label} cannot be used: no map is found on the way to its output{f' ({problem})' if problem else ''}. "
+            "The analyses look at maps of convolutions."
+        )
+    if len(ends) > 1:
+        raise StudyError(
+            f"{label} cannot be used: its output reads several last maps, "
+            f"{' and '.join(sorted(str(node) for node in ends))}. Return the logits of one trunk."
+        )
+    return maps[0]
 
 
 class _ShapeRecorder(fx.Interpreter):

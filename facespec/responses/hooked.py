@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,9 +17,9 @@ from torch import nn
 from torch.nn import functional
 
 from facespec.models.copies import copy_or_share, shares_state
-from facespec.models.layers import get_layer
 from facespec.models.tracing import NORMS, OTHER_NORMS, UncutLayer
 from facespec.responses.lesioned import LesionBatch, LesionedNetwork, Logits, check_finite, check_lesions
+from facespec.responses.recording import hook_outputs, record_responses
 from facespec.responses.units import find_unit_axis
 from facespec.study.errors import StudyError
 
@@ -29,14 +30,13 @@ def lesion_network(network: nn.Module, layer: str, images: torch.Tensor) -> Lesi
     `images` are a few that the network takes. Raises `StudyError` where units cannot be silenced either way.
     """
     images = images.to(next(network.parameters()).device)
-    axis = find_unit_axis(network, layer, images)
     try:
         lesioned = LesionedNetwork(network, layer)
         batch = lesioned.prepare_batch(images)
-        if axis != 1:
+        if (axis := find_unit_axis(network, layer, images)) != 1:
             raise UncutLayer(f"the units of layer {layer!r} are dimension {axis} of {tuple(batch.responses.shape)}.")
     except UncutLayer as reason:
-        return HookedNetwork(network, layer, reason=str(reason))
+        return HookedNetwork(network, layer, images, reason=str(reason))
     return lesioned
 
 
@@ -51,14 +51,16 @@ class HookedNetwork:
         Any module that returns a dict of logits, task -> (n, classes). It is run in evaluation mode.
     layer : str
         Dotted name of a module with responses (n, units, ...) or (n, ..., units), see `responses.units`.
+    images : tensor
+        A few that the network takes.
     reason : str
         Why the network is not cut.
 
     Raises
     ------
     StudyError
-        For an unknown layer; in `prepare_batch`, where it is not known which dimension the units are, and for a norm
-        that reads the layer's output and makes other numbers of lesioned units than 0.
+        For an unknown layer, one of which it is not known which dimension the units are, and for a norm that reads the
+        layer's output and makes other numbers of lesioned units than 0.
 
     See Also
     --------
@@ -73,7 +75,7 @@ class HookedNetwork:
     ...     def forward(self, images):
     ...         return {"size": self.units(images if images.sum() > 0 else -images)}
     >>> with torch.random.fork_rng():
-    ...     lesioned = HookedNetwork(Branching(), "units")
+    ...     lesioned = HookedNetwork(Branching(), "units", torch.ones(1, 2))
     >>> batch = lesioned.prepare_batch(torch.ones(4, 2))
     >>> ((part, logits),) = lesioned.compute_logits(batch, torch.tensor([[True, False, True]]))
     >>> logits["size"][0, :, [0, 2]].any().item(), tuple(logits["size"].shape)
@@ -82,13 +84,14 @@ class HookedNetwork:
 
     has_closed_form = False
 
-    def __init__(self, network: nn.Module, layer: str, *, reason: str = "") -> None:
-        get_layer(network, layer, sections=True)
+    def __init__(self, network: nn.Module, layer: str, images: torch.Tensor, *, reason: str = "") -> None:
         self.layer, self.reason = layer, reason
         self._original = network
         self._network = copy_or_share(network)
         self._device = next(network.parameters()).device
-        self._from_end = -1  # dimension of the units, counted from the last, -1; known from the first batch on
+        images = images.to(self._device)
+        self._axis = find_unit_axis(self._network, layer, images)
+        self._check_norms(images)
 
     @property
     def can_be_copied(self) -> bool:
@@ -105,20 +108,16 @@ class HookedNetwork:
     def prepare_batch(self, images: torch.Tensor) -> LesionBatch:
         """Record what the layer responds to `images`, in its last call; nothing else is computed once for all."""
         images = images.to(self._device)
-        outputs: list[Any] = []
-        axis = find_unit_axis(self._network, self.layer, images[:1])
-        with _hook(self._module, lambda module, inputs, output: outputs.append(output)):
+        with record_responses(self._network, [self.layer]) as responses:
             self._network(images.clone())  # a network may normalise them in place
-        responses = outputs[-1]
-        self._from_end = axis - responses.ndim
-        self._check_norms(images[:1], responses.shape[axis])
-        return LesionBatch({"images": images}, responses.movedim(axis, 1), responses.numel() // len(images))
+        units_second = responses[self.layer].movedim(self._axis, 1)
+        return LesionBatch({"images": images}, units_second, units_second.numel() // len(images))
 
     @torch.no_grad()
     def compute_logits(self, batch: LesionBatch, lesions: torch.Tensor) -> Iterator[tuple[slice, Logits]]:
         """As `LesionedNetwork.compute_logits`, one lesion at a time."""
         for number, lesion in enumerate(check_lesions(lesions, batch)):
-            with _hook(self._module, lambda module, inputs, output, lesion=lesion: self._silence(output, lesion)):
+            with hook_outputs(self._network, [self.layer], partial(self._silence, lesion)):
                 answers = self._network(batch.values["images"].clone())
             logits = {task: values[None] for task, values in answers.items()}
             check_finite(self.layer, lesion[None], logits)
@@ -131,22 +130,18 @@ class HookedNetwork:
         units = units.to(base_lesion.device)
         yield from self.compute_logits(batch, base_lesion | functional.one_hot(units, batch.units).bool())
 
-    @property
-    def _module(self) -> nn.Module:
-        return get_layer(self._network, self.layer, sections=True)
-
-    def _silence(self, output: torch.Tensor, lesion: torch.Tensor) -> torch.Tensor:
+    def _silence(self, lesion: torch.Tensor, _: str, output: torch.Tensor) -> torch.Tensor:
         """`output` with 0 for lesioned units: a copy, filled, as a product with 0 would keep NaN."""
-        mask = lesion.view(-1, *[1] * (-1 - self._from_end))
+        mask = lesion.view(-1, *[1] * (output.ndim - 1 - self._axis))
         return output.clone().masked_fill_(mask, 0)
 
-    def _check_norms(self, images: torch.Tensor, units: int) -> None:
+    @torch.no_grad()
+    def _check_norms(self, images: torch.Tensor) -> None:
         """Refuse a layer whose output a norm reads directly, if lesioned units are other numbers than 0 behind it."""
         given: list[torch.Tensor] = []
-        nothing = torch.ones(units, dtype=torch.bool, device=self._device)
 
-        def silence(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-            given.append(self._silence(output, nothing))
+        def silence_all(_: str, output: torch.Tensor) -> torch.Tensor:
+            given.append(torch.zeros_like(output))
             return given[-1]
 
         def check(name: str) -> Any:
@@ -160,20 +155,11 @@ class HookedNetwork:
             return hook
 
         with ExitStack() as stack:
-            stack.enter_context(_hook(self._module, silence))
+            stack.enter_context(hook_outputs(self._network, [self.layer], silence_all))
             for name, module in self._network.named_modules():
                 if isinstance(module, (*NORMS, *OTHER_NORMS)):
-                    stack.enter_context(_hook(module, check(name)))
+                    stack.enter_context(module.register_forward_hook(check(name)))
             self._network(images.clone())
-
-
-@contextmanager
-def _hook(module: nn.Module, function: Any) -> Iterator[None]:
-    handle = module.register_forward_hook(function)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 Lesioned = LesionedNetwork | HookedNetwork

@@ -34,9 +34,9 @@ from torch.nn import functional
 from facespec.models.copies import shares_state
 from facespec.models.graph import Values, cut_network
 from facespec.models.tracing import UncutLayer
+from facespec.responses.units import LAST
 from facespec.study.errors import StudyError
 
-FLAT = nn.Linear, nn.LayerNorm  # their units are the last dimension: the second only if there are no others
 CHUNK_NUMBERS = 1 << 22  # numbers in the largest tensor of a chunk of lesions
 
 NAMED_UNITS = 8  # of a lesion, in a message
@@ -113,7 +113,7 @@ class LesionedNetwork:
     def __init__(self, network: nn.Module, layer: str) -> None:
         self.layer = layer
         self.cut = cut_network(network, layer)
-        self._flat = isinstance(network.get_submodule(layer), FLAT)
+        self._flat = isinstance(network.get_submodule(layer), LAST)  # the second dimension only if there are no others
         self._device = next(network.parameters()).device
 
     @property

@@ -13,6 +13,7 @@ from facespec.models.layers import find_rectifier, get_layer, list_convolutions
 from facespec.models.networks import FaceNetwork
 from facespec.models.silence import find_lesion_modules
 from facespec.models.tracing import UntraceableNetwork
+from facespec.responses.units import LAST
 from facespec.study.errors import StudyError
 
 
@@ -53,7 +54,7 @@ def lesion_units(network: nn.Module, lesions: Mapping[str, torch.Tensor]) -> Ite
         for layer, lesion in lesions.items():
             module = get_layer(network, layer, sections=True)
             _check_lesion(layer, lesion)
-            flat = isinstance(module, nn.Linear | nn.LayerNorm)  # their units are the last dimension
+            flat = isinstance(module, LAST)
             for number, name in enumerate(_find_targets(network, layer, module)):
                 hook = _make_hook(layer, lesion.clone(), flat=flat, beyond=number > 0)
                 hooks.append((get_layer(network, name, sections=True), hook))

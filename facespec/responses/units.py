@@ -13,11 +13,12 @@ from torchvision.ops.misc import Permute
 from facespec.models.copies import copy_or_share
 from facespec.models.layers import get_layer
 from facespec.models.torchvision_trunks import ChannelNorm
+from facespec.models.tracing import CONVOLUTIONS
 from facespec.study.errors import StudyError
 
-LAST = nn.Linear, nn.LayerNorm  # by exact type: torchvision's LayerNorm2d is a LayerNorm with units in dimension 1
+LAST = nn.Linear, nn.LayerNorm  # here by exact type: torchvision's LayerNorm2d is a LayerNorm, with units second
 SECOND = (
-    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    *CONVOLUTIONS,
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm),
     *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, LayerNorm2d, ChannelNorm),
 )
@@ -40,19 +41,19 @@ def find_unit_axis(network: nn.Module, layer: str, images: torch.Tensor) -> int:
     Raises `StudyError` for a layer that is unknown, is not called, gives no tensor, or whose units are not found so.
     """
     network = copy_or_share(network)  # without wrappers; what `forward` stores in it is its own
-    target, found = get_layer(network, layer, sections=True), _Search()
+    target, search = get_layer(network, layer, sections=True), _Search()
     with ExitStack() as stack, torch.no_grad():
         for module in network.modules():
-            stack.callback(module.register_forward_hook(found.make_hook(kept=module is target)).remove)
+            stack.enter_context(module.register_forward_hook(search.make_hook(is_layer=module is target)))
         network(images.clone())  # it may work in place
-    if not found.called:
+    if not search.called:
         raise StudyError(f"layer {layer!r} is not called in a forward pass: its lesions would change nothing.")
-    if found.axis is None:
+    if search.axis is None:
         raise StudyError(
-            f"layer {layer!r} has responses of shape {found.shape}, of which it is not known where its units are. Name "
-            "a convolution, a linear layer or a norm, such as the one before."
+            f"layer {layer!r} has responses of shape {search.shape}, of which it is not known where its units are. "
+            "Name a convolution, a linear layer or a norm, such as the one before."
         )
-    return found.axis
+    return search.axis
 
 
 class _Search:
@@ -65,14 +66,14 @@ class _Search:
         self._results: dict[int, tuple[torch.Tensor, _Known]] = {}  # kept, so that no other gets its identity
         self._last: dict[int, _Known] = {}  # number of dimensions -> the last layer with so many
 
-    def make_hook(self, *, kept: bool) -> Any:
-        """A hook for one module; `kept` is that of the layer."""
+    def make_hook(self, *, is_layer: bool) -> Any:
+        """A hook for one module; with `is_layer`, for the one whose units are looked for."""
 
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             known = self._explain(module, inputs, output)
             if known is not None:
                 self._results[id(output)] = output, known
-            if kept:
+            if is_layer:
                 self.called, self.axis = True, None if known is None else known.axis
                 self.shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
 

@@ -42,9 +42,8 @@ def run(
     It receives the notebooks, ``dvc.yaml``, the fingerprints of the code that runs now, and a ``params.yaml`` in which
     `profile` and then each of `settings` (``"train.epochs=5"``) replace the defaults. `networks`, a Python file with
     networks of the user's own (docs/networks.md), is the parameter ``network.file``; a line about each is given to
-    `report`. Inside a git repository that does
-    not ignore it, DVC uses that repository. Raises `StudyError` for an unknown profile or parameter, or a directory
-    that is or holds something else: that is left as it is.
+    `report`. Inside a git repository that does not ignore it, DVC uses that repository. Raises `StudyError` for an
+    unknown profile or parameter, or a directory that is or holds something else: that is left as it is.
     """
     template = template or find_template()
     check_path(directory)
@@ -113,7 +112,7 @@ def _make_yaml() -> YAML:
 
 
 def _make_parameters(path: Path, profile: str, settings: Iterable[str]) -> Any:
-    """The parameters in `path` with `profile` and `settings` in their places, comments kept; all are valid."""
+    """The parameters in `path` with `profile` and `settings` in their places, comments kept."""
     read_params(path)  # also refuses what the loader below, which keeps comments, would let pass or fail on
     params = _make_yaml().load(read_text(path))
     profiles = params.pop("profiles", None) or {}
@@ -128,7 +127,6 @@ def _make_parameters(path: Path, profile: str, settings: Iterable[str]) -> Any:
             raise StudyError(f"setting {setting!r}: {name} is set twice. Keep one of the settings.")
         names.add(name)
         _overlay(params, value)
-    _read_back(params)
     return params
 
 

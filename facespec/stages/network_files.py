@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,8 +31,8 @@ def load_network(paths: Paths, stage: str, network: Network | str, seed: int) ->
     """
     origin = Origin(stage, Network(network), seed)
     checkpoint = load_checkpoint(paths.checkpoint(*origin), expect=origin)
-    block, recorded = checkpoint.network.block, checkpoint.params.get(USER_FILE)
-    if block.is_user and recorded != digest_file(Path(block.user_file)):
+    block = checkpoint.network.block
+    if checkpoint.params.get(USER_FILE) != identify_user_file(block).get(USER_FILE):
         raise StudyError(
             f"{paths.checkpoint(*origin)}: its weights were made by {block.user_file}, which has changed since. "
             "`facespec repro` makes the checkpoint anew."
@@ -69,15 +69,12 @@ def build_initial_network(block: NetworkBlock, classes: Mapping[str, int], *, ch
     return build_network(block, classes, channels=channels, generator=weights)
 
 
-def check_user_networks(block: NetworkBlock, presets: Iterable[Preset], seeds: Iterable[int]) -> list[str]:
+def check_user_networks(block: NetworkBlock, presets: Sequence[Preset], seeds: Iterable[int]) -> list[str]:
     """Refuse networks of a user's own that cannot be analysed; a line about each that can."""
-    lines, presets = [], list(presets)
+    lines = []
     for network in NETWORKS:
         for seed in seeds:
-            located = locate_network(block, network, seed)
-            check_network(located, presets)
-        with torch.device("meta"):
-            built = FaceNetwork(located, {task.value: 2 for task in network.tasks}, channels=presets[0].channels)
+            built = check_network(locate_network(block, network, seed), presets)
         layers = list_layers(built)
         lines.append(
             f"{network.value}: {len(layers)} convolutions, {layers[0].name} to {layers[-1].name}; {built.width} units "
@@ -86,14 +83,15 @@ def check_user_networks(block: NetworkBlock, presets: Iterable[Preset], seeds: I
     return lines
 
 
-def check_network(block: NetworkBlock, presets: Iterable[Preset]) -> None:
+def check_network(block: NetworkBlock, presets: Sequence[Preset]) -> FaceNetwork:
     """Refuse a network that cannot be built, or that cannot take the images of `presets`, before it is trained.
 
+    Returns the network, without weights that could be used.
+
     Raises `StudyError` for an unknown trunk, one that cannot be analysed, images that are too small for it, weights
-    that are not its own, layers that it does not have, and layers whose units cannot be lesioned. Only where
-    `block.weights` are given is memory allocated.
+    that are not its own or cannot be drawn anew, layers that it does not have, and layers whose units cannot be
+    lesioned. Only where the user gives weights or a function is memory allocated.
     """
-    presets = list(presets)
     classes = {task.value: 2 for task in TASKS}
     for preset in presets:
         with torch.device("meta"):
@@ -104,8 +102,9 @@ def check_network(block: NetworkBlock, presets: Iterable[Preset]) -> None:
                 f"network.trunk: {block.trunk} takes images of {network.smallest_image} px or more, got {preset.size} "
                 "px. Set data.size, or choose another trunk."
             )
-    if block.weights is not None:
+    if block.weights is not None or block.is_user:
         build_network(block, classes, channels=presets[0].channels, generator=torch.Generator().manual_seed(0))
+    return network
 
 
 def _check_layers(network: FaceNetwork) -> None:

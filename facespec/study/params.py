@@ -213,8 +213,8 @@ class NetworkBlock(Block):
     @property
     def user_file(self) -> str:
         """The user's Python file that makes the networks, or the trunk of all; empty if there is none."""
-        found = USER_FUNCTION.fullmatch(self.trunk)
-        return self.file or (found["file"] if found else "")
+        function = USER_FUNCTION.fullmatch(self.trunk)
+        return self.file or (function["file"] if function else "")
 
     @model_validator(mode="after")
     def _check_trunk(self) -> Self:

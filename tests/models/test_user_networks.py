@@ -100,10 +100,10 @@ from torch import nn
 
 def compute_features(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """The average of what the last block of a user's network gives."""
-    kept: list[torch.Tensor] = []
-    with network.last.register_forward_hook(lambda *call: kept.append(call[-1])):  # type: ignore[operator,union-attr]
+    maps: list[torch.Tensor] = []
+    with network.last.register_forward_hook(lambda *call: maps.append(call[-1])):  # type: ignore[operator,union-attr]
         network(images)
-    return kept[0].clamp(min=0).mean(dim=(2, 3))
+    return maps[0].clamp(min=0).mean(dim=(2, 3))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

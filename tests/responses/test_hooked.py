@@ -145,7 +145,7 @@ def test_the_dimension_of_the_units_is_found(kind: str, layer: str, axis: int, u
 @pytest.mark.parametrize("layer", ["trunk.relu1", "trunk.norm2", "trunk.relu2"])
 def test_both_ways_agree_where_a_network_can_be_cut(layer: str) -> None:
     network, images = randomise_norms(make_network()), random_images(4)
-    fast, slow = LesionedNetwork(network, layer), HookedNetwork(network, layer)
+    fast, slow = LesionedNetwork(network, layer), HookedNetwork(network, layer, images)
     assert isinstance(lesion_network(network, layer, images), LesionedNetwork)
     batches = fast.prepare_batch(images), slow.prepare_batch(images)
     if "relu" in layer:
@@ -161,7 +161,7 @@ def test_units_that_would_wake_behind_a_norm_are_refused() -> None:
     with pytest.raises(
         StudyError, match=r"nonzero behind the norm 'norm'\. Name that norm, or the rectifier behind it"
     ):
-        lesion_network(make("branching"), "conv", images).prepare_batch(images)
+        lesion_network(make("branching"), "conv", images)
 
 
 def test_responses_whose_units_are_not_known_and_layers_that_are_not_called_are_refused() -> None:
@@ -173,6 +173,6 @@ def test_responses_whose_units_are_not_known_and_layers_that_are_not_called_are_
     with torch.random.fork_rng():
         network.add_module("spare", nn.Linear(2, 2))
     with pytest.raises(StudyError, match="'spare' is not called in a forward pass"):
-        HookedNetwork(network, "spare").prepare_batch(images)
+        HookedNetwork(network, "spare", images)
     with pytest.raises(StudyError, match=r"no layer 'inner\.hed'"):
-        HookedNetwork(network, "inner.hed")
+        HookedNetwork(network, "inner.hed", images)

@@ -7,14 +7,31 @@ from pathlib import Path
 
 import pytest
 
+from facespec.stages import finetune, train, untrained
 from facespec.study.params import Params, read_params
 from facespec.study.paths import Paths
+from facespec.study.vocabulary import NETWORKS
+from toys import FitNetworks
 
 
 @pytest.fixture(scope="session")
 def params(tiny_study: Path) -> Params:
     """The parameters of the tiny study, and so of all the others."""
     return read_params(tiny_study / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def fit_networks() -> FitNetworks:
+    """Make all checkpoints, as the pipeline does."""
+
+    def fit(paths: Paths, params: Params) -> None:
+        for seed in params.seeds:
+            for network in NETWORKS:
+                train.run(paths, params, network=network, seed=seed, device="cpu")
+                finetune.run(paths, params, network=network, seed=seed, device="cpu")
+            untrained.run(paths, params, seed=seed, device="cpu")
+
+    return fit
 
 
 @pytest.fixture(scope="session")

@@ -27,11 +27,13 @@ from facespec.study.seeds import generator
 from facespec.study.tables import ACCURACY, UNITS
 from facespec.study.tables_lesions import LESIONS
 from facespec.study.vocabulary import NETWORKS
-from toys import USER_NETWORKS, change_params
+from toys import USER_NETWORKS, FitNetworks, change_params
 
 
 @pytest.fixture(scope="module")
-def study(tiny_study: Path, params: Params, tmp_path_factory: pytest.TempPathFactory) -> tuple[Paths, Params]:
+def study(
+    tiny_study: Path, params: Params, fit_networks: FitNetworks, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Paths, Params]:
     """Faces of the tiny study, and the user's networks with the heads that are fitted to them."""
     paths = Paths(tmp_path_factory.mktemp("own") / "study")
     shutil.copytree(tiny_study, paths.root)
@@ -39,10 +41,7 @@ def study(tiny_study: Path, params: Params, tmp_path_factory: pytest.TempPathFac
     file.write_text(USER_NETWORKS)
     params = change_params(params, "network", file=str(file))
     params = params.model_copy(update={"seeds": [5]})
-    for network in NETWORKS:
-        train.run(paths, params, network=network, seed=5, device="cpu")
-        finetune.run(paths, params, network=network, seed=5, device="cpu")
-    untrained.run(paths, params, seed=5, device="cpu")
+    fit_networks(paths, params)
     return paths, params
 
 
@@ -148,6 +147,11 @@ def test_the_door_says_what_it_found_and_refuses_what_is_missing(tmp_path: Path)
     ]
     file.write_text(USER_NETWORKS.replace("def joint", "def both"))
     with pytest.raises(StudyError, match=r"networks\.py: no function 'joint'"):
+        init.run(tmp_path / "other", profile="quick", networks=file)
+    bare = "self.last = nn.Conv2d(4, 9, 3, padding=1)\n        self.scale = nn.Parameter(torch.ones(9, 1, 1))"
+    source = USER_NETWORKS.replace("self.last = nn.Conv2d(4, 9, 3, padding=1)", bare)
+    file.write_text(source.replace("self.last(maps)", "self.last(maps) * self.scale"))
+    with pytest.raises(StudyError, match="weights cannot be drawn anew, as the untrained control needs: scale"):
         init.run(tmp_path / "other", profile="quick", networks=file)
     with pytest.raises(StudyError, match=r"branch_after to null"):
         init.run(tmp_path / "other", profile="quick", networks=file, settings=["network.branch_after=conv1"])

@@ -10,7 +10,7 @@ import pytest
 
 from facespec.data.faceset import FaceSet
 from facespec.models.layers import list_layers
-from facespec.stages import depth, finetune, heatmaps, init, lesions, preferred, train, untrained
+from facespec.stages import depth, heatmaps, init, lesions, preferred, train
 from facespec.stages.network_files import load_network
 from facespec.study.errors import StudyError
 from facespec.study.maps import MapSet
@@ -19,14 +19,16 @@ from facespec.study.paths import Paths
 from facespec.study.tables import HEATMAPS, PREFERRED, UNITS
 from facespec.study.tables_lesions import LESION_RANKING
 from facespec.study.vocabulary import NETWORKS
-from toys import change_params
+from toys import FitNetworks, change_params
 
 LAYERS = ["layer4.1.conv1", "layer4.1.conv2"]
 RESPONSES = {("trunk.layer4.1.relu", 19), ("trunk.layer4.1.bn2", 20)}
 
 
 @pytest.fixture(scope="module")
-def study(tiny_study: Path, params: Params, tmp_path_factory: pytest.TempPathFactory) -> tuple[Paths, Params]:
+def study(
+    tiny_study: Path, params: Params, fit_networks: FitNetworks, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Paths, Params]:
     """Faces of the tiny study, and the networks of one seed, trained as briefly as possible."""
     paths = Paths(tmp_path_factory.mktemp("resnet") / "study")
     shutil.copytree(tiny_study, paths.root)
@@ -35,10 +37,7 @@ def study(tiny_study: Path, params: Params, tmp_path_factory: pytest.TempPathFac
     params = change_params(params, "finetune", epochs=1)
     params = change_params(params, "preferred", steps=1, starts=1)
     params = params.model_copy(update={"seeds": [5]})
-    for network in NETWORKS:
-        train.run(paths, params, network=network, seed=5, device="cpu")
-        finetune.run(paths, params, network=network, seed=5, device="cpu")
-    untrained.run(paths, params, seed=5, device="cpu")
+    fit_networks(paths, params)
     return paths, params
 
 
