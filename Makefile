@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 ENVIRONMENT := $(VENV)/.complete
 STUDY ?= runs/quick
 
-.PHONY: repro quick reference test test-fast golden lint lock figures clean environment
+.PHONY: repro quick reference sharing test test-fast golden lint lock figures clean environment
 .DEFAULT_GOAL := repro
 
 repro: $(ENVIRONMENT)  ## train the networks, draw the figures, judge the claims
@@ -22,6 +22,12 @@ reference: $(ENVIRONMENT)  ## ten seeds, 24 epochs: the study of the verdicts; a
 	python -m facespec init runs/reference --profile reference
 	python -m facespec repro runs/reference
 	python .ci/reference.py runs/reference docs/reference
+
+sharing: $(ENVIRONMENT)  ## what a joint network costs, and when: about eight hours of a core, resumed where it was stopped
+	python -m facespec init runs/sharing --grid
+	python .ci/sharing.py restore docs/sharing runs/sharing
+	python -m facespec repro runs/sharing
+	python .ci/sharing.py keep runs/sharing docs/sharing
 
 test: $(ENVIRONMENT)  ## the whole test suite, notebooks included
 	python -m pytest -n auto --durations=25

@@ -114,11 +114,14 @@ def init(
         Path | None,
         typer.Option(help="A Python file with the functions expression, identity and joint: networks of your own."),
     ] = None,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="A grid of networks instead: what does sharing cost? (docs/sharing.md)")
+    ] = False,
 ) -> None:
     """Make a study directory with its own parameters; finished results in it are kept."""
     from facespec.stages import init as stage
 
-    stage.run(directory, profile=profile, settings=set_ or (), networks=networks, report=typer.echo)
+    stage.run(directory, profile=profile, settings=set_ or (), networks=networks, grid=grid, report=typer.echo)
     typer.echo(f"{directory}: ready. Next: facespec repro {directory}")
 
 
@@ -331,6 +334,24 @@ def preferred(device: Device = "auto") -> None:
     from facespec.stages import preferred as stage
 
     stage.run(*_study(), device=device)
+
+
+@app.command()
+def fit(name: Annotated[str, typer.Argument(help="As in dvc.yaml: joint-epochs8-1.")], device: Device = "auto") -> None:
+    """Fit one network of a grid, and test it on the faces of its tasks."""
+    from facespec.stages import fit as stage
+
+    paths, params = _study()
+    with _lock(paths.fit(name)):
+        stage.run(paths, params, name=name, device=device)
+
+
+@app.command()
+def sharing() -> None:
+    """What does a joint network cost, and when? A table and a figure of the networks of a grid."""
+    from facespec.stages import sharing as stage
+
+    stage.run(*_study())
 
 
 @app.command()

@@ -5,12 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.progress import Progress
 
 from facespec.data.batches import make_preset
+from facespec.data.faceset import FaceSet
+from facespec.data.splits import encode_classes
 from facespec.models import checkpoints
 from facespec.models.device import deterministic_torch, pick_device
 from facespec.models.networks import FaceNetwork
@@ -19,11 +23,32 @@ from facespec.stages.progress import progress_bar
 from facespec.study.fingerprints import identify_computation
 from facespec.study.params import Decoding, Finetune
 from facespec.study.paths import Paths
-from facespec.study.presets import Preset
 from facespec.study.seeds import generator
 from facespec.study.storage import encode_table, write_bytes
-from facespec.study.vocabulary import Network
-from facespec.training.fit import Plan, Report, Status, TaskData, fit
+from facespec.study.vocabulary import TASKS, TRAIN, Network
+from facespec.training.fit import Plan, Report, Status, TaskData, count_epoch_steps, fit
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingFaces:
+    """What a network is trained on: images and classes of its tasks, and `epoch_steps`, equal for all networks."""
+
+    data: dict[str, TaskData]
+    classes: dict[str, tuple[str, ...]]
+    epoch_steps: int
+
+
+def collect_training_faces(paths: Paths, network: Network, *, batch_size: int) -> TrainingFaces:
+    """The training images of the roles of `network`; the steps of an epoch are counted over all roles."""
+    data, classes, image_counts = {}, {}, []
+    for task in TASKS:
+        faces = FaceSet.open(paths.faces(task.value), role=task.value)
+        rows = np.flatnonzero(faces.labels["split"] == TRAIN)
+        image_counts.append(len(rows))
+        if task in network.tasks:
+            codes, classes[task.value] = encode_classes(faces.labels.iloc[rows], task.value)
+            data[task.value] = TaskData(faces, rows, codes)
+    return TrainingFaces(data, classes, count_epoch_steps(image_counts, batch_size))
 
 
 @dataclass(frozen=True)
@@ -58,7 +83,11 @@ def run_fit(
     if job.decoder is not None:
         history = fit_heads(model.eval(), data, preset=preset, block=job.decoder, device=device)
     else:
-        history = _train(paths, job, model, data, preset=preset, device=device)
+        stream, unfinished = generator(job.seed, job.stage, "batches"), paths.progress(job.stage, job.network, job.seed)
+        with deterministic_torch():
+            plan = Plan(job.block, preset, pick_device(device), job.epoch_steps, code=identify_computation(job.stage))
+            label = f"{job.stage} {job.network.value}-{job.seed}"
+            history = train_network(model, data, plan, generator=stream, progress_file=unfinished, label=label)
     origin = checkpoints.Origin(job.stage, job.network, job.seed)
     checkpoint = checkpoints.Checkpoint(model, origin, classes, preset, job.recorded_params, history)
     checkpoints.save_checkpoint(paths.checkpoint(*origin), checkpoint)
@@ -68,19 +97,23 @@ def run_fit(
     paths.progress(job.stage, job.network, job.seed).unlink(missing_ok=True)
 
 
-def _train(
-    paths: Paths, job: FitJob, model: FaceNetwork, data: Mapping[str, TaskData], *, preset: Preset, device: str
+def train_network(
+    model: FaceNetwork,
+    data: Mapping[str, TaskData],
+    plan: Plan,
+    *,
+    generator: np.random.Generator,
+    progress_file: Path,
+    label: str,
 ) -> list[dict[str, Any]]:
-    """Fit all weights; the state of a fit that is stopped lies in the study's file for it."""
-    unfinished = paths.progress(job.stage, job.network, job.seed)
-    with deterministic_torch(), progress_bar() as bar:
-        plan = Plan(job.block, preset, pick_device(device), job.epoch_steps, code=identify_computation(job.stage))
-        stream = generator(job.seed, job.stage, "batches")
-        return fit(model, data, plan, generator=stream, progress_file=unfinished, report=_make_report(bar, job))
+    """`fit` with a progress bar, whose text is `label`."""
+    with progress_bar() as bar:
+        report = _make_report(bar, label)
+        return fit(model, data, plan, generator=generator, progress_file=progress_file, report=report)
 
 
-def _make_report(bar: Progress, job: FitJob) -> Report:
-    task = bar.add_task(f"{job.stage} {job.network.value}-{job.seed}", total=None, numbers="")
+def _make_report(bar: Progress, label: str) -> Report:
+    task = bar.add_task(label, total=None, numbers="")
     start = time.monotonic()
 
     def report(status: Status) -> None:

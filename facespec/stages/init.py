@@ -13,6 +13,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from facespec.stages import fingerprints
+from facespec.stages.grid_pipeline import write_grid_pipeline
 from facespec.stages.study_directory import check_path, is_study, mark_study, write_dvc_config
 from facespec.stages.template import FILES, NOTEBOOKS, find_template, is_clone
 from facespec.stages.trunk_check import check_trunk
@@ -34,6 +35,7 @@ def run(
     profile: str = "default",
     settings: Iterable[str] = (),
     networks: Path | None = None,
+    grid: bool = False,
     template: Path | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Params:
@@ -42,7 +44,8 @@ def run(
     It receives the notebooks, ``dvc.yaml``, the fingerprints of the code that runs now, and a ``params.yaml`` in which
     `profile` and then each of `settings` (``"train.epochs=5"``) replace the defaults. `networks`, a Python file with
     networks of the user's own (docs/networks.md), is the parameter ``network.file``; a line about each is given to
-    `report`. Inside a git repository that does not ignore it, DVC uses that repository. Raises `StudyError` for an
+    `report`. With `grid`, the pipeline is that of the networks of ``sharing.grid`` (docs/sharing.md). Inside a git
+    repository that does not ignore it, DVC uses that repository. Raises `StudyError` for an
     unknown profile or parameter, or a directory that is or holds something else: that is left as it is.
     """
     template = template or find_template()
@@ -65,6 +68,8 @@ def run(
     for name in FILES:
         if name != paths.params.name:
             write_bytes(directory / name, (template / name).read_bytes())
+    if grid:
+        write_grid_pipeline(paths, checked)
     write_bytes(directory / ".gitignore", GITIGNORE)
     write_dvc_config(directory)
     fingerprints.run(paths)

@@ -13,10 +13,12 @@ from typing import Any
 from rich.console import Console
 
 from facespec.checks import verdicts
+from facespec.checks.sharing import summarise_sharing
 from facespec.stages import data, verify
 from facespec.stages.dvc_files import LOCK, check_lock, list_outputs, read_lock, read_pipeline
 from facespec.stages.dvc_runs import announce_stop, await_earlier_runs, reproduce
 from facespec.stages.faces_check import check_faces
+from facespec.stages.grid_pipeline import count_fits, is_grid, write_grid_pipeline
 from facespec.stages.recovery import keep_lock, recover_state
 from facespec.stages.study_directory import check_path
 from facespec.stages.trunk_check import check_trunk
@@ -27,6 +29,7 @@ from facespec.study.params import read_params
 from facespec.study.paths import Paths
 from facespec.study.storage import file_lock, remove_leftovers, write_bytes
 from facespec.study.tables import VERDICTS
+from facespec.study.tables_sharing import SHARING
 from facespec.study.vocabulary import NETWORKS, ROLES
 
 OTHER_BITS = "other_bits.txt"  # why a run here had other bits than those that are recorded
@@ -56,7 +59,7 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
     console = console or _make_console()
     report = partial(console.print, soft_wrap=True, markup=False)  # paths hold anything
     check_path(paths.root)
-    params = read_params(paths.params)
+    params, grid = read_params(paths.params), is_grid(paths.root)
     check_trunk(params)
     reason = explain_other_bits()
     console.print(
@@ -72,15 +75,22 @@ def run(paths: Paths, *, workers: int, console: Console | None = None) -> int:
             data.build_missing(paths, params.data, workers=workers, report=report)
         check_faces(paths, params, report=report)
         verify.prepare(paths.root, report)
+        if grid:
+            write_grid_pipeline(paths, params)  # the parameters may have changed
         try:
             reproduce(paths.root, [FIRST], workers=workers)
-            for lines in (count_networks(params.seeds), ANALYSES):
-                reproduce(paths.root, share_lines(lines, workers), workers=workers)
+            if grid:
+                reproduce(paths.root, share_lines(count_fits(params), workers, in_order=True), workers=workers)
+            else:
+                for lines in (count_networks(params.seeds), ANALYSES):
+                    reproduce(paths.root, share_lines(lines, workers), workers=workers)
             reproduce(paths.root, [[]], workers=workers)
         finally:
             keep_lock(paths)
-    table = VERDICTS.read(paths.verdicts.with_suffix(".csv"))
-    console.print(verdicts.summarise(table))
+    if grid:
+        console.print(summarise_sharing(SHARING.read(paths.table("sharing"))))
+    else:
+        console.print(verdicts.summarise(VERDICTS.read(paths.verdicts.with_suffix(".csv"))))
     for figure in sorted(paths.figure("x", "png").parent.glob("*.png")):
         report(f"figure  {figure}")
     differences, _ = verify.run(paths)  # the last line is about files, not about DVC's notes
@@ -133,11 +143,14 @@ def count_networks(seeds: Iterable[int]) -> Lines:
     }
 
 
-def share_lines(lines: Lines, workers: int) -> list[list[str]]:
-    """Targets for at most `workers` concurrent runs of DVC, the work shared evenly: the longest line first."""
+def share_lines(lines: Lines, workers: int, *, in_order: bool = False) -> list[list[str]]:
+    """Targets for at most `workers` concurrent runs of DVC, the work shared evenly: the longest line first.
+
+    With `in_order`, lines keep their order, so that a run that is stopped has done the first ones.
+    """
     shares: list[list[str]] = [[] for _ in range(min(workers, len(lines)))]
     load = [0] * len(shares)
-    for line, cost in sorted(lines.items(), key=lambda each: -each[1]):
+    for line, cost in sorted(lines.items(), key=lambda each: 0 if in_order else -each[1]):
         lightest = load.index(min(load))
         shares[lightest] += line
         load[lightest] += cost

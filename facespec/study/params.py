@@ -258,10 +258,24 @@ class Finetune(Block):
     preset: Literal["small", "vgg16"]  # preprocessing and augmentation
 
 
+class Weights(Block):
+    """Of each task's loss in a joint step."""
+
+    expression: Rate = 1.0
+    identity: Rate = 1.0
+
+
 class Train(Finetune):
     """How a network is fitted to its training roles."""
 
     schedule: Literal["summed", "alternate"]  # joint networks: losses summed, or one task per step in turn
+    weights: Weights = Weights()  # joint networks
+
+    @model_serializer(mode="wrap")
+    def _leave_out_equal_weights(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """All values; of `weights`, unequal ones: checkpoints of equal weights stay as they were."""
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if key != "weights" or self.weights != Weights()}
 
 
 class Decoding(Block):
@@ -421,6 +435,25 @@ class Lesions(Block):
         return self
 
 
+class GridPart(Block):
+    """A part of a grid of networks: every combination of these values; what is left out is as in the study."""
+
+    seeds: Annotated[list[Seed], Field(min_length=1)] | None = None
+    epochs: Annotated[list[Count], Field(min_length=1)] | None = None
+    width: Annotated[list[Rate], Field(min_length=1)] = [1.0]  # factor of the units of every layer
+    branch_after: Annotated[list[str], Field(min_length=1)] | None = None  # joint networks
+    weight: Annotated[list[Rate], Field(min_length=1)] = [1.0]  # of the loss of expression; that of identity: 1
+    images: Annotated[list[Count], Field(min_length=1)] | None = None  # training images of expression, at most
+
+
+class Sharing(Block):
+    """What does a joint network cost, and when? The networks of `facespec init DIR --grid`."""
+
+    grid: list[GridPart] = []
+    resamples: Draws = 1000  # of the test images
+    seed: Seed = 151
+
+
 class Checks(Block):
     """How claims become verdicts."""
 
@@ -450,7 +483,7 @@ class Params(Block):
         Architecture of the networks, and how they are fitted.
     decoding, accuracy, heatmaps, overlap, contrasts, regions, groundtruth, calibrate, battery : Block
         Settings of the stage of that name.
-    depth, preferred, lesions : Block
+    depth, preferred, lesions, sharing : Block
         Settings of the stage of that name.
     checks : Checks
         How claims become verdicts.
@@ -487,6 +520,7 @@ class Params(Block):
     depth: Depth
     preferred: Preferred
     lesions: Lesions
+    sharing: Sharing = Sharing()
     checks: Checks
 
     @model_validator(mode="after")

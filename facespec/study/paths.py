@@ -63,6 +63,14 @@ class Paths:
         """The state after the last completed epoch of an unfinished `stage`; removed when the stage is done."""
         return self.root / "checkpoints" / "unfinished" / f"{stage}-{Network(network).value}-{seed}.safetensors"
 
+    def fit(self, name: str) -> Path:
+        """What one network of the grid answers (`study.tables_sharing.FITS`)."""
+        return self.root / "fits" / f"{name}.csv"
+
+    def unfinished_fit(self, name: str) -> Path:
+        """The state of a network of the grid after its last completed epoch; removed when it is done."""
+        return self.root / "checkpoints" / "unfinished" / f"fit-{name}.safetensors"
+
     @property
     def lesions(self) -> Path:
         """The finished jobs of an unfinished lesion sweep; removed when the sweep is done."""

@@ -56,6 +56,10 @@ class Plan:
             return [(task,) for task in tasks]
         return [tasks]
 
+    def weigh_task(self, task: str) -> float:
+        """The weight of a task's loss in a step."""
+        return float(getattr(self.block.weights, task)) if isinstance(self.block, Train) else 1.0
+
 
 @dataclass
 class Status:
@@ -204,12 +208,14 @@ def _fit_epoch(
 ) -> History:
     """Run the steps of an epoch; returns its rows of the history."""
     block, steps = batches.plan.block, len(batches)
+    weights = {task: batches.plan.weigh_task(task) for task in model.tasks}
     sums = {task: np.zeros(3) for task in model.tasks}  # loss, correct answers, images
     for step, batch in enumerate(batches, start=epoch * steps):
         learning_rate = compute_rate(block, step, steps_per_epoch=steps)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
-        for task, step_sums in _run_step(model, optimizer, batch, smoothing=block.label_smoothing).items():
+        step_results = _run_step(model, optimizer, batch, smoothing=block.label_smoothing, weights=weights)
+        for task, step_sums in step_results.items():
             sums[task] += step_sums
             status.images += int(step_sums[2])
         loss, correct, images = np.sum(list(sums.values()), axis=0)
@@ -229,16 +235,24 @@ def _fit_epoch(
 
 
 def _run_step(
-    model: FaceNetwork, optimizer: torch.optim.Optimizer, batch: TaskBatches, *, smoothing: float
+    model: FaceNetwork,
+    optimizer: torch.optim.Optimizer,
+    batch: TaskBatches,
+    *,
+    smoothing: float,
+    weights: Mapping[str, float],
 ) -> dict[str, np.ndarray]:
-    """One step of the optimiser on the sum of the tasks' losses; per task: summed loss, correct answers, images."""
+    """One step of the optimiser on the weighted sum of the tasks' losses.
+
+    Returns, per task, the summed loss, without its weight, the number of correct answers, and that of images.
+    """
     logits = model.compute_logits({task: images for task, (images, _) in batch.items()})
     losses = {
         task: functional.cross_entropy(logits[task], classes, label_smoothing=smoothing)
         for task, (_, classes) in batch.items()
     }
     optimizer.zero_grad(set_to_none=True)
-    torch.stack(list(losses.values())).sum().backward()
+    torch.stack([weights[task] * loss for task, loss in losses.items()]).sum().backward()
     optimizer.step()
     sums = {}
     for task, (_, classes) in batch.items():

@@ -21,7 +21,7 @@ from facespec.models.checkpoints import digest_tensors
 from facespec.models.device import deterministic_torch
 from facespec.models.networks import FaceNetwork
 from facespec.study.errors import StudyError
-from facespec.study.params import Train
+from facespec.study.params import Train, Weights
 from facespec.study.presets import Preset
 from facespec.study.seeds import generator
 from facespec.training import fit as module
@@ -114,7 +114,7 @@ def run_plain_loop(
                 codes = torch.tensor([data[task].codes[list(data[task].rows).index(p)] for p in batch.positions])
                 log_p = logits - logits.logsumexp(dim=1, keepdim=True)
                 target = 0.9 * torch.eye(3)[codes] + 0.1 / 3
-                loss = loss - (target * log_p).sum(dim=1).mean()
+                loss = loss - getattr(block.weights, task) * (target * log_p).sum(dim=1).mean()
             names, weights = zip(*network.named_parameters(), strict=True)
             gradients = torch.autograd.grad(loss, weights, allow_unused=True)
             rate = block.learning_rate * (0.1 if epoch >= block.step_epochs else 1.0)
@@ -127,12 +127,14 @@ def run_plain_loop(
                     weight -= rate * velocity[name]
 
 
+@pytest.mark.parametrize("weights", [Weights(), Weights(expression=0.3, identity=1.7)])
 @pytest.mark.parametrize(("schedule", "groups"), [("summed", [TASKS]), ("alternate", [(task,) for task in TASKS])])
 def test_steps_are_those_of_a_plain_loop(
-    faces: FaceSet, tmp_path: Path, schedule: str, groups: list[tuple[str, ...]]
+    faces: FaceSet, tmp_path: Path, schedule: str, groups: list[tuple[str, ...]], weights: Weights
 ) -> None:
     data = make_data(faces, *TASKS, n=40)
-    plan = replace(make_plan(schedule=schedule, optimizer="sgd", learning_rate=0.05), epoch_steps=5)
+    plan = make_plan(schedule=schedule, optimizer="sgd", learning_rate=0.05, weights=weights)
+    plan = replace(plan, epoch_steps=5)
     network, expected = build(*TASKS), build(*TASKS)
     run(network, data, plan, tmp_path / "u")
     run_plain_loop(expected, data, groups, plan.block)  # type: ignore[arg-type]
