@@ -362,7 +362,7 @@ def export() -> None:
     stage.run(Paths())
 
 
-FIGURES_HELP = """Draw every figure of the study and eight that the original does not have, to Results/figures.
+FIGURES_HELP = """Draw every figure of the study and nine that the original does not have, to Results/figures.
 
 Each is written as PDF and PNG. Figure S2, a page per convolution, goes to Results as one PDF per network.
 

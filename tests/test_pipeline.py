@@ -315,7 +315,7 @@ def test_heatmap_pickles_are_those_of_the_first_seed(study: Path) -> None:
 
 def test_verdicts_are_a_dvc_metric(study: Path, installed: Path) -> None:
     table = VERDICTS.read(study / "Results" / "checks" / "verdicts.csv")
-    assert set(table["claim"]) == {"C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8"}
+    assert set(table["claim"]) == {"C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8", "C9"}
     judged = json.loads((study / "Results" / "checks" / "verdicts.json").read_text())
     assert set(judged) == set(table["claim"])
     shown = json.loads(run("dvc", "metrics", "show", "--json", cwd=study, path=installed))
@@ -346,7 +346,9 @@ def test_a_grid_of_networks_is_a_pipeline_too(installed: Path, tmp_path: Path) -
         said = run("facespec", "repro", str(directory), "--workers", "1", cwd=tmp_path, path=installed)
         assert len([name for name in list_run_stages(said) if name.startswith("fit@")]) == expected
     assert "Joint less single-task networks" in said
-    assert len(SHARING.read(directory / "Results" / "sharing.csv")) == 2 * 2 * 2 * 2  # cells, tasks, splits; one seed and the mean
+    assert (
+        len(SHARING.read(directory / "Results" / "sharing.csv")) == 2 * 2 * 2 * 2
+    )  # cells, tasks, splits; one seed and the mean
     assert run("facespec", "verify", str(directory), cwd=tmp_path, path=installed).endswith("0 differences found.\n")
 
 

@@ -1,4 +1,4 @@
-"""Which claims hold here? C1-C4: accuracies; C5: heatmaps; C6: their overlap; C7: units; C8: lesions."""
+"""Which claims hold here? C1-C4: accuracies; C5: heatmaps; C6: their overlap; C7: units; C8: lesions; C9: geometry."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pandas as pd
 
 from facespec.checks.claims import judge_accuracy_claims
 from facespec.checks.claims_depth import judge_depth_claims
+from facespec.checks.claims_geometry import judge_geometry_claims
 from facespec.checks.claims_heatmaps import judge_heatmap_claims
 from facespec.checks.claims_lesions import judge_lesion_claims
 from facespec.checks.claims_overlap import judge_overlap_claims
@@ -18,6 +19,7 @@ from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.storage import write_json, write_table
 from facespec.study.tables import OVERLAP, UNIT_SHARES
+from facespec.study.tables_geometry import GEOMETRY
 from facespec.study.tables_lesions import DISSOCIATION
 
 
@@ -40,6 +42,7 @@ def run(paths: Paths, params: Params) -> None:
         judge(judge_overlap_claims, overlap, "overlap"),
         judge(judge_depth_claims, shares, "depth", margin=block.early),
         judge(judge_lesion_claims, dissociation, "lesions", **lesion_margins),
+        judge(judge_geometry_claims, GEOMETRY.read(paths.table("depth_geometry")), "geometry"),
     ]
     verdicts = pd.concat(parts, ignore_index=True)
     write_table(paths.verdicts.with_suffix(".csv"), verdicts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -19,6 +20,7 @@ from facespec.analyses.depth import (
     find_balanced_design,
     measure_unit_effects,
 )
+from facespec.analyses.geometry import divide_people, measure_geometry
 from facespec.analyses.resampling import compute_chance
 from facespec.analyses.similarity import compare_layers
 from facespec.data.faceset import FaceSet
@@ -65,14 +67,18 @@ class NetworkResponses(NamedTuple):
 
 
 def run(paths: Paths, params: Params, *, device: str) -> None:
-    """Write ``Results/depth_{units,classes,shares,decoding}.csv`` and ``Results/similarity.csv``.
+    """Write ``Results/depth_{units,classes,shares,decoding,geometry}.csv`` and ``Results/similarity.csv``.
 
     A layer is a convolution, read behind its ReLU, each unit's map averaged. The trunk as it was before training, the
-    same for all networks of a seed, is a control for units and decoding.
+    same for all networks of a seed, is a control for units, decoding and geometry.
     """
     block = params.depth
     images = _choose_images(FaceSet.open(paths.faces(Role.PROBE), role=Role.PROBE), params.split)
-    units, decoding, networks = [], [], []
+    units, decoding, geometry, networks = [], [], [], []
+    people, *images_each = images.design.rows.shape
+    divisions = divide_people(
+        people, math.prod(images_each), draws=block.resamples, generator=generator(block.seed, "geometry")
+    )
     with deterministic_torch(), progress_bar() as bar:
         bar_task = bar.add_task("depth", total=len(params.seeds) * (len(NETWORKS) + 1), numbers="")
         for network in _record_networks(paths, params.seeds, images, device=device):
@@ -91,6 +97,7 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
                         generator=stream,
                     )
                 )
+                geometry.append(measure_geometry(responses[images.design.rows], divisions, vars(key)))
                 decoding += [_decode_layer(images, responses, key, task, params.decoding) for task in TASKS]
             bar.advance(bar_task)
         similarity = pd.concat(_compare_networks([n for n in networks if n.trained_on != UNTRAINED]))
@@ -100,6 +107,7 @@ def run(paths: Paths, params: Params, *, device: str) -> None:
     write_table(paths.table("depth_classes"), classes)
     write_table(paths.table("depth_shares"), count_unit_classes(classes))
     write_table(paths.table("depth_decoding"), LAYER_DECODING.check(pd.DataFrame(decoding)))
+    write_table(paths.table("depth_geometry"), pd.concat(geometry, ignore_index=True))
     write_table(paths.table("similarity"), SIMILARITY.check(similarity.assign(source=images.faces.source)))
 
 

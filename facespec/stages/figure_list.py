@@ -23,6 +23,7 @@ FIGURES = {
     "figure_calibration": "What networks name a face by, what needs no network, and which expressions are confused.",
     "figure_battery": "What manipulated faces cost each network beside people, and what single action units show.",
     "figure_depth": "Layer by layer: decoding, units specific to a task, effect sizes, similarity of networks.",
+    "figure_geometry": "Layer by layer: how much of one task's variance lies in the directions of the other.",
     "figure_lesions": "Accuracy lost in both tasks when units that one needs are lesioned, also at matched damage.",
     "figure_lesion_classes": "Recall of every class under lesions, and its spread between classes.",
     "figure_lesion_classes_untrained": "The same for an untrained network, whose heads alone are fitted.",

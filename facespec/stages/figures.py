@@ -1,4 +1,4 @@
-"""Which figures does a study give? Those of the original, beside the published results, and eight more."""
+"""Which figures does a study give? Those of the original, beside the published results, and nine more."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from facespec.figures.calibration import draw_figure_calibration
 from facespec.figures.contrasts import draw_figure_contrasts
 from facespec.figures.depth import draw_figure_depth
 from facespec.figures.driven import draw_figure_S2B
+from facespec.figures.geometry import draw_figure_geometry
 from facespec.figures.groundtruth import draw_figure_groundtruth
 from facespec.figures.heatmaps import draw_figure_2, draw_figure_2A, draw_figure_2C, draw_figure_2D
 from facespec.figures.lesion_classes import draw_figure_lesion_classes
@@ -50,6 +51,7 @@ from facespec.study.tables import (
 )
 from facespec.study.tables_battery import BATTERY_EFFECTS, BATTERY_UNITS
 from facespec.study.tables_calibration import BASELINES, CONFUSIONS, CUE_SWAPS
+from facespec.study.tables_geometry import GEOMETRY
 from facespec.study.tables_lesions import DAMAGE_CURVES, LESION_CLASSES, LESIONS, SEGREGATION
 from facespec.study.vocabulary import NETWORKS, Network, Role
 
@@ -128,6 +130,7 @@ def _draw_additions(paths: Paths, units: pd.DataFrame) -> Iterator[tuple[str, Fi
         similarity=SIMILARITY.read(paths.table("similarity")),
     )
     yield "figure_depth", depth
+    yield "figure_geometry", draw_figure_geometry(GEOMETRY.read(paths.table("depth_geometry")))
     tables = [schema.read(paths.table(schema.name)) for schema in (LESIONS, LESION_CLASSES, DAMAGE_CURVES)]
     lesions, classes, curves = (table[table["trained_on"] == Network.JOINT] for table in tables)
     untrained_lesions, untrained_classes = (table[table["trained_on"] == Network.UNTRAINED] for table in tables[:2])

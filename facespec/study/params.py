@@ -396,6 +396,7 @@ class Depth(Block):
     rate: OpenShare  # false discovery rate within a layer
     selectivity: Annotated[float, Field(gt=0, le=1)]  # |index| from which a unit is specific to a task
     permutations: Draws  # of the labels, at least
+    resamples: Draws  # of the people: geometry
     seed: Seed
 
 

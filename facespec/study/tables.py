@@ -260,7 +260,7 @@ GROUNDTRUTH_MAPS = Schema(
 )
 
 # Columns that identify a layer; `depth` 1 is the shallowest convolution.
-_LAYER_COLUMNS = {
+LAYER_COLUMNS = {
     "trained_on": Column("text", (*NETWORKS, UNTRAINED)),
     "source": Column("text"),
     "seed": Column("integer", low=0),
@@ -275,7 +275,7 @@ _OPTIONAL_SHARE = Column("number", low=0, high=1, optional=True)
 UNITS = Schema(
     "units",
     {
-        **_LAYER_COLUMNS,
+        **LAYER_COLUMNS,
         "unit": Column("integer", low=0),
         "factor": Column("text", tuple(TASKS)),
         "people": Column("integer", low=2),
@@ -298,7 +298,7 @@ CLASSES = ("expression", "identity", "both", "neither")  # of units: the tasks w
 UNIT_CLASSES = Schema(
     "unit_classes",
     {
-        **_LAYER_COLUMNS,
+        **LAYER_COLUMNS,
         "unit": Column("integer", low=0),
         "class": Column("text", CLASSES, optional=True),
         "selectivity": Column("number", low=-1, high=1, optional=True),
@@ -312,7 +312,7 @@ UNIT_CLASSES = Schema(
 UNIT_SHARES = Schema(
     "unit_shares",
     {
-        **_LAYER_COLUMNS,
+        **LAYER_COLUMNS,
         "kind": Column("text", ("class", "specific")),
         "name": Column("text", CLASSES),
         "units": Column("integer", low=0),
@@ -326,7 +326,7 @@ UNIT_SHARES = Schema(
 LAYER_DECODING = Schema(
     "layer_decoding",
     {
-        **_LAYER_COLUMNS,
+        **LAYER_COLUMNS,
         "tested_on": Column("text", tuple(TASKS)),
         "n": Column("integer", low=1),
         "chance": Column("number", low=0, high=1),

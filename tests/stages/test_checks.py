@@ -16,10 +16,11 @@ from facespec.study.paths import Paths
 from facespec.study.seeds import generator
 from facespec.study.storage import write_table
 from facespec.study.tables import OVERLAP, UNIT_SHARES, VERDICTS
+from facespec.study.tables_geometry import GEOMETRY
 from facespec.study.tables_lesions import DISSOCIATION
 from toys import change_params, read_files
 
-PARTS = {"C1": 2, "C2": 2, "C3": 2, "C4": 2, "C5": 2, "C6": 8, "C7": 4, "C8": 2}
+PARTS = {"C1": 2, "C2": 2, "C3": 2, "C4": 2, "C5": 2, "C6": 8, "C7": 4, "C8": 2, "C9": 2}
 
 
 def read_verdicts(paths: Paths) -> pd.DataFrame:
@@ -58,7 +59,7 @@ def test_every_table_parameter_and_stream_reaches_its_judge(
 
         return judge_and_record
 
-    kinds = ("accuracy", "heatmap", "overlap", "depth", "lesion")
+    kinds = ("accuracy", "heatmap", "overlap", "depth", "lesion", "geometry")
     for kind in kinds:
         name = f"judge_{kind}_claims"
         monkeypatch.setattr(checks, name, record(kind, getattr(checks, name)))
@@ -70,15 +71,17 @@ def test_every_table_parameter_and_stream_reaches_its_judge(
         "overlap": OVERLAP.read(analysed_copy.table("overlap")),
         "depth": UNIT_SHARES.read(analysed_copy.table("depth_shares")),
         "lesion": DISSOCIATION.read(analysed_copy.table("dissociation")),
+        "geometry": GEOMETRY.read(analysed_copy.table("depth_geometry")),
     }
     labels = {"accuracy": (), "heatmap": ("heatmaps",), "overlap": ("overlap",)}
-    labels |= {"depth": ("depth",), "lesion": ("lesions",)}
+    labels |= {"depth": ("depth",), "lesion": ("lesions",), "geometry": ("geometry",)}
     margins = {
         "accuracy": {"margin": 0.3},
         "heatmap": {},
         "overlap": {},
         "depth": {"margin": 0.9},
         "lesion": {"margin": 0.02, "damage": 0.25},
+        "geometry": {},
     }
     assert tuple(calls) == kinds
     for kind, (table, stream, options) in calls.items():
