@@ -81,6 +81,6 @@ def test_the_record_has_all_figures_verdicts_and_tables(project: Path) -> None:
     record = project / RECORD
     assert {path.stem for path in (record / "figures").iterdir()} == set(FIGURES)
     verdicts = json.loads((record / "verdicts.json").read_text(encoding="utf-8"))
-    assert list(verdicts) == [f"C{number}" for number in range(1, 9)]
+    assert list(verdicts) == [f"C{number}" for number in range(1, 10)]
     accuracy = pd.read_csv(record / "tables/accuracy.csv")
     assert set(accuracy["seed"]) == set(range(1, 11)) and set(accuracy["resample"]) == {-1}
