@@ -53,11 +53,12 @@ from facespec.stages import (
     untrained,
 )
 from facespec.study.artefacts import digest_file, read_document, write_document
-from facespec.study.params import read_params
+from facespec.study.params import Params, read_params
 from facespec.study.paths import Paths
 from facespec.study.storage import encode_table
 from facespec.study.tables import LABELS
 from facespec.study.vocabulary import NETWORKS
+from toys import TINY, Analyse
 
 # how long an example takes says something about the machine, and nothing about the code
 settings.register_profile("facespec", deadline=None, max_examples=30)
@@ -222,48 +223,9 @@ def make_once(tmp_path_factory: pytest.TempPathFactory) -> Make:
 @pytest.fixture(scope="session")
 def tiny_study(make_once: Make) -> Path:
     """A study directory with faces and the smallest of everything; a test that writes into it works on a copy."""
-    sizes = [
-        "seeds=[5, 6]",
-        "data.size=32",
-        "data.expression.train=70",
-        "data.expression.test=42",
-        "data.identity.people=4",
-        "data.identity.train=9",
-        "data.identity.test=5",
-        "data.probe.people=3",
-        "network.channels=[3, 5]",
-        "train.epochs=4",
-        "train.batch_size=16",
-        "finetune.epochs=2",
-        "decoding.expression_test=1",
-        "decoding.identity_test=8",
-        "decoding.identity_people=4",
-        "decoding.fit_images=40",
-        "decoding.resamples=100",
-        "accuracy.resamples=100",
-        "checks.draws=200",
-        "overlap.resamples=100",
-        "contrasts.permutations=100",
-        "contrasts.draws=100",
-        "regions.draws=100",
-        "groundtruth.others=2",
-        "groundtruth.redraws=2",
-        "groundtruth.draws=100",
-        "calibrate.images=1",
-        "calibrate.draws=100",
-        "battery.images=1",
-        "battery.draws=100",
-        "depth.permutations=100",
-        "preferred.steps=24",
-        "preferred.starts=3",
-        "lesions.images=24",
-        "lesions.random=2",
-        "lesions.shuffled=1",
-        "lesions.draws=100",
-    ]
 
     def make(directory: Path) -> None:
-        params = init.run(directory, settings=sizes)
+        params = init.run(directory, settings=TINY)
         data.build(Paths(directory), params.data, sources={}, workers=1)
 
     return make_once("tiny", make)
@@ -312,6 +274,26 @@ def explained_study(tiny_study: Path, make_once: Make) -> Path:
     return make_once("explained", make)
 
 
+def run_analyses(paths: Paths, params: Params) -> None:
+    """Run every stage from `decoding` to `export`, but `heatmaps`."""
+    for network_stage in (decoding, accuracy, depth, preferred):
+        network_stage.run(paths, params, device="cpu")
+    for table_stage in (overlap, contrasts, regions):
+        table_stage.run(paths, params)
+    groundtruth.run(paths, params, workers=1)
+    calibrate.run(paths, params, device="cpu", workers=1)
+    battery.run(paths, params, device="cpu", workers=1)
+    lesions.run(paths, params, device="cpu", workers=1)
+    checks.run(paths, params)
+    export.run(paths)
+
+
+@pytest.fixture(scope="session")
+def analyse() -> Analyse:
+    """Make all tables, as the pipeline does."""
+    return run_analyses
+
+
 @pytest.fixture(scope="session")
 def analysed_study(explained_study: Path, make_once: Make) -> Path:
     """That study with everything that is computed from its networks; a test that writes into it works on a copy."""
@@ -319,16 +301,7 @@ def analysed_study(explained_study: Path, make_once: Make) -> Path:
     def make(directory: Path) -> None:
         shutil.copytree(explained_study, directory)
         paths, params = Paths(directory), read_params(directory / "params.yaml")
-        for network_stage in (decoding, accuracy, depth, preferred):
-            network_stage.run(paths, params, device="cpu")
-        for table_stage in (overlap, contrasts, regions):
-            table_stage.run(paths, params)
-        groundtruth.run(paths, params, workers=1)
-        calibrate.run(paths, params, device="cpu", workers=1)
-        battery.run(paths, params, device="cpu", workers=1)
-        lesions.run(paths, params, device="cpu", workers=1)
-        checks.run(paths, params)
-        export.run(paths)
+        run_analyses(paths, params)
 
     return make_once("analysed", make)
 

@@ -35,6 +35,7 @@ FACE = [index for index, name in enumerate(PARAMETERS) if name not in APPEARANCE
 HEIGHT, WIDTH = 17, 11  # odd and unequal: a swapped axis or a wrong half shows
 Module = TypeVar("Module", bound=nn.Module)
 FitNetworks = Callable[[Paths, Params], None]  # makes all checkpoints of the parameters' seeds
+Analyse = Callable[[Paths, Params], None]  # makes all tables from checkpoints and heatmaps
 
 
 def seeded(seed: int = 1) -> torch.Generator:
@@ -142,6 +143,46 @@ def network():
         return Toy()
 """  # a user's Python file with a network of two tasks, for images of 3 channels
 
+
+TINY = (  # the smallest of everything, as settings of a study
+    "seeds=[5, 6]",
+    "data.size=32",
+    "data.expression.train=70",
+    "data.expression.test=42",
+    "data.identity.people=4",
+    "data.identity.train=9",
+    "data.identity.test=5",
+    "data.probe.people=3",
+    "network.channels=[3, 5]",
+    "train.epochs=4",
+    "train.batch_size=16",
+    "finetune.epochs=2",
+    "decoding.expression_test=1",
+    "decoding.identity_test=8",
+    "decoding.identity_people=4",
+    "decoding.fit_images=40",
+    "decoding.resamples=100",
+    "accuracy.resamples=100",
+    "checks.draws=200",
+    "overlap.resamples=100",
+    "contrasts.permutations=100",
+    "contrasts.draws=100",
+    "regions.draws=100",
+    "groundtruth.others=2",
+    "groundtruth.redraws=2",
+    "groundtruth.draws=100",
+    "calibrate.images=1",
+    "calibrate.draws=100",
+    "battery.images=1",
+    "battery.draws=100",
+    "depth.permutations=100",
+    "preferred.steps=24",
+    "preferred.starts=3",
+    "lesions.images=24",
+    "lesions.random=2",
+    "lesions.shuffled=1",
+    "lesions.draws=100",
+)
 
 USER_NETWORKS = """
 import torch

@@ -76,7 +76,8 @@ def _draw_contrast(axes: Axes, rows: pd.DataFrame, face: np.ndarray) -> None:
     medians = f"difference of median pixels, seed by seed:\n{_list_medians(rows)}"
     axes.set_xlabel(f"{first['n']} people\n{medians}", fontsize=7)
     if cells["difference"].isna().all():
-        axes.text(0.5, 0.5, first["reason"], transform=axes.transAxes, ha="center", va="center", wrap=True)
+        reason = wrap_text(first["reason"], 72 * PANEL_WIDTH - 24, size=7)  # matplotlib wraps at the figure's edge only
+        axes.text(0.5, 0.5, reason, transform=axes.transAxes, ha="center", va="center", fontsize=7, in_layout=False)
         return
     difference, p = (cells.pivot(index="row", columns="column", values=name).to_numpy() for name in ("difference", "p"))
     limit = np.nanmax(np.abs(difference)) or 1.0
