@@ -21,7 +21,7 @@ from facespec.data.faceset import FaceSet
 from facespec.models import checkpoints
 from facespec.stages import fitting, lesions, train
 from facespec.stages.network_files import load_network
-from facespec.study import arrays, tables, tables_battery, tables_calibration, tables_lesions
+from facespec.study import arrays, tables, tables_battery, tables_calibration, tables_geometry, tables_lesions
 from facespec.study.errors import StudyError
 from facespec.study.maps import MapSet
 from facespec.study.params import read_params
@@ -86,7 +86,7 @@ def read_preferred(paths: Paths, file: Path) -> str:
 
 SCHEMAS = {
     schema.name: schema
-    for module in (tables, tables_battery, tables_lesions)
+    for module in (tables, tables_battery, tables_geometry, tables_lesions)
     for schema in vars(module).values()
     if isinstance(schema, Schema)
 } | {

@@ -24,7 +24,7 @@ PANELS = {
     "single_width": ("Other rivals", "width of the single-task networks"),
 }
 MARKERS = "osD^v"  # by number of epochs, ascending
-HEADS_ONLY, ALL = "all but heads", "all"
+HEADS_ONLY, ALL = "all but\nheads", "all"
 
 
 def draw_figure_sharing(table: pd.DataFrame) -> Figure:

@@ -58,7 +58,7 @@ def select(table: pd.DataFrame, task: str, **cell: object) -> pd.Series:
 @pytest.mark.parametrize(
     ("panel", "title", "ticks", "cells"),
     [
-        (0, "Where tasks part", ["conv1", "conv2", "all but heads"], None),
+        (0, "Where tasks part", ["conv1", "conv2", "all but\nheads"], None),
         (1, "Training", ["8", "24"], [{}, {"epochs": 24}]),
         (2, "Width of all networks", ["0.5", "1"], [{"width": 0.5, "single_width": 0.5}, {}]),
         (3, "Scarce faces", ["30", "all"], [{"images": 30}, {}]),
