@@ -178,6 +178,9 @@ def test_the_longest_line_goes_first_and_lines_stay_together() -> None:
     assert share_lines(lines, 1) == [["d", "c", "a", "b", "e", "f", "g"]]
     assert share_lines(lines, 2) == [["d"], ["c", "a", "b", "e", "f", "g"]]
     assert share_lines(lines, 9) == [["d"], ["c"], ["a", "b"], ["e", "f", "g"]]
+    ordered = [(("a",), 1), (("b",), 9), (("c",), 2), (("d",), 3)]
+    assert share_lines(dict(ordered), 1, in_order=True) == [["a", "b", "c", "d"]]
+    assert share_lines(dict(ordered), 2, in_order=True) == [["a", "c", "d"], ["b"]]
 
 
 def test_analyses_run_at_once_only_where_none_needs_the_other() -> None:
