@@ -35,6 +35,7 @@ from facespec.study.tables import (
     VERDICTS,
 )
 from facespec.study.tables_sharing import SHARING
+from toys import TINY
 
 pytestmark = pytest.mark.pipeline
 
@@ -334,21 +335,18 @@ def test_curves_and_figures_are_dvc_plots(study: Path, installed: Path) -> None:
 
 def test_a_grid_of_networks_is_a_pipeline_too(installed: Path, tmp_path: Path) -> None:
     """Few faces and few networks; a part that is added to the grid leaves the others as they are."""
-    small = {"data.size": 32, "data.expression.train": 70, "data.expression.test": 42, "data.identity.people": 4}
-    small |= {"data.identity.train": 9, "data.identity.test": 5, "data.probe.people": 3, "network.channels": [3, 5]}
-    small |= {"decoding.expression_test": 1, "decoding.identity_test": 8, "decoding.identity_people": 4}
-    settings = [word for name, value in small.items() for word in ("--set", f"{name}={json.dumps(value)}")]
+    tiny = [setting for setting in TINY if not setting.startswith("seeds")]
+    settings = [word for setting in [*tiny, "seeds=[1]"] for word in ("--set", setting)]
     parts = ["{epochs: [1]}", "{epochs: [1], branch_after: [conv1]}"]
     directory = tmp_path / "grid"
     for n, expected in ((1, 3), (2, 1)):
-        grid = ["--set", f"sharing.grid=[{', '.join(parts[:n])}]", "--set", "seeds=[1]", "--grid"]
+        grid = ["--set", f"sharing.grid=[{', '.join(parts[:n])}]", "--grid"]
         run("facespec", "init", str(directory), *settings, *grid, cwd=tmp_path, path=installed)
         said = run("facespec", "repro", str(directory), "--workers", "1", cwd=tmp_path, path=installed)
         assert len([name for name in list_run_stages(said) if name.startswith("fit@")]) == expected
     assert "Joint less single-task networks" in said
-    assert (
-        len(SHARING.read(directory / "Results" / "sharing.csv")) == 2 * 2 * 2 * 2
-    )  # cells, tasks, splits; one seed and the mean
+    # cells, tasks, splits; one seed and the mean
+    assert len(SHARING.read(directory / "Results" / "sharing.csv")) == 2 * 2 * 2 * 2
     assert run("facespec", "verify", str(directory), cwd=tmp_path, path=installed).endswith("0 differences found.\n")
 
 

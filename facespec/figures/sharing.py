@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from facespec.figures.artists import collect_handles, draw_error_bar, draw_grid
-from facespec.figures.estimates import describe_sources
+from facespec.figures.estimates import describe_sources, select_rows
 from facespec.figures.labels import set_suptitle
 from facespec.figures.style import INK, LOOKS, MUTED, use_study_style
 from facespec.study.tables_sharing import CELL, SHARING
@@ -85,23 +86,21 @@ def _select_variations(tested: pd.DataFrame, base: pd.Series, column: str) -> pd
 
 
 def _draw_differences(axes: Axes, rows: pd.DataFrame, column: str, markers: dict[int, str]) -> None:
-    values = _order_values(rows[column], column)
+    values = _order_values(rows[column])
     axes.axhline(0, color=INK, lw=0.8)
     axes.set_xticks(range(len(values)), [_name_value(value, column) for value in values])
     axes.set_xlim(-0.5, max(len(values), 1) - 0.5)
     draw_grid(axes)
-    series = [(task, epochs) for epochs in sorted(set(rows["epochs"])) for task in TASKS]
-    if column == "epochs":
-        series = [(task, 0) for task in TASKS]
-    for number, (task, epochs) in enumerate(series):
-        shown = rows[(rows["tested_on"] == task.value) & ((rows["epochs"] == epochs) | (epochs == 0))]
+    parts = [rows] if column == "epochs" else [part for _, part in rows.groupby("epochs")]
+    series = [(task, select_rows(part, tested_on=task.value)) for part in parts for task in TASKS]
+    for number, (task, points) in enumerate(series):
         shift = 0.6 * ((number + 0.5) / len(series) - 0.5)
-        for row in shown.to_dict("records"):
+        for row in points.to_dict("records"):
             x = values.index(row[column]) + shift
-            _draw_difference(axes, row, x, Task(row["tested_on"]), markers[row["epochs"]])
+            _draw_difference(axes, row, x, task, markers[row["epochs"]])
 
 
-def _draw_difference(axes: Axes, row: dict[str, Any], x: float, task: Task, marker: str) -> None:
+def _draw_difference(axes: Axes, row: Mapping[Hashable, Any], x: float, task: Task, marker: str) -> None:
     colour = LOOKS[Network(task.value)].colour
     if pd.notna(row["seed"]):
         axes.plot(x, row["difference"], "o", color=colour, alpha=0.5, ms=2.2, mew=0)
@@ -140,7 +139,7 @@ def _pivot_tasks(rows: pd.DataFrame, index: str, values: str) -> pd.DataFrame:
     return rows.pivot_table(index=index, columns="tested_on", values=values).dropna().sort_index()
 
 
-def _order_values(values: pd.Series, column: str) -> list[Any]:
+def _order_values(values: pd.Series) -> list[Any]:
     """Ascending; what stands for all comes last."""
     return sorted(set(values), key=lambda value: (value in ("", 0), value))
 

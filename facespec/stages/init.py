@@ -45,8 +45,8 @@ def run(
     `profile` and then each of `settings` (``"train.epochs=5"``) replace the defaults. `networks`, a Python file with
     networks of the user's own (docs/networks.md), is the parameter ``network.file``; a line about each is given to
     `report`. With `grid`, the pipeline is that of the networks of ``sharing.grid`` (docs/sharing.md). Inside a git
-    repository that does not ignore it, DVC uses that repository. Raises `StudyError` for an
-    unknown profile or parameter, or a directory that is or holds something else: that is left as it is.
+    repository that does not ignore it, DVC uses that repository. Raises `StudyError` for an unknown profile or
+    parameter, or a directory that is or holds something else: that is left as it is.
     """
     template = template or find_template()
     check_path(directory)

@@ -21,11 +21,10 @@ def run(paths: Paths, params: Params) -> None:
 
     Raises `StudyError` if there is none.
     """
-    files = [paths.fit(name) for name in list_fits(params)]
-    found = [file for file in files if file.is_file()]
-    if not found:
+    files = [file for file in map(paths.fit, list_fits(params)) if file.is_file()]
+    if not files:
         raise StudyError(f"{paths.fit('x').parent}: no networks of the grid here. `facespec repro` fits them.")
-    fits = pd.concat([FITS.parse(file.read_bytes(), file) for file in found], ignore_index=True)
+    fits = pd.concat([FITS.parse(file.read_bytes(), file) for file in files], ignore_index=True)
     table = tabulate_sharing(
         fits,
         level=params.checks.level,

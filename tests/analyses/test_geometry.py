@@ -42,9 +42,9 @@ def read_shares(values: np.ndarray) -> dict[tuple[str, str], float]:
 
 @pytest.mark.parametrize(("angle", "share"), [(np.pi / 2, 0.0), (0.0, 1.0), (np.pi / 4, 0.5), (np.pi / 3, 0.25)])
 def test_the_share_is_the_squared_cosine_of_the_planted_angle(angle: float, share: float) -> None:
-    found = read_shares(plant(angle))
-    assert found["expression", "identity"] == pytest.approx(share, abs=0.06)
-    assert found["identity", "expression"] == pytest.approx(share, abs=0.06)
+    shares = read_shares(plant(angle))
+    assert shares["expression", "identity"] == pytest.approx(share, abs=0.06)
+    assert shares["identity", "expression"] == pytest.approx(share, abs=0.06)
 
 
 def test_classes_drawn_at_random_have_the_directions_in_which_responses_vary() -> None:
@@ -67,9 +67,9 @@ def test_dimensions_and_chance() -> None:
 def test_neither_order_nor_orientation_nor_scale_of_units_matters(seed: int, scale: float) -> None:
     values, draw = plant(1.0, noise=0.5), np.random.default_rng(seed)
     rotation, _ = np.linalg.qr(draw.standard_normal((UNITS, UNITS)))
-    expected, found = read_shares(values), read_shares(scale * values @ rotation)
+    expected, turned = read_shares(values), read_shares(scale * values @ rotation)
     # the shrunk covariance is turned with the units
-    assert list(found.values()) == pytest.approx(list(expected.values()), abs=1e-7)
+    assert list(turned.values()) == pytest.approx(list(expected.values()), abs=1e-7)
 
 
 def test_the_numbers_are_those_of_loops_over_pairs() -> None:
